@@ -1,0 +1,92 @@
+//! `/auth/…`: signing up, logging in, refreshing, logging out, and who one is.
+
+use serde::Serialize;
+
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::http::request::{Form, Request};
+use crate::http::response::{self, Response};
+use crate::id::UserId;
+use crate::password::NewPassword;
+use crate::session::{LoggedIn, Origin};
+use crate::token::TokenPair;
+use crate::user::parse_name;
+
+#[derive(Serialize)]
+struct AuthResult<'a> {
+    user: Profile<'a>,
+    #[serde(flatten)]
+    tokens: &'a TokenPair,
+}
+
+#[derive(Serialize)]
+struct Profile<'a> {
+    id: UserId,
+    email: &'a str,
+    name: Option<&'a str>,
+}
+
+fn auth_result(logged_in: &LoggedIn) -> AuthResult<'_> {
+    let user = &logged_in.user;
+    let user = Profile { id: user.id, email: &user.email, name: user.name.as_deref() };
+    AuthResult { user, tokens: &logged_in.tokens }
+}
+
+fn origin(request: &Request) -> Origin {
+    Origin { ip: request.peer, user_agent: request.user_agent().map(str::to_string) }
+}
+
+/// `POST /auth/signup` → 201; 409 when the e-mail is taken, 403 when sign-up is closed.
+pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
+    app.sessions.may_sign_up()?;
+    let mut form = Form::read(request, &["email", "password", "name"])?;
+    let email = form.email();
+    let password = form.required("password", NewPassword::parse);
+    let name = form.optional("name", parse_name);
+    let (email, password) = form.finish(email.zip(password))?;
+    let logged_in = app.sessions.sign_up(email, name, password, origin(request))?;
+    response::created(&auth_result(&logged_in))
+}
+
+/// `POST /auth/login` → 200; 401 whatever is wrong with the credentials.
+pub fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &["email", "password"])?;
+    let email = form.email();
+    // No minimum: passwords of imported accounts may be shorter.
+    let password = form.required("password", |text| Ok(text.to_string()));
+    let (email, password) = form.finish(email.zip(password))?;
+    let logged_in = app.sessions.log_in(&email, password, origin(request))?;
+    response::ok(&auth_result(&logged_in))
+}
+
+/// `POST /auth/refresh` → 200 with a new pair; 401 when the token is no good or was used before.
+pub fn refresh(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &["refreshToken"])?;
+    let token = form.required("refreshToken", |text| Ok(text.to_string()));
+    let token = form.finish(token)?;
+    response::ok(&app.sessions.refresh(&token)?)
+}
+
+/// `POST /auth/logout` → 200; the session's tokens are worth nothing afterwards.
+pub fn log_out(app: &App, request: &mut Request) -> Result<Response, Error> {
+    app.sessions.log_out(request.principal.user()?.session)?;
+    response::message("Logged out successfully")
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Me<'a> {
+    id: UserId,
+    email: &'a str,
+    name: Option<&'a str>,
+    created_at: Timestamp,
+}
+
+/// `GET /auth/me` → 200.
+pub fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let user = app.users.by_id(request.principal.user()?.id)?;
+    // Deleted between the guard and here.
+    let user = user.ok_or(Error::NotFound("User not found"))?;
+    response::ok(&Me { id: user.id, email: &user.email, name: user.name.as_deref(), created_at: user.created_at })
+}

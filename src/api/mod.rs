@@ -1,0 +1,7 @@
+//! One file a resource. A handler parses, makes one call and answers; the rules are elsewhere.
+
+pub mod auth;
+pub mod docs;
+pub mod health;
+pub mod keys;
+pub mod protected;

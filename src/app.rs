@@ -1,0 +1,186 @@
+//! The services wired together, started and stopped.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, Database};
+use crate::http::lanes::password_threads;
+use crate::http::server::{Server, cores};
+use crate::key::Keys;
+use crate::password::Passwords;
+use crate::secrets;
+use crate::session::Sessions;
+use crate::store::migrate::{self, Pending};
+use crate::store::postgres::Postgres;
+use crate::store::sql::{Driver, SqlStore};
+use crate::store::sqlite::Sqlite;
+use crate::store::{Store, StoreError};
+use crate::token::Tokens;
+use crate::usage::Usage;
+use crate::user::Users;
+
+/// What handlers and guards work with.
+pub struct App {
+    pub clock: Clock,
+    pub tokens: Arc<Tokens>,
+    pub users: Users,
+    pub sessions: Sessions,
+    pub keys: Keys,
+    pub usage: Arc<Usage>,
+}
+
+/// Opens the configured database and applies the migrations it lacks; says which.
+pub fn open_store(config: &Config, clock: &Clock) -> Result<(Arc<dyn Store>, Pending), StoreError> {
+    fn ready<D: Driver + 'static>(driver: D, clock: &Clock) -> Result<(Arc<dyn Store>, Pending), StoreError> {
+        let applied = migrate::migrate(&driver, clock.now())?;
+        Ok((Arc::new(SqlStore::new(driver)), applied))
+    }
+    match &config.database {
+        Database::Sqlite(path) => ready(Sqlite::open(path)?, clock),
+        Database::Postgres(target) => ready(Postgres::connect(target)?, clock),
+    }
+}
+
+/// What [`open_store`] would apply. Changes nothing; a SQLite file that is not there is not made.
+pub fn check_store(config: &Config) -> Result<Pending, StoreError> {
+    match &config.database {
+        Database::Sqlite(path) if !path.exists() => Ok(Pending::all::<Sqlite>()),
+        Database::Sqlite(path) => migrate::check(&Sqlite::open(path)?),
+        Database::Postgres(target) => migrate::check(&Postgres::connect(target)?),
+    }
+}
+
+/// Hashing for callers that run in the password lane.
+pub fn passwords(config: &Config) -> Arc<Passwords> {
+    let cores = cores();
+    Arc::new(Passwords::new(config.bcrypt_cost, cores, password_threads(cores)))
+}
+
+impl App {
+    /// Opens the store and wires the services. The error is one line for the operator.
+    fn open(config: &Config, clock: Clock) -> Result<App, String> {
+        let secrets = secrets::resolve(config)?;
+        let (store, applied) = open_store(config, &clock).map_err(|error| error.to_string())?;
+        for migration in applied.migrations {
+            info!("migration {migration} was applied");
+        }
+        let passwords = passwords(config);
+        let tokens = Arc::new(Tokens::new(
+            &secrets.access,
+            &secrets.refresh,
+            config.jwt_expires_in,
+            config.jwt_refresh_expires_in,
+            clock.clone(),
+        ));
+        let usage = Arc::new(Usage::new(store.clone()));
+        Ok(App {
+            users: Users::new(store.clone(), passwords.clone(), clock.clone()),
+            sessions: Sessions::new(store.clone(), passwords, tokens.clone(), config.signup_open, clock.clone()),
+            keys: Keys::new(store, usage.clone(), clock.clone()),
+            tokens,
+            usage,
+            clock,
+        })
+    }
+}
+
+/// A running Keyward.
+pub struct Keyward {
+    server: Server,
+    maintenance: Maintenance,
+}
+
+impl Keyward {
+    /// Starts everything; the server answers when this returns. The error is one line for the operator.
+    pub fn start(config: &Config, clock: Clock) -> Result<Keyward, String> {
+        let app = Arc::new(App::open(config, clock)?);
+        let server = Server::start(app.clone(), config)?;
+        let maintenance = Maintenance::start(app)?;
+        for address in server.addresses() {
+            info!("listening on http://{address}, API documentation at http://{address}/api/docs");
+        }
+        Ok(Keyward { server, maintenance })
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.server.addresses()
+    }
+
+    /// Returns when the process is asked to end.
+    pub fn wait_for_signal(&self) -> Result<(), String> {
+        self.server.wait_for_signal()
+    }
+
+    /// Finishes what is under way, then writes what is only in memory.
+    pub fn stop(self) {
+        self.server.stop();
+        self.maintenance.stop();
+    }
+}
+
+/// The thread that does what nobody waits for.
+struct Maintenance {
+    stop: Sender<()>,
+    stopped: Receiver<()>,
+}
+
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// A store that is away at the end is not waited for any longer.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+impl Maintenance {
+    fn start(app: Arc<App>) -> Result<Maintenance, String> {
+        let (stop, stopping) = channel();
+        let (done, stopped) = channel();
+        std::thread::Builder::new()
+            .name("maintenance".to_string())
+            .spawn(move || {
+                maintain(&app, &stopping);
+                let _ = done.send(());
+            })
+            .map_err(|error| format!("the maintenance thread cannot be started: {error}"))?;
+        Ok(Maintenance { stop, stopped })
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        if self.stopped.recv_timeout(LAST_FLUSH).is_err() {
+            warn!("the store does not answer: when keys were used last is not written");
+        }
+    }
+}
+
+fn maintain(app: &App, stopping: &Receiver<()>) {
+    let mut pruned: Option<Instant> = None;
+    // One line when the store goes away, one when it is back.
+    let mut failing = false;
+    loop {
+        let last = matches!(stopping.recv_timeout(FLUSH_EVERY), Err(RecvTimeoutError::Disconnected));
+        match app.usage.flush() {
+            Ok(()) if failing => {
+                info!("when keys were used is written again");
+                failing = false;
+            }
+            Err(error) if !failing => {
+                warn!("when keys were used cannot be written, it is kept: {error:?}");
+                failing = true;
+            }
+            _ => {}
+        }
+        if last {
+            return;
+        }
+        if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
+            if let Err(error) = app.sessions.prune() {
+                warn!("expired sessions cannot be deleted: {error:?}");
+            }
+            pruned = Some(Instant::now());
+        }
+    }
+}

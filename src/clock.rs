@@ -1,0 +1,105 @@
+//! The time: one type for an instant, one source of "now" that tests can move.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+
+/// An instant in UTC, to the millisecond: the precision that answers show and both databases keep.
+///
+/// Written as RFC 3339 with milliseconds and `Z`, which sorts as text up to the year 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// `None` outside the years that [`DateTime`] can hold.
+    pub fn from_millis(millis: i64) -> Option<Timestamp> {
+        DateTime::from_timestamp_millis(millis).map(|_| Timestamp(millis))
+    }
+
+    /// Reads RFC 3339 with any offset; `None` for anything else and for years beyond 0 to 9999 in UTC.
+    pub fn parse(text: &str) -> Option<Timestamp> {
+        let utc = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
+        let written = utc.to_rfc3339_opts(SecondsFormat::Millis, true);
+        (written.len() == "2025-12-31T23:59:59.000Z".len()).then(|| Timestamp(utc.timestamp_millis()))
+    }
+
+    /// Milliseconds since the epoch.
+    pub fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, as JWTs count (RFC 7519 §2, NumericDate).
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    pub fn plus(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    pub fn minus(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    pub fn to_datetime(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
+impl From<DateTime<Utc>> for Timestamp {
+    fn from(instant: DateTime<Utc>) -> Timestamp {
+        Timestamp(instant.timestamp_millis())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_datetime().to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where "now" comes from. Clones share one time.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    ahead_millis: Arc<AtomicI64>,
+}
+
+impl Clock {
+    pub fn now(&self) -> Timestamp {
+        Timestamp(Utc::now().timestamp_millis() + self.ahead_millis.load(Ordering::Relaxed))
+    }
+
+    /// Moves this clock ahead of the system's. For tests: nothing in the server calls it.
+    pub fn advance(&self, span: Duration) {
+        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        self.ahead_millis.fetch_add(millis, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_read_and_written_as_utc() {
+        let instant = Timestamp::parse("2026-01-01T01:30:00+01:30").unwrap();
+        assert_eq!(instant.to_string(), "2026-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn what_would_not_sort_as_text_or_has_no_offset_is_refused() {
+        for text in ["9999-12-31T23:59:59-12:00", "2026-01-01T00:00:00", "2026-01-01", "", "now"] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,592 @@
+//! Every setting once: its name, default, meaning and reader. `--help`, `.env.example` and the README's table are
+//! made from [`SETTINGS`].
+//!
+//! Settings are read once, at the start; nothing reads the environment afterwards.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::http::server::Limits;
+use crate::logging::LogFormat;
+use crate::store::postgres::{PostgresTarget, TlsMode};
+
+/// A text that is never shown: not by `Debug`, not in an error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// What the server was told, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses to listen on.
+    pub hosts: Vec<IpAddr>,
+    /// Whether `HOST` was set. If not, a machine without IPv6 is served on IPv4 alone.
+    pub hosts_given: bool,
+    pub port: u16,
+    pub database: Database,
+    /// `None`: to be generated (SQLite) or refused (PostgreSQL).
+    pub jwt_secret: Option<Secret>,
+    pub jwt_refresh_secret: Option<Secret>,
+    pub jwt_expires_in: Duration,
+    pub jwt_refresh_expires_in: Duration,
+    pub bcrypt_cost: u32,
+    pub signup_open: bool,
+    pub max_connections: usize,
+    pub log_filter: String,
+    pub log_format: LogFormat,
+    /// Not a setting of the operator's: tests shorten these.
+    pub limits: Limits,
+}
+
+/// Where the data is.
+#[derive(Clone, Debug)]
+pub enum Database {
+    Sqlite(PathBuf),
+    Postgres(Box<PostgresTarget>),
+}
+
+/// One line that names the variable, what is wrong with its value, and what is accepted. Never shows a secret.
+#[derive(Debug)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One setting. The table below is the only place that knows it.
+pub struct Setting {
+    pub name: &'static str,
+    pub default: Option<&'static str>,
+    /// What is accepted, for the error and the documents.
+    pub accepts: &'static str,
+    pub meaning: &'static str,
+    /// The value is never repeated in an error.
+    secret: bool,
+    /// Reads a value; the error says what is wrong with it ("is not a port").
+    read: fn(&mut Draft, &str) -> Result<(), String>,
+}
+
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "HOST",
+        default: Some("127.0.0.1,::1"),
+        accepts: "IP addresses, separated by commas; 0.0.0.0 is every IPv4 address, :: every address",
+        meaning: "Addresses to listen on",
+        secret: false,
+        read: |draft, value| {
+            draft.hosts = value
+                .split(',')
+                .map(|host| host.trim().parse().map_err(|_| "is not a list of IP addresses".to_string()))
+                .collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "PORT",
+        default: Some("3000"),
+        accepts: "0 to 65535; 0 takes a free port",
+        meaning: "Port to listen on",
+        secret: false,
+        read: |draft, value| whole_number(value, 0..=65535).map(|port| draft.port = port as u16),
+    },
+    Setting {
+        name: "KEYWARD_DB",
+        default: Some("keyward.db"),
+        accepts: "a path",
+        meaning: "SQLite file, used when neither DATABASE_URL nor DB_HOST is set",
+        secret: false,
+        read: |draft, value| {
+            if value.starts_with(':') || value.starts_with("file:") {
+                return Err("is not the path of a file".to_string());
+            }
+            draft.sqlite_path = PathBuf::from(value);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "DATABASE_URL",
+        default: None,
+        accepts: "postgres://user:password@host:port/name, also with ?sslmode= and &sslrootcert=",
+        meaning: "PostgreSQL, in one line; wins over DB_*",
+        secret: true,
+        read: |draft, value| keep(&mut draft.database_url, value),
+    },
+    Setting {
+        name: "DB_HOST",
+        default: None,
+        accepts: "a host name, an IP address or the directory of a Unix socket",
+        meaning: "PostgreSQL's host; when unset, SQLite is used",
+        secret: false,
+        read: |draft, value| keep(&mut draft.db_host, value),
+    },
+    Setting {
+        name: "DB_PORT",
+        default: Some("5432"),
+        accepts: "1 to 65535",
+        meaning: "PostgreSQL's port",
+        secret: false,
+        read: |draft, value| whole_number(value, 1..=65535).map(|port| draft.db_port = port as u16),
+    },
+    Setting {
+        name: "DB_USERNAME",
+        default: None,
+        accepts: "a role's name",
+        meaning: "PostgreSQL's user",
+        secret: false,
+        read: |draft, value| keep(&mut draft.db_username, value),
+    },
+    Setting {
+        name: "DB_PASSWORD",
+        default: None,
+        accepts: "a text",
+        meaning: "The user's password",
+        secret: true,
+        read: |draft, value| keep(&mut draft.db_password, value),
+    },
+    Setting {
+        name: "DB_NAME",
+        default: None,
+        accepts: "a database's name",
+        meaning: "PostgreSQL's database",
+        secret: false,
+        read: |draft, value| keep(&mut draft.db_name, value),
+    },
+    Setting {
+        name: "DB_SSLMODE",
+        default: Some("prefer"),
+        accepts: TlsMode::NAMES,
+        meaning: "TLS to PostgreSQL, as libpq has it: only verify-full knows whom it talks to",
+        secret: false,
+        read: |draft, value| {
+            draft.db_sslmode = TlsMode::parse(value).ok_or("is not one of them")?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "DB_SSLROOTCERT",
+        default: None,
+        accepts: "the path of a PEM file",
+        meaning: "Certificate authorities that verify-full trusts (with require: that the chain must lead to)",
+        secret: false,
+        read: |draft, value| {
+            draft.db_sslrootcert = Some(PathBuf::from(value));
+            Ok(())
+        },
+    },
+    Setting {
+        name: "JWT_SECRET",
+        default: None,
+        accepts: "32 bytes or more",
+        meaning: "Signs access tokens; generated with SQLite, required with PostgreSQL",
+        secret: true,
+        read: |draft, value| signing_secret(&mut draft.jwt_secret, value),
+    },
+    Setting {
+        name: "JWT_EXPIRES_IN",
+        default: Some("1h"),
+        accepts: LIFETIMES,
+        meaning: "Lifetime of an access token",
+        secret: false,
+        read: |draft, value| lifetime(value).map(|span| draft.jwt_expires_in = span),
+    },
+    Setting {
+        name: "JWT_REFRESH_SECRET",
+        default: None,
+        accepts: "32 bytes or more",
+        meaning: "Signs refresh tokens; generated with SQLite, required with PostgreSQL",
+        secret: true,
+        read: |draft, value| signing_secret(&mut draft.jwt_refresh_secret, value),
+    },
+    Setting {
+        name: "JWT_REFRESH_EXPIRES_IN",
+        default: Some("7d"),
+        accepts: LIFETIMES,
+        meaning: "Lifetime of a refresh token; each refresh starts it anew",
+        secret: false,
+        read: |draft, value| lifetime(value).map(|span| draft.jwt_refresh_expires_in = span),
+    },
+    Setting {
+        name: "BCRYPT_COST",
+        default: Some("10"),
+        accepts: "10 to 15; each step doubles the work",
+        meaning: "Work factor of new password hashes",
+        secret: false,
+        read: |draft, value| whole_number(value, 10..=15).map(|cost| draft.bcrypt_cost = cost as u32),
+    },
+    Setting {
+        name: "SIGNUP",
+        default: Some("open"),
+        accepts: "open or closed",
+        meaning: "Whether anyone may sign up; when closed, `keyward user create` makes users",
+        secret: false,
+        read: |draft, value| {
+            draft.signup_open = match value {
+                "open" => true,
+                "closed" => false,
+                _ => return Err("is neither".to_string()),
+            };
+            Ok(())
+        },
+    },
+    Setting {
+        name: "MAX_CONNECTIONS",
+        default: Some("10000"),
+        accepts: "1 to 1000000",
+        meaning: "Connections served at once; further ones wait to be accepted",
+        secret: false,
+        read: |draft, value| {
+            whole_number(value, 1..=1_000_000).map(|connections| draft.max_connections = connections as usize)
+        },
+    },
+    Setting {
+        name: "RUST_LOG",
+        default: Some("info"),
+        accepts: "error, warn, info, debug, trace or off, also by target: info,access=off",
+        meaning: "What is logged; `access` is one line a request",
+        secret: false,
+        read: |draft, value| keep(&mut draft.log_filter, value),
+    },
+    Setting {
+        name: "LOG_FORMAT",
+        default: Some("text"),
+        accepts: "text or json",
+        meaning: "How it is logged, to standard error",
+        secret: false,
+        read: |draft, value| {
+            draft.log_format = LogFormat::parse(value).ok_or("is neither")?;
+            Ok(())
+        },
+    },
+];
+
+const LIFETIMES: &str = "a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
+const LONGEST_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+const SHORTEST_SECRET: usize = 32;
+
+/// What has been read so far.
+struct Draft {
+    hosts: Vec<IpAddr>,
+    port: u16,
+    sqlite_path: PathBuf,
+    database_url: Option<String>,
+    db_host: Option<String>,
+    db_port: u16,
+    db_username: Option<String>,
+    db_password: Option<String>,
+    db_name: Option<String>,
+    db_sslmode: TlsMode,
+    db_sslrootcert: Option<PathBuf>,
+    jwt_secret: Option<Secret>,
+    jwt_refresh_secret: Option<Secret>,
+    jwt_expires_in: Duration,
+    jwt_refresh_expires_in: Duration,
+    bcrypt_cost: u32,
+    signup_open: bool,
+    max_connections: usize,
+    log_filter: Option<String>,
+    log_format: LogFormat,
+}
+
+fn keep(field: &mut Option<String>, value: &str) -> Result<(), String> {
+    *field = Some(value.to_string());
+    Ok(())
+}
+
+fn whole_number(value: &str, accepted: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    let number = value.parse().map_err(|_| "is not a whole number".to_string())?;
+    if accepted.contains(&number) { Ok(number) } else { Err("is out of range".to_string()) }
+}
+
+fn signing_secret(field: &mut Option<Secret>, value: &str) -> Result<(), String> {
+    if value.len() < SHORTEST_SECRET {
+        return Err(format!("has {} bytes", value.len()));
+    }
+    *field = Some(Secret::new(value.to_string()));
+    Ok(())
+}
+
+/// Reads `30s`, `15m`, `1h`, `7d`. A bare number is refused: the service before this one read it as milliseconds.
+fn lifetime(value: &str) -> Result<Duration, String> {
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds_a_unit = match &value[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        "" => return Err("has no unit".to_string()),
+        _ => return Err("is not a lifetime".to_string()),
+    };
+    let digits_only = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let number: Option<u64> = digits_only.then(|| digits.parse().ok()).flatten();
+    let span = number
+        .and_then(|number| number.checked_mul(seconds_a_unit))
+        .map(Duration::from_secs)
+        .ok_or("is not a lifetime")?;
+    if span.is_zero() || span > LONGEST_LIFETIME {
+        return Err("is out of range".to_string());
+    }
+    Ok(span)
+}
+
+impl Config {
+    /// Reads the environment, then `.env` in the working directory for what the environment leaves out.
+    pub fn load() -> Result<Config, ConfigError> {
+        let mut given = HashMap::new();
+        read_dotenv(&mut given)?;
+        for setting in SETTINGS {
+            match std::env::var(setting.name) {
+                Ok(value) => {
+                    given.insert(setting.name.to_string(), value);
+                }
+                Err(std::env::VarError::NotPresent) => {}
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    return Err(ConfigError(format!("{}: the value is not UTF-8", setting.name)));
+                }
+            }
+        }
+        Config::from_values(&given)
+    }
+
+    /// Reads settings by name. An empty value counts as unset, as in a compose file that passes variables through.
+    pub fn from_values(given: &HashMap<String, String>) -> Result<Config, ConfigError> {
+        let given = |name: &str| given.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let mut draft = Draft {
+            hosts: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            port: 0,
+            sqlite_path: PathBuf::new(),
+            database_url: None,
+            db_host: None,
+            db_port: 0,
+            db_username: None,
+            db_password: None,
+            db_name: None,
+            db_sslmode: TlsMode::Prefer,
+            db_sslrootcert: None,
+            jwt_secret: None,
+            jwt_refresh_secret: None,
+            jwt_expires_in: Duration::ZERO,
+            jwt_refresh_expires_in: Duration::ZERO,
+            bcrypt_cost: 0,
+            signup_open: false,
+            max_connections: 0,
+            log_filter: None,
+            log_format: LogFormat::Text,
+        };
+        for setting in SETTINGS {
+            let Some(value) = given(setting.name).or(setting.default) else { continue };
+            (setting.read)(&mut draft, value).map_err(|fault| {
+                let shown = if setting.secret { "the value".to_string() } else { format!("{value:?}") };
+                ConfigError(format!("{}: {shown} {fault}; accepted: {}", setting.name, setting.accepts))
+            })?;
+        }
+        let database = database(&draft, given)?;
+        Ok(Config {
+            hosts: draft.hosts,
+            hosts_given: given("HOST").is_some(),
+            port: draft.port,
+            database,
+            jwt_secret: draft.jwt_secret,
+            jwt_refresh_secret: draft.jwt_refresh_secret,
+            jwt_expires_in: draft.jwt_expires_in,
+            jwt_refresh_expires_in: draft.jwt_refresh_expires_in,
+            bcrypt_cost: draft.bcrypt_cost,
+            signup_open: draft.signup_open,
+            max_connections: draft.max_connections,
+            log_filter: draft.log_filter.unwrap_or_default(),
+            log_format: draft.log_format,
+            limits: Limits::default(),
+        })
+    }
+}
+
+fn database<'a>(draft: &Draft, given: impl Fn(&str) -> Option<&'a str>) -> Result<Database, ConfigError> {
+    if let Some(url) = &draft.database_url {
+        return PostgresTarget::from_url(url, draft.db_sslmode, draft.db_sslrootcert.clone())
+            .map(|target| Database::Postgres(Box::new(target)))
+            .map_err(|fault| ConfigError(format!("DATABASE_URL: the value {fault}")));
+    }
+    if let Some(host) = &draft.db_host {
+        return PostgresTarget::from_parts(
+            host,
+            draft.db_port,
+            draft.db_username.as_deref(),
+            draft.db_password.as_deref(),
+            draft.db_name.as_deref(),
+            draft.db_sslmode,
+            draft.db_sslrootcert.clone(),
+        )
+        .map(|target| Database::Postgres(Box::new(target)))
+        .map_err(|fault| ConfigError(format!("DB_HOST: the connection {fault}")));
+    }
+    // Somebody meant PostgreSQL: a fresh, empty SQLite file would look like lost data.
+    if let Some(setting) = SETTINGS.iter().find(|s| s.name.starts_with("DB_") && given(s.name).is_some()) {
+        let name = setting.name;
+        return Err(ConfigError(format!(
+            "{name}: is set, but DB_HOST is not; accepted: {name} together with DB_HOST (PostgreSQL), or neither (SQLite)"
+        )));
+    }
+    Ok(Database::Sqlite(draft.sqlite_path.clone()))
+}
+
+fn read_dotenv(given: &mut HashMap<String, String>) -> Result<(), ConfigError> {
+    let lines = match dotenvy::from_filename_iter(".env") {
+        Ok(lines) => lines,
+        Err(error) if error.not_found() => return Ok(()),
+        Err(dotenvy::Error::Io(error)) => return Err(ConfigError(format!(".env: cannot be read: {error}"))),
+        Err(_) => return Err(ConfigError(".env: cannot be read".to_string())),
+    };
+    for pair in lines {
+        match pair {
+            Ok((name, value)) => {
+                given.insert(name, value);
+            }
+            // The library's own message repeats the line, which may hold a secret.
+            Err(dotenvy::Error::Io(error)) => return Err(ConfigError(format!(".env: cannot be read: {error}"))),
+            Err(_) => {
+                let last = given.len();
+                return Err(ConfigError(format!(
+                    ".env: a line after the first {last} settings is not NAME=value; accepted: one a line, \
+                     values with spaces, # or $ in single quotes"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The settings for `--help`: name and meaning, then default and what is accepted.
+pub fn help() -> String {
+    let mut text = String::new();
+    for setting in SETTINGS {
+        let default = setting.default.map(|value| format!(" [{value}]")).unwrap_or_default();
+        text.push_str(&format!(
+            "  {}{default}\n      {}.\n      Accepted: {}.\n",
+            setting.name, setting.meaning, setting.accepts
+        ));
+    }
+    text
+}
+
+/// The content of `.env.example`.
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Settings of Keyward: copy to .env, uncomment what you change. The environment wins over this file.\n\
+         # Put a value with spaces, # or $ in single quotes.\n",
+    );
+    for setting in SETTINGS {
+        text.push_str(&format!(
+            "\n# {}.\n# Accepted: {}.\n#{}={}\n",
+            setting.meaning,
+            setting.accepts,
+            setting.name,
+            setting.default.unwrap_or_default()
+        ));
+    }
+    text
+}
+
+/// The rows of the README's table of settings.
+pub fn markdown_rows() -> String {
+    let mut text = String::new();
+    for setting in SETTINGS {
+        let default = setting.default.map(|value| format!("`{value}`")).unwrap_or_else(|| "none".to_string());
+        text.push_str(&format!("| `{}` | {default} | {}. {} |\n", setting.name, setting.meaning, {
+            let mut accepts = setting.accepts.to_string();
+            accepts[..1].make_ascii_uppercase();
+            accepts + "."
+        }));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[(&str, &str)]) -> Result<Config, String> {
+        let given = values.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Config::from_values(&given).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_settings_it_is_the_documented_defaults_on_sqlite() {
+        let config = read(&[]).unwrap();
+        assert_eq!((config.port, config.bcrypt_cost, config.max_connections), (3000, 10, 10_000));
+        assert_eq!(config.jwt_expires_in, Duration::from_secs(3600));
+        assert_eq!(config.jwt_refresh_expires_in, Duration::from_secs(7 * 86400));
+        assert!(matches!(config.database, Database::Sqlite(path) if path == PathBuf::from("keyward.db")));
+    }
+
+    #[test]
+    fn a_bad_value_is_one_line_with_name_fault_and_what_is_accepted() {
+        for (name, value, expected) in [
+            ("PORT", "70000", "PORT: \"70000\" is out of range; accepted: 0 to 65535; 0 takes a free port"),
+            ("BCRYPT_COST", "9", "BCRYPT_COST: \"9\" is out of range; accepted: 10 to 15; each step doubles the work"),
+            ("SIGNUP", "yes", "SIGNUP: \"yes\" is neither; accepted: open or closed"),
+            ("JWT_SECRET", "hunter2", "JWT_SECRET: the value has 7 bytes; accepted: 32 bytes or more"),
+        ] {
+            assert_eq!(read(&[(name, value)]).unwrap_err(), expected);
+        }
+        for value in ["3600", "1w", "-1h", "+1h", "1.5h", "h", "0s", "99999d", "１h", "1 h", "18446744073709551615d"] {
+            let error = read(&[("JWT_EXPIRES_IN", value)]).unwrap_err();
+            assert!(error.starts_with("JWT_EXPIRES_IN: ") && error.contains("such as 30s, 15m, 1h or 7d"), "{error}");
+        }
+    }
+
+    #[test]
+    fn database_settings_without_a_host_never_fall_back_to_sqlite() {
+        for name in ["DB_PORT", "DB_USERNAME", "DB_PASSWORD", "DB_NAME", "DB_SSLMODE", "DB_SSLROOTCERT"] {
+            let value = match name {
+                "DB_PORT" => "5432",
+                "DB_SSLMODE" => "require",
+                _ => "x",
+            };
+            let error = read(&[(name, value)]).unwrap_err();
+            assert!(error.starts_with(&format!("{name}: is set, but DB_HOST is not")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_broken_database_url_is_named_without_its_content() {
+        let error = read(&[("DATABASE_URL", "postgres://u:hunter2@h:x/db")]).unwrap_err();
+        assert!(error.starts_with("DATABASE_URL: ") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_value_is_an_unset_one() {
+        assert!(matches!(read(&[("DB_HOST", ""), ("PORT", "")]).unwrap().database, Database::Sqlite(_)));
+    }
+
+    #[test]
+    fn the_debug_form_holds_no_secret() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let config = read(&[
+            ("JWT_SECRET", secret),
+            ("JWT_REFRESH_SECRET", secret),
+            ("DATABASE_URL", "postgres://u:hunter2@localhost/db"),
+        ])
+        .unwrap();
+        let shown = format!("{config:?}");
+        assert!(!shown.contains(secret) && !shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,62 @@
+//! What can go wrong, as far as a caller acts on it. No status codes (see `http::response`), no driver's types.
+
+use crate::store::StoreError;
+
+/// Why a request was not granted.
+///
+/// The texts are for the client. What only the log may know is in `Unavailable` and `Internal`.
+#[derive(Debug)]
+pub enum Error {
+    /// The body breaks its rules: one sentence for each broken rule.
+    BrokenRules(Vec<String>),
+    /// The request cannot be read at all; says what and where.
+    Malformed(String),
+    /// The body is larger than the server takes.
+    TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
+    /// No credential, or none that is good.
+    Unauthenticated {
+        message: &'static str,
+        challenge: Challenge,
+    },
+    /// The credential is good, but this is not allowed.
+    Forbidden(&'static str),
+    NotFound(&'static str),
+    Conflict(&'static str),
+    /// The store is away, or the server is at its limit of work. The cause is for the log.
+    Unavailable(String),
+    /// A fault of ours. The cause is for the log.
+    Internal(String),
+}
+
+/// What a 401 asks for (RFC 9110 §11.6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// A JWT is taken; with `Sent::Yes`, one was sent and is no good (RFC 6750 §3.1, `invalid_token`).
+    pub token: Option<Sent>,
+    /// An API key is taken.
+    pub key: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Yes,
+    No,
+}
+
+impl Error {
+    /// No credential, or a token that is no good.
+    pub fn unauthorized(challenge: Challenge) -> Error {
+        Error::Unauthenticated { message: "Unauthorized", challenge }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::Unavailable(cause) => Error::Unavailable(cause),
+            StoreError::Conflict(cause) | StoreError::Internal(cause) => Error::Internal(cause),
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! One connection: hyper reads and writes HTTP/1.1 on it, this file adds the times that a client may take, refuses
+//! what is ambiguous, and brings each request to its lane.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Version};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use log::{debug, error, warn};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+
+use super::lanes::Lane;
+use super::request::{self, Request};
+use super::response::{self, Response};
+use super::router::{Destination, Route};
+use super::server::{Front, Limits};
+use crate::error::Error;
+use crate::guard::{Credentials, Principal};
+use crate::logging::{self, Access};
+
+/// Serves a connection until either side ends it, a time runs out, or the server stops.
+pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!("{peer}: {error}");
+    }
+    let watched = Arc::new(Watch::new(&front.limits));
+    let socket = Socket { inner: TokioIo::new(stream), watch: watched.clone(), discarded: 0 };
+    let service = {
+        let (front, watch) = (front.clone(), watched.clone());
+        service_fn(move |request: hyper::Request<Incoming>| {
+            let (front, watch) = (front.clone(), watch.clone());
+            async move {
+                watch.enter(Phase::Busy);
+                let response = answer(front, peer.ip(), request).await;
+                watch.enter(Phase::Answering);
+                Ok::<_, std::convert::Infallible>(response.map(Whole))
+            }
+        })
+    };
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(front.limits.head_bytes)
+            .max_header_size(front.limits.head_bytes)
+            .serve_connection(socket, service)
+    );
+    let mut stopping = pin!(async move {
+        // An error is a server that is gone, which is a stop as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    let mut stopped = false;
+    let mut alarm = pin!(tokio::time::sleep_until(watched.deadline().into()));
+
+    std::future::poll_fn(|cx| {
+        if !stopped && stopping.as_mut().poll(cx).is_ready() {
+            stopped = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            if let Err(error) = ended {
+                debug!("{peer}: {error}");
+            }
+            return Poll::Ready(());
+        }
+        if stopped && watched.is_idle() {
+            return Poll::Ready(());
+        }
+        // The alarm is moved only when it must ring earlier; when it rings early, it is set anew. So a request on
+        // a busy connection costs no timer.
+        let deadline = watched.deadline();
+        if deadline < alarm.deadline().into_std() {
+            alarm.as_mut().reset(deadline.into());
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            let deadline = watched.deadline();
+            if deadline <= Instant::now() {
+                debug!("{peer}: cut, {}", watched.phase().overdue());
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(deadline.into());
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Where a connection is, and by when it must have moved on.
+struct Watch {
+    started: Instant,
+    phase: AtomicU8,
+    /// Milliseconds after `started`.
+    deadline: AtomicU64,
+    head: Duration,
+    idle: Duration,
+    unread_answer: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// A head is on its way.
+    Head,
+    /// A request is being answered; body and handler have times of their own.
+    Busy,
+    /// The answer is on its way.
+    Answering,
+    /// Kept alive.
+    Idle,
+    /// We have said our last; what the client still sends is read and thrown away, or it might lose our answer.
+    Lingering,
+}
+
+impl Phase {
+    fn overdue(self) -> &'static str {
+        match self {
+            Phase::Head => "the request's head did not arrive in time",
+            Phase::Busy => "busy for too long",
+            Phase::Answering => "the answer was not read in time",
+            Phase::Idle => "idle",
+            Phase::Lingering => "the client did not close its side",
+        }
+    }
+}
+
+/// Longer than any request can take, short enough that a forgotten connection goes some day.
+const BUSY: Duration = Duration::from_secs(600);
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+impl Watch {
+    fn new(limits: &Limits) -> Watch {
+        let watch = Watch {
+            started: Instant::now(),
+            phase: AtomicU8::new(0),
+            deadline: AtomicU64::new(0),
+            head: limits.head,
+            idle: limits.idle,
+            unread_answer: limits.unread_answer,
+        };
+        watch.enter(Phase::Head);
+        watch
+    }
+
+    // All of this happens on the task of the one connection; the atomics are there because the task moves between
+    // threads.
+    fn enter(&self, phase: Phase) {
+        let span = match phase {
+            Phase::Head => self.head,
+            Phase::Busy => BUSY,
+            Phase::Answering => self.unread_answer,
+            Phase::Idle => self.idle,
+            Phase::Lingering => LINGER,
+        };
+        let deadline = (self.started.elapsed() + span).as_millis() as u64;
+        self.deadline.store(deadline, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    fn phase(&self) -> Phase {
+        const PHASES: [Phase; 5] = [Phase::Head, Phase::Busy, Phase::Answering, Phase::Idle, Phase::Lingering];
+        PHASES[self.phase.load(Ordering::Relaxed) as usize]
+    }
+
+    fn is_idle(&self) -> bool {
+        self.phase() == Phase::Idle
+    }
+
+    fn deadline(&self) -> Instant {
+        self.started + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+    }
+}
+
+/// The socket, telling the watch what passes through it.
+struct Socket {
+    inner: TokioIo<TcpStream>,
+    watch: Arc<Watch>,
+    discarded: usize,
+}
+
+impl Read for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if outcome.is_ready() && self.watch.is_idle() {
+            self.watch.enter(Phase::Head);
+        }
+        outcome
+    }
+}
+
+impl Socket {
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if matches!(outcome, Poll::Ready(Ok(_))) && self.watch.phase() == Phase::Answering {
+            self.watch.enter(Phase::Answering);
+        }
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.wrote(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.wrote(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    /// hyper flushes when it has written all it had: in the answering phase, the whole answer.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.inner).poll_flush(cx);
+        if outcome.is_ready() && self.watch.phase() == Phase::Answering {
+            self.watch.enter(Phase::Idle);
+        }
+        outcome
+    }
+
+    /// Closes our side, then reads on until the client closes his. To close both at once while he is still sending
+    /// would reset the connection, and he might never see the answer that says why (RFC 9112 §9.6).
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watch.phase() != Phase::Lingering {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+            self.watch.enter(Phase::Lingering);
+        }
+        let mut discard = [0; 4096];
+        while self.discarded < LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut discard);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buffer.unfilled()))?;
+            match buffer.filled().len() {
+                0 => break,
+                read => self.discarded += read,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A body that is there as a whole.
+struct Whole(Bytes);
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+        let bytes = std::mem::take(&mut self.0);
+        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}
+
+/// From a request to its answer, whatever happens on the way, with its line in the access log.
+async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incoming>) -> Response {
+    let started = Instant::now();
+    let (mut head, body) = request.into_parts();
+    let id = request::request_id(&head.headers).cloned().unwrap_or_else(logging::new_request_id);
+    let id_text = id.to_str().unwrap_or_default();
+    let path = head.uri.path();
+
+    let mut principal = Principal::Anonymous;
+    let mut response = if let Some(why) = ambiguity(head.version, &head.headers) {
+        response::ambiguous(why)
+    } else {
+        match front.router.find(&head.method, path) {
+            Destination::Nowhere => response::no_such_route(&head.method, path),
+            Destination::OtherMethods(allow) => response::method_not_allowed(&head.method, path, allow),
+            Destination::Route(route, parameter) => {
+                let parameter = parameter.to_string();
+                let headers = std::mem::take(&mut head.headers);
+                let outcome = run(&front, route, parameter, headers, body, peer, &mut principal).await;
+                outcome.unwrap_or_else(|error| {
+                    match &error {
+                        Error::Internal(cause) => error!("{id_text}: {cause}"),
+                        Error::Unavailable(cause) => warn!("{id_text}: {cause}"),
+                        _ => {}
+                    }
+                    response::error(&error, id_text)
+                })
+            }
+        }
+    };
+    logging::access(&Access {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        status: response.status().as_u16(),
+        duration: started.elapsed(),
+        request_id: id_text,
+        principal: &principal,
+    });
+    response::finish(&mut response, id);
+    response
+}
+
+/// Screens the credential, reads the body, and runs guard and handler in the route's lane.
+async fn run(
+    front: &Arc<Front>,
+    route: &'static Route,
+    parameter: String,
+    headers: HeaderMap,
+    body: Incoming,
+    peer: IpAddr,
+    principal: &mut Principal,
+) -> Result<Response, Error> {
+    let credentials = route.guard.screen(&front.app, &headers)?;
+    let body = if route.takes_body() { read_body(body, &front.limits).await } else { Ok(Bytes::new()) };
+    let request = Request { headers, parameter, body, principal: Principal::Anonymous, peer };
+    let pool = match route.lane {
+        Lane::Inline => return handle(front, route, &credentials, request).1,
+        Lane::Store => &front.lanes.store,
+        Lane::Password => &front.lanes.password,
+    };
+    let (sender, receiver) = oneshot::channel();
+    let job = {
+        let front = front.clone();
+        move || {
+            // Whoever waited may be gone: the time ran out, or the client left.
+            if !sender.is_closed() {
+                let _ = sender.send(handle(&front, route, &credentials, request));
+            }
+        }
+    };
+    pool.submit(Box::new(job)).map_err(|_| Error::Unavailable(format!("the {:?} lane is full", route.lane)))?;
+    match tokio::time::timeout(front.limits.handler, receiver).await {
+        Ok(Ok((admitted, outcome))) => {
+            *principal = admitted;
+            outcome
+        }
+        Ok(Err(_)) => Err(Error::Internal("a lane dropped its request".to_string())),
+        Err(_) => Err(Error::Unavailable(format!("no answer in time from the {:?} lane", route.lane))),
+    }
+}
+
+/// The synchronous part of a request: who asks, and the handler.
+fn handle(
+    front: &Front,
+    route: &'static Route,
+    credentials: &Credentials,
+    mut request: Request,
+) -> (Principal, Result<Response, Error>) {
+    match route.guard.admit(&front.app, credentials) {
+        Ok(principal) => {
+            request.principal = principal;
+            let outcome = route.call(&front.app, &mut request);
+            (request.principal, outcome)
+        }
+        Err(error) => (Principal::Anonymous, Err(error)),
+    }
+}
+
+async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Bytes, Error> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if body.size_hint().lower() > limits.body_bytes as u64 {
+        return Err(Error::TooLarge);
+    }
+    let read = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| Error::Malformed(format!("Request body cannot be read: {error}")))?;
+            // Trailers mean nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.len() + data.len() > limits.body_bytes {
+                return Err(Error::TooLarge);
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
+    };
+    tokio::time::timeout(limits.body, read).await.unwrap_or(Err(Error::TooSlow))
+}
+
+/// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2), and hyper lets through.
+fn ambiguity(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version >= Version::HTTP_11 => return Some("Host header is missing"),
+        (Some(_), Some(_)) => return Some("Host header is repeated"),
+        (Some(host), None) if !is_host(host) => return Some("Host header is invalid"),
+        _ => {}
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Some("Transfer-Encoding must be chunked");
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().any(|length| {
+        let digits = length.as_bytes();
+        digits.len() > 1 && digits[0] == b'0'
+    }) {
+        return Some("Content-Length is invalid");
+    }
+    None
+}
+
+fn is_host(host: &HeaderValue) -> bool {
+    // RFC 9112 §3.2: empty where the target has no authority.
+    host.is_empty() || http::uri::Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'))
+}

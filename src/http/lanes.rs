@@ -1,0 +1,43 @@
+//! The lanes in which handlers run, so that one kind of work cannot hold up another.
+
+use crate::pool::Pool;
+
+/// Where a route's handler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// On the I/O thread, because everything it needs is in memory. May not block.
+    Inline,
+    /// On the store's threads.
+    Store,
+    /// On the password threads, store calls included: they wait for a core to hash on.
+    Password,
+}
+
+/// The store's threads. SQLite has few readers and one writer; PostgreSQL answers these many at once.
+pub const STORE_THREADS: usize = 16;
+const STORE_QUEUE: usize = 1024;
+
+/// How many requests run in the password lane: one hashing on each core, and some more that talk to the store.
+pub fn password_threads(cores: usize) -> usize {
+    cores + 4
+}
+
+/// As many logins as can be hashed in about three seconds at the default cost: a longer queue would only hold
+/// requests that run into their deadline.
+fn password_queue(cores: usize) -> usize {
+    cores * 64
+}
+
+pub struct Lanes {
+    pub store: Pool,
+    pub password: Pool,
+}
+
+impl Lanes {
+    pub fn new(cores: usize) -> Lanes {
+        Lanes {
+            store: Pool::new("store", STORE_THREADS, STORE_QUEUE),
+            password: Pool::new("password", password_threads(cores), password_queue(cores)),
+        }
+    }
+}

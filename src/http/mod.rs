@@ -1,0 +1,10 @@
+//! HTTP: bytes on a socket to a [`request::Request`], and a [`response::Response`] back to bytes.
+//!
+//! Only [`server`] and [`connection`] know hyper and tokio; everything above them is synchronous.
+
+pub mod connection;
+pub mod lanes;
+pub mod request;
+pub mod response;
+pub mod router;
+pub mod server;

@@ -1,0 +1,155 @@
+//! A request as handlers see it, and its JSON body with messages a person can act on.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::guard::Principal;
+use crate::user::Email;
+
+/// What a handler may know of a request.
+pub struct Request {
+    pub headers: HeaderMap,
+    /// The value of the path's `:name`, if it has one.
+    pub parameter: String,
+    /// Read when the route takes one; a fault of it is told only after the credential was judged.
+    pub body: Result<Bytes, Error>,
+    /// Who asks, as the route's guard found.
+    pub principal: Principal,
+    /// The other end of the connection.
+    pub peer: IpAddr,
+}
+
+impl Request {
+    pub fn user_agent(&self) -> Option<&str> {
+        self.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// Taken over when it is a sane token, or `None`.
+pub fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(super::response::X_REQUEST_ID).filter(|value| {
+        let bytes = value.as_bytes();
+        (1..=128).contains(&bytes.len())
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    })
+}
+
+/// The fields of a JSON body. Reading them gathers the rules that they break; [`Form::finish`] tells them all.
+pub struct Form {
+    fields: Map<String, Value>,
+    broken: Vec<String>,
+}
+
+impl Form {
+    /// `known`: the fields that the route has; any other is a broken rule.
+    pub fn read(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
+        let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
+        let fields = if body.is_empty() && !request.headers.contains_key(CONTENT_TYPE) {
+            Map::new()
+        } else {
+            if !is_json(&request.headers) {
+                return Err(Error::Malformed("Content-Type must be application/json".to_string()));
+            }
+            let Object(fields) = serde_json::from_slice(&body)
+                .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
+            fields
+        };
+        let broken = fields
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+            .map(|name| format!("property {name} should not exist"))
+            .collect();
+        Ok(Form { fields, broken })
+    }
+
+    /// A field that must be there. `rule` reads its text; its error is put behind the field's name. A field that is
+    /// not there or no text breaks the rules that an empty text breaks, and one more.
+    pub fn required<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        if let Some(Value::String(text)) = self.fields.remove(name) {
+            return self.judge(name, &text, rule);
+        }
+        self.judge(name, "", rule);
+        self.broken.push(format!("{name} must be a string"));
+        None
+    }
+
+    /// A field that may be left out or null.
+    pub fn optional<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        match self.fields.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => self.judge(name, &text, rule),
+            Some(_) => {
+                self.broken.push(format!("{name} must be a string"));
+                None
+            }
+        }
+    }
+
+    /// The field `email`: whatever is no text is no e-mail either.
+    pub fn email(&mut self) -> Option<Email> {
+        let text = match self.fields.remove("email") {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        };
+        self.judge("email", &text, Email::parse)
+    }
+
+    fn judge<T>(&mut self, name: &str, text: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        // PostgreSQL cannot store it, and C code (bcrypt's) would stop at it.
+        let outcome = if text.contains('\0') { Err("must not contain NUL characters") } else { rule(text) };
+        outcome.map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
+    }
+
+    /// The values that were read, or every rule that was broken.
+    pub fn finish<T>(self, values: Option<T>) -> Result<T, Error> {
+        match values {
+            Some(values) if self.broken.is_empty() => Ok(values),
+            _ => Err(Error::BrokenRules(self.broken)),
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Ok(value) = value.to_str() else { return false };
+    let essence = value.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// A JSON object whose names are all different. A repeated one is refused: two readers could take either value.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields = Map::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if fields.contains_key(&name) {
+                        return Err(de::Error::custom(format!("property {name} is there twice")));
+                    }
+                    fields.insert(name, map.next_value()?);
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}

@@ -1,0 +1,151 @@
+//! Answers, and the only map from [`Error`] to a status.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::error::{Challenge, Error, Sent};
+
+pub type Response = http::Response<Bytes>;
+
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Seconds after which a client may try again when the server or the store is too busy or away.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+pub fn ok<T: Serialize>(body: &T) -> Result<Response, Error> {
+    json(StatusCode::OK, body)
+}
+
+pub fn created<T: Serialize>(body: &T) -> Result<Response, Error> {
+    json(StatusCode::CREATED, body)
+}
+
+/// `{"message": …}`
+pub fn message(text: &str) -> Result<Response, Error> {
+    #[derive(Serialize)]
+    struct Message<'a> {
+        message: &'a str,
+    }
+    ok(&Message { message: text })
+}
+
+fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Response, Error> {
+    let body = serde_json::to_vec(body).map_err(|error| Error::Internal(format!("writing an answer: {error}")))?;
+    Ok(with_body(status, "application/json; charset=utf-8", body.into()))
+}
+
+pub fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The contract's error shape.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorBody<'a> {
+    status_code: u16,
+    message: Message<'a>,
+    error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Message<'a> {
+    One(&'a str),
+    Many(&'a [String]),
+}
+
+fn error_body(status: StatusCode, message: Message<'_>, request_id: Option<&str>) -> Response {
+    let error = status.canonical_reason().unwrap_or("Error");
+    let body = ErrorBody { status_code: status.as_u16(), message, error, request_id };
+    json(status, &body).unwrap_or_else(|_| with_body(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", Bytes::new()))
+}
+
+/// The answer to what went wrong, and what the log should know of it.
+pub fn error(error: &Error, request_id: &str) -> Response {
+    let status = match error {
+        Error::BrokenRules(_) | Error::Malformed(_) => StatusCode::BAD_REQUEST,
+        Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
+        Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+        Error::Forbidden(_) => StatusCode::FORBIDDEN,
+        Error::NotFound(_) => StatusCode::NOT_FOUND,
+        Error::Conflict(_) => StatusCode::CONFLICT,
+        Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let message = match error {
+        Error::BrokenRules(rules) => Message::Many(rules),
+        Error::Malformed(what) => Message::One(what),
+        Error::TooLarge => Message::One("Request body is larger than 16384 bytes"),
+        Error::TooSlow => Message::One("Request body was not received in time"),
+        Error::Unauthenticated { message, .. } => Message::One(message),
+        Error::Forbidden(what) | Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
+        Error::Unavailable(_) => Message::One("Service temporarily unavailable, try again shortly"),
+        Error::Internal(_) => Message::One("Internal server error"),
+    };
+    let mut response = error_body(status, message, matches!(error, Error::Internal(_)).then_some(request_id));
+    let headers = response.headers_mut();
+    match error {
+        Error::Unauthenticated { challenge, .. } => {
+            for value in challenges(*challenge) {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
+            }
+        }
+        Error::Unavailable(_) => {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        // What is left of the body would be taken for the next request.
+        Error::TooLarge | Error::TooSlow => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// RFC 6750 §3 and RFC 9110 §11.6.1.
+fn challenges(challenge: Challenge) -> impl Iterator<Item = &'static str> {
+    let bearer = challenge.token.map(|sent| match sent {
+        Sent::Yes => "Bearer error=\"invalid_token\"",
+        Sent::No => "Bearer",
+    });
+    bearer.into_iter().chain(challenge.key.then_some("ApiKey"))
+}
+
+/// 404 for a path that no route has.
+pub fn no_such_route(method: &http::Method, path: &str) -> Response {
+    error_body(StatusCode::NOT_FOUND, Message::One(&format!("Cannot {method} {path}")), None)
+}
+
+/// 405 for a path that is known with other methods.
+pub fn method_not_allowed(method: &http::Method, path: &str, allow: &str) -> Response {
+    let text = format!("Cannot {method} {path}; allowed: {allow}");
+    let mut response = error_body(StatusCode::METHOD_NOT_ALLOWED, Message::One(&text), None);
+    if let Ok(allow) = HeaderValue::from_str(allow) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
+}
+
+/// 400 for a request that two parties could read differently; nothing after it on the connection can be trusted.
+pub fn ambiguous(why: &str) -> Response {
+    let mut response = error_body(StatusCode::BAD_REQUEST, Message::One(why), None);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The headers that every answer carries.
+pub fn finish(response: &mut Response, request_id: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, request_id);
+    headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Tokens, keys and what is only for their holder: nobody on the way may keep it.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}

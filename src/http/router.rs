@@ -1,0 +1,182 @@
+//! The one route table, and the way of a request from it to its handler.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use http::Method;
+
+use super::lanes::Lane;
+use super::request::Request;
+use super::response::Response;
+use crate::api::{auth, docs, health, keys, protected};
+use crate::app::App;
+use crate::error::Error;
+use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
+
+pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
+
+/// One line of the API. A segment that starts with `:` takes any one segment.
+pub struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    pub guard: Guard,
+    pub lane: Lane,
+    pub handler: Handler,
+}
+
+const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
+    Route { method, path, guard, lane, handler }
+}
+
+/// The whole API at a glance. `static/openapi.json` documents each line; a test compares the two.
+pub static ROUTES: &[Route] = &[
+    route(Method::POST, "/auth/signup", Public, Lane::Password, auth::sign_up),
+    route(Method::POST, "/auth/login", Public, Lane::Password, auth::log_in),
+    route(Method::POST, "/auth/refresh", Public, Lane::Store, auth::refresh),
+    route(Method::POST, "/auth/logout", Jwt, Lane::Store, auth::log_out),
+    route(Method::GET, "/auth/me", Jwt, Lane::Store, auth::me),
+    route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create),
+    route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),
+    route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),
+    route(Method::GET, "/protected/user-only", Jwt, Lane::Store, protected::user_only),
+    route(Method::GET, "/protected/service-only", ApiKey, Lane::Store, protected::service_only),
+    route(Method::GET, "/protected/flexible", Flexible, Lane::Store, protected::flexible),
+    route(Method::GET, "/health", Public, Lane::Inline, health::health),
+    route(Method::GET, "/api/docs", Public, Lane::Inline, docs::page),
+    route(Method::GET, "/api/docs/openapi.json", Public, Lane::Inline, docs::openapi),
+    route(Method::GET, "/api/docs-json", Public, Lane::Inline, docs::openapi),
+    route(Method::GET, "/api/docs/:file", Public, Lane::Inline, docs::file),
+];
+
+impl Route {
+    /// Whether a body is read for this route.
+    pub fn takes_body(&self) -> bool {
+        self.method == Method::POST || self.method == Method::PATCH || self.method == Method::PUT
+    }
+
+    /// Runs the handler. A panic in it is a fault of ours, and of this one request.
+    pub fn call(&self, app: &App, request: &mut Request) -> Result<Response, Error> {
+        catch_unwind(AssertUnwindSafe(|| (self.handler)(app, request)))
+            .unwrap_or_else(|_| Err(Error::Internal(format!("the handler of {} {} panicked", self.method, self.path))))
+    }
+}
+
+/// Where a request goes.
+pub enum Destination<'a> {
+    /// The route, and what its `:name` stands for here.
+    Route(&'static Route, &'a str),
+    /// The path exists, with these methods: the value of `Allow`.
+    OtherMethods(&'static str),
+    Nowhere,
+}
+
+/// All routes of one path.
+struct Resource {
+    routes: Vec<&'static Route>,
+    allow: &'static str,
+}
+
+/// Finds routes by method and path.
+pub struct Router {
+    fixed: HashMap<&'static str, Resource>,
+    /// Prefix up to the `:name` at the end, and what is there.
+    with_parameter: Vec<(&'static str, Resource)>,
+}
+
+impl Router {
+    /// Refuses a table in which two lines claim the same requests, or whose `:name` is not the last segment.
+    pub fn new(routes: &'static [Route]) -> Result<Router, String> {
+        let mut by_path: Vec<(&'static str, Vec<&'static Route>)> = Vec::new();
+        for route in routes {
+            let path = match route.path.split_once(':') {
+                Some((_, name)) if name.contains('/') => {
+                    return Err(format!("{}: only the last segment may be a parameter", route.path));
+                }
+                Some((prefix, _)) => &route.path[..=prefix.len()],
+                None => route.path,
+            };
+            match by_path.iter_mut().find(|(known, _)| *known == path) {
+                Some((_, same)) if same.iter().any(|other| other.method == route.method) => {
+                    return Err(format!("{} {} is in the table twice", route.method, route.path));
+                }
+                Some((_, same)) => same.push(route),
+                None => by_path.push((path, vec![route])),
+            }
+        }
+        let mut router = Router { fixed: HashMap::new(), with_parameter: Vec::new() };
+        for (path, routes) in by_path {
+            let mut allow = Vec::new();
+            for route in &routes {
+                allow.push(route.method.as_str());
+                if route.method == Method::GET {
+                    allow.push("HEAD");
+                }
+            }
+            // A handful of texts, made once for the life of the process.
+            let resource = Resource { routes, allow: allow.join(", ").leak() };
+            match path.strip_suffix(':') {
+                Some(prefix) => router.with_parameter.push((prefix, resource)),
+                None => {
+                    router.fixed.insert(path, resource);
+                }
+            }
+        }
+        Ok(router)
+    }
+
+    /// One trailing slash is as good as none; HEAD goes where GET goes.
+    pub fn find<'a>(&self, method: &Method, path: &'a str) -> Destination<'a> {
+        let path = match path.strip_suffix('/') {
+            Some("") | None => path,
+            Some(shorter) => shorter,
+        };
+        let (resource, parameter) = match self.fixed.get(path) {
+            Some(resource) => (resource, ""),
+            None => match self.with_parameter.iter().find_map(|(prefix, resource)| {
+                let parameter = path.strip_prefix(prefix)?;
+                (!parameter.is_empty() && !parameter.contains('/')).then_some((resource, parameter))
+            }) {
+                Some(found) => found,
+                None => return Destination::Nowhere,
+            },
+        };
+        let wanted = if method == Method::HEAD { &Method::GET } else { method };
+        match resource.routes.iter().find(|route| route.method == *wanted) {
+            Some(route) => Destination::Route(route, parameter),
+            None => Destination::OtherMethods(resource.allow),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing(_: &App, _: &mut Request) -> Result<Response, Error> {
+        Err(Error::Internal("never called".to_string()))
+    }
+
+    #[test]
+    fn a_fixed_path_wins_over_a_parameter() {
+        let router = Router::new(ROUTES).unwrap();
+        let find = |path: &'static str| match router.find(&Method::GET, path) {
+            Destination::Route(route, parameter) => (route.path, parameter),
+            _ => ("", ""),
+        };
+        assert_eq!(find("/api/docs/openapi.json"), ("/api/docs/openapi.json", ""));
+        assert_eq!(find("/api/docs/docs.js/"), ("/api/docs/:file", "docs.js"));
+        assert_eq!(find("/api/docs/a/b"), ("", ""));
+        assert_eq!(find("/health//"), ("", ""));
+    }
+
+    #[test]
+    fn a_table_that_contradicts_itself_is_refused() {
+        static TWICE: &[Route] = &[
+            route(Method::GET, "/a/:id", Public, Lane::Inline, nothing),
+            route(Method::GET, "/a/:name", Public, Lane::Inline, nothing),
+        ];
+        assert!(Router::new(TWICE).is_err());
+        static IN_THE_MIDDLE: &[Route] = &[route(Method::GET, "/a/:id/b", Public, Lane::Inline, nothing)];
+        assert!(Router::new(IN_THE_MIDDLE).is_err());
+    }
+}

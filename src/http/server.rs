@@ -1,0 +1,215 @@
+//! The server front: listens, accepts no more than it can serve, and stops without dropping what is under way.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{debug, info, warn};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+
+use super::connection;
+use super::lanes::Lanes;
+use super::router::{ROUTES, Router};
+use crate::app::App;
+use crate::config::Config;
+
+/// How much and how long a client may take. Tests shorten the times.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Request line and headers, in bytes.
+    pub head_bytes: usize,
+    pub body_bytes: usize,
+    /// From the first byte of a head (for the first one: from accept) to its last.
+    pub head: Duration,
+    /// From the head to the last byte of the body.
+    pub body: Duration,
+    /// A kept connection without a request.
+    pub idle: Duration,
+    /// An answer of which the client takes nothing.
+    pub unread_answer: Duration,
+    /// From queueing to the handler's answer.
+    pub handler: Duration,
+    /// What is under way when the server stops.
+    pub stopping: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head_bytes: 16 * 1024,
+            body_bytes: 16 * 1024,
+            head: Duration::from_secs(5),
+            body: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            unread_answer: Duration::from_secs(30),
+            handler: Duration::from_secs(5),
+            stopping: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What every connection shares.
+pub struct Front {
+    pub app: Arc<App>,
+    pub router: Router,
+    pub lanes: Lanes,
+    pub limits: Limits,
+}
+
+/// A server that runs. Dropping it without [`Server::stop`] cuts its connections.
+pub struct Server {
+    runtime: Runtime,
+    front: Arc<Front>,
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    /// All of its permits are back when the last connection is gone.
+    connections: Arc<Semaphore>,
+    max_connections: u32,
+}
+
+/// Connections that the kernel keeps for us until we accept them; it may allow fewer.
+const BACKLOG: u32 = 4096;
+
+impl Server {
+    /// Listens on every address of the configuration; the server answers when this returns.
+    pub fn start(app: Arc<App>, config: &Config) -> Result<Server, String> {
+        raise_descriptor_limit();
+        let cores = cores();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores)
+            .thread_name("io")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("the I/O threads cannot be started: {error}"))?;
+        let front = Arc::new(Front {
+            app,
+            router: Router::new(ROUTES)?,
+            lanes: Lanes::new(cores),
+            limits: config.limits.clone(),
+        });
+        let listeners = {
+            let _context = runtime.enter();
+            listen(config)?
+        };
+        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let connections = Arc::new(Semaphore::new(config.max_connections));
+        let (stop, stopping) = watch::channel(false);
+        for listener in listeners {
+            runtime.spawn(accept(listener, front.clone(), connections.clone(), stopping.clone()));
+        }
+        let max_connections = config.max_connections as u32;
+        Ok(Server { runtime, front, addresses, stop, connections, max_connections })
+    }
+
+    /// Where it listens; with port 0 in the configuration, the port it got.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Returns when the process is asked to end (SIGTERM, SIGINT).
+    pub fn wait_for_signal(&self) -> Result<(), String> {
+        self.runtime.block_on(async {
+            let failed = |error| format!("signals cannot be received: {error}");
+            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            info!("{name}: stopping");
+            Ok(())
+        })
+    }
+
+    /// Stops accepting, lets what is under way finish within its limit, and ends the threads.
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        let all_gone = self.connections.acquire_many(self.max_connections);
+        let limit = self.front.limits.stopping;
+        let finished = self.runtime.block_on(async { tokio::time::timeout(limit, all_gone).await.is_ok() });
+        if !finished {
+            warn!("connections still busy after {} s are cut", limit.as_secs());
+        }
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+/// How many threads can run at once on this machine.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// Every connection is a descriptor; the soft limit of many systems is 1024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!("the limit of open files cannot be raised: {error}");
+    }
+}
+
+fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+    let mut listeners = Vec::new();
+    let mut port = config.port;
+    for &host in &config.hosts {
+        let address = SocketAddr::new(host, port);
+        match bind(address) {
+            Ok(listener) => {
+                // With port 0, all addresses share the port that the first one got.
+                port = listener.local_addr().map_or(port, |address| address.port());
+                listeners.push(listener);
+            }
+            Err(error) if !config.hosts_given && host.is_ipv6() && !listeners.is_empty() => {
+                debug!("not listening on {address}: {error}");
+            }
+            Err(error) => return Err(format!("cannot listen on {address}: {error}; HOST and PORT say where")),
+        }
+    }
+    Ok(listeners)
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address.ip() {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn accept(
+    listener: TcpListener,
+    front: Arc<Front>,
+    connections: Arc<Semaphore>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let stop = stopping.clone();
+    tokio::select! {
+        _ = stopping.wait_for(|stop| *stop) => {}
+        () = async {
+            loop {
+                // The permit first: what cannot be served stays in the kernel's backlog.
+                let Ok(permit) = connections.clone().acquire_owned().await else { return };
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        let (front, stop) = (front.clone(), stop.clone());
+                        tokio::spawn(async move {
+                            connection::serve(stream, peer, front, stop).await;
+                            drop(permit);
+                        });
+                    }
+                    Err(error) => {
+                        // Out of descriptors, mostly; it passes when connections close.
+                        warn!("a connection could not be accepted: {error}");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        } => {}
+    }
+}

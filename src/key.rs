@@ -1,0 +1,220 @@
+//! API keys: what one looks like, how it is kept, and what its owner does with it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::Error;
+use crate::guard::Service;
+use crate::id::{KeyId, UserId};
+use crate::store::Store;
+use crate::usage::Usage;
+
+const PREFIX: &str = "sk_";
+const HEX_DIGITS: usize = 64;
+
+/// A new key in clear. It is shown once; printing it shows nothing.
+pub struct KeySecret(String);
+
+impl KeySecret {
+    /// `sk_` and 256 bits from the system's random source, as 64 hexadecimal digits.
+    fn generate() -> Result<KeySecret, Error> {
+        let mut bytes = [0; HEX_DIGITS / 2];
+        SysRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| Error::Internal(format!("the system's random source: {error}")))?;
+        Ok(KeySecret(format!("{PREFIX}{}", hex::encode(bytes))))
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// `sk_1a2b…9f0e`: enough to tell keys apart, of no use to anyone who guesses.
+    fn hint(&self) -> String {
+        let digits = &self.0[PREFIX.len()..];
+        format!("{PREFIX}{}…{}", &digits[..4], &digits[HEX_DIGITS - 4..])
+    }
+}
+
+/// SHA-256 of a key, the only form in which it is kept. A key has 256 random bits: a slow hash would protect nothing
+/// more. Lookups compare hashes, so the time they take says nothing about a key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// `None`: it does not look like a key.
+    pub fn of(key: &[u8]) -> Option<KeyHash> {
+        let digits = key.strip_prefix(PREFIX.as_bytes())?;
+        let well_formed =
+            digits.len() == HEX_DIGITS && digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+        if !well_formed {
+            return None;
+        }
+        digest::digest(&digest::SHA256, key).as_ref().try_into().ok().map(KeyHash)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(key hash)")
+    }
+}
+
+/// The name of a key.
+pub fn parse_key_name(text: &str) -> Result<String, &'static str> {
+    match text.chars().count() {
+        0 => Err("should not be empty"),
+        1..=255 => Ok(text.to_string()),
+        _ => Err("must be shorter than or equal to 255 characters"),
+    }
+}
+
+/// A key as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    pub id: KeyId,
+    pub owner: UserId,
+    pub name: String,
+    pub hint: String,
+    pub is_active: bool,
+    pub expires_at: Option<Timestamp>,
+    pub last_used_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+}
+
+/// What is known of a key that someone presents.
+#[derive(Clone, Debug)]
+pub struct KnownKey {
+    pub id: KeyId,
+    pub owner: UserId,
+    pub email: String,
+    pub is_active: bool,
+    pub owner_is_active: bool,
+    pub expires_at: Option<Timestamp>,
+}
+
+pub struct Keys {
+    store: Arc<dyn Store>,
+    usage: Arc<Usage>,
+    clock: Clock,
+}
+
+impl Keys {
+    pub fn new(store: Arc<dyn Store>, usage: Arc<Usage>, clock: Clock) -> Keys {
+        Keys { store, usage, clock }
+    }
+
+    /// Reads `expiresAt`; the error is the rule it breaks.
+    pub fn parse_expiry(&self, text: &str) -> Result<Timestamp, &'static str> {
+        let expiry = Timestamp::parse(text)
+            .ok_or("must be an RFC 3339 date and time with an offset, such as 2030-01-31T12:00:00Z")?;
+        if expiry > self.clock.now() { Ok(expiry) } else { Err("must be in the future") }
+    }
+
+    /// Makes a key. Its secret exists only in what this returns.
+    pub fn create(
+        &self,
+        owner: UserId,
+        name: String,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(ApiKey, KeySecret), Error> {
+        let secret = KeySecret::generate()?;
+        let hash = KeyHash::of(secret.expose().as_bytes())
+            .ok_or_else(|| Error::Internal("a generated key is ill-formed".to_string()))?;
+        let key = ApiKey {
+            id: KeyId::new(),
+            owner,
+            name,
+            hint: secret.hint(),
+            is_active: true,
+            expires_at,
+            last_used_at: None,
+            created_at: self.clock.now(),
+        };
+        self.store.create_key(&key, &hash)?;
+        Ok((key, secret))
+    }
+
+    /// The owner's keys, newest first.
+    pub fn of_owner(&self, owner: UserId) -> Result<Vec<ApiKey>, Error> {
+        let mut keys = self.store.keys_of(owner)?;
+        for key in &mut keys {
+            // What is not written yet counts as well.
+            key.last_used_at = key.last_used_at.max(self.usage.pending(key.id));
+        }
+        Ok(keys)
+    }
+
+    /// Up to `limit` keys of everyone, or of one user, in the order of their ids, from the one after `after`.
+    pub fn list(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, Error> {
+        Ok(self.store.keys(owner, after, limit)?)
+    }
+
+    /// Revokes a key of this owner's, again if need be. For anyone else it does not exist.
+    pub fn revoke(&self, owner: UserId, id: &str) -> Result<(), Error> {
+        let id = KeyId::parse(id).ok_or(Error::NotFound("API key not found"))?;
+        if self.store.revoke_key(id, Some(owner), self.clock.now())? {
+            Ok(())
+        } else {
+            Err(Error::NotFound("API key not found"))
+        }
+    }
+
+    /// Revokes anyone's key, for the operator. False: there is no such key.
+    pub fn revoke_any(&self, id: KeyId) -> Result<bool, Error> {
+        Ok(self.store.revoke_key(id, None, self.clock.now())?)
+    }
+
+    /// The service behind a key, if the key is good at this moment; its use is noted.
+    pub fn authenticate(&self, hash: &KeyHash) -> Result<Option<Service>, Error> {
+        let now = self.clock.now();
+        let known = self.store.key_by_hash(hash)?;
+        let Some(key) = known.filter(|key| {
+            key.is_active && key.owner_is_active && key.expires_at.is_none_or(|expires_at| expires_at > now)
+        }) else {
+            return Ok(None);
+        };
+        self.usage.note(key.id, now);
+        Ok(Some(Service { key: key.id, owner: key.owner, email: key.email }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_key_is_well_formed_and_its_hint_tells_no_more_than_eight_digits() {
+        let key = KeySecret::generate().unwrap();
+        assert!(KeyHash::of(key.expose().as_bytes()).is_some());
+        let digits = &key.expose()[3..];
+        assert_eq!(key.hint(), format!("sk_{}…{}", &digits[..4], &digits[60..]));
+    }
+
+    #[test]
+    fn what_does_not_look_like_a_key_is_none() {
+        let digits = "0123456789abcdef".repeat(4);
+        assert!(KeyHash::of(format!("sk_{digits}").as_bytes()).is_some());
+        for key in [
+            String::new(),
+            "sk_".to_string(),
+            digits.clone(),
+            format!("sk_{}", digits.to_uppercase()),
+            format!("SK_{digits}"),
+            format!("sk_{digits}0"),
+            format!("sk_{}", &digits[1..]),
+            format!("sk_{}g", &digits[1..]),
+        ] {
+            assert!(KeyHash::of(key.as_bytes()).is_none(), "{key}");
+        }
+    }
+}

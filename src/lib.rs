@@ -1,0 +1,33 @@
+//! Keyward answers two questions for the services around it: *which user is this?* (a JWT) and *which
+//! service is this?* (an API key).
+//!
+//! A request goes down these layers once and comes back once; no layer calls upwards:
+//!
+//! - [`http`]: the socket, the route table, the thread pools, JSON in and out.
+//! - [`guard`]: turns the credentials of a request into a [`guard::Principal`].
+//! - [`api`]: one file a resource; a handler parses, makes one call and answers.
+//! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`]: the rules, by noun; no HTTP, no SQL.
+//! - [`store`]: the trait [`store::Store`] and its two databases.
+//!
+//! [`app`] wires them together, [`config`] holds every setting, [`cli`] is the command line. Start reading at
+//! [`http::router::ROUTES`], the whole API at a glance.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod guard;
+pub mod http;
+pub mod id;
+pub mod key;
+pub mod logging;
+pub mod password;
+pub mod pool;
+pub mod secrets;
+pub mod session;
+pub mod store;
+pub mod token;
+pub mod usage;
+pub mod user;

@@ -1,0 +1,121 @@
+//! Brings a database's schema up to this binary: migrations in order, each in one transaction, recorded with a
+//! checksum. Several instances may start at once; a database that is newer than the binary is refused.
+
+use aws_lc_rs::digest;
+
+use super::StoreError;
+use super::sql::{Driver, Row, Transaction, Value};
+use crate::clock::Timestamp;
+
+/// One step of the schema, as embedded in the binary. Never edited once it has been released.
+pub struct Migration {
+    pub version: i64,
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+impl Migration {
+    fn checksum(&self) -> String {
+        hex::encode(digest::digest(&digest::SHA256, self.sql.as_bytes()))
+    }
+
+    fn title(&self) -> String {
+        format!("{:04}_{}", self.version, self.name)
+    }
+}
+
+/// What stands between a database and this binary.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// `0001_name` of each migration that is not applied, in order.
+    pub migrations: Vec<String>,
+}
+
+impl Pending {
+    /// What a database that does not exist yet lacks.
+    pub fn all<D: Driver>() -> Pending {
+        Pending { migrations: D::MIGRATIONS.iter().map(Migration::title).collect() }
+    }
+}
+
+const TABLE: &str = "schema_migrations";
+
+/// Reports what [`migrate`] would apply, and changes nothing.
+pub fn check<D: Driver>(driver: &D) -> Result<Pending, StoreError> {
+    let known = !driver.query(D::FIND_TABLE, &[Value::Text(TABLE.to_string())])?.is_empty();
+    let applied = if known { applied(driver.query(SELECT_APPLIED, &[])?)? } else { Vec::new() };
+    let pending = pending::<D>(&applied)?;
+    Ok(Pending { migrations: pending.iter().map(|migration| migration.title()).collect() })
+}
+
+/// Applies what is missing and says what that was.
+pub fn migrate<D: Driver>(driver: &D, now: Timestamp) -> Result<Pending, StoreError> {
+    let mut done = Vec::new();
+    // Each migration looks anew: another instance may have been faster.
+    while let Some(title) = driver.transaction(|transaction| apply_next::<D>(transaction, now))? {
+        done.push(title);
+    }
+    Ok(Pending { migrations: done })
+}
+
+const SELECT_APPLIED: &str = "SELECT version, name, checksum FROM schema_migrations ORDER BY version";
+
+fn apply_next<D: Driver>(transaction: &mut dyn Transaction, now: Timestamp) -> Result<Option<String>, StoreError> {
+    if let Some(lock) = D::LOCK_SCHEMA {
+        transaction.script(lock)?;
+    }
+    if transaction.query(D::FIND_TABLE, &[Value::Text(TABLE.to_string())])?.is_empty() {
+        transaction.script(
+            "CREATE TABLE schema_migrations \
+             (version BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)",
+        )?;
+    }
+    let applied = applied(transaction.query(SELECT_APPLIED, &[])?)?;
+    let Some(next) = pending::<D>(&applied)?.first() else { return Ok(None) };
+    transaction.script(next.sql)?;
+    transaction.execute(
+        "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
+        &[
+            Value::Int(next.version),
+            Value::Text(next.name.to_string()),
+            Value::Text(next.checksum()),
+            Value::Text(now.to_string()),
+        ],
+    )?;
+    Ok(Some(next.title()))
+}
+
+struct Applied {
+    version: i64,
+    name: String,
+    checksum: String,
+}
+
+fn applied(rows: Vec<Row>) -> Result<Vec<Applied>, StoreError> {
+    rows.into_iter()
+        .map(|mut row| Ok(Applied { version: row.int(0)?, name: row.text(1)?, checksum: row.text(2)? }))
+        .collect()
+}
+
+/// The migrations that follow what is applied; refuses a database with a history that is not ours.
+fn pending<D: Driver>(applied: &[Applied]) -> Result<&'static [Migration], StoreError> {
+    for (index, step) in applied.iter().enumerate() {
+        let Some(known) = D::MIGRATIONS.get(index) else {
+            return Err(StoreError::Internal(format!(
+                "the database is newer than this binary: it has migration {:04}_{}; use the version that applied it, \
+                 or a later one",
+                step.version, step.name
+            )));
+        };
+        if known.version != step.version || known.checksum() != step.checksum {
+            return Err(StoreError::Internal(format!(
+                "the database's migration {:04}_{} is not the {} of this binary; restore a backup, or use the version \
+                 that applied it",
+                step.version,
+                step.name,
+                known.title()
+            )));
+        }
+    }
+    Ok(&D::MIGRATIONS[applied.len()..])
+}

@@ -1,0 +1,133 @@
+//! The store: what it promises, in domain terms. [`sql`] holds every statement once; [`sqlite`] and [`postgres`] own
+//! what differs between the two databases.
+//!
+//! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
+//! error. `Unavailable` is any method's answer when the database is away; only what else a caller acts on is said
+//! at the method.
+
+pub mod migrate;
+pub mod postgres;
+pub mod sql;
+pub mod sqlite;
+
+use std::fmt;
+
+use crate::clock::Timestamp;
+use crate::id::{KeyId, SessionId, UserId};
+use crate::key::{ApiKey, KeyHash, KnownKey};
+use crate::password::PasswordHash;
+use crate::session::{LiveSession, NewSession};
+use crate::user::{Email, User};
+
+/// Why the store did not do what it was asked. The texts are for the log and hold no values of rows.
+#[derive(Debug)]
+pub enum StoreError {
+    /// A unique constraint forbids it.
+    Conflict(String),
+    /// The database is away, full, read-only or too busy; trying again later may help.
+    Unavailable(String),
+    /// A fault of ours, or a database that is not as we left it.
+    Internal(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Conflict(cause) | StoreError::Unavailable(cause) | StoreError::Internal(cause) => {
+                f.write_str(cause)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    Done,
+    EmailTaken,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    Done,
+    /// The user is gone or inactive, or his password is another one by now.
+    UserChanged,
+}
+
+/// Where a refresh left the session.
+#[derive(Clone, Debug)]
+pub enum Rotated {
+    /// The session lives and is at this generation: moved there just now, or within the grace by someone else who
+    /// held the same token.
+    At { generation: i64, session: LiveSession },
+    /// The token's generation was left behind before; the session has been ended for it.
+    Reused,
+    /// No such living session, or a generation that it has not reached.
+    Gone,
+}
+
+pub trait Store: Send + Sync {
+    /// Stores a user with his password and, if given, his first session.
+    fn create_user(
+        &self,
+        user: &User,
+        password: &PasswordHash,
+        session: Option<&NewSession>,
+    ) -> Result<Created, StoreError>;
+
+    fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
+
+    /// The user and the hash of his password, whether he is active or not.
+    fn user_by_email(&self, email: &Email) -> Result<Option<(User, PasswordHash)>, StoreError>;
+
+    /// Up to `limit` users by ascending id, from the one after `after`.
+    fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError>;
+
+    /// Deactivating ends the user's sessions. False: no such user.
+    fn set_user_active(&self, id: UserId, active: bool, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Ends the user's sessions. False: no such user.
+    fn set_password(&self, id: UserId, password: &PasswordHash, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Deletes the user with his sessions and keys. False: no such user.
+    fn delete_user(&self, id: UserId) -> Result<bool, StoreError>;
+
+    /// Stores a session if its user is active and still has this password.
+    fn open_session(&self, session: &NewSession, password: &PasswordHash) -> Result<Opened, StoreError>;
+
+    /// The session if it has not ended, has not expired and its user is active.
+    fn live_session(&self, id: SessionId, now: Timestamp) -> Result<Option<LiveSession>, StoreError>;
+
+    /// Moves a living session from `generation` to the next one and lets it expire at `expires_at`. However many ask
+    /// at once, one of them moves it. A generation just behind is told the current one if the move happened at
+    /// `grace_from` or later; any other past one ends the session.
+    fn rotate_session(
+        &self,
+        id: SessionId,
+        generation: i64,
+        now: Timestamp,
+        grace_from: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Rotated, StoreError>;
+
+    /// Ends a session; one that has ended already stays as it is.
+    fn end_session(&self, id: SessionId, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Deletes sessions that have expired, ended or not.
+    fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError>;
+
+    fn create_key(&self, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError>;
+
+    /// The owner's keys, newest first.
+    fn keys_of(&self, owner: UserId) -> Result<Vec<ApiKey>, StoreError>;
+
+    /// Up to `limit` keys, of one owner or of all, by ascending id, from the one after `after`.
+    fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;
+
+    fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<KnownKey>, StoreError>;
+
+    /// Revokes the key if it belongs to `owner`, or whoever's it is. False: no such key.
+    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Notes when keys were used last. A time before the noted one and a key that is gone are passed over.
+    fn record_uses(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError>;
+}

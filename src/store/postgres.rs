@@ -1,0 +1,456 @@
+//! PostgreSQL: a pool of connections, each with its statements prepared; TLS as libpq's `sslmode` has it.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres::config::{Host, SslMode};
+use postgres::error::SqlState;
+use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use postgres::{Client, Config, Statement};
+use r2d2::{ManageConnection, Pool, PooledConnection};
+use r2d2_postgres::PostgresConnectionManager;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use uuid::Uuid;
+
+use super::StoreError;
+use super::migrate::Migration;
+use super::sql::{Driver, Row, Transaction, Value};
+use crate::clock::Timestamp;
+
+/// Connections at most. PostgreSQL allows 100 by default, to all instances together.
+const CONNECTIONS: u32 = 20;
+/// How long to wait for a connection, new or free.
+const CONNECT: Duration = Duration::from_secs(2);
+/// PostgreSQL gives up a statement before its request is given up.
+const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '4500ms'";
+
+/// `DB_SSLMODE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyFull,
+}
+
+impl TlsMode {
+    pub const NAMES: &'static str = "disable, prefer, require or verify-full";
+
+    pub fn parse(text: &str) -> Option<TlsMode> {
+        match text {
+            "disable" => Some(TlsMode::Disable),
+            "prefer" => Some(TlsMode::Prefer),
+            "require" => Some(TlsMode::Require),
+            "verify-full" => Some(TlsMode::VerifyFull),
+            _ => None,
+        }
+    }
+}
+
+/// Where PostgreSQL is and how to talk to it. Its `Debug` form leaves the password out.
+#[derive(Clone, Debug)]
+pub struct PostgresTarget {
+    config: Config,
+    tls: TlsMode,
+    root_cert: Option<PathBuf>,
+}
+
+impl PostgresTarget {
+    /// From a URL; `sslmode` and `sslrootcert` in it win over the other arguments. The error says what is wrong with
+    /// the URL and repeats nothing of it.
+    pub fn from_url(url: &str, mut tls: TlsMode, mut root_cert: Option<PathBuf>) -> Result<PostgresTarget, String> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err("does not begin with postgres:// or postgresql://".to_string());
+        }
+        // The driver knows fewer modes than libpq, so these two are taken out of what it reads.
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut others = Vec::new();
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            match parameter.split_once('=') {
+                Some(("sslmode", mode)) => {
+                    tls =
+                        TlsMode::parse(mode).ok_or(format!("has an unknown sslmode; accepted: {}", TlsMode::NAMES))?;
+                }
+                Some(("sslrootcert", path)) if path.contains('%') => {
+                    return Err("has a percent-encoded sslrootcert; set DB_SSLROOTCERT instead".to_string());
+                }
+                Some(("sslrootcert", path)) => root_cert = Some(PathBuf::from(path)),
+                _ => others.push(parameter),
+            }
+        }
+        let config: Config = format!("{base}?{}", others.join("&"))
+            .parse()
+            .map_err(|_| "is not a PostgreSQL URL; accepted: postgres://user:password@host:port/name".to_string())?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err("names no host; accepted: postgres://user:password@host:port/name".to_string());
+        }
+        PostgresTarget { config, tls, root_cert }.checked()
+    }
+
+    pub fn from_parts(
+        host: &str,
+        port: u16,
+        user: Option<&str>,
+        password: Option<&str>,
+        name: Option<&str>,
+        tls: TlsMode,
+        root_cert: Option<PathBuf>,
+    ) -> Result<PostgresTarget, String> {
+        let mut config = Config::new();
+        config.host(host).port(port);
+        if let Some(user) = user {
+            config.user(user);
+        }
+        if let Some(password) = password {
+            config.password(password);
+        }
+        if let Some(name) = name {
+            config.dbname(name);
+        }
+        PostgresTarget { config, tls, root_cert }.checked()
+    }
+
+    fn checked(mut self) -> Result<PostgresTarget, String> {
+        if self.tls == TlsMode::VerifyFull && self.root_cert.is_none() {
+            return Err("is to be verified in full, but DB_SSLROOTCERT is not set; accepted: the path of a PEM file, \
+                        such as /etc/ssl/certs/ca-certificates.crt"
+                .to_string());
+        }
+        // As with libpq, there is no TLS over a Unix socket.
+        let local = self.config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        self.config.ssl_mode(match self.tls {
+            _ if local && self.config.get_hostaddrs().is_empty() => SslMode::Disable,
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyFull => SslMode::Require,
+        });
+        if self.config.get_connect_timeout().is_none() {
+            self.config.connect_timeout(CONNECT);
+        }
+        if self.config.get_tcp_user_timeout().is_none() {
+            self.config.tcp_user_timeout(Duration::from_secs(5));
+        }
+        if self.config.get_application_name().is_none() {
+            self.config.application_name("keyward");
+        }
+        Ok(self)
+    }
+
+    fn tls_config(&self) -> Result<ClientConfig, StoreError> {
+        let failed = |error: String| StoreError::Internal(format!("TLS to PostgreSQL: {error}"));
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(error.to_string()))?;
+        let roots = match &self.root_cert {
+            Some(path) => Some(Arc::new(read_roots(path).map_err(failed)?)),
+            None => None,
+        };
+        let config = match (self.tls, roots) {
+            (TlsMode::VerifyFull, Some(roots)) => builder.with_root_certificates(roots).with_no_client_auth(),
+            (TlsMode::Require, Some(roots)) => {
+                let chain = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+                    .build()
+                    .map_err(|error| failed(error.to_string()))?;
+                let verifier = Arc::new(AnyName { chain: Some(chain), provider });
+                builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+            }
+            _ => {
+                let verifier = Arc::new(AnyName { chain: None, provider });
+                builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+            }
+        };
+        Ok(config)
+    }
+}
+
+fn read_roots(path: &PathBuf) -> Result<RootCertStore, String> {
+    let failed = |error: String| format!("DB_SSLROOTCERT: {}: {error}", path.display());
+    let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(failed("there is no certificate in it".to_string())) } else { Ok(roots) }
+}
+
+/// What libpq's modes below `verify-full` check: with a root certificate, that the chain leads to it; without one,
+/// nothing, so that only who listens passively is kept out.
+#[derive(Debug)]
+struct AnyName {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        match chain.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+pub struct Postgres {
+    pool: Pool<Connections>,
+}
+
+impl Postgres {
+    pub fn connect(target: &PostgresTarget) -> Result<Postgres, StoreError> {
+        let tls = MakeRustlsConnect::new(target.tls_config()?);
+        let connections = Connections { inner: PostgresConnectionManager::new(target.config.clone(), tls) };
+        // One connection before all others, so that its error is not hidden behind the pool's.
+        connections.connect().map_err(fault)?;
+        let pool = Pool::builder()
+            .max_size(CONNECTIONS)
+            .min_idle(Some(1))
+            .connection_timeout(CONNECT)
+            .build(connections)
+            .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
+        Ok(Postgres { pool })
+    }
+
+    fn connection(&self) -> Result<PooledConnection<Connections>, StoreError> {
+        self.pool.get().map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))
+    }
+}
+
+/// Opens connections for the pool.
+struct Connections {
+    inner: PostgresConnectionManager<MakeRustlsConnect>,
+}
+
+struct Connection {
+    client: Client,
+    statements: HashMap<&'static str, Statement>,
+    /// Not to be used again: a transaction may still be open on it, or the server has turned away.
+    broken: bool,
+}
+
+impl ManageConnection for Connections {
+    type Connection = Connection;
+    type Error = postgres::Error;
+
+    fn connect(&self) -> Result<Connection, postgres::Error> {
+        let mut client = self.inner.connect()?;
+        client.batch_execute(STATEMENT_TIMEOUT)?;
+        Ok(Connection { client, statements: HashMap::new(), broken: false })
+    }
+
+    /// Sees whether the server has closed the connection, without asking it anything.
+    fn is_valid(&self, connection: &mut Connection) -> Result<(), postgres::Error> {
+        connection.client.check_connection()
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.broken || connection.client.is_closed()
+    }
+}
+
+impl Connection {
+    fn prepared(&mut self, sql: &'static str) -> Result<Statement, postgres::Error> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql)?;
+        self.statements.insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        let rows = self.prepared(sql).and_then(|statement| self.client.query(&statement, &references(parameters)));
+        self.noting_faults(rows)?.iter().map(row).collect()
+    }
+
+    fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        let changed = self.prepared(sql).and_then(|statement| self.client.execute(&statement, &references(parameters)));
+        self.noting_faults(changed)
+    }
+
+    fn script(&mut self, sql: &str) -> Result<(), StoreError> {
+        let done = self.client.batch_execute(sql);
+        self.noting_faults(done)
+    }
+
+    fn noting_faults<T>(&mut self, outcome: Result<T, postgres::Error>) -> Result<T, StoreError> {
+        outcome.map_err(|error| {
+            let error = fault(error);
+            self.broken |= matches!(error, StoreError::Unavailable(_));
+            error
+        })
+    }
+}
+
+fn references(parameters: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
+    parameters.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
+}
+
+impl Driver for Postgres {
+    const MIGRATIONS: &'static [Migration] = &[Migration {
+        version: 1,
+        name: "users_sessions_keys",
+        sql: include_str!("../../sql/postgres/0001_users_sessions_keys.sql"),
+    }];
+    const FIND_TABLE: &'static str =
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";
+    // A migration may take its time; the number is any that nobody else uses.
+    const LOCK_SCHEMA: Option<&'static str> =
+        Some("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7739562938471253)");
+
+    fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        let mut connection = self.connection()?;
+        let outcome = connection.query(sql, parameters);
+        if outcome.is_err() && connection.client.is_closed() {
+            drop(connection);
+            return self.connection()?.query(sql, parameters);
+        }
+        outcome
+    }
+
+    fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        self.connection()?.execute(sql, parameters)
+    }
+
+    fn transaction<T>(
+        &self,
+        work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.connection()?;
+        connection.script("BEGIN")?;
+        // Until it is known how it ended; a panic in `work` leaves it so, and the pool closes the connection.
+        connection.broken = true;
+        let outcome = work(&mut *connection);
+        let end = connection.client.batch_execute(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" });
+        match (outcome, end) {
+            (Ok(value), Ok(())) => {
+                connection.broken = false;
+                Ok(value)
+            }
+            (Ok(_), Err(error)) => Err(fault(error)),
+            (Err(error), end) => {
+                connection.broken = end.is_err() || matches!(error, StoreError::Unavailable(_));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Transaction for Connection {
+    fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        self.query(sql, parameters)
+    }
+
+    fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        self.execute(sql, parameters)
+    }
+
+    fn script(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.script(sql)
+    }
+}
+
+fn row(row: &postgres::Row) -> Result<Row, StoreError> {
+    let columns = row.columns().iter().enumerate();
+    columns.map(|(index, column)| value(row, index, column.type_())).collect::<Result<_, _>>().map(Row).map_err(fault)
+}
+
+fn value(row: &postgres::Row, column: usize, kind: &Type) -> Result<Value, postgres::Error> {
+    let value = match *kind {
+        Type::BOOL => row.try_get::<_, Option<bool>>(column)?.map(Value::Bool),
+        Type::INT8 => row.try_get::<_, Option<i64>>(column)?.map(Value::Int),
+        Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(column)?.map(Value::Bytes),
+        Type::UUID => row.try_get::<_, Option<Uuid>>(column)?.map(Value::Uuid),
+        Type::TIMESTAMPTZ => row
+            .try_get::<_, Option<chrono::DateTime<chrono::Utc>>>(column)?
+            .map(|instant| Value::Timestamp(Timestamp::from(instant))),
+        _ => row.try_get::<_, Option<String>>(column)?.map(Value::Text),
+    };
+    Ok(value.unwrap_or(Value::Null))
+}
+
+impl ToSql for Value {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Value::Null => Ok(IsNull::Yes),
+            Value::Bool(truth) => truth.to_sql_checked(kind, out),
+            Value::Int(number) => number.to_sql_checked(kind, out),
+            Value::Text(text) => text.to_sql_checked(kind, out),
+            Value::Bytes(bytes) => bytes.to_sql_checked(kind, out),
+            Value::Uuid(uuid) => uuid.to_sql_checked(kind, out),
+            Value::Timestamp(timestamp) => timestamp.to_datetime().to_sql_checked(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+fn fault(error: postgres::Error) -> StoreError {
+    if let Some(server) = error.as_db_error() {
+        let text = format!("PostgreSQL: {} {}: {}", server.severity(), server.code().code(), server.message());
+        let class = &server.code().code()[..2];
+        return match server.code() {
+            &SqlState::UNIQUE_VIOLATION => StoreError::Conflict(text),
+            // A standby after a failover, and what passes when it is tried again.
+            &SqlState::READ_ONLY_SQL_TRANSACTION
+            | &SqlState::QUERY_CANCELED
+            | &SqlState::LOCK_NOT_AVAILABLE
+            | &SqlState::T_R_SERIALIZATION_FAILURE
+            | &SqlState::T_R_DEADLOCK_DETECTED => StoreError::Unavailable(text),
+            // Connection exceptions, insufficient resources, operator intervention.
+            _ if ["08", "53", "57"].contains(&class) => StoreError::Unavailable(text),
+            _ => StoreError::Internal(text),
+        };
+    }
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    let text = format!("PostgreSQL: {error}{cause}");
+    let connection_is_gone = error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>());
+    if connection_is_gone { StoreError::Unavailable(text) } else { StoreError::Internal(text) }
+}

@@ -1,0 +1,205 @@
+//! SQLite, embedded: one connection writes, a few read beside it (WAL), and a commit is on the disk when it returns.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use r2d2::{ManageConnection, Pool};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
+
+use super::StoreError;
+use super::migrate::Migration;
+use super::sql::{Driver, Row, Transaction, Value};
+
+const READERS: u32 = 4;
+/// How long to wait for another process that writes, or for a free reader; shorter than a request may take.
+const BUSY: Duration = Duration::from_secs(4);
+/// Statements kept prepared on a connection: more than there are.
+const PREPARED: usize = 64;
+
+pub struct Sqlite {
+    writer: Mutex<Connection>,
+    readers: Pool<Readers>,
+}
+
+impl Sqlite {
+    /// Opens the file, and makes it when it is not there; only its owner may read it.
+    pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
+        let failed = |error| describe("opening", path, error);
+        create_private(path)
+            .map_err(|error| StoreError::Unavailable(format!("opening {}: {error}", path.display())))?;
+        let writer = Connection::open_with_flags(path, FLAGS).map_err(failed)?;
+        writer.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        prepare(&writer).map_err(failed)?;
+        let readers = Pool::builder()
+            .max_size(READERS)
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            .connection_timeout(BUSY)
+            .build_unchecked(Readers { path: path.to_path_buf() });
+        Ok(Sqlite { writer: Mutex::new(writer), readers })
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        // A transaction that panics is rolled back as it is dropped; the connection is as good as before.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
+/// The file holds password hashes. SQLite gives its companions (-wal, -shm) the same permissions.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    Ok(())
+}
+
+struct Readers {
+    path: PathBuf,
+}
+
+impl ManageConnection for Readers {
+    type Connection = Connection;
+    type Error = rusqlite::Error;
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(&self.path, FLAGS)?;
+        prepare(&connection)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+
+    fn is_valid(&self, _: &mut Connection) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
+    fn has_broken(&self, _: &mut Connection) -> bool {
+        false
+    }
+}
+
+impl Driver for Sqlite {
+    const MIGRATIONS: &'static [Migration] = &[Migration {
+        version: 1,
+        name: "users_sessions_keys",
+        sql: include_str!("../../sql/sqlite/0001_users_sessions_keys.sql"),
+    }];
+    const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
+    // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).
+    const LOCK_SCHEMA: Option<&'static str> = None;
+
+    fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        let reader = self.readers.get().map_err(|error| StoreError::Unavailable(format!("SQLite: {error}")))?;
+        query(&reader, sql, parameters)
+    }
+
+    fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        execute(&self.writer(), sql, parameters)
+    }
+
+    fn transaction<T>(
+        &self,
+        work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.writer();
+        let mut transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+        let value = work(&mut transaction)?;
+        transaction.commit().map_err(fault)?;
+        Ok(value)
+    }
+}
+
+impl Transaction for rusqlite::Transaction<'_> {
+    fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        query(self, sql, parameters)
+    }
+
+    fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        execute(self, sql, parameters)
+    }
+
+    fn script(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.execute_batch(sql).map_err(fault)
+    }
+}
+
+fn query(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+    let mut statement = connection.prepare_cached(&numbered(sql)).map_err(fault)?;
+    let columns = statement.column_count();
+    let row = |row: &rusqlite::Row<'_>| (0..columns).map(|column| value(row.get_ref(column)?)).collect();
+    let rows = statement.query_map(rusqlite::params_from_iter(parameters), row).map_err(fault)?;
+    rows.map(|row| row.map(Row).map_err(fault)).collect()
+}
+
+fn execute(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
+    let mut statement = connection.prepare_cached(&numbered(sql)).map_err(fault)?;
+    statement.execute(rusqlite::params_from_iter(parameters)).map(|changed| changed as u64).map_err(fault)
+}
+
+/// `$1` is a name in SQLite, numbered by its first appearance; `?1` is the first parameter.
+fn numbered(sql: &str) -> String {
+    sql.replace('$', "?")
+}
+
+fn value(column: ValueRef<'_>) -> rusqlite::Result<Value> {
+    Ok(match column {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Int(number),
+        ValueRef::Text(text) => Value::Text(std::str::from_utf8(text)?.to_string()),
+        ValueRef::Blob(bytes) => Value::Bytes(bytes.to_vec()),
+        ValueRef::Real(_) => return Err(rusqlite::Error::InvalidQuery),
+    })
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            Value::Bool(truth) => ToSqlOutput::from(*truth),
+            Value::Int(number) => ToSqlOutput::from(*number),
+            Value::Text(text) => ToSqlOutput::from(text.as_str()),
+            Value::Bytes(bytes) => ToSqlOutput::from(bytes.as_slice()),
+            Value::Uuid(uuid) => ToSqlOutput::from(uuid.to_string()),
+            Value::Timestamp(timestamp) => ToSqlOutput::from(timestamp.to_string()),
+        })
+    }
+}
+
+fn fault(error: rusqlite::Error) -> StoreError {
+    let text = format!("SQLite: {error}");
+    let rusqlite::Error::SqliteFailure(failure, _) = &error else { return StoreError::Internal(text) };
+    if matches!(failure.extended_code, ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) {
+        return StoreError::Conflict(text);
+    }
+    match failure.code {
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::DiskFull
+        | ErrorCode::ReadOnly
+        | ErrorCode::CannotOpen
+        | ErrorCode::SystemIoFailure => StoreError::Unavailable(text),
+        _ => StoreError::Internal(text),
+    }
+}
+
+fn describe(doing: &str, path: &Path, error: rusqlite::Error) -> StoreError {
+    match fault(error) {
+        StoreError::Unavailable(text) => StoreError::Unavailable(format!("{doing} {}: {text}", path.display())),
+        StoreError::Conflict(text) | StoreError::Internal(text) => {
+            StoreError::Internal(format!("{doing} {}: {text}", path.display()))
+        }
+    }
+}

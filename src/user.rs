@@ -1,0 +1,190 @@
+//! Users: what an e-mail address and a name are, and what an operator does with accounts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::Error;
+use crate::id::UserId;
+use crate::password::{NewPassword, Passwords};
+use crate::store::{Created, Store};
+
+/// An e-mail address in lower case, so that equal addresses are equal texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Email(String);
+
+impl Email {
+    /// Letters of any script are taken; quoted local parts, comments and address literals are not.
+    /// The error is the rule it breaks, to be put behind the field's name.
+    pub fn parse(text: &str) -> Result<Email, &'static str> {
+        const NO_EMAIL: &str = "must be an email";
+        let email = text.to_lowercase();
+        if email.chars().count() > 254 {
+            return Err("must be shorter than or equal to 254 characters");
+        }
+        let (local, domain) = email.rsplit_once('@').ok_or(NO_EMAIL)?;
+        let local_is_good = local.chars().count() <= 64
+            && local.split('.').all(|atom| {
+                !atom.is_empty() && atom.chars().all(|c| c.is_alphanumeric() || "!#$%&'*+/=?^_`{|}~-".contains(c))
+            });
+        let labels: Vec<&str> = domain.split('.').collect();
+        let labels_are_good = labels.iter().all(|label| {
+            (1..=63).contains(&label.chars().count())
+                && label.chars().all(|c| c.is_alphanumeric() || c == '-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        });
+        let top = labels.last().copied().unwrap_or_default();
+        let top_is_good = top.chars().count() >= 2 && !top.chars().all(|c| c.is_ascii_digit());
+        if local_is_good && labels_are_good && labels.len() >= 2 && top_is_good {
+            Ok(Email(email))
+        } else {
+            Err(NO_EMAIL)
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A person's name, as he writes it.
+pub fn parse_name(text: &str) -> Result<String, &'static str> {
+    if text.chars().count() > 255 {
+        Err("must be shorter than or equal to 255 characters")
+    } else {
+        Ok(text.to_string())
+    }
+}
+
+/// A user as stored, without his password.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub id: UserId,
+    pub email: String,
+    pub name: Option<String>,
+    pub is_active: bool,
+    pub created_at: Timestamp,
+}
+
+/// How an operator names a user on the command line.
+#[derive(Clone, Debug)]
+pub enum UserRef {
+    Id(UserId),
+    Email(Email),
+}
+
+impl UserRef {
+    pub fn parse(text: &str) -> Option<UserRef> {
+        UserId::parse(text).map(UserRef::Id).or_else(|| Email::parse(text).map(UserRef::Email).ok())
+    }
+}
+
+/// What is done with accounts, beside signing up and logging in (see [`crate::session`]).
+pub struct Users {
+    store: Arc<dyn Store>,
+    passwords: Arc<Passwords>,
+    clock: Clock,
+}
+
+impl Users {
+    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, clock: Clock) -> Users {
+        Users { store, passwords, clock }
+    }
+
+    /// Makes an active user. `None`: the e-mail is taken.
+    pub fn create(&self, email: Email, name: Option<String>, password: NewPassword) -> Result<Option<User>, Error> {
+        let hash = self.passwords.hash(password)?;
+        let user = new_user(email, name, self.clock.now());
+        match self.store.create_user(&user, &hash, None)? {
+            Created::Done => Ok(Some(user)),
+            Created::EmailTaken => Ok(None),
+        }
+    }
+
+    pub fn find(&self, user: &UserRef) -> Result<Option<User>, Error> {
+        Ok(match user {
+            UserRef::Id(id) => self.store.user(*id)?,
+            UserRef::Email(email) => self.store.user_by_email(email)?.map(|(user, _)| user),
+        })
+    }
+
+    pub fn by_id(&self, id: UserId) -> Result<Option<User>, Error> {
+        Ok(self.store.user(id)?)
+    }
+
+    /// Up to `limit` users in the order of their ids, from the one after `after`.
+    pub fn list(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, Error> {
+        Ok(self.store.users(after, limit)?)
+    }
+
+    /// Deactivating ends his sessions and silences his keys; activating lets his keys speak again.
+    /// False: there is no such user.
+    pub fn set_active(&self, id: UserId, active: bool) -> Result<bool, Error> {
+        Ok(self.store.set_user_active(id, active, self.clock.now())?)
+    }
+
+    /// Ends all his sessions too: whoever knew the old password is out. False: there is no such user.
+    pub fn set_password(&self, id: UserId, password: NewPassword) -> Result<bool, Error> {
+        let hash = self.passwords.hash(password)?;
+        Ok(self.store.set_password(id, &hash, self.clock.now())?)
+    }
+
+    /// Deletes him, his sessions and his keys. False: there is no such user.
+    pub fn delete(&self, id: UserId) -> Result<bool, Error> {
+        Ok(self.store.delete_user(id)?)
+    }
+}
+
+/// An active user who is about to be stored.
+pub fn new_user(email: Email, name: Option<String>, now: Timestamp) -> User {
+    User { id: UserId::new(), email: email.0, name, is_active: true, created_at: now }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_lower_case() {
+        assert_eq!(Email::parse("Ann.O'Hara+keys@Example.CO.uk").unwrap().as_str(), "ann.o'hara+keys@example.co.uk");
+        assert_eq!(Email::parse("JÖRG@BÜCHER.example").unwrap().as_str(), "jörg@bücher.example");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "a",
+            "a@",
+            "@b.co",
+            "a@b",
+            "a b@c.de",
+            "a@b..de",
+            ".a@b.de",
+            "a.@b.de",
+            "a..b@c.de",
+            "a@-b.de",
+            "a@b-.de",
+            "a@b.c",
+            "a@1.2.3.44",
+            "a@b@c.de",
+            "a@b.de\n",
+            "a\0@b.de",
+            "\u{200b}a@b.de",
+            "a@b.de ",
+            "\"a b\"@c.de",
+        ] {
+            assert!(Email::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Email::parse(&format!("{}@b.de", "a".repeat(65))).is_err());
+        let long = format!("a@{}.de", vec!["b".repeat(60); 5].join("."));
+        assert_eq!(Email::parse(&long).unwrap_err(), "must be shorter than or equal to 254 characters");
+    }
+}
