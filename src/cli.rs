@@ -64,7 +64,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::Failed(match error {
             Error::Unavailable(cause) | Error::Internal(cause) => cause,
-            Error::NotFound(what) | Error::Conflict(what) | Error::Forbidden(what) => what.to_string(),
+            Error::NotFound(what) => what.into_owned(),
+            Error::Conflict(what) | Error::Forbidden(what) => what.to_string(),
             other => format!("{other:?}"),
         })
     }

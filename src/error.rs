@@ -1,5 +1,7 @@
 //! What can go wrong, as far as a caller acts on it. No status codes (see `http::response`), no driver's types.
 
+use std::borrow::Cow;
+
 use crate::store::StoreError;
 
 /// Why a request was not granted.
@@ -22,7 +24,7 @@ pub enum Error {
     },
     /// The credential is good, but this is not allowed.
     Forbidden(&'static str),
-    NotFound(&'static str),
+    NotFound(Cow<'static, str>),
     Conflict(&'static str),
     /// The store is away, or the server is at its limit of work. The cause is for the log.
     Unavailable(String),

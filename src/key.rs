@@ -161,11 +161,11 @@ impl Keys {
 
     /// Revokes a key of this owner's, again if need be. For anyone else it does not exist.
     pub fn revoke(&self, owner: UserId, id: &str) -> Result<(), Error> {
-        let id = KeyId::parse(id).ok_or(Error::NotFound("API key not found"))?;
+        let id = KeyId::parse(id).ok_or(Error::NotFound("API key not found".into()))?;
         if self.store.revoke_key(id, Some(owner), self.clock.now())? {
             Ok(())
         } else {
-            Err(Error::NotFound("API key not found"))
+            Err(Error::NotFound("API key not found".into()))
         }
     }
 

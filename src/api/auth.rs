@@ -87,6 +87,6 @@ struct Me<'a> {
 pub fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = app.users.by_id(request.principal.user()?.id)?;
     // Deleted between the guard and here.
-    let user = user.ok_or(Error::NotFound("User not found"))?;
+    let user = user.ok_or(Error::NotFound("User not found".into()))?;
     response::ok(&Me { id: user.id, email: &user.email, name: user.name.as_deref(), created_at: user.created_at })
 }

@@ -105,8 +105,7 @@ pub fn openapi(_: &App, request: &mut Request) -> Result<Response, Error> {
 /// `GET /api/docs/:file` → 200, what the page loads.
 pub fn file(_: &App, request: &mut Request) -> Result<Response, Error> {
     let file = FILES.iter().find(|file| file.name == request.parameter);
-    // The name may be no route, but it is a file that is not there.
-    let file = file.ok_or(Error::NotFound("File not found"))?;
+    let file = file.ok_or_else(|| Error::NotFound(format!("Cannot GET /api/docs/{}", request.parameter).into()))?;
     file.answer(&request.headers, "public, max-age=3600")
 }
 

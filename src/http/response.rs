@@ -86,7 +86,8 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::TooLarge => Message::One("Request body is larger than 16384 bytes"),
         Error::TooSlow => Message::One("Request body was not received in time"),
         Error::Unauthenticated { message, .. } => Message::One(message),
-        Error::Forbidden(what) | Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
+        Error::Forbidden(what) | Error::Conflict(what) => Message::One(what),
+        Error::NotFound(what) => Message::One(what),
         Error::Unavailable(_) => Message::One("Service temporarily unavailable, try again shortly"),
         Error::Internal(_) => Message::One("Internal server error"),
     };

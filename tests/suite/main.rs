@@ -1,0 +1,14 @@
+//! The suite: the real server, on a real socket, with a real database; each story on SQLite and on PostgreSQL.
+//!
+//! [`service`] starts servers, [`openapi`] watches every answer, the other modules tell the stories.
+
+mod http_client;
+mod openapi;
+mod postgres_cluster;
+mod relay;
+mod service;
+
+mod auth;
+mod keys;
+mod protected;
+mod refresh;

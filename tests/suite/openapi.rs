@@ -1,0 +1,185 @@
+//! Holds every answer of every test against `static/openapi.json`, and the document against the route table.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use jsonschema::Validator;
+use keyward::guard::Guard;
+use keyward::http::router::ROUTES;
+use serde_json::{Value, json};
+
+use crate::http_client::Answer;
+use crate::service::{Backend, Service};
+
+static DOCUMENT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../../static/openapi.json")).unwrap());
+
+/// Follows a `$ref`, if this is one.
+fn resolved(value: &'static Value) -> &'static Value {
+    match value["$ref"].as_str() {
+        Some(reference) => DOCUMENT.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => value,
+    }
+}
+
+/// The documented path that a request's target belongs to; one without a parameter is preferred.
+fn documented_path(target: &str) -> Option<&'static String> {
+    let path = target.split('?').next().unwrap_or_default();
+    let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+    let paths = DOCUMENT["paths"].as_object().unwrap();
+    let fits = |template: &str| {
+        let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+        template.len() == path.len()
+            && template
+                .iter()
+                .zip(&path)
+                .all(|(known, given)| known == given || (known.starts_with('{') && !given.is_empty()))
+    };
+    paths.keys().filter(|template| fits(template)).min_by_key(|template| template.contains('{'))
+}
+
+/// Fails when an answer of a documented operation is not what the document promises. Answers that belong to no
+/// operation (405, unknown routes) pass.
+pub fn check(method: &str, target: &str, answer: &Answer) {
+    let Some(path) = documented_path(target) else { return };
+    let verb = if method == "HEAD" { "get".to_string() } else { method.to_lowercase() };
+    let operation = &DOCUMENT["paths"][path][&verb];
+    if operation.is_null() {
+        assert_eq!(answer.status, 405, "{method} {path} is not documented");
+        return;
+    }
+    let context = format!("{method} {target} → {answer:?}");
+    let response = &operation["responses"][answer.status.to_string()];
+    assert!(!response.is_null(), "this status is not documented: {context}");
+    let response = resolved(response);
+    for name in
+        response["headers"].as_object().into_iter().flatten().filter(|(_, header)| resolved(header)["required"] == true)
+    {
+        assert!(answer.header(name.0).is_some(), "header {} is missing: {context}", name.0);
+    }
+    let content_type = answer.header("content-type").unwrap_or_default().split(';').next().unwrap_or_default();
+    let media = &response["content"][content_type];
+    assert!(!media.is_null(), "this content type is not documented: {context}");
+    if content_type != "application/json" || method == "HEAD" {
+        return;
+    }
+    let validator = validator(format!("{verb} {path} {}", answer.status), &media["schema"]);
+    if let Err(error) = validator.validate(&answer.json()) {
+        panic!("the body is not what is documented: {error}: {context}");
+    }
+}
+
+fn validator(name: String, schema: &Value) -> Arc<Validator> {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let build = || {
+        let mut schema = schema.clone();
+        schema["components"] = DOCUMENT["components"].clone();
+        Arc::new(jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap())
+    };
+    known.entry(name).or_insert_with(build).clone()
+}
+
+#[test]
+fn the_document_and_the_route_table_name_the_same_operations() {
+    let served: BTreeSet<String> = ROUTES
+        .iter()
+        .map(|route| {
+            let path = route.path.split('/').map(|segment| match segment.strip_prefix(':') {
+                Some(name) => format!("{{{name}}}"),
+                None => segment.to_string(),
+            });
+            format!("{} {}", route.method, path.collect::<Vec<_>>().join("/"))
+        })
+        .collect();
+    let mut documented = BTreeSet::new();
+    for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            documented.insert(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    assert_eq!(served, documented);
+}
+
+#[test]
+fn the_document_asks_for_the_credential_that_the_route_takes() {
+    for route in ROUTES {
+        let path = documented_path(&route.path.replace(':', "")).unwrap();
+        let security = &DOCUMENT["paths"][path][route.method.as_str().to_lowercase()]["security"];
+        let expected = match route.guard {
+            Guard::Public => json!([]),
+            Guard::Jwt => json!([{ "jwt": [] }]),
+            Guard::ApiKey => json!([{ "apiKey": [] }]),
+            Guard::Flexible => json!([{ "jwt": [] }, { "apiKey": [] }]),
+        };
+        assert_eq!(*security, expected, "{} {}", route.method, route.path);
+    }
+}
+
+#[test]
+fn the_document_has_the_version_of_the_program() {
+    assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+/// Every operation answers with its success and, where it can be had, with each documented refusal; the harness holds
+/// each of these answers against the schemas.
+#[test]
+fn every_operation_answers_as_documented() {
+    let service = Service::start(Backend::Sqlite);
+    let ann = service.sign_up("ann@example.com");
+    let key = service.create_key(&ann.access, json!({ "name": "ci", "expiresAt": "2999-01-01T00:00:00Z" }));
+    let (id, key) = (key["id"].as_str().unwrap(), key["key"].as_str().unwrap());
+    let body = |email: &str| json!({ "email": email, "password": "Password123!" });
+    let mut seen = BTreeSet::new();
+    let mut see = |method: &str, path: &str, answer: Answer| {
+        seen.insert(format!("{method} {} {}", documented_path(path).unwrap(), answer.status));
+    };
+    for (path, good) in [
+        ("/auth/signup", json!({ "email": "bob@example.com", "password": "Password123!", "name": "Bob" })),
+        ("/auth/signup", body("ann@example.com")),
+        ("/auth/login", body("ann@example.com")),
+        ("/auth/login", json!({ "email": "ann@example.com", "password": "wrong" })),
+        ("/auth/refresh", json!({ "refreshToken": ann.refresh })),
+        ("/auth/refresh", json!({ "refreshToken": "nonsense" })),
+        ("/keys/create", json!({ "name": "another" })),
+    ] {
+        see("POST", path, service.post(path).bearer(&ann.access).json(good).send());
+        see("POST", path, service.post(path).bearer(&ann.access).json(json!({})).send());
+        see("POST", path, service.post(path).bearer(&ann.access).body("application/json", "{").send());
+        see("POST", path, service.post(path).bearer(&ann.access).body("application/json", vec![b' '; 20_000]).send());
+    }
+    for path in ["/auth/me", "/keys", "/protected/user-only", "/protected/service-only", "/protected/flexible"] {
+        see("GET", path, service.get(path).bearer(&ann.access).api_key(key).send());
+        see("GET", path, service.get(path).send());
+        see("GET", path, service.get(path).bearer("bad").api_key("bad").send());
+    }
+    let mut public = vec!["/health".to_string()];
+    public.extend(ROUTES.iter().map(|route| route.path.to_string()).filter(|path| path.starts_with("/api/docs")));
+    for path in public {
+        see("GET", &path, service.get(&path.replace(":file", "docs.js")).send());
+    }
+    for file in ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png", "LICENSE", "NOTICE", "nothing.js"] {
+        let path = format!("/api/docs/{file}");
+        see("GET", &path, service.get(&path).send());
+    }
+    see("DELETE", "/keys/x", service.delete(&format!("/keys/{id}")).bearer(&ann.access).send());
+    see("DELETE", "/keys/x", service.delete("/keys/x").bearer(&ann.access).send());
+    see("DELETE", "/keys/x", service.delete("/keys/x").send());
+    see("POST", "/keys/create", service.post("/keys/create").json(json!({ "name": "x" })).send());
+    see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
+    see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
+
+    // What needs a closed sign-up, a slow client, a fault or a store that is away has tests of its own.
+    let elsewhere = ["403", "408", "500", "503"];
+    let mut documented = BTreeSet::new();
+    for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            for status in operation["responses"].as_object().into_iter().flatten().map(|(status, _)| status) {
+                if !elsewhere.contains(&status.as_str()) {
+                    documented.insert(format!("{} {path} {status}", method.to_uppercase()));
+                }
+            }
+        }
+    }
+    assert_eq!(seen, documented);
+}

@@ -1,0 +1,184 @@
+//! A TCP relay between a server and what it depends on, for tests that take the link away.
+//!
+//! A cut link fails at once, as when the other side is down; a frozen one is silent, as when a cable is
+//! pulled or the other side hangs.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+
+/// Listens on a port of its own until it is dropped, and carries bytes both ways.
+pub struct Relay {
+    address: SocketAddr,
+    link: Arc<Link>,
+    /// The thread that owns the listener; `None` while the link is cut.
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Relay {
+    pub fn to(target: SocketAddr) -> Relay {
+        let listener = listen();
+        let address = listener.local_addr().expect("a listener has an address");
+        let link = Arc::new(Link {
+            target,
+            state: Mutex::new(State { generation: 0, frozen: false, streams: Vec::new() }),
+            changed: Condvar::new(),
+        });
+        let acceptor = Mutex::new(Some(link.accept_from(listener)));
+        Relay { address, link, acceptor }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes every connection; new ones are refused. Ends a freeze.
+    pub fn cut(&self) {
+        let acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.link.end_generation();
+        // A connection wakes the acceptor; it sees that its time is over and closes the listener.
+        if let Some(acceptor) = acceptor
+            && TcpStream::connect(self.address).is_ok()
+        {
+            let _ = acceptor.join();
+        }
+    }
+
+    /// Ends a cut: the same address takes connections again.
+    pub fn restore(&self) {
+        let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
+        if acceptor.is_none() {
+            let listener = TcpListener::bind(self.address).expect("the relay's port is still free");
+            *acceptor = Some(self.link.accept_from(listener));
+        }
+    }
+
+    /// Holds back every byte that arrives from now on, and the end of a stream too. Connections stay open
+    /// and new ones are taken, but do not reach the target.
+    pub fn freeze(&self) {
+        self.link.set_frozen(true);
+    }
+
+    /// Ends a freeze: everything held back goes on its way.
+    pub fn thaw(&self) {
+        self.link.set_frozen(false);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+/// Picks a port below those that systems hand out by themselves: during a cut nobody holds the port, and a
+/// parallel test that asks for any port must not be given this one.
+fn listen() -> TcpListener {
+    let random = || RandomState::new().hash_one(()) % 12_000;
+    (0..1000)
+        .filter_map(|_| u16::try_from(20_000 + random()).ok())
+        .find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok())
+        .expect("a free port between 20000 and 32000")
+}
+
+struct Link {
+    target: SocketAddr,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    /// Moves on with each cut; threads and connections of a past generation end.
+    generation: u64,
+    frozen: bool,
+    /// Every open stream, to be closed by a cut.
+    streams: Vec<Weak<TcpStream>>,
+}
+
+impl Link {
+    fn accept_from(self: &Arc<Link>, listener: TcpListener) -> JoinHandle<()> {
+        let generation = self.state.lock().unwrap().generation;
+        let link = Arc::clone(self);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Some(client) = link.adopt(client, generation) else {
+                    return;
+                };
+                let link = Arc::clone(&link);
+                thread::spawn(move || link.carry(client, generation));
+            }
+        })
+    }
+
+    /// Takes the stream among those that a cut closes; `None` when the generation is over.
+    fn adopt(&self, stream: TcpStream, generation: u64) -> Option<Arc<TcpStream>> {
+        let _ = stream.set_nodelay(true);
+        let stream = Arc::new(stream);
+        let mut state = self.state.lock().unwrap();
+        state.streams.retain(|known| known.strong_count() > 0);
+        state.streams.push(Arc::downgrade(&stream));
+        (state.generation == generation).then_some(stream)
+    }
+
+    fn carry(self: Arc<Link>, client: Arc<TcpStream>, generation: u64) {
+        if !self.wait_for_thaw(generation) {
+            return;
+        }
+        let server = TcpStream::connect(self.target).ok();
+        let Some(server) = server.and_then(|server| self.adopt(server, generation)) else {
+            return;
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| self.pump(&client, &server, generation));
+            self.pump(&server, &client, generation);
+        });
+    }
+
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, generation: u64) {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = from.read(&mut buffer);
+            if !self.wait_for_thaw(generation) {
+                return;
+            }
+            match read {
+                Ok(0) => {
+                    // The other direction may still have something to say.
+                    let _ = to.shutdown(Shutdown::Write);
+                    return;
+                }
+                Ok(count) if to.write_all(&buffer[..count]).is_ok() => {}
+                Ok(_) | Err(_) => {
+                    let _ = from.shutdown(Shutdown::Both);
+                    let _ = to.shutdown(Shutdown::Both);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Returns whether the generation goes on.
+    fn wait_for_thaw(&self, generation: u64) -> bool {
+        let state = self.state.lock().unwrap();
+        let held = |state: &mut State| state.frozen && state.generation == generation;
+        self.changed.wait_while(state, held).unwrap().generation == generation
+    }
+
+    fn set_frozen(&self, frozen: bool) {
+        self.state.lock().unwrap().frozen = frozen;
+        self.changed.notify_all();
+    }
+
+    fn end_generation(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.generation += 1;
+        state.frozen = false;
+        for stream in state.streams.drain(..).filter_map(|stream| stream.upgrade()) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        self.changed.notify_all();
+    }
+}

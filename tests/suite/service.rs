@@ -1,0 +1,275 @@
+//! A real server on a free port with a fresh database, and what tests do with it again and again, all through HTTP.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use keyward::app::Keyward;
+use keyward::clock::Clock;
+use keyward::config::Config;
+use serde_json::{Value, json};
+
+use crate::http_client::{Client, Request};
+use crate::openapi;
+use crate::postgres_cluster::Database;
+
+/// Runs one story on both stores, each with a server and a database of its own.
+macro_rules! on_both_stores {
+    ($(fn $name:ident($service:ident) $body:block)+) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            use $crate::service::{Backend, Service};
+
+            fn story($service: &mut Service) $body
+
+            #[test]
+            fn on_sqlite() {
+                story(&mut Service::start(Backend::Sqlite));
+            }
+
+            #[test]
+            fn on_postgres() {
+                if $crate::postgres_cluster::available() {
+                    story(&mut Service::start(Backend::Postgres));
+                }
+            }
+        }
+    )+};
+}
+pub(crate) use on_both_stores;
+
+pub const PASSWORD: &str = "Password123!";
+
+#[derive(Clone, Copy, Debug)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// A folder that goes with its owner.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> TempDir {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("keyward-test-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        TempDir(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Where a service keeps its data; outlives restarts.
+enum Data {
+    Sqlite(TempDir),
+    Postgres(Database),
+}
+
+impl Data {
+    fn fresh(backend: Backend) -> Data {
+        match backend {
+            Backend::Sqlite => Data::Sqlite(TempDir::new()),
+            Backend::Postgres => Data::Postgres(Database::fresh()),
+        }
+    }
+
+    fn settings(&self) -> HashMap<String, String> {
+        let secrets = ["JWT_SECRET", "JWT_REFRESH_SECRET"].map(|name| (name.to_string(), format!("{name:x>32}")));
+        let mut settings: HashMap<String, String> = match self {
+            Data::Sqlite(folder) => {
+                let file = folder.path().join("keyward.db");
+                [("KEYWARD_DB".to_string(), file.to_str().unwrap().to_string())].into()
+            }
+            Data::Postgres(database) => {
+                let mut settings = HashMap::from(secrets);
+                settings.insert("DATABASE_URL".to_string(), database.url());
+                settings
+            }
+        };
+        settings.insert("HOST".to_string(), "127.0.0.1".to_string());
+        settings.insert("PORT".to_string(), "0".to_string());
+        settings
+    }
+}
+
+/// A running server. Everything in it is dropped with it.
+pub struct Service {
+    keyward: Option<Keyward>,
+    client: Client,
+    config: Config,
+    /// Moves the server's time, not the test's.
+    pub clock: Clock,
+    data: Data,
+}
+
+/// Somebody who has signed up.
+pub struct Account {
+    pub id: String,
+    pub email: String,
+    pub access: String,
+    pub refresh: String,
+}
+
+impl Service {
+    pub fn start(backend: Backend) -> Service {
+        Service::start_with(backend, &[], |_| {})
+    }
+
+    /// With settings of the test's own, and a last word on the configuration.
+    pub fn start_with(backend: Backend, settings: &[(&str, &str)], adjust: impl FnOnce(&mut Config)) -> Service {
+        let data = Data::fresh(backend);
+        let mut values = data.settings();
+        values.extend(settings.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+        let mut config = Config::from_values(&values).unwrap();
+        adjust(&mut config);
+        let clock = Clock::default();
+        let keyward = Keyward::start(&config, clock.clone()).unwrap();
+        let client = Client::new(keyward.addresses()[0], openapi::check);
+        Service { keyward: Some(keyward), client, config, clock, data }
+    }
+
+    /// Stops in good order and starts again on the same data.
+    pub fn restart(&mut self) {
+        self.stop();
+        let keyward = Keyward::start(&self.config, self.clock.clone()).unwrap();
+        self.client = Client::new(keyward.addresses()[0], openapi::check);
+        self.keyward = Some(keyward);
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(keyward) = self.keyward.take() {
+            keyward.stop();
+        }
+    }
+
+    /// A second server on the same data.
+    pub fn sibling(&self) -> (Keyward, Client) {
+        let keyward = Keyward::start(&self.config, self.clock.clone()).unwrap();
+        let client = Client::new(keyward.addresses()[0], openapi::check);
+        (keyward, client)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.keyward.as_ref().unwrap().addresses()[0]
+    }
+
+    /// Of the PostgreSQL half only.
+    pub fn database(&self) -> Option<&Database> {
+        match &self.data {
+            Data::Postgres(database) => Some(database),
+            Data::Sqlite(_) => None,
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.address(), openapi::check)
+    }
+
+    pub fn get(&self, target: &str) -> Request<'_> {
+        self.client.get(target)
+    }
+
+    pub fn post(&self, target: &str) -> Request<'_> {
+        self.client.post(target)
+    }
+
+    pub fn delete(&self, target: &str) -> Request<'_> {
+        self.client.delete(target)
+    }
+
+    pub fn method(&self, method: &str, target: &str) -> Request<'_> {
+        self.client.method(method, target)
+    }
+
+    #[track_caller]
+    pub fn sign_up(&self, email: &str) -> Account {
+        let answer = self.post("/auth/signup").json(json!({ "email": email, "password": PASSWORD })).send();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        account(&answer.json())
+    }
+
+    #[track_caller]
+    pub fn log_in(&self, email: &str) -> Account {
+        let answer = self.post("/auth/login").json(json!({ "email": email, "password": PASSWORD })).send();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        account(&answer.json())
+    }
+
+    /// The answer to `POST /keys/create`.
+    #[track_caller]
+    pub fn create_key(&self, access: &str, body: Value) -> Value {
+        let answer = self.post("/keys/create").bearer(access).json(body).send();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()
+    }
+
+    /// What the service-only route says to this key: 200 or 401.
+    #[track_caller]
+    pub fn key_status(&self, key: &str) -> u16 {
+        self.get("/protected/service-only").api_key(key).send().status
+    }
+
+    /// What the user-only route says to this token: 200 or 401.
+    #[track_caller]
+    pub fn token_status(&self, access: &str) -> u16 {
+        self.get("/protected/user-only").bearer(access).send().status
+    }
+
+    /// Runs the program's command line on this service's data and gives its standard output.
+    #[track_caller]
+    pub fn operator(&self, arguments: &[&str]) -> String {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keyward"));
+        command.args(arguments).env_clear().envs(self.data.settings()).current_dir(std::env::temp_dir());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub fn account(body: &Value) -> Account {
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    Account {
+        id: text(&body["user"]["id"]),
+        email: text(&body["user"]["email"]),
+        access: text(&body["accessToken"]),
+        refresh: text(&body["refreshToken"]),
+    }
+}
+
+/// The contract's error body.
+pub fn error(status: u16, message: &str) -> Value {
+    let phrase = http::StatusCode::from_u16(status).unwrap().canonical_reason().unwrap();
+    json!({ "statusCode": status, "message": message, "error": phrase })
+}
+
+/// The contract's body for broken rules.
+pub fn broken_rules(rules: &[&str]) -> Value {
+    json!({ "statusCode": 400, "message": rules, "error": "Bad Request" })
+}
