@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -59,21 +59,17 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut s
         // An error is a server that is gone, which is a stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     });
-    let mut stopped = false;
     let mut alarm = pin!(tokio::time::sleep_until(watched.deadline().into()));
 
     std::future::poll_fn(|cx| {
-        if !stopped && stopping.as_mut().poll(cx).is_ready() {
-            stopped = true;
+        if !watched.stopping.load(Ordering::Relaxed) && stopping.as_mut().poll(cx).is_ready() {
+            watched.stopping.store(true, Ordering::Relaxed);
             connection.as_mut().graceful_shutdown();
         }
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             if let Err(error) = ended {
                 debug!("{peer}: {error}");
             }
-            return Poll::Ready(());
-        }
-        if stopped && watched.is_idle() {
             return Poll::Ready(());
         }
         // The alarm is moved only when it must ring earlier; when it rings early, it is set anew. So a request on
@@ -101,6 +97,8 @@ struct Watch {
     phase: AtomicU8,
     /// Milliseconds after `started`.
     deadline: AtomicU64,
+    /// The server stops: nobody lingers.
+    stopping: AtomicBool,
     head: Duration,
     idle: Duration,
     unread_answer: Duration,
@@ -143,6 +141,7 @@ impl Watch {
             started: Instant::now(),
             phase: AtomicU8::new(0),
             deadline: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
             head: limits.head,
             idle: limits.idle,
             unread_answer: limits.unread_answer,
@@ -243,7 +242,7 @@ impl Write for Socket {
             self.watch.enter(Phase::Lingering);
         }
         let mut discard = [0; 4096];
-        while self.discarded < LINGER_BYTES {
+        while self.discarded < LINGER_BYTES && !self.watch.stopping.load(Ordering::Relaxed) {
             let mut buffer = ReadBuf::new(&mut discard);
             ready!(Pin::new(&mut self.inner).poll_read(cx, buffer.unfilled()))?;
             match buffer.filled().len() {

@@ -174,6 +174,14 @@ impl Service {
         }
     }
 
+    /// Of the SQLite half only.
+    pub fn sqlite_file(&self) -> Option<PathBuf> {
+        match &self.data {
+            Data::Postgres(_) => None,
+            Data::Sqlite(folder) => Some(folder.path().join("keyward.db")),
+        }
+    }
+
     pub fn config(&self) -> &Config {
         &self.config
     }
