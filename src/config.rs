@@ -261,10 +261,18 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "RUST_LOG",
         default: Some("info"),
-        accepts: "error, warn, info, debug, trace or off, also by target: info,access=off",
-        meaning: "What is logged; `access` is one line a request",
+        accepts: "error, warn, info, debug, trace or off, also by target, such as info,access=off",
+        meaning: "What is logged; the target access is one line a request",
         secret: false,
-        read: |draft, value| keep(&mut draft.log_filter, value),
+        read: |draft, value| {
+            // The library would take a misspelt level for a target, and log nothing else.
+            let is_level = |text: &str| text.parse::<log::LevelFilter>().is_ok();
+            let directives = value.split(',').map(|directive| directive.rsplit('=').next().unwrap_or(directive));
+            if !directives.map(str::trim).all(is_level) {
+                return Err("has a level that is none of them".to_string());
+            }
+            keep(&mut draft.log_filter, value)
+        },
     },
     Setting {
         name: "LOG_FORMAT",
@@ -509,12 +517,8 @@ pub fn env_example() -> String {
 pub fn markdown_rows() -> String {
     let mut text = String::new();
     for setting in SETTINGS {
-        let default = setting.default.map(|value| format!("`{value}`")).unwrap_or_else(|| "none".to_string());
-        text.push_str(&format!("| `{}` | {default} | {}. {} |\n", setting.name, setting.meaning, {
-            let mut accepts = setting.accepts.to_string();
-            accepts[..1].make_ascii_uppercase();
-            accepts + "."
-        }));
+        let default = setting.default.map_or("none".to_string(), |value| format!("`{value}`"));
+        text.push_str(&format!("| `{}` | {default} | {} | {} |\n", setting.name, setting.meaning, setting.accepts));
     }
     text
 }
@@ -542,6 +546,12 @@ mod tests {
         for (name, value, expected) in [
             ("PORT", "70000", "PORT: \"70000\" is out of range; accepted: 0 to 65535; 0 takes a free port"),
             ("BCRYPT_COST", "9", "BCRYPT_COST: \"9\" is out of range; accepted: 10 to 15; each step doubles the work"),
+            (
+                "RUST_LOG",
+                "info,access=of",
+                "RUST_LOG: \"info,access=of\" has a level that is none of them; accepted: error, warn, info, debug, \
+                 trace or off, also by target, such as info,access=off",
+            ),
             ("SIGNUP", "yes", "SIGNUP: \"yes\" is neither; accepted: open or closed"),
             ("JWT_SECRET", "hunter2", "JWT_SECRET: the value has 7 bytes; accepted: 32 bytes or more"),
         ] {

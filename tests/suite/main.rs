@@ -11,4 +11,5 @@ mod service;
 mod auth;
 mod keys;
 mod protected;
+mod readme;
 mod refresh;

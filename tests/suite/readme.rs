@@ -1,0 +1,97 @@
+//! The README is run and compared: its curl tour, its tables, and `.env.example`.
+
+use std::process::Command;
+
+use keyward::config;
+use keyward::http::router::ROUTES;
+use serde_json::Value;
+
+use crate::service::{Backend, Service};
+
+const README: &str = include_str!("../../README.md");
+
+/// The text between a heading and the next one of its level.
+fn section(heading: &str) -> &'static str {
+    let start = README.find(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("there is no section {heading:?}"));
+    let rest = &README[start + 1..];
+    let end = rest[3..].find("\n## ").map_or(rest.len(), |end| end + 3);
+    &rest[..end]
+}
+
+/// The fenced blocks of a text: language and content.
+fn blocks(text: &str) -> Vec<(&str, String)> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(language) = line.strip_prefix("```") {
+            let content: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            blocks.push((language, content.join("\n")));
+        }
+    }
+    blocks
+}
+
+/// What stays the same from run to run: names and types, not values.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+        Value::Array(items) => items.iter().map(shape).collect(),
+        Value::String(_) => "text".into(),
+        Value::Number(_) => 0.into(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn the_curl_tour_gives_the_answers_it_shows() {
+    let service = Service::start(Backend::Sqlite);
+    let here = format!("http://{}", service.address());
+    let blocks = blocks(section("A tour with curl"));
+    const END: &str = "--- end of a step ---";
+    let script: String = blocks
+        .iter()
+        .filter(|(language, _)| *language == "sh")
+        .map(|(_, commands)| format!("{}\necho; echo '{END}'\n", commands.replace("http://localhost:3000", &here)))
+        .collect();
+    let output = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let mut answers = output.split(END).map(str::trim);
+
+    let mut compared = 0;
+    let mut answer = "";
+    for (language, content) in &blocks {
+        match *language {
+            "sh" => answer = answers.next().unwrap(),
+            "json" => {
+                let shown: Value = serde_json::from_str(content).unwrap();
+                let real: Value = serde_json::from_str(answer).unwrap_or_else(|_| panic!("{answer:?} is not JSON"));
+                assert_eq!(shape(&real), shape(&shown), "the README shows {shown}, the server says {real}");
+                compared += 1;
+            }
+            other => panic!("the tour has a block of {other:?}"),
+        }
+    }
+    assert!(compared >= 8, "only {compared} answers are shown");
+    // Nothing but what the README shows has failed.
+    assert!(!output.contains("\"statusCode\":500"));
+}
+
+#[test]
+fn the_table_of_settings_is_the_programs() {
+    let rows = config::markdown_rows();
+    assert!(section("Settings").contains(&rows), "the README's table of settings should be:\n{rows}");
+}
+
+#[test]
+fn the_example_file_of_settings_is_the_programs() {
+    let example = config::env_example();
+    assert_eq!(include_str!("../../.env.example"), example, ".env.example should be:\n{example}");
+}
+
+#[test]
+fn the_table_of_routes_has_every_route() {
+    for route in ROUTES.iter().filter(|route| !route.path.starts_with("/api/docs/")) {
+        let row = format!("| `{} {}` |", route.method, route.path);
+        assert!(section("Routes").contains(&row), "the README's table of routes lacks {row}");
+    }
+}
