@@ -9,7 +9,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::http::server::Limits;
 use crate::logging::LogFormat;
 use crate::store::postgres::{PostgresTarget, TlsMode};
 
@@ -54,6 +53,41 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Not a setting of the operator's: tests shorten these.
     pub limits: Limits,
+}
+
+/// How much and how long a client may take. Tests shorten the times.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Request line and headers, in bytes.
+    pub head_bytes: usize,
+    pub body_bytes: usize,
+    /// From the first byte of a head (for the first one: from accept) to its last.
+    pub head: Duration,
+    /// From the head to the last byte of the body.
+    pub body: Duration,
+    /// A kept connection without a request.
+    pub idle: Duration,
+    /// An answer of which the client takes nothing.
+    pub unread_answer: Duration,
+    /// From queueing to the handler's answer.
+    pub handler: Duration,
+    /// What is under way when the server stops.
+    pub stopping: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            head_bytes: 16 * 1024,
+            body_bytes: 16 * 1024,
+            head: Duration::from_secs(5),
+            body: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            unread_answer: Duration::from_secs(30),
+            handler: Duration::from_secs(5),
+            stopping: Duration::from_secs(10),
+        }
+    }
 }
 
 /// Where the data is.
@@ -457,7 +491,7 @@ fn database<'a>(draft: &Draft, given: impl Fn(&str) -> Option<&'a str>) -> Resul
 }
 
 fn read_dotenv(given: &mut HashMap<String, String>) -> Result<(), ConfigError> {
-    let lines = match dotenvy::from_filename_iter(".env") {
+    let lines = match dotenvy::from_path_iter(".env") {
         Ok(lines) => lines,
         Err(error) if error.not_found() => return Ok(()),
         Err(dotenvy::Error::Io(error)) => return Err(ConfigError(format!(".env: cannot be read: {error}"))),

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::store::StoreError;
-
 /// Why a request was not granted.
 ///
 /// The texts are for the client. What only the log may know is in `Unavailable` and `Internal`.
@@ -51,14 +49,5 @@ impl Error {
     /// No credential, or a token that is no good.
     pub fn unauthorized(challenge: Challenge) -> Error {
         Error::Unauthenticated { message: "Unauthorized", challenge }
-    }
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Error {
-        match error {
-            StoreError::Unavailable(cause) => Error::Unavailable(cause),
-            StoreError::Conflict(cause) | StoreError::Internal(cause) => Error::Internal(cause),
-        }
     }
 }

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderName};
 
 use crate::app::App;
 use crate::error::{Challenge, Error, Sent};
-use crate::id::{KeyId, SessionId, UserId};
 use crate::key::KeyHash;
+use crate::principal::Principal;
 use crate::token::AccessClaims;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -24,30 +24,6 @@ pub enum Guard {
     ApiKey,
     /// Either; a good key is preferred.
     Flexible,
-}
-
-/// Who asks, and by which credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Principal {
-    Anonymous,
-    User(User),
-    Service(Service),
-}
-
-/// A user, by an access token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    pub id: UserId,
-    pub email: String,
-    pub session: SessionId,
-}
-
-/// A service, by an API key. It acts for the user who made the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    pub key: KeyId,
-    pub owner: UserId,
-    pub email: String,
 }
 
 /// One credential of a request, as far as the request alone tells.
@@ -108,16 +84,6 @@ impl Guard {
         match credentials.key {
             Presented::Absent => Error::unauthorized(challenge),
             _ => Error::Unauthenticated { message: "Invalid or expired API key", challenge },
-        }
-    }
-}
-
-impl Principal {
-    /// The user behind a route that takes JWTs only.
-    pub fn user(&self) -> Result<&User, Error> {
-        match self {
-            Principal::User(user) => Ok(user),
-            _ => Err(Error::Internal("a route without a JWT guard asked for its user".to_string())),
         }
     }
 }

@@ -9,8 +9,8 @@ use rand::rngs::SysRng;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
-use crate::guard::Service;
 use crate::id::{KeyId, UserId};
+use crate::principal::Service;
 use crate::store::Store;
 use crate::usage::Usage;
 

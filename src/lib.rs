@@ -4,7 +4,7 @@
 //! A request goes down these layers once and comes back once; no layer calls upwards:
 //!
 //! - [`http`]: the socket, the route table, the thread pools, JSON in and out.
-//! - [`guard`]: turns the credentials of a request into a [`guard::Principal`].
+//! - [`guard`]: turns the credentials of a request into a [`principal::Principal`].
 //! - [`api`]: one file a resource; a handler parses, makes one call and answers.
 //! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`]: the rules, by noun; no HTTP, no SQL.
 //! - [`store`]: the trait [`store::Store`] and its two databases.
@@ -25,6 +25,7 @@ pub mod key;
 pub mod logging;
 pub mod password;
 pub mod pool;
+pub mod principal;
 pub mod secrets;
 pub mod session;
 pub mod store;

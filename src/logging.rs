@@ -14,7 +14,7 @@ use http::HeaderValue;
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::guard::Principal;
+use crate::principal::Principal;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -12,9 +12,9 @@ use log::warn;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
-use crate::guard;
 use crate::id::{SessionId, UserId};
 use crate::password::{NewPassword, PasswordHash, Passwords};
+use crate::principal;
 use crate::store::{Created, Opened, Rotated, Store};
 use crate::token::{AccessClaims, TokenPair, Tokens};
 use crate::user::{Email, User, new_user};
@@ -142,9 +142,9 @@ impl Sessions {
     }
 
     /// The user of an access token, if its session lives.
-    pub fn authenticate(&self, claims: &AccessClaims) -> Result<Option<guard::User>, Error> {
+    pub fn authenticate(&self, claims: &AccessClaims) -> Result<Option<principal::User>, Error> {
         let live = self.store.live_session(claims.sid, self.clock.now())?;
-        Ok(live.filter(|session| session.user == claims.sub).map(|session| guard::User {
+        Ok(live.filter(|session| session.user == claims.sub).map(|session| principal::User {
             id: session.user,
             email: session.email,
             session: claims.sid,

@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::error::Error;
-use crate::guard::Principal;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
 use crate::id::UserId;
+use crate::principal::Principal;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

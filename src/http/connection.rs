@@ -25,10 +25,12 @@ use super::lanes::Lane;
 use super::request::{self, Request};
 use super::response::{self, Response};
 use super::router::{Destination, Route};
-use super::server::{Front, Limits};
+use super::server::Front;
+use crate::config::Limits;
 use crate::error::Error;
-use crate::guard::{Credentials, Principal};
+use crate::guard::Credentials;
 use crate::logging::{self, Access};
+use crate::principal::Principal;
 
 /// Serves a connection until either side ends it, a time runs out, or the server stops.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut stop: watch::Receiver<bool>) {

@@ -10,7 +10,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
-use crate::guard::Principal;
+use crate::principal::Principal;
 use crate::user::Email;
 
 /// What a handler may know of a request.

@@ -14,42 +14,7 @@ use super::connection;
 use super::lanes::Lanes;
 use super::router::{ROUTES, Router};
 use crate::app::App;
-use crate::config::Config;
-
-/// How much and how long a client may take. Tests shorten the times.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Request line and headers, in bytes.
-    pub head_bytes: usize,
-    pub body_bytes: usize,
-    /// From the first byte of a head (for the first one: from accept) to its last.
-    pub head: Duration,
-    /// From the head to the last byte of the body.
-    pub body: Duration,
-    /// A kept connection without a request.
-    pub idle: Duration,
-    /// An answer of which the client takes nothing.
-    pub unread_answer: Duration,
-    /// From queueing to the handler's answer.
-    pub handler: Duration,
-    /// What is under way when the server stops.
-    pub stopping: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            head_bytes: 16 * 1024,
-            body_bytes: 16 * 1024,
-            head: Duration::from_secs(5),
-            body: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
-            unread_answer: Duration::from_secs(30),
-            handler: Duration::from_secs(5),
-            stopping: Duration::from_secs(10),
-        }
-    }
-}
+use crate::config::{Config, Limits};
 
 /// What every connection shares.
 pub struct Front {

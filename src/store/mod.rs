@@ -13,6 +13,7 @@ pub mod sqlite;
 use std::fmt;
 
 use crate::clock::Timestamp;
+use crate::error::Error;
 use crate::id::{KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
@@ -36,6 +37,15 @@ impl fmt::Display for StoreError {
             StoreError::Conflict(cause) | StoreError::Unavailable(cause) | StoreError::Internal(cause) => {
                 f.write_str(cause)
             }
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::Unavailable(cause) => Error::Unavailable(cause),
+            StoreError::Conflict(cause) | StoreError::Internal(cause) => Error::Internal(cause),
         }
     }
 }

@@ -1,0 +1,38 @@
+//! Who asks: what a guard finds and everything behind it works with.
+
+use crate::error::Error;
+use crate::id::{KeyId, SessionId, UserId};
+
+/// Who asks, and by which credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    Anonymous,
+    User(User),
+    Service(Service),
+}
+
+/// A user, by an access token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub email: String,
+    pub session: SessionId,
+}
+
+/// A service, by an API key. It acts for the user who made the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub key: KeyId,
+    pub owner: UserId,
+    pub email: String,
+}
+
+impl Principal {
+    /// The user behind a route that takes JWTs only.
+    pub fn user(&self) -> Result<&User, Error> {
+        match self {
+            Principal::User(user) => Ok(user),
+            _ => Err(Error::Internal("a route without a JWT guard asked for its user".to_string())),
+        }
+    }
+}
