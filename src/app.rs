@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use crate::cache::{Changes, Lookup};
 use crate::clock::Clock;
 use crate::config::{Config, Database};
 use crate::http::lanes::password_threads;
 use crate::http::server::{Server, cores};
-use crate::key::Keys;
+use crate::id::SessionId;
+use crate::key::{KeyHash, Keys, KnownKey};
 use crate::password::Passwords;
 use crate::secrets;
-use crate::session::Sessions;
+use crate::session::{LiveSession, Sessions};
 use crate::store::migrate::{self, Pending};
 use crate::store::postgres::Postgres;
 use crate::store::sql::{Driver, SqlStore};
@@ -32,17 +34,28 @@ pub struct App {
     pub sessions: Sessions,
     pub keys: Keys,
     pub usage: Arc<Usage>,
+    pub known_keys: Lookup<KeyHash, KnownKey>,
+    pub live_sessions: Lookup<SessionId, LiveSession>,
 }
 
-/// Opens the configured database and applies the migrations it lacks; says which.
-pub fn open_store(config: &Config, clock: &Clock) -> Result<(Arc<dyn Store>, Pending), StoreError> {
-    fn ready<D: Driver + 'static>(driver: D, clock: &Clock) -> Result<(Arc<dyn Store>, Pending), StoreError> {
+/// Opens the configured database and applies the migrations it lacks; says which. What is changed through it is noted in
+/// `changes`.
+pub fn open_store(
+    config: &Config,
+    clock: &Clock,
+    changes: Arc<Changes>,
+) -> Result<(Arc<dyn Store>, Pending), StoreError> {
+    fn ready<D: Driver>(
+        driver: D,
+        clock: &Clock,
+        changes: Arc<Changes>,
+    ) -> Result<(Arc<dyn Store>, Pending), StoreError> {
         let applied = migrate::migrate(&driver, clock.now())?;
-        Ok((Arc::new(SqlStore::new(driver)), applied))
+        Ok((Arc::new(SqlStore::new(driver, changes)), applied))
     }
     match &config.database {
-        Database::Sqlite(path) => ready(Sqlite::open(path)?, clock),
-        Database::Postgres(target) => ready(Postgres::connect(target)?, clock),
+        Database::Sqlite(path) => ready(Sqlite::open(path)?, clock, changes),
+        Database::Postgres(target) => ready(Postgres::connect(target)?, clock, changes),
     }
 }
 
@@ -61,11 +74,16 @@ pub fn passwords(config: &Config) -> Arc<Passwords> {
     Arc::new(Passwords::new(config.bcrypt_cost, cores, password_threads(cores)))
 }
 
+/// Queries at once for what is not remembered, of keys and of sessions each: at most half of the store's connections,
+/// so that unknown keys in masses leave room for everything else.
+const FETCHERS: usize = 2;
+
 impl App {
     /// Opens the store and wires the services. The error is one line for the operator.
     fn open(config: &Config, clock: Clock) -> Result<App, String> {
         let secrets = secrets::resolve(config)?;
-        let (store, applied) = open_store(config, &clock).map_err(|error| error.to_string())?;
+        let changes = Arc::new(Changes::default());
+        let (store, applied) = open_store(config, &clock, changes.clone()).map_err(|error| error.to_string())?;
         for migration in applied.migrations {
             info!("migration {migration} was applied");
         }
@@ -78,7 +96,24 @@ impl App {
             clock.clone(),
         ));
         let usage = Arc::new(Usage::new(store.clone()));
+        store.clone().watch();
+        let (keys, sessions) = (store.clone(), store.clone());
+        let entries = config.cache_entries;
         Ok(App {
+            known_keys: Lookup::new(
+                "keys",
+                entries,
+                FETCHERS,
+                changes.clone(),
+                Box::new(move |hashes| keys.keys_by_hash(hashes)),
+            ),
+            live_sessions: Lookup::new(
+                "sessions",
+                entries,
+                FETCHERS,
+                changes,
+                Box::new(move |ids| sessions.live_sessions(ids)),
+            ),
             users: Users::new(store.clone(), passwords.clone(), clock.clone()),
             sessions: Sessions::new(store.clone(), passwords, tokens.clone(), config.signup_open, clock.clone()),
             keys: Keys::new(store, usage.clone(), clock.clone()),

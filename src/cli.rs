@@ -158,7 +158,7 @@ fn migrate(mut arguments: Arguments) -> Result<(), Failure> {
     let (pending, word) = if check {
         (app::check_store(&config)?, "missing")
     } else {
-        (app::open_store(&config, &Clock::default())?.1, "applied")
+        (app::open_store(&config, &Clock::default(), Arc::default())?.1, "applied")
     };
     for migration in &pending.migrations {
         writeln!(io::stdout(), "{word}: {migration}")?;
@@ -173,6 +173,10 @@ fn migrate(mut arguments: Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A running server looks for changes ten times a second (SQLite) or is told (PostgreSQL). When a command that ends
+/// something returns, it has ended.
+const HEARD_WITHIN: Duration = Duration::from_millis(250);
+
 /// What operator commands work with.
 struct Operator {
     users: Users,
@@ -184,7 +188,7 @@ impl Operator {
         let config = settings()?;
         logging::start_plain();
         let clock = Clock::default();
-        let (store, _) = app::open_store(&config, &clock)?;
+        let (store, _) = app::open_store(&config, &clock, Arc::default())?;
         let users = Users::new(store.clone(), app::passwords(&config), clock.clone());
         let keys = Keys::new(store.clone(), Arc::new(Usage::new(store)), clock);
         Ok(Operator { users, keys })
@@ -256,6 +260,7 @@ fn user(mut arguments: Arguments) -> Result<(), Failure> {
             if !done {
                 return Err(Failure::Failed("there is no such user".to_string()));
             }
+            std::thread::sleep(HEARD_WITHIN);
             if action == "delete" {
                 let (line, object) = (format!("deleted {}", user.email), json!({ "deleted": user.id }));
                 return Ok(writeln!(io::stdout(), "{}", if json { object.to_string() } else { line })?);
@@ -302,6 +307,7 @@ fn key(mut arguments: Arguments) -> Result<(), Failure> {
             if !Operator::open()?.keys.revoke_any(id)? {
                 return Err(Failure::Failed("there is no such key".to_string()));
             }
+            std::thread::sleep(HEARD_WITHIN);
             let (line, object) = (format!("revoked {id}"), json!({ "revoked": id }));
             Ok(writeln!(io::stdout(), "{}", if json { object.to_string() } else { line })?)
         }

@@ -49,6 +49,7 @@ pub struct Config {
     pub bcrypt_cost: u32,
     pub signup_open: bool,
     pub max_connections: usize,
+    pub cache_entries: usize,
     pub log_filter: String,
     pub log_format: LogFormat,
     /// Not a setting of the operator's: tests shorten these.
@@ -293,6 +294,14 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "CACHE_ENTRIES",
+        default: Some("100000"),
+        accepts: "1 to 10000000",
+        meaning: "Keys, and as many sessions, whose verdict is remembered (for 5 s at most)",
+        secret: false,
+        read: |draft, value| whole_number(value, 1..=10_000_000).map(|entries| draft.cache_entries = entries as usize),
+    },
+    Setting {
         name: "RUST_LOG",
         default: Some("info"),
         accepts: "error, warn, info, debug, trace or off, also by target, such as info,access=off",
@@ -345,6 +354,7 @@ struct Draft {
     bcrypt_cost: u32,
     signup_open: bool,
     max_connections: usize,
+    cache_entries: usize,
     log_filter: Option<String>,
     log_format: LogFormat,
 }
@@ -431,6 +441,7 @@ impl Config {
             bcrypt_cost: 0,
             signup_open: false,
             max_connections: 0,
+            cache_entries: 0,
             log_filter: None,
             log_format: LogFormat::Text,
         };
@@ -454,6 +465,7 @@ impl Config {
             bcrypt_cost: draft.bcrypt_cost,
             signup_open: draft.signup_open,
             max_connections: draft.max_connections,
+            cache_entries: draft.cache_entries,
             log_filter: draft.log_filter.unwrap_or_default(),
             log_format: draft.log_format,
             limits: Limits::default(),

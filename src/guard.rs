@@ -1,15 +1,18 @@
 //! Who asks: turns the credentials of a request into a [`Principal`].
 //!
-//! It works in two steps. [`Guard::screen`] needs only the request and refuses what cannot succeed; it never blocks.
-//! [`Guard::admit`] asks the store about what is left.
+//! It never blocks. What it needs it finds in memory, or it says what has to be asked of the store first.
+
+use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
 use crate::app::App;
 use crate::error::{Challenge, Error, Sent};
-use crate::key::KeyHash;
-use crate::principal::Principal;
+use crate::id::SessionId;
+use crate::key::{KeyHash, KnownKey};
+use crate::principal::{Principal, Service, User};
+use crate::session::LiveSession;
 use crate::token::AccessClaims;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -26,47 +29,102 @@ pub enum Guard {
     Flexible,
 }
 
-/// One credential of a request, as far as the request alone tells.
-enum Presented<T> {
+/// One credential of a request.
+enum Presented<T, V> {
     Absent,
+    /// No good, as the request alone tells.
     Bad,
+    /// It may be good; what is remembered or stored of it decides.
     Plausible(T),
+    /// What was found in the store; `None`: nothing.
+    Found(T, Option<Arc<V>>),
 }
 
-/// What a request presented to its guard, screened.
+/// What a request presented to its guard.
 pub struct Credentials {
-    key: Presented<KeyHash>,
-    token: Presented<AccessClaims>,
+    key: Presented<KeyHash, KnownKey>,
+    token: Presented<AccessClaims, LiveSession>,
+}
+
+/// What a guard says.
+pub enum Verdict {
+    Admitted(Principal),
+    Refused(Error),
+    /// It cannot say before this is looked up in the store; the answer is to be put into the credentials.
+    AskForKey(KeyHash),
+    AskForSession(SessionId),
+}
+
+impl Credentials {
+    pub fn found_key(&mut self, found: Option<Arc<KnownKey>>) {
+        if let Presented::Plausible(hash) = self.key {
+            self.key = Presented::Found(hash, found);
+        }
+    }
+
+    pub fn found_session(&mut self, found: Option<Arc<LiveSession>>) {
+        if let Presented::Plausible(claims) = std::mem::replace(&mut self.token, Presented::Bad) {
+            self.token = Presented::Found(claims, found);
+        }
+    }
 }
 
 impl Guard {
-    /// Reads the credentials that this guard takes and refuses when none of them can be good. Never blocks.
-    pub fn screen(self, app: &App, headers: &HeaderMap) -> Result<Credentials, Error> {
-        let key = if self.takes_key() { presented_key(headers) } else { Presented::Absent };
-        let token = if self.takes_token() { presented_token(app, headers) } else { Presented::Absent };
-        let credentials = Credentials { key, token };
-        let hopeful = matches!(credentials.key, Presented::Plausible(_))
-            || matches!(credentials.token, Presented::Plausible(_))
-            || self == Guard::Public;
-        if hopeful { Ok(credentials) } else { Err(self.refusal(&credentials)) }
+    /// Reads the credentials that this guard takes.
+    pub fn read(self, app: &App, headers: &HeaderMap) -> Credentials {
+        Credentials {
+            key: if self.takes_key() { presented_key(headers) } else { Presented::Absent },
+            token: if self.takes_token() { presented_token(app, headers) } else { Presented::Absent },
+        }
     }
 
-    /// Judges the credentials against what is stored. The key goes first; where it is no good, the token decides.
-    pub fn admit(self, app: &App, credentials: &Credentials) -> Result<Principal, Error> {
+    /// Judges the credentials. The key goes first; where it is no good, the token decides. Never blocks.
+    pub fn judge(self, app: &App, credentials: &Credentials) -> Verdict {
         if self == Guard::Public {
-            return Ok(Principal::Anonymous);
+            return Verdict::Admitted(Principal::Anonymous);
         }
-        if let Presented::Plausible(hash) = &credentials.key
-            && let Some(service) = app.keys.authenticate(hash)?
-        {
-            return Ok(Principal::Service(service));
+        let now = app.clock.now();
+        let remembered;
+        let known = match &credentials.key {
+            Presented::Plausible(hash) => match app.known_keys.recall(hash) {
+                Some(known) => {
+                    remembered = known;
+                    remembered.as_ref()
+                }
+                None => return Verdict::AskForKey(*hash),
+            },
+            Presented::Found(_, known) => known.as_ref(),
+            Presented::Absent | Presented::Bad => None,
+        };
+        if let Some(key) = known.filter(|key| key.is_good(now)) {
+            app.usage.note(key.id, now);
+            return Verdict::Admitted(Principal::Service(Service {
+                key: key.id,
+                owner: key.owner,
+                email: key.email.clone(),
+            }));
         }
-        if let Presented::Plausible(claims) = &credentials.token
-            && let Some(user) = app.sessions.authenticate(claims)?
-        {
-            return Ok(Principal::User(user));
+        let remembered;
+        let (claims, live) = match &credentials.token {
+            Presented::Plausible(claims) => match app.live_sessions.recall(&claims.sid) {
+                // One that has expired as far as is remembered may have been refreshed elsewhere.
+                Some(live) if live.as_ref().is_none_or(|session| session.expires_at > now) => {
+                    remembered = live;
+                    (claims, remembered.as_ref())
+                }
+                _ => return Verdict::AskForSession(claims.sid),
+            },
+            Presented::Found(claims, live) => (claims, live.as_ref()),
+            Presented::Absent | Presented::Bad => return Verdict::Refused(self.refusal(credentials)),
+        };
+        match live.filter(|session| session.user == claims.sub && session.expires_at > now) {
+            Some(session) => Verdict::Admitted(Principal::User(User {
+                id: session.user,
+                email: session.email.clone(),
+                session: session.id,
+            })),
+            None => Verdict::Refused(self.refusal(credentials)),
         }
-        Err(self.refusal(credentials))
     }
 
     fn takes_key(self) -> bool {
@@ -88,7 +146,7 @@ impl Guard {
     }
 }
 
-fn presented_key(headers: &HeaderMap) -> Presented<KeyHash> {
+fn presented_key(headers: &HeaderMap) -> Presented<KeyHash, KnownKey> {
     let mut values = headers.get_all(X_API_KEY).iter();
     match (values.next(), values.next()) {
         (None, _) => Presented::Absent,
@@ -99,7 +157,7 @@ fn presented_key(headers: &HeaderMap) -> Presented<KeyHash> {
 }
 
 /// RFC 6750 §2.1. Another scheme's credential is no token, good or bad.
-fn presented_token(app: &App, headers: &HeaderMap) -> Presented<AccessClaims> {
+fn presented_token(app: &App, headers: &HeaderMap) -> Presented<AccessClaims, LiveSession> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Presented::Absent,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use uuid::Uuid;
 
+use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::{KeyId, UserId};
-use crate::principal::Service;
 use crate::store::Store;
 use crate::usage::Usage;
 
@@ -58,6 +59,11 @@ impl KeyHash {
         digest::digest(&digest::SHA256, key).as_ref().try_into().ok().map(KeyHash)
     }
 
+    /// `None`: not the length of a SHA-256.
+    pub fn from_stored(bytes: Vec<u8>) -> Option<KeyHash> {
+        bytes.try_into().ok().map(KeyHash)
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -96,10 +102,23 @@ pub struct ApiKey {
 pub struct KnownKey {
     pub id: KeyId,
     pub owner: UserId,
-    pub email: String,
+    pub email: Arc<str>,
     pub is_active: bool,
     pub owner_is_active: bool,
     pub expires_at: Option<Timestamp>,
+}
+
+impl KnownKey {
+    /// Whether it is good at this moment; asked at every use, however it is known.
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        self.is_active && self.owner_is_active && self.expires_at.is_none_or(|expires_at| expires_at > now)
+    }
+}
+
+impl Subject for KnownKey {
+    fn ids(&self) -> [Uuid; 2] {
+        [self.id.0, self.owner.0]
+    }
 }
 
 pub struct Keys {
@@ -172,19 +191,6 @@ impl Keys {
     /// Revokes anyone's key, for the operator. False: there is no such key.
     pub fn revoke_any(&self, id: KeyId) -> Result<bool, Error> {
         Ok(self.store.revoke_key(id, None, self.clock.now())?)
-    }
-
-    /// The service behind a key, if the key is good at this moment; its use is noted.
-    pub fn authenticate(&self, hash: &KeyHash) -> Result<Option<Service>, Error> {
-        let now = self.clock.now();
-        let known = self.store.key_by_hash(hash)?;
-        let Some(key) = known.filter(|key| {
-            key.is_active && key.owner_is_active && key.expires_at.is_none_or(|expires_at| expires_at > now)
-        }) else {
-            return Ok(None);
-        };
-        self.usage.note(key.id, now);
-        Ok(Some(Service { key: key.id, owner: key.owner, email: key.email }))
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`guard`]: turns the credentials of a request into a [`principal::Principal`].
 //! - [`api`]: one file a resource; a handler parses, makes one call and answers.
 //! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`]: the rules, by noun; no HTTP, no SQL.
+//! - [`cache`]: what the hot path remembers of keys and sessions.
 //! - [`store`]: the trait [`store::Store`] and its two databases.
 //!
 //! [`app`] wires them together, [`config`] holds every setting, [`cli`] is the command line. Start reading at
@@ -14,6 +15,7 @@
 
 pub mod api;
 pub mod app;
+pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;

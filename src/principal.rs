@@ -1,5 +1,7 @@
 //! Who asks: what a guard finds and everything behind it works with.
 
+use std::sync::Arc;
+
 use crate::error::Error;
 use crate::id::{KeyId, SessionId, UserId};
 
@@ -15,7 +17,7 @@ pub enum Principal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
-    pub email: String,
+    pub email: Arc<str>,
     pub session: SessionId,
 }
 
@@ -24,7 +26,7 @@ pub struct User {
 pub struct Service {
     pub key: KeyId,
     pub owner: UserId,
-    pub email: String,
+    pub email: Arc<str>,
 }
 
 impl Principal {

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
+use uuid::Uuid;
 
+use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
 use crate::id::{SessionId, UserId};
 use crate::password::{NewPassword, PasswordHash, Passwords};
-use crate::principal;
 use crate::store::{Created, Opened, Rotated, Store};
-use crate::token::{AccessClaims, TokenPair, Tokens};
+use crate::token::{TokenPair, Tokens};
 use crate::user::{Email, User, new_user};
 
 /// How long after a move the generation before it may still ask for the current pair.
@@ -37,11 +38,19 @@ pub struct NewSession {
     pub user_agent: Option<String>,
 }
 
-/// A session that lives: not ended, not expired, of an active user.
+/// A session that has not ended, of an active user.
 #[derive(Clone, Debug)]
 pub struct LiveSession {
+    pub id: SessionId,
     pub user: UserId,
-    pub email: String,
+    pub email: Arc<str>,
+    pub expires_at: Timestamp,
+}
+
+impl Subject for LiveSession {
+    fn ids(&self) -> [Uuid; 2] {
+        [self.id.0, self.user.0]
+    }
 }
 
 /// Where a login comes from, to be shown beside the session.
@@ -125,9 +134,7 @@ impl Sessions {
         let rotated =
             self.store.rotate_session(claims.sid, claims.generation, now, now.minus(REUSE_GRACE), expires_at)?;
         match rotated {
-            Rotated::At { generation, session } => {
-                self.tokens.pair(session.user, &session.email, claims.sid, generation)
-            }
+            Rotated::At { generation, user, email } => self.tokens.pair(user, &email, claims.sid, generation),
             Rotated::Reused => {
                 warn!("session {}: a used refresh token came back, the session is ended", claims.sid);
                 Err(refused_refresh())
@@ -139,16 +146,6 @@ impl Sessions {
     /// Ends a session; its access and refresh tokens are worth nothing from now on.
     pub fn log_out(&self, session: SessionId) -> Result<(), Error> {
         Ok(self.store.end_session(session, self.clock.now())?)
-    }
-
-    /// The user of an access token, if its session lives.
-    pub fn authenticate(&self, claims: &AccessClaims) -> Result<Option<principal::User>, Error> {
-        let live = self.store.live_session(claims.sid, self.clock.now())?;
-        Ok(live.filter(|session| session.user == claims.sub).map(|session| principal::User {
-            id: session.user,
-            email: session.email,
-            session: claims.sid,
-        }))
     }
 
     /// Forgets sessions that no token can name any more.

@@ -1,6 +1,7 @@
 //! One connection: hyper reads and writes HTTP/1.1 on it, this file adds the times that a client may take, refuses
 //! what is ambiguous, and brings each request to its lane.
 
+use std::hash::Hash;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -26,9 +27,10 @@ use super::request::{self, Request};
 use super::response::{self, Response};
 use super::router::{Destination, Route};
 use super::server::Front;
+use crate::cache::{Lookup, Subject};
 use crate::config::Limits;
 use crate::error::Error;
-use crate::guard::Credentials;
+use crate::guard::{Guard, Verdict};
 use crate::logging::{self, Access};
 use crate::principal::Principal;
 
@@ -322,7 +324,7 @@ async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incomin
     response
 }
 
-/// Screens the credential, reads the body, and runs guard and handler in the route's lane.
+/// Finds out who asks, reads the body, and runs the handler in the route's lane.
 async fn run(
     front: &Arc<Front>,
     route: &'static Route,
@@ -332,49 +334,64 @@ async fn run(
     peer: IpAddr,
     principal: &mut Principal,
 ) -> Result<Response, Error> {
-    let credentials = route.guard.screen(&front.app, &headers)?;
+    *principal = identify(front, route.guard, &headers).await?;
     let body = if route.takes_body() { read_body(body, &front.limits).await } else { Ok(Bytes::new()) };
-    let request = Request { headers, parameter, body, principal: Principal::Anonymous, peer };
+    let mut request = Request { headers, parameter, body, principal: principal.clone(), peer };
     let pool = match route.lane {
-        Lane::Inline => return handle(front, route, &credentials, request).1,
+        Lane::Inline => return route.call(&front.app, &mut request),
         Lane::Store => &front.lanes.store,
         Lane::Password => &front.lanes.password,
     };
     let (sender, receiver) = oneshot::channel();
-    let job = {
-        let front = front.clone();
-        move || {
-            // Whoever waited may be gone: the time ran out, or the client left.
-            if !sender.is_closed() {
-                let _ = sender.send(handle(&front, route, &credentials, request));
-            }
+    let app = front.app.clone();
+    let job = move || {
+        // Whoever waited may be gone: the time ran out, or the client left.
+        if !sender.is_closed() {
+            let _ = sender.send(route.call(&app, &mut request));
         }
     };
     pool.submit(Box::new(job)).map_err(|_| Error::Unavailable(format!("the {:?} lane is full", route.lane)))?;
-    match tokio::time::timeout(front.limits.handler, receiver).await {
-        Ok(Ok((admitted, outcome))) => {
-            *principal = admitted;
-            outcome
+    in_time(front, receiver, route.lane).await?
+}
+
+/// Who asks, from memory when it can, from the store when it must.
+async fn identify(front: &Front, guard: Guard, headers: &HeaderMap) -> Result<Principal, Error> {
+    let mut credentials = guard.read(&front.app, headers);
+    loop {
+        match guard.judge(&front.app, &credentials) {
+            Verdict::Admitted(principal) => return Ok(principal),
+            Verdict::Refused(error) => return Err(error),
+            Verdict::AskForKey(hash) => {
+                credentials.found_key(ask(front, &front.app.known_keys, hash).await?);
+            }
+            Verdict::AskForSession(id) => {
+                credentials.found_session(ask(front, &front.app.live_sessions, id).await?);
+            }
         }
-        Ok(Err(_)) => Err(Error::Internal("a lane dropped its request".to_string())),
-        Err(_) => Err(Error::Unavailable(format!("no answer in time from the {:?} lane", route.lane))),
     }
 }
 
-/// The synchronous part of a request: who asks, and the handler.
-fn handle(
-    front: &Front,
-    route: &'static Route,
-    credentials: &Credentials,
-    mut request: Request,
-) -> (Principal, Result<Response, Error>) {
-    match route.guard.admit(&front.app, credentials) {
-        Ok(principal) => {
-            request.principal = principal;
-            let outcome = route.call(&front.app, &mut request);
-            (request.principal, outcome)
-        }
-        Err(error) => (Principal::Anonymous, Err(error)),
+async fn ask<K, V>(front: &Front, lookup: &Lookup<K, V>, key: K) -> Result<Option<Arc<V>>, Error>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Subject,
+{
+    let (sender, receiver) = oneshot::channel();
+    lookup.ask(
+        key,
+        Box::new(move |found| {
+            let _ = sender.send(found);
+        }),
+    );
+    in_time(front, receiver, Lane::Store).await?
+}
+
+/// The answer from another thread, if it comes within the limit.
+async fn in_time<T>(front: &Front, receiver: oneshot::Receiver<T>, lane: Lane) -> Result<T, Error> {
+    match tokio::time::timeout(front.limits.handler, receiver).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(Error::Internal(format!("the {lane:?} lane dropped a request"))),
+        Err(_) => Err(Error::Unavailable(format!("no answer in time from the {lane:?} lane"))),
     }
 }
 

@@ -2,7 +2,8 @@
 //! what differs between the two databases.
 //!
 //! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
-//! error. `Unavailable` is any method's answer when the database is away; only what else a caller acts on is said
+//! error. A method that changes a verdict on a key, a session or a user notes it in [`crate::cache::Changes`] before it returns,
+//! whatever it returns, and tells the other instances. `Unavailable` is any method's answer when the database is away; only what else a caller acts on is said
 //! at the method.
 
 pub mod migrate;
@@ -11,6 +12,7 @@ pub mod sql;
 pub mod sqlite;
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -21,7 +23,7 @@ use crate::session::{LiveSession, NewSession};
 use crate::user::{Email, User};
 
 /// Why the store did not do what it was asked. The texts are for the log and hold no values of rows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum StoreError {
     /// A unique constraint forbids it.
     Conflict(String),
@@ -30,6 +32,8 @@ pub enum StoreError {
     /// A fault of ours, or a database that is not as we left it.
     Internal(String),
 }
+
+impl std::error::Error for StoreError {}
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,7 +72,7 @@ pub enum Opened {
 pub enum Rotated {
     /// The session lives and is at this generation: moved there just now, or within the grace by someone else who
     /// held the same token.
-    At { generation: i64, session: LiveSession },
+    At { generation: i64, user: UserId, email: String },
     /// The token's generation was left behind before; the session has been ended for it.
     Reused,
     /// No such living session, or a generation that it has not reached.
@@ -104,8 +108,8 @@ pub trait Store: Send + Sync {
     /// Stores a session if its user is active and still has this password.
     fn open_session(&self, session: &NewSession, password: &PasswordHash) -> Result<Opened, StoreError>;
 
-    /// The session if it has not ended, has not expired and its user is active.
-    fn live_session(&self, id: SessionId, now: Timestamp) -> Result<Option<LiveSession>, StoreError>;
+    /// Those of these sessions that have not ended and whose user is active. Expiry is the caller's to judge.
+    fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError>;
 
     /// Moves a living session from `generation` to the next one and lets it expire at `expires_at`. However many ask
     /// at once, one of them moves it. A generation just behind is told the current one if the move happened at
@@ -133,11 +137,16 @@ pub trait Store: Send + Sync {
     /// Up to `limit` keys, of one owner or of all, by ascending id, from the one after `after`.
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;
 
-    fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<KnownKey>, StoreError>;
+    /// Those of these keys that there are, good or not.
+    fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError>;
 
     /// Revokes the key if it belongs to `owner`, or whoever's it is. False: no such key.
     fn revoke_key(&self, id: KeyId, owner: Option<UserId>, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Notes when keys were used last. A time before the noted one and a key that is gone are passed over.
     fn record_uses(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError>;
+
+    /// Notes what other instances and processes change, on a thread of its own, as long as the store lives. Without it
+    /// a change made elsewhere takes effect when what is remembered has grown too old.
+    fn watch(self: Arc<Self>);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
+use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Config, Statement};
 use r2d2::{ManageConnection, Pool, PooledConnection};
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::migrate::Migration;
 use super::sql::{Driver, Row, Transaction, Value};
+use crate::cache::{Change, Changes};
 use crate::clock::Timestamp;
 
 /// Connections at most. PostgreSQL allows 100 by default, to all instances together.
@@ -237,21 +239,24 @@ impl ServerCertVerifier for AnyName {
 
 pub struct Postgres {
     pool: Pool<Connections>,
+    /// For connections beside the pool's.
+    direct: PostgresConnectionManager<MakeRustlsConnect>,
 }
 
 impl Postgres {
     pub fn connect(target: &PostgresTarget) -> Result<Postgres, StoreError> {
         let tls = MakeRustlsConnect::new(target.tls_config()?);
-        let connections = Connections { inner: PostgresConnectionManager::new(target.config.clone(), tls) };
+        let connections = Connections { inner: PostgresConnectionManager::new(target.config.clone(), tls.clone()) };
+        let direct = PostgresConnectionManager::new(target.config.clone(), tls);
         // One connection before all others, so that its error is not hidden behind the pool's.
-        connections.connect().map_err(fault)?;
+        connections.connect()?;
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .min_idle(Some(1))
             .connection_timeout(CONNECT)
             .build(connections)
             .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
-        Ok(Postgres { pool })
+        Ok(Postgres { pool, direct })
     }
 
     fn connection(&self) -> Result<PooledConnection<Connections>, StoreError> {
@@ -273,17 +278,22 @@ struct Connection {
 
 impl ManageConnection for Connections {
     type Connection = Connection;
-    type Error = postgres::Error;
+    type Error = StoreError;
 
-    fn connect(&self) -> Result<Connection, postgres::Error> {
-        let mut client = self.inner.connect()?;
-        client.batch_execute(STATEMENT_TIMEOUT)?;
+    fn connect(&self) -> Result<Connection, StoreError> {
+        let mut client = self.inner.connect().map_err(fault)?;
+        client.batch_execute(STATEMENT_TIMEOUT).map_err(fault)?;
         Ok(Connection { client, statements: HashMap::new(), broken: false })
     }
 
     /// Sees whether the server has closed the connection, without asking it anything.
-    fn is_valid(&self, connection: &mut Connection) -> Result<(), postgres::Error> {
-        connection.client.check_connection()
+    fn is_valid(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        // Reads what has arrived, the end included, and does not wait for more.
+        connection.client.notifications().iter().next().map_err(fault)?;
+        match connection.client.is_closed() {
+            true => Err(StoreError::Unavailable("PostgreSQL: the server has closed the connection".to_string())),
+            false => Ok(()),
+        }
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
@@ -329,7 +339,14 @@ fn references(parameters: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
     parameters.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
 }
 
+/// The channel of NOTIFY on which instances tell each other of changes: an id, or `all`.
+const CHANNEL: &str = "keyward_changes";
+/// How long a notification is waited for before the link is tried; also how long the trial may take.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
 impl Driver for Postgres {
+    type Link = Client;
+
     const MIGRATIONS: &'static [Migration] = &[Migration {
         version: 1,
         name: "users_sessions_keys",
@@ -377,6 +394,29 @@ impl Driver for Postgres {
             }
         }
     }
+
+    fn hear(&self, link: &mut Option<Client>, changes: &Changes) -> Result<(), StoreError> {
+        let client = match link {
+            Some(client) => client,
+            None => link.insert(self.listen(changes)?),
+        };
+        while let Some(said) = client.notifications().timeout_iter(HEARTBEAT).next().map_err(fault)? {
+            // `all`, and what a later version may say.
+            changes.note(Uuid::try_parse(said.payload()).map_or(Change::Everything, Change::Of));
+        }
+        // Silence and death look the same to the iterator.
+        client.is_valid(HEARTBEAT).map_err(fault)
+    }
+}
+
+impl Postgres {
+    fn listen(&self, changes: &Changes) -> Result<Client, StoreError> {
+        let mut client = self.direct.connect().map_err(fault)?;
+        client.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(fault)?;
+        // Whatever was said before nobody has heard.
+        changes.note(Change::Everything);
+        Ok(client)
+    }
 }
 
 impl Transaction for Connection {
@@ -390,6 +430,11 @@ impl Transaction for Connection {
 
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {
         self.script(sql)
+    }
+
+    fn tell(&mut self, change: Uuid) -> Result<(), StoreError> {
+        self.execute("SELECT pg_notify($1, $2)", &[Value::Text(CHANNEL.to_string()), Value::Text(change.to_string())])?;
+        Ok(())
     }
 }
 
@@ -422,6 +467,7 @@ impl ToSql for Value {
             Value::Bytes(bytes) => bytes.to_sql_checked(kind, out),
             Value::Uuid(uuid) => uuid.to_sql_checked(kind, out),
             Value::Timestamp(timestamp) => timestamp.to_datetime().to_sql_checked(kind, out),
+            Value::List(items) => items.to_sql_checked(kind, out),
         }
     }
 

@@ -3,10 +3,15 @@
 //! Statements use `$1…$n` and only what both databases understand. No driver's type appears here, and no statement
 //! anywhere else.
 
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use log::{info, warn};
 use uuid::Uuid;
 
 use super::migrate::Migration;
 use super::{Created, Opened, Rotated, Store, StoreError};
+use crate::cache::{Change, Changes, NOTHING};
 use crate::clock::Timestamp;
 use crate::id::{KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
@@ -24,6 +29,8 @@ pub enum Value {
     Bytes(Vec<u8>),
     Uuid(Uuid),
     Timestamp(Timestamp),
+    /// Values of one type, for `= ANY($1)`, as the only parameter.
+    List(Vec<Value>),
 }
 
 impl Value {
@@ -59,6 +66,13 @@ impl Row {
         match self.take(column) {
             Value::Bool(truth) => Ok(truth),
             Value::Int(number) => Ok(number != 0),
+            _ => Err(unexpected(column)),
+        }
+    }
+
+    fn bytes(&mut self, column: usize) -> Result<Vec<u8>, StoreError> {
+        match self.take(column) {
+            Value::Bytes(bytes) => Ok(bytes),
             _ => Err(unexpected(column)),
         }
     }
@@ -102,10 +116,16 @@ pub trait Transaction {
 
     /// Runs a script of statements without parameters.
     fn script(&mut self, sql: &str) -> Result<(), StoreError>;
+
+    /// Tells the other instances of a change, when the transaction commits. A database that is not shared between
+    /// machines has nobody to tell.
+    fn tell(&mut self, change: Uuid) -> Result<(), StoreError>;
 }
 
 /// A database, as far as the two differ.
-pub trait Driver: Send + Sync {
+pub trait Driver: Send + Sync + 'static {
+    /// What [`Driver::hear`] hears through.
+    type Link;
     /// This database's migrations, in order.
     const MIGRATIONS: &'static [Migration];
     /// Names the one table `$1`, if it exists.
@@ -122,21 +142,46 @@ pub trait Driver: Send + Sync {
     /// Commits when `work` returns `Ok`, leaves no trace when it does not.
     fn transaction<T>(&self, work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>)
     -> Result<T, StoreError>;
+
+    /// Waits for changes made elsewhere and notes them. Returns soon, to be called again and again; what it keeps
+    /// between two calls is in `link`. An error is a link that is down: until the next call succeeds, changes may be
+    /// missed, and then everything counts as changed.
+    fn hear(&self, link: &mut Option<Self::Link>, changes: &Changes) -> Result<(), StoreError>;
 }
 
 /// The store, over any driver.
 pub struct SqlStore<D> {
     driver: D,
+    changes: Arc<Changes>,
 }
 
 impl<D: Driver> SqlStore<D> {
-    pub fn new(driver: D) -> SqlStore<D> {
-        SqlStore { driver }
+    pub fn new(driver: D, changes: Arc<Changes>) -> SqlStore<D> {
+        SqlStore { driver, changes }
+    }
+
+    /// A transaction that may change the verdict on `subject`: here, and on all instances.
+    fn change<T>(
+        &self,
+        subject: Uuid,
+        work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // Before as well: the outcome may stay unknown for as long as the database does not answer.
+        self.changes.note(Change::Of(subject));
+        let outcome = self.driver.transaction(|transaction| {
+            let value = work(transaction)?;
+            transaction.tell(subject)?;
+            Ok(value)
+        });
+        self.changes.note(Change::Of(subject));
+        outcome
     }
 }
 
 const INSERT_SESSION: &str = "INSERT INTO sessions \
     (id, user_id, generation, created_at, expires_at, ip, user_agent) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+const END_SESSION: &str = "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL";
 
 const END_SESSIONS_OF_USER: &str =
     "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE user_id = $1 AND ended_at IS NULL";
@@ -240,7 +285,7 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn set_user_active(&self, id: UserId, active: bool, now: Timestamp) -> Result<bool, StoreError> {
-        self.driver.transaction(|transaction| {
+        self.change(id.0, |transaction| {
             let changed = transaction
                 .execute("UPDATE users SET is_active = $2 WHERE id = $1", &[Value::Uuid(id.0), Value::Bool(active)])?;
             if !active {
@@ -252,7 +297,7 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn set_password(&self, id: UserId, password: &PasswordHash, now: Timestamp) -> Result<bool, StoreError> {
-        self.driver.transaction(|transaction| {
+        self.change(id.0, |transaction| {
             let changed = transaction.execute(
                 "UPDATE users SET password_hash = $2 WHERE id = $1",
                 &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
@@ -264,7 +309,9 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn delete_user(&self, id: UserId) -> Result<bool, StoreError> {
-        Ok(self.driver.execute("DELETE FROM users WHERE id = $1", &[Value::Uuid(id.0)])? > 0)
+        self.change(id.0, |transaction| {
+            Ok(transaction.execute("DELETE FROM users WHERE id = $1", &[Value::Uuid(id.0)])? > 0)
+        })
     }
 
     fn open_session(&self, session: &NewSession, password: &PasswordHash) -> Result<Opened, StoreError> {
@@ -287,13 +334,19 @@ impl<D: Driver> Store for SqlStore<D> {
         })
     }
 
-    fn live_session(&self, id: SessionId, now: Timestamp) -> Result<Option<LiveSession>, StoreError> {
+    fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError> {
         let rows = self.driver.query(
-            "SELECT users.id, users.email FROM sessions JOIN users ON users.id = sessions.user_id \
-             WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND sessions.expires_at > $2 AND users.is_active",
-            &[Value::Uuid(id.0), Value::Timestamp(now)],
+            "SELECT sessions.id, users.id, users.email, sessions.expires_at FROM sessions \
+             JOIN users ON users.id = sessions.user_id \
+             WHERE sessions.id = ANY($1) AND sessions.ended_at IS NULL AND users.is_active",
+            &[Value::List(ids.iter().map(|id| Value::Uuid(id.0)).collect())],
         )?;
-        first(rows).map(|mut row| Ok(LiveSession { user: UserId(row.uuid(0)?), email: row.text(1)? })).transpose()
+        let live = |mut row: Row| {
+            let id = SessionId(row.uuid(0)?);
+            let (user, email, expires_at) = (UserId(row.uuid(1)?), row.text(2)?.into(), row.timestamp(3)?);
+            Ok((id, LiveSession { id, user, email, expires_at }))
+        };
+        rows.into_iter().map(live).collect()
     }
 
     fn rotate_session(
@@ -304,7 +357,7 @@ impl<D: Driver> Store for SqlStore<D> {
         grace_from: Timestamp,
         expires_at: Timestamp,
     ) -> Result<Rotated, StoreError> {
-        self.driver.transaction(|transaction| {
+        let rotated = self.driver.transaction(|transaction| {
             transaction.execute(
                 "UPDATE sessions SET generation = generation + 1, rotated_at = $3, expires_at = $4 \
                  WHERE id = $1 AND generation = $2 AND ended_at IS NULL AND expires_at > $3 \
@@ -319,7 +372,7 @@ impl<D: Driver> Store for SqlStore<D> {
                 &[Value::Uuid(id.0), Value::Timestamp(now)],
             )?;
             let Some(mut row) = first(rows) else { return Ok(Rotated::Gone) };
-            let session = LiveSession { user: UserId(row.uuid(0)?), email: row.text(1)? };
+            let (user, email) = (UserId(row.uuid(0)?), row.text(1)?);
             let current = row.int(2)?;
             let rotated_at = row.optional_timestamp(3)?;
             if current <= generation {
@@ -327,22 +380,26 @@ impl<D: Driver> Store for SqlStore<D> {
             }
             // Moved just now, here or by someone else with the same token.
             if current == generation + 1 && rotated_at.is_some_and(|at| at >= grace_from) {
-                return Ok(Rotated::At { generation: current, session });
+                return Ok(Rotated::At { generation: current, user, email });
             }
-            transaction.execute(
-                "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL",
-                &[Value::Uuid(id.0), Value::Timestamp(now), Value::Text("reuse".to_string())],
-            )?;
+            transaction
+                .execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), Value::Text("reuse".to_string())])?;
+            transaction.tell(id.0)?;
             Ok(Rotated::Reused)
-        })
+        });
+        // Most refreshes change no verdict; one that ended the session has, and one whose outcome is unknown may have.
+        if !matches!(rotated, Ok(Rotated::At { .. } | Rotated::Gone)) {
+            self.changes.note(Change::Of(id.0));
+        }
+        rotated
     }
 
     fn end_session(&self, id: SessionId, now: Timestamp) -> Result<(), StoreError> {
-        self.driver.execute(
-            "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL",
-            &[Value::Uuid(id.0), Value::Timestamp(now), Value::Text("logout".to_string())],
-        )?;
-        Ok(())
+        self.change(id.0, |transaction| {
+            transaction
+                .execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), Value::Text("logout".to_string())])?;
+            Ok(())
+        })
     }
 
     fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -351,21 +408,24 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn create_key(&self, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError> {
-        self.driver.execute(
-            "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at) \
+        // Whoever was told that there is no such key has to ask again.
+        self.change(NOTHING[0], |transaction| {
+            transaction.execute(
+                "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            &[
-                Value::Uuid(key.id.0),
-                Value::Uuid(key.owner.0),
-                Value::Bytes(hash.as_bytes().to_vec()),
-                Value::Text(key.hint.clone()),
-                Value::Text(key.name.clone()),
-                Value::Bool(key.is_active),
-                Value::or_null(key.expires_at, Value::Timestamp),
-                Value::Timestamp(key.created_at),
-            ],
-        )?;
-        Ok(())
+                &[
+                    Value::Uuid(key.id.0),
+                    Value::Uuid(key.owner.0),
+                    Value::Bytes(hash.as_bytes().to_vec()),
+                    Value::Text(key.hint.clone()),
+                    Value::Text(key.name.clone()),
+                    Value::Bool(key.is_active),
+                    Value::or_null(key.expires_at, Value::Timestamp),
+                    Value::Timestamp(key.created_at),
+                ],
+            )?;
+            Ok(())
+        })
     }
 
     fn keys_of(&self, owner: UserId) -> Result<Vec<ApiKey>, StoreError> {
@@ -390,37 +450,42 @@ impl<D: Driver> Store for SqlStore<D> {
         rows.into_iter().map(api_key).collect()
     }
 
-    fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<KnownKey>, StoreError> {
+    fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
         let rows = self.driver.query(
-            "SELECT api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, api_keys.expires_at \
-             FROM api_keys JOIN users ON users.id = api_keys.user_id WHERE api_keys.hash = $1",
-            &[Value::Bytes(hash.as_bytes().to_vec())],
+            "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
+             api_keys.expires_at FROM api_keys JOIN users ON users.id = api_keys.user_id \
+             WHERE api_keys.hash = ANY($1)",
+            &[Value::List(hashes.iter().map(|hash| Value::Bytes(hash.as_bytes().to_vec())).collect())],
         )?;
         let known = |mut row: Row| {
-            Ok(KnownKey {
-                id: KeyId(row.uuid(0)?),
-                owner: UserId(row.uuid(1)?),
-                email: row.text(2)?,
-                is_active: row.bool(3)?,
-                owner_is_active: row.bool(4)?,
-                expires_at: row.optional_timestamp(5)?,
-            })
+            let hash = KeyHash::from_stored(row.bytes(0)?).ok_or_else(|| unexpected(0))?;
+            let key = KnownKey {
+                id: KeyId(row.uuid(1)?),
+                owner: UserId(row.uuid(2)?),
+                email: row.text(3)?.into(),
+                is_active: row.bool(4)?,
+                owner_is_active: row.bool(5)?,
+                expires_at: row.optional_timestamp(6)?,
+            };
+            Ok((hash, key))
         };
-        first(rows).map(known).transpose()
+        rows.into_iter().map(known).collect()
     }
 
     fn revoke_key(&self, id: KeyId, owner: Option<UserId>, now: Timestamp) -> Result<bool, StoreError> {
-        let found = self.driver.execute(
-            "UPDATE api_keys SET is_active = $4, revoked_at = COALESCE(revoked_at, $3) \
-             WHERE id = $1 AND (user_id = $2 OR $2 IS NULL)",
-            &[
-                Value::Uuid(id.0),
-                Value::or_null(owner, |owner| Value::Uuid(owner.0)),
-                Value::Timestamp(now),
-                Value::Bool(false),
-            ],
-        )?;
-        Ok(found > 0)
+        self.change(id.0, |transaction| {
+            let found = transaction.execute(
+                "UPDATE api_keys SET is_active = $4, revoked_at = COALESCE(revoked_at, $3) \
+                 WHERE id = $1 AND (user_id = $2 OR $2 IS NULL)",
+                &[
+                    Value::Uuid(id.0),
+                    Value::or_null(owner, |owner| Value::Uuid(owner.0)),
+                    Value::Timestamp(now),
+                    Value::Bool(false),
+                ],
+            )?;
+            Ok(found > 0)
+        })
     }
 
     fn record_uses(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
@@ -434,5 +499,38 @@ impl<D: Driver> Store for SqlStore<D> {
             }
             Ok(())
         })
+    }
+
+    fn watch(self: Arc<Self>) {
+        let store = Arc::downgrade(&self);
+        let spawned = std::thread::Builder::new().name("watch".to_string()).spawn(move || watch(&store));
+        if let Err(error) = spawned {
+            warn!("changes made elsewhere take effect late, no thread can be started: {error}");
+        }
+    }
+}
+
+/// How long a link that is down is left alone.
+const LINK_PAUSE: Duration = Duration::from_millis(250);
+
+fn watch<D: Driver>(store: &Weak<SqlStore<D>>) {
+    let mut link = None;
+    let mut down = false;
+    while let Some(store) = store.upgrade() {
+        match store.driver.hear(&mut link, &store.changes) {
+            Ok(()) if down => {
+                info!("changes made elsewhere are heard of again");
+                down = false;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                link = None;
+                if !down {
+                    warn!("changes made elsewhere take up to 5 s to be seen: {error}");
+                    down = true;
+                }
+                std::thread::sleep(LINK_PAUSE);
+            }
+        }
     }
 }

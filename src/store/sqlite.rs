@@ -7,10 +7,12 @@ use std::time::Duration;
 use r2d2::{ManageConnection, Pool};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
+use uuid::Uuid;
 
 use super::StoreError;
 use super::migrate::Migration;
 use super::sql::{Driver, Row, Transaction, Value};
+use crate::cache::{Change, Changes};
 
 const READERS: u32 = 4;
 /// How long to wait for another process that writes, or for a free reader; shorter than a request may take.
@@ -91,7 +93,13 @@ impl ManageConnection for Readers {
     }
 }
 
+/// How often is looked whether another process has written.
+const POLL: Duration = Duration::from_millis(100);
+
 impl Driver for Sqlite {
+    /// The file's version when it was looked at last.
+    type Link = i64;
+
     const MIGRATIONS: &'static [Migration] = &[Migration {
         version: 1,
         name: "users_sessions_keys",
@@ -103,7 +111,16 @@ impl Driver for Sqlite {
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         let reader = self.readers.get().map_err(|error| StoreError::Unavailable(format!("SQLite: {error}")))?;
-        query(&reader, sql, parameters)
+        let [Value::List(items)] = parameters else { return query(&reader, sql, parameters) };
+        // There is no round trip to save: one statement for each item is as good as one for all. In one transaction,
+        // the file is locked once.
+        let sql = sql.replace("= ANY($1)", "= $1");
+        let transaction = reader.unchecked_transaction().map_err(fault)?;
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            rows.extend(query(&transaction, &sql, std::slice::from_ref(item))?);
+        }
+        Ok(rows)
     }
 
     fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
@@ -120,6 +137,17 @@ impl Driver for Sqlite {
         transaction.commit().map_err(fault)?;
         Ok(value)
     }
+
+    fn hear(&self, link: &mut Option<i64>, changes: &Changes) -> Result<(), StoreError> {
+        std::thread::sleep(POLL);
+        // On the writer: on any other connection it also moves with our own commits.
+        let version = self.writer().pragma_query_value(None, "data_version", |row| row.get(0)).map_err(fault)?;
+        if *link != Some(version) {
+            changes.note(Change::Everything);
+            *link = Some(version);
+        }
+        Ok(())
+    }
 }
 
 impl Transaction for rusqlite::Transaction<'_> {
@@ -133,6 +161,10 @@ impl Transaction for rusqlite::Transaction<'_> {
 
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {
         self.execute_batch(sql).map_err(fault)
+    }
+
+    fn tell(&mut self, _: Uuid) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 
@@ -174,6 +206,7 @@ impl ToSql for Value {
             Value::Bytes(bytes) => ToSqlOutput::from(bytes.as_slice()),
             Value::Uuid(uuid) => ToSqlOutput::from(uuid.to_string()),
             Value::Timestamp(timestamp) => ToSqlOutput::from(timestamp.to_string()),
+            Value::List(_) => return Err(rusqlite::Error::InvalidQuery),
         })
     }
 }

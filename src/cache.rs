@@ -1,0 +1,281 @@
+//! What the hot path remembers of keys and sessions, so that a verified request touches no database.
+//!
+//! Nothing is remembered for longer than [`MAX_AGE`]. [`Changes`] knows when what was changed: whatever was read before
+//! is worth nothing, also when it arrives afterwards. [`Lookup`] remembers, and fetches what
+//! it does not know: one query for all who ask for the same, and one for those that wait together.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use quick_cache::sync::Cache;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::store::StoreError;
+
+/// The longest that a verdict is given from memory.
+pub const MAX_AGE: Duration = Duration::from_secs(5);
+
+/// A point in the process's own time, which nobody can set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+/// What may have become another than it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The key, session or user with this id.
+    Of(Uuid),
+    Everything,
+}
+
+/// When what was changed last, without a lock and in a fixed amount of memory.
+///
+/// Ids share slots: a change makes a few things that have not changed be read again.
+pub struct Changes {
+    started: Instant,
+    slots: Box<[AtomicU64]>,
+    /// What was read up to this moment is worth nothing.
+    everything: AtomicU64,
+}
+
+const SLOTS: usize = 4096;
+
+impl Default for Changes {
+    fn default() -> Changes {
+        Changes {
+            started: Instant::now(),
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            everything: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Changes {
+    pub fn now(&self) -> Moment {
+        // From 1 on: 0 is the moment of a change that has not come yet.
+        Moment(self.started.elapsed().as_nanos() as u64 + 1)
+    }
+
+    /// When this returns, nothing that was read before is used any more.
+    pub fn note(&self, change: Change) {
+        let slot = match change {
+            Change::Of(id) => self.slot(id),
+            Change::Everything => &self.everything,
+        };
+        slot.fetch_max(self.now().0, Ordering::SeqCst);
+    }
+
+    /// Whether what was read at `read` of these ids may still be used: it is not too old, and nothing of it has changed.
+    fn still_holds(&self, read: Moment, ids: [Uuid; 2]) -> bool {
+        age(read, self.now()) < MAX_AGE
+            && read.0 > self.everything.load(Ordering::SeqCst)
+            && ids.iter().all(|id| read.0 > self.slot(*id).load(Ordering::SeqCst))
+    }
+
+    fn slot(&self, id: Uuid) -> &AtomicU64 {
+        // The last bytes of our ids are random.
+        let bytes = id.as_bytes();
+        &self.slots[usize::from(u16::from_be_bytes([bytes[14], bytes[15]])) % SLOTS]
+    }
+}
+
+fn age(of: Moment, now: Moment) -> Duration {
+    Duration::from_nanos(now.0.saturating_sub(of.0))
+}
+
+/// What is remembered of something: the ids whose change makes it worthless.
+pub trait Subject: Send + Sync + 'static {
+    fn ids(&self) -> [Uuid; 2];
+}
+
+/// The ids of what is not there. It changes when something is made.
+pub const NOTHING: [Uuid; 2] = [Uuid::nil(); 2];
+
+/// Fetches the values of these keys; a key without a value is left out.
+pub type Fetch<K, V> = Box<dyn Fn(&[K]) -> Result<Vec<(K, V)>, StoreError> + Send + Sync>;
+
+/// Called with what was found, on a thread that must not be held up.
+pub type Answer<V> = Box<dyn FnOnce(Result<Option<Arc<V>>, Error>) + Send>;
+
+/// Keys that are fetched with one query.
+const BATCH: usize = 256;
+/// Those who may wait for an answer; more are turned away at once.
+const WAITING: usize = 16 * 1024;
+/// Keys known not to exist. They are few, so that they push out nothing of worth.
+const UNKNOWN: usize = 4096;
+
+/// Remembers values by key, and fetches them on threads of its own.
+pub struct Lookup<K, V> {
+    shared: Arc<Shared<K, V>>,
+}
+
+struct Shared<K, V> {
+    known: Cache<K, (Moment, Arc<V>)>,
+    unknown: Cache<K, Moment>,
+    changes: Arc<Changes>,
+    fetch: Fetch<K, V>,
+    queue: Mutex<Queue<K, V>>,
+    arrived: Condvar,
+}
+
+struct Queue<K, V> {
+    /// Who waits for what; also while it is being fetched.
+    waiting: HashMap<K, Vec<Answer<V>>>,
+    /// What is not being fetched yet, in order.
+    next: Vec<K>,
+    waiters: usize,
+    closing: bool,
+}
+
+impl<K, V> Lookup<K, V>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Subject,
+{
+    /// `fetchers`: queries at once, at most.
+    pub fn new(name: &str, entries: usize, fetchers: usize, changes: Arc<Changes>, fetch: Fetch<K, V>) -> Lookup<K, V> {
+        let queue = Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, closing: false };
+        let shared = Arc::new(Shared {
+            known: Cache::new(entries),
+            unknown: Cache::new(UNKNOWN),
+            changes,
+            fetch,
+            queue: Mutex::new(queue),
+            arrived: Condvar::new(),
+        });
+        for number in 0..fetchers {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name(format!("{name}-{number}"))
+                .spawn(move || shared.work())
+                .expect("a thread can be started");
+        }
+        Lookup { shared }
+    }
+
+    /// What is remembered of this key: its value, or that it has none. `None`: it has to be asked for.
+    pub fn recall(&self, key: &K) -> Option<Option<Arc<V>>> {
+        let Shared { known, unknown, changes, .. } = &*self.shared;
+        if let Some((read, value)) = known.get(key) {
+            return changes.still_holds(read, value.ids()).then_some(Some(value));
+        }
+        let read = unknown.get(key)?;
+        changes.still_holds(read, NOTHING).then_some(None)
+    }
+
+    /// Finds out; `answer` is called on another thread, or at once when too many wait already.
+    pub fn ask(&self, key: K, answer: Answer<V>) {
+        let mut queue = self.shared.lock();
+        if queue.waiters >= WAITING || queue.closing {
+            drop(queue);
+            return answer(Err(Error::Unavailable("too many requests wait for the store".to_string())));
+        }
+        queue.wait_for(key, answer);
+        drop(queue);
+        self.shared.arrived.notify_one();
+    }
+}
+
+impl<K: Copy + Eq + Hash, V> Queue<K, V> {
+    fn wait_for(&mut self, key: K, answer: Answer<V>) {
+        self.waiters += 1;
+        let Queue { waiting, next, .. } = self;
+        waiting
+            .entry(key)
+            .or_insert_with(|| {
+                next.push(key);
+                Vec::new()
+            })
+            .push(answer);
+    }
+}
+
+impl<K, V> Shared<K, V>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Subject,
+{
+    fn lock(&self) -> MutexGuard<'_, Queue<K, V>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        while let Some(keys) = self.next_batch() {
+            let read = self.changes.now();
+            let mut found = match (self.fetch)(&keys) {
+                Ok(found) => found.into_iter().map(|(key, value)| (key, Arc::new(value))).collect::<HashMap<_, _>>(),
+                Err(error) => {
+                    self.fail(&keys, &error);
+                    continue;
+                }
+            };
+            for key in keys {
+                self.deliver(key, read, found.remove(&key));
+            }
+        }
+    }
+
+    fn next_batch(&self) -> Option<Vec<K>> {
+        let mut queue = self.lock();
+        loop {
+            if !queue.next.is_empty() {
+                let count = queue.next.len().min(BATCH);
+                return Some(queue.next.drain(..count).collect());
+            }
+            if queue.closing {
+                return None;
+            }
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn deliver(&self, key: K, read: Moment, value: Option<Arc<V>>) {
+        if let Some(value) = &value {
+            self.known.insert(key, (read, value.clone()));
+        } else {
+            self.known.remove(&key);
+            self.unknown.insert(key, read);
+        }
+        let ids = value.as_ref().map_or(NOTHING, |value| value.ids());
+        let answers = {
+            let mut queue = self.lock();
+            // Whoever has joined the wait since the change must not get what was read before it: it is read again.
+            if !self.changes.still_holds(read, ids) {
+                queue.next.push(key);
+                self.arrived.notify_one();
+                return;
+            }
+            queue.answers(&key)
+        };
+        for answer in answers {
+            answer(Ok(value.clone()));
+        }
+    }
+
+    fn fail(&self, keys: &[K], error: &StoreError) {
+        for key in keys {
+            let answers = self.lock().answers(key);
+            for answer in answers {
+                answer(Err(error.clone().into()));
+            }
+        }
+    }
+}
+
+impl<K: Eq + Hash, V> Queue<K, V> {
+    fn answers(&mut self, key: &K) -> Vec<Answer<V>> {
+        let answers = self.waiting.remove(key).unwrap_or_default();
+        self.waiters -= answers.len();
+        answers
+    }
+}
+
+impl<K, V> Drop for Lookup<K, V> {
+    fn drop(&mut self) {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).closing = true;
+        self.shared.arrived.notify_all();
+    }
+}
