@@ -34,6 +34,7 @@ pub struct App {
     pub sessions: Sessions,
     pub keys: Keys,
     pub usage: Arc<Usage>,
+    usage_retention: Duration,
     pub known_keys: Lookup<KeyHash, KnownKey>,
     pub live_sessions: Lookup<SessionId, LiveSession>,
 }
@@ -119,6 +120,7 @@ impl App {
             keys: Keys::new(store, usage.clone(), clock.clone()),
             tokens,
             usage,
+            usage_retention: config.usage_retention,
             clock,
         })
     }
@@ -212,8 +214,9 @@ fn maintain(app: &App, stopping: &Receiver<()>) {
             return;
         }
         if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
-            if let Err(error) = app.sessions.prune() {
-                warn!("expired sessions cannot be deleted: {error:?}");
+            let before = app.clock.now().minus(app.usage_retention);
+            if let Err(error) = app.sessions.prune().and_then(|()| app.usage.prune(before)) {
+                warn!("what has expired cannot be deleted: {error:?}");
             }
             pruned = Some(Instant::now());
         }

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 /// An instant in UTC, to the millisecond: the precision that answers show and both databases keep.
 ///
 /// Written as RFC 3339 with milliseconds and `Z`, which sorts as text up to the year 9999.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -43,6 +43,12 @@ impl Timestamp {
 
     pub fn minus(self, span: Duration) -> Timestamp {
         Timestamp(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// The start of the hour, the day (UTC) or whatever span this lies in, counted from the epoch.
+    pub fn start_of(self, span: Duration) -> Timestamp {
+        let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1);
+        Timestamp(self.0.div_euclid(span) * span)
     }
 
     pub fn to_datetime(self) -> DateTime<Utc> {

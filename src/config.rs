@@ -50,6 +50,7 @@ pub struct Config {
     pub signup_open: bool,
     pub max_connections: usize,
     pub cache_entries: usize,
+    pub usage_retention: Duration,
     pub log_filter: String,
     pub log_format: LogFormat,
     /// Not a setting of the operator's: tests shorten these.
@@ -302,6 +303,14 @@ pub static SETTINGS: &[Setting] = &[
         read: |draft, value| whole_number(value, 1..=10_000_000).map(|entries| draft.cache_entries = entries as usize),
     },
     Setting {
+        name: "USAGE_RETENTION",
+        default: Some("90d"),
+        accepts: LIFETIMES,
+        meaning: "How long the hourly counts of keys are kept",
+        secret: false,
+        read: |draft, value| lifetime(value).map(|span| draft.usage_retention = span),
+    },
+    Setting {
         name: "RUST_LOG",
         default: Some("info"),
         accepts: "error, warn, info, debug, trace or off, also by target, such as info,access=off",
@@ -355,6 +364,7 @@ struct Draft {
     signup_open: bool,
     max_connections: usize,
     cache_entries: usize,
+    usage_retention: Duration,
     log_filter: Option<String>,
     log_format: LogFormat,
 }
@@ -442,6 +452,7 @@ impl Config {
             signup_open: false,
             max_connections: 0,
             cache_entries: 0,
+            usage_retention: Duration::ZERO,
             log_filter: None,
             log_format: LogFormat::Text,
         };
@@ -466,6 +477,7 @@ impl Config {
             signup_open: draft.signup_open,
             max_connections: draft.max_connections,
             cache_entries: draft.cache_entries,
+            usage_retention: draft.usage_retention,
             log_filter: draft.log_filter.unwrap_or_default(),
             log_format: draft.log_format,
             limits: Limits::default(),

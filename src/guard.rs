@@ -8,12 +8,14 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
 use crate::app::App;
+use crate::clock::Timestamp;
 use crate::error::{Challenge, Error, Sent};
 use crate::id::SessionId;
 use crate::key::{KeyHash, KnownKey};
 use crate::principal::{Principal, Service, User};
 use crate::session::LiveSession;
 use crate::token::AccessClaims;
+use crate::usage::Outcome;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -79,52 +81,14 @@ impl Guard {
     }
 
     /// Judges the credentials. The key goes first; where it is no good, the token decides. Never blocks.
-    pub fn judge(self, app: &App, credentials: &Credentials) -> Verdict {
+    pub fn judge(self, app: &App, credentials: &mut Credentials) -> Verdict {
         if self == Guard::Public {
             return Verdict::Admitted(Principal::Anonymous);
         }
         let now = app.clock.now();
-        let remembered;
-        let known = match &credentials.key {
-            Presented::Plausible(hash) => match app.known_keys.recall(hash) {
-                Some(known) => {
-                    remembered = known;
-                    remembered.as_ref()
-                }
-                None => return Verdict::AskForKey(*hash),
-            },
-            Presented::Found(_, known) => known.as_ref(),
-            Presented::Absent | Presented::Bad => None,
-        };
-        if let Some(key) = known.filter(|key| key.is_good(now)) {
-            app.usage.note(key.id, now);
-            return Verdict::Admitted(Principal::Service(Service {
-                key: key.id,
-                owner: key.owner,
-                email: key.email.clone(),
-            }));
-        }
-        let remembered;
-        let (claims, live) = match &credentials.token {
-            Presented::Plausible(claims) => match app.live_sessions.recall(&claims.sid) {
-                // One that has expired as far as is remembered may have been refreshed elsewhere.
-                Some(live) if live.as_ref().is_none_or(|session| session.expires_at > now) => {
-                    remembered = live;
-                    (claims, remembered.as_ref())
-                }
-                _ => return Verdict::AskForSession(claims.sid),
-            },
-            Presented::Found(claims, live) => (claims, live.as_ref()),
-            Presented::Absent | Presented::Bad => return Verdict::Refused(self.refusal(credentials)),
-        };
-        match live.filter(|session| session.user == claims.sub && session.expires_at > now) {
-            Some(session) => Verdict::Admitted(Principal::User(User {
-                id: session.user,
-                email: session.email.clone(),
-                session: session.id,
-            })),
-            None => Verdict::Refused(self.refusal(credentials)),
-        }
+        judge_key(app, credentials, now)
+            .or_else(|| judge_token(app, credentials, now))
+            .unwrap_or_else(|| Verdict::Refused(self.refusal(credentials)))
     }
 
     fn takes_key(self) -> bool {
@@ -144,6 +108,44 @@ impl Guard {
             _ => Error::Unauthenticated { message: "Invalid or expired API key", challenge },
         }
     }
+}
+
+/// `None`: the key is no good, or there is none. A key that is known is counted, once, whatever becomes of it.
+fn judge_key(app: &App, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
+    let known = match &credentials.key {
+        Presented::Absent | Presented::Bad => return None,
+        Presented::Plausible(hash) => match app.known_keys.recall(hash) {
+            Some(known) => known,
+            None => return Some(Verdict::AskForKey(*hash)),
+        },
+        Presented::Found(_, known) => known.clone(),
+    };
+    credentials.key = Presented::Bad;
+    let key = known?;
+    let outcome = key.outcome(now);
+    app.usage.note(key.id, outcome, now);
+    (outcome == Outcome::Allowed).then(|| {
+        Verdict::Admitted(Principal::Service(Service { key: key.id, owner: key.owner, email: key.email.clone() }))
+    })
+}
+
+/// `None`: the token is no good, or there is none.
+fn judge_token(app: &App, credentials: &Credentials, now: Timestamp) -> Option<Verdict> {
+    let (claims, live) = match &credentials.token {
+        Presented::Absent | Presented::Bad => return None,
+        Presented::Plausible(claims) => match app.live_sessions.recall(&claims.sid) {
+            // One that has expired as far as is remembered may have been refreshed elsewhere.
+            Some(live) if live.as_ref().is_none_or(|session| session.expires_at > now) => (claims, live),
+            _ => return Some(Verdict::AskForSession(claims.sid)),
+        },
+        Presented::Found(claims, live) => (claims, live.clone()),
+    };
+    let session = live.filter(|session| session.user == claims.sub && session.expires_at > now)?;
+    Some(Verdict::Admitted(Principal::User(User {
+        id: session.user,
+        email: session.email.clone(),
+        session: session.id,
+    })))
 }
 
 fn presented_key(headers: &HeaderMap) -> Presented<KeyHash, KnownKey> {

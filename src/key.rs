@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use rand::TryRng;
@@ -13,7 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::{KeyId, UserId};
 use crate::store::Store;
-use crate::usage::Usage;
+use crate::usage::{HOUR, Outcome, Usage};
 
 const PREFIX: &str = "sk_";
 const HEX_DIGITS: usize = 64;
@@ -109,9 +110,15 @@ pub struct KnownKey {
 }
 
 impl KnownKey {
-    /// Whether it is good at this moment; asked at every use, however it is known.
-    pub fn is_good(&self, now: Timestamp) -> bool {
-        self.is_active && self.owner_is_active && self.expires_at.is_none_or(|expires_at| expires_at > now)
+    /// What is to be said to whoever presents it at this moment; asked at every use, however the key is known.
+    pub fn outcome(&self, now: Timestamp) -> Outcome {
+        if !self.is_active || !self.owner_is_active {
+            Outcome::Disabled
+        } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            Outcome::Expired
+        } else {
+            Outcome::Allowed
+        }
     }
 }
 
@@ -119,6 +126,21 @@ impl Subject for KnownKey {
     fn ids(&self) -> [Uuid; 2] {
         [self.id.0, self.owner.0]
     }
+}
+
+/// A span of time in steps of an hour or a day.
+pub struct Period {
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub step: Duration,
+}
+
+/// How often a key was presented in the hour or day that begins at `start`, by how that ended.
+pub struct Presented {
+    pub start: Timestamp,
+    pub allowed: u64,
+    pub disabled: u64,
+    pub expired: u64,
 }
 
 pub struct Keys {
@@ -163,14 +185,47 @@ impl Keys {
         Ok((key, secret))
     }
 
-    /// The owner's keys, newest first.
-    pub fn of_owner(&self, owner: UserId) -> Result<Vec<ApiKey>, Error> {
-        let mut keys = self.store.keys_of(owner)?;
-        for key in &mut keys {
-            // What is not written yet counts as well.
-            key.last_used_at = key.last_used_at.max(self.usage.pending(key.id));
+    /// The owner's keys, newest first, each with how often it was allowed in the last 24 hours.
+    pub fn of_owner(&self, owner: UserId) -> Result<Vec<(ApiKey, u64)>, Error> {
+        // The hour that is running, and the 23 before it.
+        let since = self.clock.now().start_of(HOUR).minus(23 * HOUR);
+        let read = || Ok(self.store.keys_of(owner, since)?);
+        let (mut keys, pending) = self.usage.with_pending(read, |keys| keys.iter().map(|(key, _)| key.id).collect())?;
+        for ((key, count), pending) in keys.iter_mut().zip(pending) {
+            key.last_used_at = key.last_used_at.max(pending.last_allowed);
+            let recent = pending.counts.iter().filter(|count| count.outcome == Outcome::Allowed && count.hour >= since);
+            *count += recent.map(|count| count.count).sum::<u64>();
         }
         Ok(keys)
+    }
+
+    /// How often the owner's key was presented in each hour or day that begins from `from` up to `to`, in order,
+    /// without gaps.
+    pub fn usage(&self, owner: UserId, id: &str, period: &Period) -> Result<Vec<Presented>, Error> {
+        let not_found = || Error::NotFound("API key not found".into());
+        let id = KeyId::parse(id).ok_or_else(not_found)?;
+        let (from, to) = (period.from.start_of(period.step), period.to);
+        let read = || Ok(self.store.usage_of(owner, id, from, to)?);
+        let (stored, pending) = self.usage.with_pending(read, |_| vec![id])?;
+        let mut series = Vec::new();
+        let mut start = from;
+        while start < to {
+            series.push(Presented { start, allowed: 0, disabled: 0, expired: 0 });
+            start = start.plus(period.step);
+        }
+        let counts = stored.ok_or_else(not_found)?;
+        let pending = pending.into_iter().flat_map(|pending| pending.counts);
+        for count in counts.into_iter().chain(pending).filter(|count| count.hour >= from && count.hour < to) {
+            let steps = (count.hour.millis() - from.millis()) / period.step.as_millis() as i64;
+            if let Some(point) = usize::try_from(steps).ok().and_then(|index| series.get_mut(index)) {
+                match count.outcome {
+                    Outcome::Allowed => point.allowed += count.count,
+                    Outcome::Disabled => point.disabled += count.count,
+                    Outcome::Expired => point.expired += count.count,
+                }
+            }
+        }
+        Ok(series)
     }
 
     /// Up to `limit` keys of everyone, or of one user, in the order of their ids, from the one after `after`.

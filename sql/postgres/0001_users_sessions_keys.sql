@@ -34,9 +34,25 @@ CREATE TABLE api_keys (
     name         TEXT        NOT NULL,
     is_active    BOOLEAN     NOT NULL,
     expires_at   TIMESTAMPTZ,
-    last_used_at TIMESTAMPTZ,
     created_at   TIMESTAMPTZ NOT NULL,
     revoked_at   TIMESTAMPTZ
 );
 
 CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at);
+
+-- Written by one thread a second. Apart from api_keys, which is read for every key that is not remembered.
+CREATE TABLE key_last_use (
+    key_id UUID NOT NULL PRIMARY KEY REFERENCES api_keys (id) ON DELETE CASCADE,
+    at     TIMESTAMPTZ NOT NULL
+);
+
+-- How often a key was presented in each hour, and how that ended.
+CREATE TABLE key_usage (
+    key_id  UUID    NOT NULL REFERENCES api_keys (id) ON DELETE CASCADE,
+    hour    TIMESTAMPTZ NOT NULL,
+    outcome TEXT    NOT NULL,
+    count   BIGINT  NOT NULL,
+    PRIMARY KEY (key_id, hour, outcome)
+);
+
+CREATE INDEX key_usage_by_hour ON key_usage (hour);

@@ -36,9 +36,25 @@ CREATE TABLE api_keys (
     name         TEXT    NOT NULL,
     is_active    INTEGER NOT NULL,
     expires_at   TEXT,
-    last_used_at TEXT,
     created_at   TEXT    NOT NULL,
     revoked_at   TEXT
 ) STRICT;
 
 CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at);
+
+-- Written by one thread a second. Apart from api_keys, which is read for every key that is not remembered.
+CREATE TABLE key_last_use (
+    key_id TEXT NOT NULL PRIMARY KEY REFERENCES api_keys (id) ON DELETE CASCADE,
+    at     TEXT NOT NULL
+) STRICT;
+
+-- How often a key was presented in each hour, and how that ended.
+CREATE TABLE key_usage (
+    key_id  TEXT    NOT NULL REFERENCES api_keys (id) ON DELETE CASCADE,
+    hour    TEXT    NOT NULL,
+    outcome TEXT    NOT NULL,
+    count   INTEGER NOT NULL,
+    PRIMARY KEY (key_id, hour, outcome)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX key_usage_by_hour ON key_usage (hour);

@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response};
 use crate::id::KeyId;
-use crate::key::parse_key_name;
+use crate::key::{Period, parse_key_name};
+use crate::usage::{DAY, HOUR};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,7 +30,31 @@ struct ListedKey<'a> {
     is_active: bool,
     expires_at: Option<Timestamp>,
     last_used_at: Option<Timestamp>,
+    #[serde(rename = "usesLast24h")]
+    uses_last_24h: u64,
     created_at: Timestamp,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Usage<'a> {
+    by: &'a str,
+    from: Timestamp,
+    to: Timestamp,
+    series: Vec<Point>,
+}
+
+#[derive(Serialize)]
+struct Point {
+    start: Timestamp,
+    allowed: u64,
+    refused: Refused,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    disabled: u64,
+    expired: u64,
 }
 
 /// `POST /keys/create` → 201, the only answer that shows the key.
@@ -53,13 +78,14 @@ pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let keys = app.keys.of_owner(request.principal.user()?.id)?;
     let listed: Vec<ListedKey<'_>> = keys
         .iter()
-        .map(|key| ListedKey {
+        .map(|(key, uses_last_24h)| ListedKey {
             id: key.id,
             name: &key.name,
             hint: &key.hint,
             is_active: key.is_active,
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,
+            uses_last_24h: *uses_last_24h,
             created_at: key.created_at,
         })
         .collect();
@@ -70,4 +96,35 @@ pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
 pub fn revoke(app: &App, request: &mut Request) -> Result<Response, Error> {
     app.keys.revoke(request.principal.user()?.id, &request.parameter)?;
     response::message("API key revoked successfully")
+}
+
+/// The most points of a series: a month of hours, more than a year of days.
+const POINTS: u32 = 1000;
+
+/// `GET /keys/:id/usage?from=&to=&by=` → 200 with a series without gaps; 404 for anyone but the owner.
+pub fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read_query(request, &["from", "to", "by"])?;
+    let time = |text: &str| Timestamp::parse(text).ok_or("must be an RFC 3339 date and time with an offset");
+    let (from, to) = (form.optional("from", time), form.optional("to", time));
+    let step = form.optional("by", |text| match text {
+        "hour" => Ok(HOUR),
+        "day" => Ok(DAY),
+        _ => Err("must be one of the following values: hour, day"),
+    });
+    let step = step.unwrap_or(HOUR);
+    let to = to.unwrap_or_else(|| app.clock.now());
+    // A day of hours or a month of days, the running one included.
+    let from = from.unwrap_or_else(|| to.minus(if step == DAY { 29 * DAY } else { 23 * HOUR }));
+    let from = from.start_of(step);
+    form.require(from < to, "from must be before to");
+    form.require(from.plus(POINTS * step) >= to, "from and to must be at most 1000 steps apart");
+    form.finish(Some(()))?;
+    let series = app.keys.usage(request.principal.user()?.id, &request.parameter, &Period { from, to, step })?;
+    let series = series.into_iter().map(|presented| Point {
+        start: presented.start,
+        allowed: presented.allowed,
+        refused: Refused { disabled: presented.disabled, expired: presented.expired },
+    });
+    let by = if step == DAY { "day" } else { "hour" };
+    response::ok(&Usage { by, from, to, series: series.collect() })
 }

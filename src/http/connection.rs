@@ -299,8 +299,17 @@ async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incomin
             Destination::OtherMethods(allow) => response::method_not_allowed(&head.method, path, allow),
             Destination::Route(route, parameter) => {
                 let parameter = parameter.to_string();
+                let query = head.uri.query().map(str::to_string);
                 let headers = std::mem::take(&mut head.headers);
-                let outcome = run(&front, route, parameter, headers, body, peer, &mut principal).await;
+                let request = Request {
+                    headers,
+                    parameter,
+                    query,
+                    body: Ok(Bytes::new()),
+                    principal: Principal::Anonymous,
+                    peer,
+                };
+                let outcome = run(&front, route, request, body, &mut principal).await;
                 outcome.unwrap_or_else(|error| {
                     match &error {
                         Error::Internal(cause) => error!("{id_text}: {cause}"),
@@ -328,15 +337,15 @@ async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incomin
 async fn run(
     front: &Arc<Front>,
     route: &'static Route,
-    parameter: String,
-    headers: HeaderMap,
+    mut request: Request,
     body: Incoming,
-    peer: IpAddr,
     principal: &mut Principal,
 ) -> Result<Response, Error> {
-    *principal = identify(front, route.guard, &headers).await?;
-    let body = if route.takes_body() { read_body(body, &front.limits).await } else { Ok(Bytes::new()) };
-    let mut request = Request { headers, parameter, body, principal: principal.clone(), peer };
+    *principal = identify(front, route.guard, &request.headers).await?;
+    request.principal = principal.clone();
+    if route.takes_body() {
+        request.body = read_body(body, &front.limits).await;
+    }
     let pool = match route.lane {
         Lane::Inline => return route.call(&front.app, &mut request),
         Lane::Store => &front.lanes.store,
@@ -358,7 +367,7 @@ async fn run(
 async fn identify(front: &Front, guard: Guard, headers: &HeaderMap) -> Result<Principal, Error> {
     let mut credentials = guard.read(&front.app, headers);
     loop {
-        match guard.judge(&front.app, &credentials) {
+        match guard.judge(&front.app, &mut credentials) {
             Verdict::Admitted(principal) => return Ok(principal),
             Verdict::Refused(error) => return Err(error),
             Verdict::AskForKey(hash) => {

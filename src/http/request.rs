@@ -1,11 +1,13 @@
 //! A request as handlers see it, and its JSON body with messages a person can act on.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -18,6 +20,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The value of the path's `:name`, if it has one.
     pub parameter: String,
+    /// What follows the `?`, as it was sent.
+    pub query: Option<String>,
     /// Read when the route takes one; a fault of it is told only after the credential was judged.
     pub body: Result<Bytes, Error>,
     /// Who asks, as the route's guard found.
@@ -41,7 +45,7 @@ pub fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     })
 }
 
-/// The fields of a JSON body. Reading them gathers the rules that they break; [`Form::finish`] tells them all.
+/// The fields of a JSON body or a query. Reading them gathers the rules that they break; [`Form::finish`] tells them all.
 pub struct Form {
     fields: Map<String, Value>,
     broken: Vec<String>,
@@ -61,12 +65,36 @@ impl Form {
                 .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
             fields
         };
+        Ok(Form::of(fields, known))
+    }
+
+    /// The query's fields, which are all text.
+    pub fn read_query(request: &Request, known: &[&str]) -> Result<Form, Error> {
+        let decoded = |text: &str| {
+            let text = text.replace('+', " ");
+            percent_decode_str(&text).decode_utf8().map(Cow::into_owned)
+        };
+        let mut fields = Map::new();
+        for pair in request.query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Ok(name), Ok(value)) = (decoded(name), decoded(value)) else {
+                return Err(Error::Malformed("Query is not valid UTF-8".to_string()));
+            };
+            if fields.contains_key(&name) {
+                return Err(Error::Malformed(format!("Query has {name} twice")));
+            }
+            fields.insert(name, Value::String(value));
+        }
+        Ok(Form::of(fields, known))
+    }
+
+    fn of(fields: Map<String, Value>, known: &[&str]) -> Form {
         let broken = fields
             .keys()
             .filter(|name| !known.contains(&name.as_str()))
             .map(|name| format!("property {name} should not exist"))
             .collect();
-        Ok(Form { fields, broken })
+        Form { fields, broken }
     }
 
     /// A field that must be there. `rule` reads its text; its error is put behind the field's name. A field that is
@@ -105,6 +133,13 @@ impl Form {
         // PostgreSQL cannot store it, and C code (bcrypt's) would stop at it.
         let outcome = if text.contains('\0') { Err("must not contain NUL characters") } else { rule(text) };
         outcome.map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
+    }
+
+    /// A rule about several fields.
+    pub fn require(&mut self, holds: bool, rule: &str) {
+        if !holds {
+            self.broken.push(rule.to_string());
+        }
     }
 
     /// The values that were read, or every rule that was broken.

@@ -15,7 +15,7 @@ use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
 
 pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
 
-/// One line of the API. A segment that starts with `:` takes any one segment.
+/// One line of the API. One segment may start with `:`; it takes any one segment.
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
@@ -38,6 +38,7 @@ pub static ROUTES: &[Route] = &[
     route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),
     route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),
+    route(Method::GET, "/keys/:id/usage", Jwt, Lane::Store, keys::usage),
     route(Method::GET, "/protected/user-only", Jwt, Lane::Inline, protected::user_only),
     route(Method::GET, "/protected/service-only", ApiKey, Lane::Inline, protected::service_only),
     route(Method::GET, "/protected/flexible", Flexible, Lane::Inline, protected::flexible),
@@ -79,32 +80,33 @@ struct Resource {
 /// Finds routes by method and path.
 pub struct Router {
     fixed: HashMap<&'static str, Resource>,
-    /// Prefix up to the `:name` at the end, and what is there.
-    with_parameter: Vec<(&'static str, Resource)>,
+    /// What comes before the `:name`, what comes after it, and what is there.
+    with_parameter: Vec<(&'static str, &'static str, Resource)>,
 }
 
 impl Router {
-    /// Refuses a table in which two lines claim the same requests, or whose `:name` is not the last segment.
+    /// Refuses a table in which two lines claim the same requests.
     pub fn new(routes: &'static [Route]) -> Result<Router, String> {
-        let mut by_path: Vec<(&'static str, Vec<&'static Route>)> = Vec::new();
+        // The text after the parameter; `None` where there is none.
+        let mut by_path: Vec<(&'static str, Option<&'static str>, Vec<&'static Route>)> = Vec::new();
         for route in routes {
-            let path = match route.path.split_once(':') {
-                Some((_, name)) if name.contains('/') => {
-                    return Err(format!("{}: only the last segment may be a parameter", route.path));
-                }
-                Some((prefix, _)) => &route.path[..=prefix.len()],
-                None => route.path,
+            let (before, after) = match route.path.split_once(':') {
+                Some((before, rest)) => (before, Some(&rest[rest.find('/').unwrap_or(rest.len())..])),
+                None => (route.path, None),
             };
-            match by_path.iter_mut().find(|(known, _)| *known == path) {
-                Some((_, same)) if same.iter().any(|other| other.method == route.method) => {
+            if after.is_some_and(|after| after.contains(':')) {
+                return Err(format!("{} has more than one parameter", route.path));
+            }
+            match by_path.iter_mut().find(|known| (known.0, known.1) == (before, after)) {
+                Some((_, _, same)) if same.iter().any(|other| other.method == route.method) => {
                     return Err(format!("{} {} is in the table twice", route.method, route.path));
                 }
-                Some((_, same)) => same.push(route),
-                None => by_path.push((path, vec![route])),
+                Some((_, _, same)) => same.push(route),
+                None => by_path.push((before, after, vec![route])),
             }
         }
         let mut router = Router { fixed: HashMap::new(), with_parameter: Vec::new() };
-        for (path, routes) in by_path {
+        for (before, after, routes) in by_path {
             let mut allow = Vec::new();
             for route in &routes {
                 allow.push(route.method.as_str());
@@ -114,10 +116,10 @@ impl Router {
             }
             // A handful of texts, made once for the life of the process.
             let resource = Resource { routes, allow: allow.join(", ").leak() };
-            match path.strip_suffix(':') {
-                Some(prefix) => router.with_parameter.push((prefix, resource)),
+            match after {
+                Some(after) => router.with_parameter.push((before, after, resource)),
                 None => {
-                    router.fixed.insert(path, resource);
+                    router.fixed.insert(before, resource);
                 }
             }
         }
@@ -130,16 +132,14 @@ impl Router {
             Some("") | None => path,
             Some(shorter) => shorter,
         };
-        let (resource, parameter) = match self.fixed.get(path) {
-            Some(resource) => (resource, ""),
-            None => match self.with_parameter.iter().find_map(|(prefix, resource)| {
-                let parameter = path.strip_prefix(prefix)?;
+        let with_parameter = || {
+            self.with_parameter.iter().find_map(|(before, after, resource)| {
+                let parameter = path.strip_prefix(before)?.strip_suffix(after)?;
                 (!parameter.is_empty() && !parameter.contains('/')).then_some((resource, parameter))
-            }) {
-                Some(found) => found,
-                None => return Destination::Nowhere,
-            },
+            })
         };
+        let fixed = self.fixed.get(path).map(|resource| (resource, ""));
+        let Some((resource, parameter)) = fixed.or_else(with_parameter) else { return Destination::Nowhere };
         let wanted = if method == Method::HEAD { &Method::GET } else { method };
         match resource.routes.iter().find(|route| route.method == *wanted) {
             Some(route) => Destination::Route(route, parameter),
@@ -165,6 +165,8 @@ mod tests {
         };
         assert_eq!(find("/api/docs/openapi.json"), ("/api/docs/openapi.json", ""));
         assert_eq!(find("/api/docs/docs.js/"), ("/api/docs/:file", "docs.js"));
+        assert_eq!(find("/keys/7/usage"), ("/keys/:id/usage", "7"));
+        assert_eq!(find("/keys//usage"), ("", ""));
         assert_eq!(find("/api/docs/a/b"), ("", ""));
         assert_eq!(find("/health//"), ("", ""));
     }
@@ -176,7 +178,7 @@ mod tests {
             route(Method::GET, "/a/:name", Public, Lane::Inline, nothing),
         ];
         assert!(Router::new(TWICE).is_err());
-        static IN_THE_MIDDLE: &[Route] = &[route(Method::GET, "/a/:id/b", Public, Lane::Inline, nothing)];
-        assert!(Router::new(IN_THE_MIDDLE).is_err());
+        static TWO_PARAMETERS: &[Route] = &[route(Method::GET, "/a/:id/:name", Public, Lane::Inline, nothing)];
+        assert!(Router::new(TWO_PARAMETERS).is_err());
     }
 }

@@ -20,6 +20,7 @@ use crate::id::{KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{LiveSession, NewSession};
+use crate::usage::{Count, KeyUse};
 use crate::user::{Email, User};
 
 /// Why the store did not do what it was asked. The texts are for the log and hold no values of rows.
@@ -131,8 +132,8 @@ pub trait Store: Send + Sync {
 
     fn create_key(&self, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError>;
 
-    /// The owner's keys, newest first.
-    fn keys_of(&self, owner: UserId) -> Result<Vec<ApiKey>, StoreError>;
+    /// The owner's keys, newest first, each with how often it was allowed in the hours from `since` on.
+    fn keys_of(&self, owner: UserId, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError>;
 
     /// Up to `limit` keys, of one owner or of all, by ascending id, from the one after `after`.
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;
@@ -143,8 +144,20 @@ pub trait Store: Send + Sync {
     /// Revokes the key if it belongs to `owner`, or whoever's it is. False: no such key.
     fn revoke_key(&self, id: KeyId, owner: Option<UserId>, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Notes when keys were used last. A time before the noted one and a key that is gone are passed over.
-    fn record_uses(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError>;
+    /// Adds to what is known of the use of keys. A time before the noted one and a key that is gone are passed over.
+    fn record_uses(&self, uses: &[(KeyId, KeyUse)]) -> Result<(), StoreError>;
+
+    /// What was counted of the owner's key in the hours from `from` up to `to`. `None`: he has no such key.
+    fn usage_of(
+        &self,
+        owner: UserId,
+        key: KeyId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Vec<Count>>, StoreError>;
+
+    /// Deletes what was counted in the hours before `before`.
+    fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError>;
 
     /// Notes what other instances and processes change, on a thread of its own, as long as the store lives. Without it
     /// a change made elsewhere takes effect when what is remembered has grown too old.

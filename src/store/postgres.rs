@@ -271,7 +271,7 @@ struct Connections {
 
 struct Connection {
     client: Client,
-    statements: HashMap<&'static str, Statement>,
+    statements: HashMap<String, Statement>,
     /// Not to be used again: a transaction may still be open on it, or the server has turned away.
     broken: bool,
 }
@@ -302,21 +302,21 @@ impl ManageConnection for Connections {
 }
 
 impl Connection {
-    fn prepared(&mut self, sql: &'static str) -> Result<Statement, postgres::Error> {
+    fn prepared(&mut self, sql: &str) -> Result<Statement, postgres::Error> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
         let statement = self.client.prepare(sql)?;
-        self.statements.insert(sql, statement.clone());
+        self.statements.insert(sql.to_string(), statement.clone());
         Ok(statement)
     }
 
-    fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+    fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         let rows = self.prepared(sql).and_then(|statement| self.client.query(&statement, &references(parameters)));
         self.noting_faults(rows)?.iter().map(row).collect()
     }
 
-    fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+    fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
         let changed = self.prepared(sql).and_then(|statement| self.client.execute(&statement, &references(parameters)));
         self.noting_faults(changed)
     }
@@ -426,6 +426,30 @@ impl Transaction for Connection {
 
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
         self.execute(sql, parameters)
+    }
+
+    fn insert(
+        &mut self,
+        insert: &'static str,
+        columns: usize,
+        mut values: &[Value],
+        suffix: &'static str,
+    ) -> Result<(), StoreError> {
+        // Many rows a round trip, in few sizes, so that few statements are prepared.
+        for rows in [512, 64, 8, 1] {
+            while values.len() >= rows * columns {
+                let (chunk, rest) = values.split_at(rows * columns);
+                let groups: Vec<String> = (0..rows)
+                    .map(|row| {
+                        let numbers = (1..=columns).map(|column| format!("${}", row * columns + column));
+                        format!("({})", numbers.collect::<Vec<_>>().join(", "))
+                    })
+                    .collect();
+                self.execute(&format!("{insert}{}{suffix}", groups.join(", ")), chunk)?;
+                values = rest;
+            }
+        }
+        Ok(())
     }
 
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {

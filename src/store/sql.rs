@@ -3,6 +3,7 @@
 //! Statements use `$1…$n` and only what both databases understand. No driver's type appears here, and no statement
 //! anywhere else.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::id::{KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{LiveSession, NewSession};
+use crate::usage::{Count, KeyUse, Outcome};
 use crate::user::{Email, User};
 
 /// A parameter of a statement or a column of a row.
@@ -56,8 +58,13 @@ impl Row {
     }
 
     pub fn int(&mut self, column: usize) -> Result<i64, StoreError> {
+        self.optional_int(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    fn optional_int(&mut self, column: usize) -> Result<Option<i64>, StoreError> {
         match self.take(column) {
-            Value::Int(number) => Ok(number),
+            Value::Null => Ok(None),
+            Value::Int(number) => Ok(Some(number)),
             _ => Err(unexpected(column)),
         }
     }
@@ -113,6 +120,15 @@ pub trait Transaction {
 
     /// The number of rows that were changed.
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError>;
+
+    /// Inserts rows of so many columns each: `insert`, the rows in parentheses, and `suffix` make the statement.
+    fn insert(
+        &mut self,
+        insert: &'static str,
+        columns: usize,
+        values: &[Value],
+        suffix: &'static str,
+    ) -> Result<(), StoreError>;
 
     /// Runs a script of statements without parameters.
     fn script(&mut self, sql: &str) -> Result<(), StoreError>;
@@ -213,7 +229,7 @@ fn user(row: &mut Row) -> Result<User, StoreError> {
     })
 }
 
-/// Columns: id, user_id, name, hint, is_active, expires_at, last_used_at, created_at.
+/// Columns: id, user_id, name, hint, is_active, expires_at, last use, created_at.
 fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
     Ok(ApiKey {
         id: KeyId(row.uuid(0)?),
@@ -428,18 +444,26 @@ impl<D: Driver> Store for SqlStore<D> {
         })
     }
 
-    fn keys_of(&self, owner: UserId) -> Result<Vec<ApiKey>, StoreError> {
+    fn keys_of(&self, owner: UserId, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, user_id, name, hint, is_active, expires_at, last_used_at, created_at FROM api_keys \
+            "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at, \
+             (SELECT CAST(SUM(count) AS BIGINT) FROM key_usage \
+              WHERE key_usage.key_id = api_keys.id AND outcome = 'allowed' AND hour >= $2) \
+             FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
              WHERE user_id = $1 ORDER BY created_at DESC, id DESC",
-            &[Value::Uuid(owner.0)],
+            &[Value::Uuid(owner.0), Value::Timestamp(since)],
         )?;
-        rows.into_iter().map(api_key).collect()
+        let counted = |mut row: Row| {
+            let count = row.optional_int(8)?.unwrap_or(0);
+            Ok((api_key(row)?, u64::try_from(count).unwrap_or(0)))
+        };
+        rows.into_iter().map(counted).collect()
     }
 
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, user_id, name, hint, is_active, expires_at, last_used_at, created_at FROM api_keys \
+            "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at \
+             FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
              WHERE id > $1 AND (user_id = $2 OR $2 IS NULL) ORDER BY id LIMIT $3",
             &[
                 Value::Uuid(after.map_or(Uuid::nil(), |id| id.0)),
@@ -488,17 +512,71 @@ impl<D: Driver> Store for SqlStore<D> {
         })
     }
 
-    fn record_uses(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
+    fn record_uses(&self, uses: &[(KeyId, KeyUse)]) -> Result<(), StoreError> {
         self.driver.transaction(|transaction| {
-            for (key, at) in uses {
-                transaction.execute(
-                    "UPDATE api_keys SET last_used_at = $2 \
-                     WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)",
-                    &[Value::Uuid(key.0), Value::Timestamp(*at)],
-                )?;
-            }
-            Ok(())
+            let ids = uses.iter().map(|(key, _)| Value::Uuid(key.0)).collect();
+            let rows = transaction.query("SELECT id FROM api_keys WHERE id = ANY($1)", &[Value::List(ids)])?;
+            let existing: HashSet<Uuid> = rows.into_iter().map(|mut row| row.uuid(0)).collect::<Result<_, _>>()?;
+            let uses = || uses.iter().filter(|(key, _)| existing.contains(&key.0));
+            let last_uses: Vec<Value> = uses()
+                .filter_map(|(key, noted)| Some([Value::Uuid(key.0), Value::Timestamp(noted.last_allowed?)]))
+                .flatten()
+                .collect();
+            transaction.insert(
+                "INSERT INTO key_last_use (key_id, at) VALUES ",
+                2,
+                &last_uses,
+                " ON CONFLICT (key_id) DO UPDATE SET at = excluded.at WHERE key_last_use.at < excluded.at",
+            )?;
+            let count = |key: KeyId, count: &Count| {
+                [
+                    Value::Uuid(key.0),
+                    Value::Timestamp(count.hour),
+                    Value::Text(count.outcome.name().to_string()),
+                    Value::Int(i64::try_from(count.count).unwrap_or(i64::MAX)),
+                ]
+            };
+            let counts: Vec<Value> =
+                uses().flat_map(|(key, noted)| noted.counts.iter().flat_map(|counted| count(*key, counted))).collect();
+            transaction.insert(
+                "INSERT INTO key_usage (key_id, hour, outcome, count) VALUES ",
+                4,
+                &counts,
+                " ON CONFLICT (key_id, hour, outcome) DO UPDATE SET count = key_usage.count + excluded.count",
+            )
         })
+    }
+
+    fn usage_of(
+        &self,
+        owner: UserId,
+        key: KeyId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Vec<Count>>, StoreError> {
+        // A row for the key itself, also when nothing was counted.
+        let rows = self.driver.query(
+            "SELECT hour, outcome, count FROM api_keys \
+             LEFT JOIN key_usage ON key_usage.key_id = api_keys.id AND hour >= $3 AND hour < $4 \
+             WHERE id = $1 AND user_id = $2",
+            &[Value::Uuid(key.0), Value::Uuid(owner.0), Value::Timestamp(from), Value::Timestamp(to)],
+        )?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut counts = Vec::new();
+        for mut row in rows {
+            let Some(hour) = row.optional_timestamp(0)? else { continue };
+            // A later version may count what this one has no name for.
+            let Some(outcome) = Outcome::parse(&row.text(1)?) else { continue };
+            counts.push(Count { hour, outcome, count: u64::try_from(row.int(2)?).unwrap_or(0) });
+        }
+        Ok(Some(counts))
+    }
+
+    fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.driver.execute("DELETE FROM key_usage WHERE hour < $1", &[Value::Timestamp(before)])?;
+        Ok(())
     }
 
     fn watch(self: Arc<Self>) {

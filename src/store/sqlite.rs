@@ -111,16 +111,12 @@ impl Driver for Sqlite {
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         let reader = self.readers.get().map_err(|error| StoreError::Unavailable(format!("SQLite: {error}")))?;
-        let [Value::List(items)] = parameters else { return query(&reader, sql, parameters) };
-        // There is no round trip to save: one statement for each item is as good as one for all. In one transaction,
-        // the file is locked once.
-        let sql = sql.replace("= ANY($1)", "= $1");
-        let transaction = reader.unchecked_transaction().map_err(fault)?;
-        let mut rows = Vec::with_capacity(items.len());
-        for item in items {
-            rows.extend(query(&transaction, &sql, std::slice::from_ref(item))?);
+        if !matches!(parameters, [Value::List(_)]) {
+            return query(&reader, sql, parameters);
         }
-        Ok(rows)
+        // In one transaction, the file is locked once for all items.
+        let transaction = reader.unchecked_transaction().map_err(fault)?;
+        query(&transaction, sql, parameters)
     }
 
     fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
@@ -159,6 +155,21 @@ impl Transaction for rusqlite::Transaction<'_> {
         execute(self, sql, parameters)
     }
 
+    fn insert(
+        &mut self,
+        insert: &'static str,
+        columns: usize,
+        values: &[Value],
+        suffix: &'static str,
+    ) -> Result<(), StoreError> {
+        let row = (1..=columns).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
+        let mut statement = self.prepare_cached(&format!("{insert}({row}){suffix}")).map_err(fault)?;
+        for row in values.chunks(columns) {
+            statement.execute(rusqlite::params_from_iter(row)).map_err(fault)?;
+        }
+        Ok(())
+    }
+
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {
         self.execute_batch(sql).map_err(fault)
     }
@@ -169,6 +180,15 @@ impl Transaction for rusqlite::Transaction<'_> {
 }
 
 fn query(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+    // There is no round trip to save: a statement for each item is as good as one for all.
+    if let [Value::List(items)] = parameters {
+        let sql = sql.replace("= ANY($1)", "= $1");
+        let mut rows = Vec::with_capacity(items.len());
+        for item in items {
+            rows.extend(query(connection, &sql, std::slice::from_ref(item))?);
+        }
+        return Ok(rows);
+    }
     let mut statement = connection.prepare_cached(&numbered(sql)).map_err(fault)?;
     let columns = statement.column_count();
     let row = |row: &rusqlite::Row<'_>| (0..columns).map(|column| value(row.get_ref(column)?)).collect();

@@ -27,7 +27,8 @@ on_both_stores! {
             listed(service, &ann.access),
             [json!({
                 "id": made["id"], "name": "ci", "hint": format!("{}…{}", &key[..7], &key[63..]), "isActive": true,
-                "expiresAt": "2999-12-31T22:59:59.500Z", "lastUsedAt": null, "createdAt": made["createdAt"],
+                "expiresAt": "2999-12-31T22:59:59.500Z", "lastUsedAt": null, "usesLast24h": 0,
+                "createdAt": made["createdAt"],
             })]
         );
     }

@@ -13,3 +13,4 @@ mod keys;
 mod protected;
 mod readme;
 mod refresh;
+mod usage;

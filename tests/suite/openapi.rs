@@ -162,6 +162,12 @@ fn every_operation_answers_as_documented() {
         let path = format!("/api/docs/{file}");
         see("GET", &path, service.get(&path).send());
     }
+    for query in ["", "?by=week"] {
+        let path = format!("/keys/{id}/usage{query}");
+        see("GET", &path, service.get(&path).bearer(&ann.access).send());
+    }
+    see("GET", "/keys/x/usage", service.get("/keys/x/usage").bearer(&ann.access).send());
+    see("GET", "/keys/x/usage", service.get("/keys/x/usage").send());
     see("DELETE", "/keys/x", service.delete(&format!("/keys/{id}")).bearer(&ann.access).send());
     see("DELETE", "/keys/x", service.delete("/keys/x").bearer(&ann.access).send());
     see("DELETE", "/keys/x", service.delete("/keys/x").send());
