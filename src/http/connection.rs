@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
@@ -290,6 +290,8 @@ async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incomin
     let id_text = id.to_str().unwrap_or_default();
     let path = head.uri.path();
 
+    // What nobody has read yet of the request.
+    let mut unread = (!body.is_end_stream()).then_some(body);
     let mut principal = Principal::Anonymous;
     let mut response = if let Some(why) = ambiguity(head.version, &head.headers) {
         response::ambiguous(why)
@@ -309,7 +311,7 @@ async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incomin
                     principal: Principal::Anonymous,
                     peer,
                 };
-                let outcome = run(&front, route, request, body, &mut principal).await;
+                let outcome = run(&front, route, request, &mut unread, &mut principal).await;
                 outcome.unwrap_or_else(|error| {
                     match &error {
                         Error::Internal(cause) => error!("{id_text}: {cause}"),
@@ -321,6 +323,11 @@ async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incomin
             }
         }
     };
+    if unread.is_some() {
+        // hyper closes a connection with a body that nobody read. Unannounced, a client that keeps connections would
+        // send its next request into the void (RFC 9112 §9.6).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     logging::access(&Access {
         method: head.method.as_str(),
         path: head.uri.path(),
@@ -338,13 +345,18 @@ async fn run(
     front: &Arc<Front>,
     route: &'static Route,
     mut request: Request,
-    body: Incoming,
+    unread: &mut Option<Incoming>,
     principal: &mut Principal,
 ) -> Result<Response, Error> {
     *principal = identify(front, route.guard, &request.headers).await?;
     request.principal = principal.clone();
-    if route.takes_body() {
+    if route.takes_body()
+        && let Some(body) = unread
+    {
         request.body = read_body(body, &front.limits).await;
+        if request.body.is_ok() {
+            *unread = None;
+        }
     }
     let pool = match route.lane {
         Lane::Inline => return route.call(&front.app, &mut request),
@@ -404,16 +416,13 @@ async fn in_time<T>(front: &Front, receiver: oneshot::Receiver<T>, lane: Lane) -
     }
 }
 
-async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Bytes, Error> {
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
+async fn read_body(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Error> {
     if body.size_hint().lower() > limits.body_bytes as u64 {
         return Err(Error::TooLarge);
     }
     let read = async {
         let mut whole = BytesMut::new();
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
             let frame = frame.map_err(|error| Error::Malformed(format!("Request body cannot be read: {error}")))?;
             // Trailers mean nothing here.
             let Ok(data) = frame.into_data() else { continue };
@@ -453,5 +462,10 @@ fn ambiguity(version: Version, headers: &HeaderMap) -> Option<&'static str> {
 
 fn is_host(host: &HeaderValue) -> bool {
     // RFC 9112 §3.2: empty where the target has no authority.
-    host.is_empty() || http::uri::Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'))
+    host.is_empty()
+        || http::uri::Authority::try_from(host.as_bytes()).is_ok_and(|authority| {
+            // No user in it, and a port that is one: the URI parser takes anything.
+            let port = authority.as_str().strip_prefix(authority.host());
+            port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))
+        })
 }

@@ -102,10 +102,6 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
-        // What is left of the body would be taken for the next request.
-        Error::TooLarge | Error::TooSlow => {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         _ => {}
     }
     response

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use log::{debug, info, warn};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -62,9 +63,7 @@ impl Server {
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let connections = Arc::new(Semaphore::new(config.max_connections));
         let (stop, stopping) = watch::channel(false);
-        for listener in listeners {
-            runtime.spawn(accept(listener, front.clone(), connections.clone(), stopping.clone()));
-        }
+        runtime.spawn(accept(listeners, front.clone(), connections.clone(), stopping));
         let max_connections = config.max_connections as u32;
         Ok(Server { runtime, front, addresses, stop, connections, max_connections })
     }
@@ -147,8 +146,18 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// The next connection on any of them. One permit waits for all: were each listener to hold one, the last permit could
+/// wait where nobody connects.
+async fn accept_any(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|cx| {
+        let mut ready = listeners.iter().map(|listener| listener.poll_accept(cx)).filter(Poll::is_ready);
+        ready.next().unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
 async fn accept(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     front: Arc<Front>,
     connections: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
@@ -160,7 +169,7 @@ async fn accept(
             loop {
                 // The permit first: what cannot be served stays in the kernel's backlog.
                 let Ok(permit) = connections.clone().acquire_owned().await else { return };
-                match listener.accept().await {
+                match accept_any(&listeners).await {
                     Ok((stream, peer)) => {
                         let (front, stop) = (front.clone(), stop.clone());
                         tokio::spawn(async move {
