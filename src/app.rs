@@ -64,7 +64,7 @@ pub fn open_store(
 pub fn check_store(config: &Config) -> Result<Pending, StoreError> {
     match &config.database {
         Database::Sqlite(path) if !path.exists() => Ok(Pending::all::<Sqlite>()),
-        Database::Sqlite(path) => migrate::check(&Sqlite::open(path)?),
+        Database::Sqlite(path) => migrate::check(&Sqlite::inspect(path)?),
         Database::Postgres(target) => migrate::check(&Postgres::connect(target)?),
     }
 }
@@ -81,7 +81,7 @@ const FETCHERS: usize = 2;
 
 impl App {
     /// Opens the store and wires the services. The error is one line for the operator.
-    fn open(config: &Config, clock: Clock) -> Result<App, String> {
+    fn open(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
         let secrets = secrets::resolve(config)?;
         let changes = Arc::new(Changes::default());
         let (store, applied) = open_store(config, &clock, changes.clone()).map_err(|error| error.to_string())?;
@@ -100,7 +100,7 @@ impl App {
         store.clone().watch();
         let (keys, sessions) = (store.clone(), store.clone());
         let entries = config.cache_entries;
-        Ok(App {
+        let app = App {
             known_keys: Lookup::new(
                 "keys",
                 entries,
@@ -117,12 +117,13 @@ impl App {
             ),
             users: Users::new(store.clone(), passwords.clone(), clock.clone()),
             sessions: Sessions::new(store.clone(), passwords, tokens.clone(), config.signup_open, clock.clone()),
-            keys: Keys::new(store, usage.clone(), clock.clone()),
+            keys: Keys::new(store.clone(), usage.clone(), clock.clone()),
             tokens,
             usage,
             usage_retention: config.usage_retention,
             clock,
-        })
+        };
+        Ok((app, store))
     }
 }
 
@@ -130,35 +131,44 @@ impl App {
 pub struct Keyward {
     server: Server,
     maintenance: Maintenance,
+    /// A store within this process, to be closed.
+    embedded: Option<Arc<dyn Store>>,
 }
 
 impl Keyward {
     /// Starts everything; the server answers when this returns. The error is one line for the operator.
     pub fn start(config: &Config, clock: Clock) -> Result<Keyward, String> {
-        let app = Arc::new(App::open(config, clock)?);
+        let (app, store) = App::open(config, clock)?;
+        let app = Arc::new(app);
+        let embedded = matches!(config.database, Database::Sqlite(_)).then_some(store);
         let server = Server::start(app.clone(), config)?;
         let maintenance = Maintenance::start(app)?;
         for address in server.addresses() {
             info!("listening on http://{address}, API documentation at http://{address}/api/docs");
         }
-        Ok(Keyward { server, maintenance })
+        Ok(Keyward { server, maintenance, embedded })
     }
 
     pub fn addresses(&self) -> &[SocketAddr] {
         self.server.addresses()
     }
 
-    /// Returns when the process is asked to end.
-    pub fn wait_for_signal(&self) -> Result<(), String> {
-        self.server.wait_for_signal()
-    }
-
     /// Finishes what is under way, then writes what is only in memory.
     pub fn stop(self) {
         self.server.stop();
         self.maintenance.stop();
+        // Whoever drops it last closes SQLite's file, which tidies up beside it; that is not to happen on a thread that
+        // the end of the process cuts off.
+        let Some(store) = self.embedded else { return };
+        let deadline = Instant::now() + CLOSING;
+        while Arc::strong_count(&store) > 1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
+
+/// How long the store's threads may take to let go of it.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The thread that does what nobody waits for.
 struct Maintenance {

@@ -14,6 +14,7 @@ use crate::app::{self, Keyward};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::Error;
+use crate::http::server::StopSignals;
 use crate::id::KeyId;
 use crate::key::{ApiKey, Keys};
 use crate::logging;
@@ -96,12 +97,13 @@ impl From<pico_args::Error> for Failure {
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match dispatch(Arguments::from_vec(arguments)) {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        // Standard error may be closed as well; the exit code says it all the same.
         Err(Failure::Failed(line)) => {
-            eprintln!("keyward: {line}");
+            let _ = writeln!(io::stderr(), "keyward: {line}");
             ExitCode::from(1)
         }
         Err(Failure::Usage(line)) => {
-            eprintln!("keyward: {line}; see keyward --help");
+            let _ = writeln!(io::stderr(), "keyward: {line}; see keyward --help");
             ExitCode::from(2)
         }
     }
@@ -141,8 +143,9 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
     finish(arguments)?;
     let config = settings()?;
     logging::start(&config.log_filter, config.log_format);
-    let outcome = Keyward::start(&config, Clock::default()).and_then(|keyward| {
-        keyward.wait_for_signal()?;
+    let outcome = StopSignals::register().and_then(|signals| {
+        let keyward = Keyward::start(&config, Clock::default())?;
+        signals.wait();
         keyward.stop();
         Ok(())
     });
@@ -421,11 +424,11 @@ fn read_password() -> Result<NewPassword, Failure> {
         let usual = tcgetattr(&stdin).map_err(io::Error::from)?;
         let mut silent = usual.clone();
         silent.local_modes -= LocalModes::ECHO;
-        eprint!("Password: ");
+        write!(io::stderr(), "Password: ")?;
         tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(io::Error::from)?;
         let read = stdin.lock().read_line(&mut line);
         tcsetattr(&stdin, OptionalActions::Flush, &usual).map_err(io::Error::from)?;
-        eprintln!();
+        writeln!(io::stderr())?;
         read?;
     } else {
         stdin.lock().read_line(&mut line)?;

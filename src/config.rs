@@ -596,7 +596,7 @@ mod tests {
         assert_eq!((config.port, config.bcrypt_cost, config.max_connections), (3000, 10, 10_000));
         assert_eq!(config.jwt_expires_in, Duration::from_secs(3600));
         assert_eq!(config.jwt_refresh_expires_in, Duration::from_secs(7 * 86400));
-        assert!(matches!(config.database, Database::Sqlite(path) if path == PathBuf::from("keyward.db")));
+        assert!(matches!(config.database, Database::Sqlite(path) if path.as_os_str() == "keyward.db"));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn start_plain() {
         }
         fn log(&self, record: &Record<'_>) {
             if self.enabled(record.metadata()) {
-                eprintln!("keyward: {}", record.args());
+                let _ = writeln!(std::io::stderr(), "keyward: {}", record.args());
             }
         }
         fn flush(&self) {}
@@ -81,15 +81,21 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
+/// Below info, libraries log what goes through them: the database's driver, for one, every parameter of a statement.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target() == "access" || metadata.target().split("::").next() == Some("keyward");
+    ours || metadata.level() <= Level::Info
+}
+
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.filter.enabled(metadata)
+        may_be_logged(metadata) && self.filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.filter.matches(record) {
+        if !may_be_logged(record.metadata()) || !self.filter.matches(record) {
             return;
         }
         let line = match self.format {

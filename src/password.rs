@@ -24,6 +24,10 @@ impl NewPassword {
         if text.len() > LONGEST_BYTES {
             return Err("must be shorter than or equal to 72 bytes");
         }
+        // C implementations of bcrypt stop at it.
+        if text.contains('\0') {
+            return Err("must not contain NUL characters");
+        }
         Ok(NewPassword(text.to_string()))
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use log::info;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use uuid::Uuid;
 
 use crate::config::{Config, Database, Secret};
 
@@ -64,9 +65,9 @@ fn kept_at(database: &Path) -> PathBuf {
 /// Appears whole or not at all; when two servers start at once, the first one's file stays.
 fn create(path: &Path) -> std::io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
+    draft.push(format!(".{}", Uuid::now_v7()));
     let draft = PathBuf::from(draft);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     for name in ["JWT_SECRET", "JWT_REFRESH_SECRET"] {
         let mut bytes = [0; 32];
         SysRng.try_fill_bytes(&mut bytes).map_err(std::io::Error::other)?;

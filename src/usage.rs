@@ -133,7 +133,7 @@ impl Usage {
             let stored = read()?;
             let pending = keys(&stored).into_iter().map(|key| self.pending(key)).collect();
             tried += 1;
-            if (before % 2 == 0 && before == self.writes.load(Ordering::SeqCst)) || tried == TRIES {
+            if (before.is_multiple_of(2) && before == self.writes.load(Ordering::SeqCst)) || tried == TRIES {
                 return Ok((stored, pending));
             }
             std::thread::sleep(Duration::from_millis(2));

@@ -36,11 +36,11 @@ impl Request {
     }
 }
 
-/// Taken over when it is a sane token, or `None`.
+/// Taken over when it is a sane token, or `None`. It goes into the log: a key or a JWT in its place is too long.
 pub fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get(super::response::X_REQUEST_ID).filter(|value| {
         let bytes = value.as_bytes();
-        (1..=128).contains(&bytes.len())
+        (1..=64).contains(&bytes.len())
             && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     })
 }
@@ -130,7 +130,7 @@ impl Form {
     }
 
     fn judge<T>(&mut self, name: &str, text: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
-        // PostgreSQL cannot store it, and C code (bcrypt's) would stop at it.
+        // PostgreSQL cannot store it.
         let outcome = if text.contains('\0') { Err("must not contain NUL characters") } else { rule(text) };
         outcome.map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
     }

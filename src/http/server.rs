@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use super::connection;
@@ -73,21 +73,6 @@ impl Server {
         &self.addresses
     }
 
-    /// Returns when the process is asked to end (SIGTERM, SIGINT).
-    pub fn wait_for_signal(&self) -> Result<(), String> {
-        self.runtime.block_on(async {
-            let failed = |error| format!("signals cannot be received: {error}");
-            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            info!("{name}: stopping");
-            Ok(())
-        })
-    }
-
     /// Stops accepting, lets what is under way finish within its limit, and ends the threads.
     pub fn stop(self) {
         self.stop.send_replace(true);
@@ -98,6 +83,36 @@ impl Server {
             warn!("connections still busy after {} s are cut", limit.as_secs());
         }
         self.runtime.shutdown_timeout(Duration::from_secs(1));
+    }
+}
+
+/// The signals that ask the process to end. From [`StopSignals::register`] on none is missed, and none kills.
+pub struct StopSignals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    pub fn register() -> Result<StopSignals, String> {
+        let failed = |error| format!("signals cannot be received: {error}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+        let (terminate, interrupt) = {
+            let _context = runtime.enter();
+            (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?)
+        };
+        Ok(StopSignals { runtime, terminate, interrupt })
+    }
+
+    /// Returns when one has come.
+    pub fn wait(mut self) {
+        let name = self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+            }
+        });
+        info!("{name}: stopping");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,11 +15,12 @@ use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Config, Statement};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use r2d2_postgres::PostgresConnectionManager;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
@@ -34,6 +35,8 @@ use crate::clock::Timestamp;
 const CONNECTIONS: u32 = 20;
 /// How long to wait for a connection, new or free.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long a server may take to greet the first connection.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// PostgreSQL gives up a statement before its request is given up.
 const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '4500ms'";
 
@@ -155,48 +158,47 @@ impl PostgresTarget {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(error.to_string()))?;
-        let roots = match &self.root_cert {
-            Some(path) => Some(Arc::new(read_roots(path).map_err(failed)?)),
-            None => None,
-        };
-        let config = match (self.tls, roots) {
-            (TlsMode::VerifyFull, Some(roots)) => builder.with_root_certificates(roots).with_no_client_auth(),
-            (TlsMode::Require, Some(roots)) => {
-                let chain = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-                    .build()
-                    .map_err(|error| failed(error.to_string()))?;
-                let verifier = Arc::new(AnyName { chain: Some(chain), provider });
-                builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-            }
-            _ => {
-                let verifier = Arc::new(AnyName { chain: None, provider });
-                builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-            }
-        };
-        Ok(config)
+        let mut verifier =
+            Verifier { trusted: Vec::new(), chain: None, name: self.tls == TlsMode::VerifyFull, provider };
+        if let (Some(path), TlsMode::Require | TlsMode::VerifyFull) = (&self.root_cert, self.tls) {
+            let (trusted, roots) = read_roots(path).map_err(failed)?;
+            let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), verifier.provider.clone())
+                .build()
+                .map_err(|error| failed(error.to_string()))?;
+            verifier.trusted = trusted;
+            verifier.chain = Some(chain);
+        }
+        Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
     }
 }
 
-fn read_roots(path: &PathBuf) -> Result<RootCertStore, String> {
+fn read_roots(path: &PathBuf) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), String> {
     let failed = |error: String| format!("DB_SSLROOTCERT: {}: {error}", path.display());
     let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let trusted = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(error.to_string()))?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+    for certificate in &trusted {
+        roots.add(certificate.clone()).map_err(|error| failed(error.to_string()))?;
     }
-    if roots.is_empty() { Err(failed("there is no certificate in it".to_string())) } else { Ok(roots) }
+    if trusted.is_empty() { Err(failed("there is no certificate in it".to_string())) } else { Ok((trusted, roots)) }
 }
 
-/// What libpq's modes below `verify-full` check: with a root certificate, that the chain leads to it; without one,
-/// nothing, so that only who listens passively is kept out.
+/// What libpq's modes check of a server's certificate. Without a root certificate, nothing: only who listens passively
+/// is kept out. With one, that the chain leads to it, and with `verify-full` the server's name as well.
 #[derive(Debug)]
-struct AnyName {
+struct Verifier {
+    /// The root certificates as they are. A server may present one of them itself: many a private server is its own
+    /// authority, which the chain's verifier does not take.
+    trusted: Vec<CertificateDer<'static>>,
     chain: Option<Arc<WebPkiServerVerifier>>,
+    /// Whether the name counts.
+    name: bool,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -206,10 +208,16 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        if self.trusted.contains(certificate) {
+            if self.name {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
         match chain.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if !self.name => Ok(ServerCertVerified::assertion()),
             verdict => verdict,
         }
     }
@@ -247,9 +255,9 @@ impl Postgres {
     pub fn connect(target: &PostgresTarget) -> Result<Postgres, StoreError> {
         let tls = MakeRustlsConnect::new(target.tls_config()?);
         let connections = Connections { inner: PostgresConnectionManager::new(target.config.clone(), tls.clone()) };
-        let direct = PostgresConnectionManager::new(target.config.clone(), tls);
+        let direct = PostgresConnectionManager::new(target.config.clone(), tls.clone());
         // One connection before all others, so that its error is not hidden behind the pool's.
-        connections.connect()?;
+        first_connection(target, tls)?;
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .min_idle(Some(1))
@@ -262,6 +270,19 @@ impl Postgres {
     fn connection(&self) -> Result<PooledConnection<Connections>, StoreError> {
         self.pool.get().map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))
     }
+}
+
+/// Whether there is a PostgreSQL at all. The driver's own limit ends with the TCP handshake: one that accepts and says
+/// nothing would be waited for for ever.
+fn first_connection(target: &PostgresTarget, tls: MakeRustlsConnect) -> Result<(), StoreError> {
+    let (config, (sender, receiver)) = (target.config.clone(), mpsc::channel());
+    let spawned = std::thread::Builder::new().name("connect".to_string()).spawn(move || {
+        let _ = sender.send(config.connect(tls).map(drop).map_err(fault));
+    });
+    spawned.map_err(|error| StoreError::Internal(format!("PostgreSQL: no thread to connect: {error}")))?;
+    receiver
+        .recv_timeout(FIRST_ANSWER)
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("PostgreSQL: the server does not answer".to_string())))
 }
 
 /// Opens connections for the pool.
@@ -346,6 +367,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 impl Driver for Postgres {
     type Link = Client;
+    /// It waits for notifications by itself.
+    const PAUSE: Duration = Duration::ZERO;
 
     const MIGRATIONS: &'static [Migration] = &[Migration {
         version: 1,

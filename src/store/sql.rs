@@ -142,6 +142,8 @@ pub trait Transaction {
 pub trait Driver: Send + Sync + 'static {
     /// What [`Driver::hear`] hears through.
     type Link;
+    /// How long to pause before each [`Driver::hear`].
+    const PAUSE: Duration;
     /// This database's migrations, in order.
     const MIGRATIONS: &'static [Migration];
     /// Names the one table `$1`, if it exists.
@@ -594,7 +596,9 @@ const LINK_PAUSE: Duration = Duration::from_millis(250);
 fn watch<D: Driver>(store: &Weak<SqlStore<D>>) {
     let mut link = None;
     let mut down = false;
-    while let Some(store) = store.upgrade() {
+    loop {
+        std::thread::sleep(if down { LINK_PAUSE } else { D::PAUSE });
+        let Some(store) = store.upgrade() else { return };
         match store.driver.hear(&mut link, &store.changes) {
             Ok(()) if down => {
                 info!("changes made elsewhere are heard of again");
@@ -607,7 +611,6 @@ fn watch<D: Driver>(store: &Weak<SqlStore<D>>) {
                     warn!("changes made elsewhere take up to 5 s to be seen: {error}");
                     down = true;
                 }
-                std::thread::sleep(LINK_PAUSE);
             }
         }
     }

@@ -31,15 +31,30 @@ impl Sqlite {
         let failed = |error| describe("opening", path, error);
         create_private(path)
             .map_err(|error| StoreError::Unavailable(format!("opening {}: {error}", path.display())))?;
-        let writer = Connection::open_with_flags(path, FLAGS).map_err(failed)?;
+        let writer = Connection::open_with_flags(path, READ_WRITE).map_err(failed)?;
+        // SQLite is content to read where it may not write.
+        if writer.is_readonly("main").map_err(failed)? {
+            return Err(StoreError::Unavailable(format!("opening {}: the file is read-only", path.display())));
+        }
         writer.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-        prepare(&writer).map_err(failed)?;
+        Sqlite::over(writer, path, READ_WRITE)
+    }
+
+    /// Opens a file that is there, and changes nothing in it.
+    pub fn inspect(path: &Path) -> Result<Sqlite, StoreError> {
+        let connection =
+            Connection::open_with_flags(path, READ_ONLY).map_err(|error| describe("opening", path, error))?;
+        Sqlite::over(connection, path, READ_ONLY)
+    }
+
+    fn over(writer: Connection, path: &Path, flags: OpenFlags) -> Result<Sqlite, StoreError> {
+        prepare(&writer).map_err(|error| describe("opening", path, error))?;
         let readers = Pool::builder()
             .max_size(READERS)
             .min_idle(Some(0))
             .test_on_check_out(false)
             .connection_timeout(BUSY)
-            .build_unchecked(Readers { path: path.to_path_buf() });
+            .build_unchecked(Readers { path: path.to_path_buf(), flags });
         Ok(Sqlite { writer: Mutex::new(writer), readers })
     }
 
@@ -49,7 +64,8 @@ impl Sqlite {
     }
 }
 
-const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+const READ_WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+const READ_ONLY: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// The file holds password hashes. SQLite gives its companions (-wal, -shm) the same permissions.
 fn create_private(path: &Path) -> std::io::Result<()> {
@@ -71,6 +87,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 struct Readers {
     path: PathBuf,
+    flags: OpenFlags,
 }
 
 impl ManageConnection for Readers {
@@ -78,7 +95,7 @@ impl ManageConnection for Readers {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(&self.path, FLAGS)?;
+        let connection = Connection::open_with_flags(&self.path, self.flags)?;
         prepare(&connection)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
@@ -93,12 +110,13 @@ impl ManageConnection for Readers {
     }
 }
 
-/// How often is looked whether another process has written.
+/// How often it is looked whether another process has written.
 const POLL: Duration = Duration::from_millis(100);
 
 impl Driver for Sqlite {
     /// The file's version when it was looked at last.
     type Link = i64;
+    const PAUSE: Duration = POLL;
 
     const MIGRATIONS: &'static [Migration] = &[Migration {
         version: 1,
@@ -135,7 +153,6 @@ impl Driver for Sqlite {
     }
 
     fn hear(&self, link: &mut Option<i64>, changes: &Changes) -> Result<(), StoreError> {
-        std::thread::sleep(POLL);
         // On the writer: on any other connection it also moves with our own commits.
         let version = self.writer().pragma_query_value(None, "data_version", |row| row.get(0)).map_err(fault)?;
         if *link != Some(version) {

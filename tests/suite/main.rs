@@ -9,8 +9,12 @@ mod relay;
 mod service;
 
 mod auth;
+mod command_line;
+mod front;
 mod keys;
+mod process;
 mod protected;
 mod readme;
 mod refresh;
+mod stores;
 mod usage;

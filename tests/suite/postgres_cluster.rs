@@ -55,8 +55,17 @@ pub struct Database {
 impl Database {
     /// Starts the cluster at the first call. To be called only where [`available`] says so.
     pub fn fresh() -> Database {
+        Database::in_cluster(Cluster::shared())
+    }
+
+    /// The same in a cluster that serves no other test, for those that change the server's settings.
+    pub fn apart() -> Database {
+        let cluster = Cluster::start().unwrap_or_else(|reason| panic!("PostgreSQL did not start: {reason}"));
+        Database::in_cluster(Box::leak(Box::new(cluster)))
+    }
+
+    fn in_cluster(cluster: &'static Cluster) -> Database {
         static COUNT: AtomicU32 = AtomicU32::new(1);
-        let cluster = Cluster::shared();
         let name = format!("keyward_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let strategy = cluster.strategy;
         cluster

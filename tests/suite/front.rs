@@ -1,0 +1,1041 @@
+//! The front, byte by byte: what a connection may cost, what could be read in two ways and is refused, how the server
+//! stops, and what it does when more is asked of it than it can do. The store plays no part: it is SQLite throughout.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyward::app::Keyward;
+use keyward::config::Limits;
+use keyward::guard::Guard;
+use keyward::http::router::ROUTES;
+use keyward::http::server::cores;
+use serde_json::json;
+
+use crate::http_client::{Answer, Client, PATIENCE, connect, raw, read_answer};
+use crate::openapi;
+use crate::service::{Backend, PASSWORD, Service, broken_rules, error};
+
+const KIB: usize = 1024;
+
+/// A time that runs out in a test.
+const SHORT: Duration = Duration::from_millis(500);
+/// A time that does not.
+const NEVER: Duration = Duration::from_secs(600);
+/// How late a busy machine may be.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// A service that cuts nobody, but for the limits that the test shortens.
+fn patient_service(settings: &[(&str, &str)], shorten: impl FnOnce(&mut Limits)) -> Service {
+    Service::start_with(Backend::Sqlite, settings, |config| {
+        let Limits { head, body, idle, unread_answer, handler, .. } = &mut config.limits;
+        for limit in [head, body, idle, unread_answer, handler] {
+            *limit = NEVER;
+        }
+        shorten(&mut config.limits);
+    })
+}
+
+/// One connection, on which a test says exactly what it wants.
+struct Wire(BufReader<TcpStream>);
+
+impl Wire {
+    #[track_caller]
+    fn open(address: SocketAddr) -> Wire {
+        Wire(BufReader::new(connect(address).unwrap()))
+    }
+
+    #[track_caller]
+    fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Wire {
+        self.try_send(bytes).unwrap();
+        self
+    }
+
+    fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.0.get_mut().write_all(bytes.as_ref())
+    }
+
+    #[track_caller]
+    fn answer(&mut self) -> Answer {
+        read_answer(&mut self.0, false).unwrap_or_else(|error| panic!("no answer: {error}"))
+    }
+
+    /// The interim answer that asks for the body (RFC 9110 §10.1.1).
+    #[track_caller]
+    fn hears_100_continue(&mut self) {
+        let expected = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut heard = [0; 25];
+        self.0.read_exact(&mut heard).unwrap();
+        assert_eq!(str::from_utf8(&heard), str::from_utf8(expected));
+    }
+
+    /// What arrives until the server closes.
+    #[track_caller]
+    fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("not closed: {error}"),
+            _ => rest,
+        }
+    }
+
+    /// Whether nothing arrives for so long, not even the end.
+    fn is_silent_for(&mut self, span: Duration) -> bool {
+        self.0.get_ref().set_read_timeout(Some(span)).unwrap();
+        let silent = self.0.fill_buf().is_err_and(|error| is_timeout(&error));
+        self.0.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
+    }
+
+    /// Sends a byte every now and then until the server closes, and gives what it said by then.
+    fn trickle(&mut self) -> Vec<u8> {
+        let mut heard = Vec::new();
+        let started = Instant::now();
+        while self.is_silent_for(SHORT / 10) {
+            assert!(started.elapsed() < SHORT + SLACK, "a client that trickles is never cut");
+            // A byte too late meets a closed connection; the next look at it tells.
+            let _ = self.try_send("x");
+        }
+        let _ = self.0.read_to_end(&mut heard);
+        heard
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: keyward\r\n\r\n")
+}
+
+/// A request to a route that reads its body and needs nothing else: with `{}` for a body it is answered with
+/// [`EMPTY_REFRESH`].
+fn refresh(framing: &str, body: &str) -> String {
+    let head = "POST /auth/refresh HTTP/1.1\r\nHost: keyward\r\nContent-Type: application/json";
+    format!("{head}\r\n{framing}\r\n\r\n{body}")
+}
+
+const EMPTY_REFRESH: &[&str] = &["refreshToken must be a string"];
+const CHUNKED: &str = "Transfer-Encoding: chunked";
+
+/// One chunk and the end.
+fn chunked(body: &str) -> String {
+    format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+}
+
+/// Every answer on a connection that carries these bytes, up to its end.
+#[track_caller]
+fn answers(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<Answer> {
+    parsed(&raw(address, bytes.as_ref()))
+}
+
+#[track_caller]
+fn statuses(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<u16> {
+    answers(address, bytes).iter().map(|answer| answer.status).collect()
+}
+
+#[track_caller]
+fn parsed(mut bytes: &[u8]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while !bytes.is_empty() {
+        answers.push(read_answer(&mut bytes, false).unwrap());
+    }
+    answers
+}
+
+/// The time since `started` is that of [`SHORT`], give or take what a busy machine needs.
+#[track_caller]
+fn took_short(started: Instant) {
+    let took = started.elapsed();
+    // Times are counted in whole milliseconds.
+    assert!(took + Duration::from_millis(10) >= SHORT, "cut too early, after {took:?}");
+    assert!(took < SHORT + SLACK, "cut too late, after {took:?}");
+}
+
+// How much, and for how long.
+
+#[test]
+fn a_head_may_have_16_kib_and_not_a_byte_more() {
+    let service = patient_service(&[], |_| {});
+    let long_header = |bytes: usize| {
+        let start = "GET /health HTTP/1.1\r\nHost: keyward\r\nX-Padding: ";
+        format!("{start}{}\r\n\r\n", "x".repeat(bytes - start.len() - 4))
+    };
+    let long_target = |bytes: usize| get(&format!("/{}", "x".repeat(bytes - get("/").len())));
+    let many_headers = |bytes: usize| {
+        let start = format!("GET /health HTTP/1.1\r\nHost: keyward\r\n{}", "X-Padding: xxxxxxxx\r\n".repeat(90));
+        format!("{start}X-Padding: {}\r\n\r\n", "x".repeat(bytes - start.len() - 15))
+    };
+    let mut wire = Wire::open(service.address());
+    for (head, status) in [(long_header(16 * KIB), 200), (long_target(16 * KIB), 404), (many_headers(16 * KIB), 200)] {
+        assert_eq!((head.len(), wire.send(head).answer().status), (16 * KIB, status));
+    }
+    for head in [long_header(16 * KIB + 1), long_target(16 * KIB + 1), many_headers(16 * KIB + 1)] {
+        assert_eq!(statuses(service.address(), head + &smuggled()), [431]);
+    }
+    // Nobody waits for the end of such a head.
+    assert_eq!(statuses(service.address(), "GET /".to_string() + &"x".repeat(512 * KIB)), [431]);
+}
+
+#[test]
+fn a_body_may_have_16_kib_and_not_a_byte_more() {
+    let service = patient_service(&[], |_| {});
+    let padded = |bytes: usize| format!("{{{}}}", " ".repeat(bytes - 2));
+    let in_small_chunks = |body: &str| {
+        let (chunks, rest) = body.as_bytes().as_chunks::<64>();
+        let chunks: String =
+            chunks.iter().map(|chunk| format!("40\r\n{}\r\n", str::from_utf8(chunk).unwrap())).collect();
+        chunks + &chunked(str::from_utf8(rest).unwrap()).replace("0\r\n\r\n0\r\n", "0\r\n")
+    };
+    let requests = |bytes: usize| {
+        let body = padded(bytes);
+        [
+            refresh(&format!("Content-Length: {bytes}"), &body),
+            refresh(CHUNKED, &chunked(&body)),
+            refresh(CHUNKED, &in_small_chunks(&body)),
+        ]
+    };
+    let mut wire = Wire::open(service.address());
+    for request in requests(16 * KIB) {
+        let answer = wire.send(request).answer();
+        assert_eq!((answer.status, answer.json()), (400, broken_rules(EMPTY_REFRESH)));
+    }
+    for request in requests(16 * KIB + 1) {
+        let answers = answers(service.address(), request + &smuggled());
+        let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}") };
+        assert_eq!((answer.status, answer.json()), (413, error(413, "Request body is larger than 16384 bytes")));
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+}
+
+#[test]
+fn a_client_that_is_still_sending_gets_to_see_the_413() {
+    let service = patient_service(&[], |_| {});
+    let half = "x".repeat(400 * KIB);
+    for (request, rest) in [
+        (refresh("Content-Length: 819200", &half), half.clone()),
+        (refresh("Content-Length: 819200", ""), half.clone()),
+        (refresh(CHUNKED, &format!("{:x}\r\n{half}\r\n", half.len())), chunked(&half)),
+    ] {
+        let mut wire = Wire::open(service.address());
+        let started = Instant::now();
+        assert_eq!(wire.send(request).answer().status, 413);
+        // The server has closed its side only: what is on its way does not come back as a reset, which on many
+        // systems takes the unread answer with it.
+        let sent = wire.try_send(rest);
+        assert!(sent.is_ok() || started.elapsed() > Duration::from_secs(1), "{sent:?}");
+        assert_eq!(wire.rest(), b"");
+    }
+    // Those who never stop are cut, and still see it.
+    let mut wire = Wire::open(service.address());
+    wire.send(refresh(CHUNKED, ""));
+    let chunk = format!("{:x}\r\n{half}\r\n", half.len());
+    assert!((0..1000).any(|_| wire.try_send(&chunk).is_err()), "400 MiB were taken");
+    assert_eq!(wire.answer().status, 413);
+}
+
+#[test]
+fn a_head_that_does_not_arrive_in_time_is_cut() {
+    let service = patient_service(&[], |limits| limits.head = SHORT);
+    let address = service.address();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let started = Instant::now();
+            assert_eq!(Wire::open(address).rest(), b"", "a connection on which nothing is sent");
+            took_short(started);
+        });
+        scope.spawn(move || {
+            let started = Instant::now();
+            assert_eq!(Wire::open(address).send("GET /health HT").rest(), b"", "a head that stops half-way");
+            took_short(started);
+        });
+        scope.spawn(move || {
+            let started = Instant::now();
+            let mut wire = Wire::open(address);
+            assert_eq!(wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(), b"", "a head that trickles");
+            took_short(started);
+        });
+        // On a kept connection the time begins with the first byte, not with the end of the last answer.
+        scope.spawn(move || {
+            let mut wire = Wire::open(address);
+            assert_eq!(wire.send(get("/health")).answer().status, 200);
+            assert!(wire.is_silent_for(2 * SHORT), "a kept connection was cut");
+            assert_eq!(wire.send(get("/health")).answer().status, 200);
+            let started = Instant::now();
+            assert_eq!(wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(), b"", "a second head that trickles");
+            took_short(started);
+        });
+        // Nor with the end of an answer to which the second head came too early.
+        scope.spawn(move || {
+            let mut wire = Wire::open(address);
+            let started = Instant::now();
+            assert_eq!(wire.send(get("/health") + "GET /health HTTP/1.1\r\nX-Endless: ").answer().status, 200);
+            assert_eq!(wire.trickle(), b"", "a pipelined head that trickles");
+            took_short(started);
+        });
+    });
+}
+
+#[test]
+fn a_body_that_does_not_arrive_in_time_is_a_408() {
+    let service = patient_service(&[], |limits| limits.body = SHORT);
+    let address = service.address();
+    thread::scope(|scope| {
+        for (framing, start) in [("Content-Length: 100", ""), ("Content-Length: 16000", "{"), (CHUNKED, "3e80\r\n{")] {
+            scope.spawn(move || {
+                let mut wire = Wire::open(address);
+                let started = Instant::now();
+                let heard = wire.send(refresh(framing, start)).trickle();
+                took_short(started);
+                let answers = parsed(&heard);
+                let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}") };
+                openapi::check("POST", "/auth/refresh", answer);
+                assert_eq!((answer.status, answer.json()), (408, error(408, "Request body was not received in time")));
+                assert_eq!(answer.header("connection"), Some("close"));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_kept_connection_without_a_request_is_closed() {
+    let service = patient_service(&[], |limits| limits.idle = SHORT);
+    let mut wire = Wire::open(service.address());
+    assert_eq!(wire.send(get("/health")).answer().status, 200);
+    assert_eq!(wire.send(get("/health")).answer().status, 200);
+    let answered = Instant::now();
+    assert_eq!(wire.rest(), b"");
+    // The server's time began a moment before we had read its answer.
+    assert!((SHORT / 2..SHORT + SLACK).contains(&answered.elapsed()), "{:?}", answered.elapsed());
+}
+
+/// A large answer, and its size as it is sent without compression.
+fn bundle(service: &Service) -> (String, usize) {
+    let target = "/api/docs/swagger-ui-bundle.js";
+    let size = service.get(target).send().body.len();
+    assert!(size > 1000 * KIB, "{size}");
+    (get(target), size)
+}
+
+#[test]
+fn answers_that_nobody_reads_are_cut() {
+    let service = patient_service(&[("MAX_CONNECTIONS", "1")], |limits| {
+        limits.unread_answer = SHORT;
+        limits.idle = SHORT;
+    });
+    let (request, size) = bundle(&service);
+    let requests = 100;
+    let mut reads_nothing = Wire::open(service.address());
+    let started = Instant::now();
+    reads_nothing.send(request.repeat(requests));
+    // The only place is free again when the server has given up.
+    assert_eq!(Wire::open(service.address()).send(get("/health")).answer().status, 200);
+    assert!((SHORT / 2..2 * SHORT + SLACK).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert!(reads_nothing.rest().len() < requests * size);
+}
+
+#[test]
+fn a_slow_reader_is_served_as_long_as_he_reads() {
+    let limit = Duration::from_millis(1500);
+    let service = patient_service(&[], |limits| limits.unread_answer = limit);
+    let (request, size) = bundle(&service);
+    let answers = 20;
+    let mut wire = Wire::open(service.address());
+    let started = Instant::now();
+    wire.send(request.repeat(answers));
+    for _ in 0..answers {
+        // His pace.
+        thread::sleep(2 * limit / answers as u32);
+        assert_eq!(wire.answer().body.len(), size);
+    }
+    assert!(started.elapsed() > limit);
+}
+
+#[test]
+fn further_connections_wait_until_another_closes() {
+    let service = patient_service(&[("MAX_CONNECTIONS", "2")], |_| {});
+    let mut served = [(); 2].map(|()| Wire::open(service.address()));
+    for wire in &mut served {
+        assert_eq!(wire.send(get("/health")).answer().status, 200);
+    }
+    let mut waiting = [(); 2].map(|()| Wire::open(service.address()));
+    for wire in &mut waiting {
+        wire.send(get("/health"));
+        assert!(wire.is_silent_for(SHORT / 2), "a third connection was served");
+    }
+    let [first, second] = served;
+    let [third, fourth] = &mut waiting;
+    drop(first);
+    assert_eq!(third.answer().status, 200);
+    assert!(fourth.is_silent_for(SHORT / 2), "a third connection was served");
+    drop(second);
+    assert_eq!(fourth.answer().status, 200);
+}
+
+/// Linux gives every machine the whole of 127.0.0.0/8.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_connection_at_a_time_is_enough_for_two_addresses() {
+    let service = patient_service(&[("MAX_CONNECTIONS", "1"), ("HOST", "127.0.0.1,127.0.0.2")], |_| {});
+    let port = service.address().port();
+    for host in ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.1"] {
+        let mut wire = Wire::open(format!("{host}:{port}").parse().unwrap());
+        assert_eq!(wire.send(get("/health")).answer().status, 200);
+    }
+}
+
+#[test]
+fn clients_that_arrive_at_one_instant_and_stay_busy_all_get_answers() {
+    const BUSY: Duration = Duration::from_secs(5);
+    let service = patient_service(&[], |_| {});
+    let ann = service.sign_up("ann@example.com");
+    let key = service.create_key(&ann.access, json!({ "name": "ci" }));
+    let (address, key) = (service.address(), key["key"].as_str().unwrap());
+    let start = &Barrier::new(64);
+    let served: Vec<(u32, Duration)> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..64)
+            .map(|_| {
+                scope.spawn(move || {
+                    // Held against openapi.json, the answers would be slower than the server.
+                    let client = Client::new(address, |_, _, _| {});
+                    let mut longest = Duration::ZERO;
+                    let mut count = 0;
+                    start.wait();
+                    let started = Instant::now();
+                    while started.elapsed() < BUSY {
+                        for request in [client.get("/health"), client.get("/protected/service-only").api_key(key)] {
+                            let asked = Instant::now();
+                            assert_eq!(request.send().status, 200);
+                            longest = longest.max(asked.elapsed());
+                            count += 1;
+                        }
+                    }
+                    (count, longest)
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert!(served.iter().all(|(count, longest)| *count > 0 && *longest < Duration::from_secs(3)), "{served:?}");
+}
+
+#[test]
+fn more_logins_than_can_be_hashed_are_refused_and_hold_up_nobody_else() {
+    let limit = Duration::from_secs(2);
+    let calm = patient_service(&[], |_| {});
+    let ann = calm.sign_up("ann@example.com");
+    let key = calm.create_key(&ann.access, json!({ "name": "ci" }));
+    let mut config = calm.config().clone();
+    config.limits.handler = limit;
+    let stormy = Keyward::start(&config, calm.clock.clone()).unwrap();
+    let address = stormy.addresses()[0];
+    let login = |number: usize| {
+        let body = json!({ "email": format!("nobody{number}@example.com"), "password": PASSWORD }).to_string();
+        let head = "POST /auth/login HTTP/1.1\r\nHost: keyward\r\nContent-Type: application/json";
+        format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let started = Instant::now();
+    // Sent faster than they can be hashed, and far more than may wait.
+    let mut storm: Vec<Wire> = (0..cores() * 128)
+        .map(|number| {
+            let mut wire = Wire::open(address);
+            wire.send(login(number));
+            wire
+        })
+        .collect();
+    let client = Client::new(address, openapi::check);
+    for _ in 0..20 {
+        assert_eq!(client.get("/health").send().status, 200);
+        let answer = client.get("/protected/service-only").api_key(key["key"].as_str().unwrap()).send();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let mut refused = 0;
+    for wire in &mut storm {
+        let answer = wire.answer();
+        openapi::check("POST", "/auth/login", &answer);
+        match answer.status {
+            401 => {}
+            503 => {
+                let message = "Service temporarily unavailable, try again shortly";
+                assert_eq!((answer.json(), answer.header("retry-after")), (error(503, message), Some("1")));
+                refused += 1;
+            }
+            _ => panic!("{answer:?}"),
+        }
+        // A refusal costs nobody his connection.
+        assert_eq!(wire.send(get("/health")).answer().status, 200);
+    }
+    let took = started.elapsed();
+    assert!(took < limit + SLACK, "{took:?}");
+    assert!(refused > 0);
+    drop(storm);
+    stormy.stop();
+}
+
+// What could be read in two ways.
+
+/// A request that is there only for those who misread the one before it; they answer it, and close.
+fn smuggled() -> String {
+    "GET /health HTTP/1.1\r\nHost: keyward\r\nConnection: close\r\n\r\n".to_string()
+}
+
+#[test]
+fn a_request_that_could_be_read_in_two_ways_is_refused_and_ends_its_connection() {
+    let service = patient_service(&[], |_| {});
+    let smuggled = smuggled();
+    for framing in [
+        "Content-Length: 2\r\nContent-Length: 3",
+        "Content-Length: 3\r\nContent-Length: 2",
+        "Content-Length: 2, 3",
+        "Content-Length: +2",
+        "Content-Length: -2",
+        "Content-Length: 02",
+        "Content-Length: 0000000000000000000000002",
+        "Content-Length: 0x2",
+        "Content-Length: 2 2",
+        "Content-Length: 2.0",
+        "Content-Length: two",
+        "Content-Length: \u{662}",
+        "Content-Length:",
+        "Content-Length: 18446744073709551618",
+        "Content-Length : 2",
+        "Content-Length:\r\n 2",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: chunked,",
+        "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding:",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Transfer-Encoding : chunked",
+        "Transfer-Encoding:\r\n chunked",
+        "Transfer-Encoding: \u{b}chunked",
+        "X-Bare-Return: a\rContent-Length: 2",
+        "X-Nul: a\0b\r\nContent-Length: 2",
+        "X No Colon\r\nContent-Length: 2",
+    ] {
+        for body in ["{}", &chunked("{}")] {
+            assert_eq!(statuses(service.address(), refresh(framing, body) + &smuggled), [400], "{framing:?}");
+        }
+    }
+    for host in [
+        "X-No: host",
+        "Host: a\r\nHost: b",
+        "Host: a\r\nHost: a",
+        "Host: a b",
+        "Host: a/b",
+        "Host: user@a",
+        "Host: http://a",
+        "Host: a?b",
+        "Host: a:b",
+        "Host: [::1",
+        "Host: a\\b",
+        "Host: \u{e4}",
+        "Host : a",
+    ] {
+        let request = format!("GET /health HTTP/1.1\r\n{host}\r\n\r\n");
+        assert_eq!(statuses(service.address(), request + &smuggled), [400], "{host:?}");
+    }
+    let old = "POST /auth/refresh HTTP/1.0\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n";
+    assert_eq!(statuses(service.address(), old.to_string() + &chunked("{}") + &smuggled), [400]);
+    // What looks odd but can be read in one way only is served.
+    let mut wire = Wire::open(service.address());
+    for host in ["Host:", "Host: [::1]:3000", "hOST:\t127.0.0.1:3000 "] {
+        assert_eq!(wire.send(format!("GET /health HTTP/1.1\r\n{host}\r\n\r\n")).answer().status, 200, "{host:?}");
+    }
+    for (framing, body) in [("content-length:2 ", "{}"), ("transfer-encoding: Chunked", chunked("{}").as_str())] {
+        assert_eq!(wire.send(refresh(framing, body)).answer().json(), broken_rules(EMPTY_REFRESH), "{framing:?}");
+    }
+}
+
+/// RFC 9112 §6.1 and §6.3: the coding wins, and nothing that follows is believed.
+#[test]
+fn a_length_beside_a_coding_is_read_as_chunked_and_ends_the_connection() {
+    let service = patient_service(&[], |_| {});
+    for framing in [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 4",
+        "Content-Length: 12\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive",
+    ] {
+        let answers = answers(service.address(), refresh(framing, &chunked("{}")) + &smuggled());
+        let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}: {framing}") };
+        assert_eq!(answer.json(), broken_rules(EMPTY_REFRESH), "{framing}");
+        assert_eq!(answer.header("connection"), Some("close"), "{framing}");
+    }
+}
+
+#[test]
+fn a_body_is_never_taken_for_a_request() {
+    let service = patient_service(&[], |_| {});
+    let hidden = smuggled();
+    // One that the route does not read is passed over, or ends the connection.
+    let last = smuggled().replace("/health", "/nowhere");
+    for framed in
+        [format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len()), format!("{CHUNKED}\r\n\r\n{}", chunked(&hidden))]
+    {
+        let request = format!("GET /health HTTP/1.1\r\nHost: keyward\r\n{framed}{last}");
+        let answers = answers(service.address(), request);
+        let heard: Vec<_> = answers.iter().map(|answer| (answer.status, answer.header("connection"))).collect();
+        assert!([vec![(200, None), (404, Some("close"))], vec![(200, Some("close"))]].contains(&heard), "{answers:?}");
+    }
+    // One whose end cannot be told ends the connection, read or not.
+    for chunks in [
+        "zz\r\n{}\r\n0\r\n\r\n",
+        "-2\r\n{}\r\n0\r\n\r\n",
+        "+2\r\n{}\r\n0\r\n\r\n",
+        "0x2\r\n{}\r\n0\r\n\r\n",
+        "\r\n{}\r\n0\r\n\r\n",
+        "2\r\n{}}\r\n0\r\n\r\n",
+        "2\r\n{}0\r\n\r\n",
+        "2\n{}\n0\n\n",
+        "2;a=\nb\r\n{}\r\n0\r\n\r\n",
+        "10000000000000002\r\n{}\r\n0\r\n\r\n",
+        "2\r\n{}\r\n0\r\nbad trailer\r\n\r\n",
+    ] {
+        assert_eq!(statuses(service.address(), refresh(CHUNKED, chunks) + &hidden), [400], "{chunks:?}");
+        let unread = format!("GET /nowhere HTTP/1.1\r\nHost: keyward\r\n{CHUNKED}\r\n\r\n{chunks}{hidden}");
+        assert_eq!(statuses(service.address(), unread), [404], "{chunks:?}");
+    }
+}
+
+#[test]
+fn what_is_no_http_is_turned_away_and_the_server_goes_on() {
+    let service = patient_service(&[], |limits| limits.head = SHORT);
+    let tls_hello = b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\x5a\x5a\x00\x20\x13\x02\x13\x03\x13\x01\r\n\r\n";
+    let noise: Vec<u8> = (0u32..8192).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let address = service.address();
+    thread::scope(|scope| {
+        for garbage in [
+            tls_hello.as_slice(),
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            b"GET /health\r\n\r\n",
+            b"GET /health HTTP/3.0\r\nHost: a\r\n\r\n",
+            b"GET /health HTTP/1.1 \r\nHost: a\r\n\r\n",
+            b"GET  /health HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET /he\xffalth\0 HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"G\0T /health HTTP/1.1\r\nHost: a\r\n\r\n",
+            b" GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"\0\0\0\0\0\0\0\0",
+            b"\r\n\r\n\r\n\r\n",
+            b"\r",
+            b"SSH-2.0-OpenSSH_9.6\r\n",
+            b"{\"email\":\"a@b.co\"}",
+            &noise,
+        ] {
+            scope.spawn(move || {
+                for answer in answers(address, garbage) {
+                    assert!((400..500).contains(&answer.status), "{garbage:?}: {answer:?}");
+                }
+            });
+        }
+    });
+    assert_eq!(service.get("/health").send().status, 200);
+}
+
+// How requests follow each other.
+
+#[test]
+fn pipelined_requests_are_answered_in_order_however_the_bytes_are_cut() {
+    let service = patient_service(&[], |_| {});
+    let login = json!({ "email": "nobody@example.com", "password": PASSWORD }).to_string();
+    let requests = [
+        ("GET", "/health", "", 200),
+        // The slow one.
+        ("POST", "/auth/login", login.as_str(), 401),
+        ("HEAD", "/health", "", 200),
+        ("GET", "/nowhere", "", 404),
+        ("POST", "/auth/refresh", "{}", 400),
+        ("HEAD", "/nowhere", "", 404),
+        ("PUT", "/health", "", 405),
+        ("GET", "/protected/user-only", "", 401),
+        ("GET", "/health", "", 200),
+    ];
+    let mut bytes = String::new();
+    for (number, (method, target, body, _)) in requests.iter().enumerate() {
+        bytes += &format!("{method} {target} HTTP/1.1\r\nHost: keyward\r\nX-Request-Id: {number}\r\n");
+        bytes += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    }
+    for piece in [bytes.len(), 100, 1] {
+        let mut wire = Wire::open(service.address());
+        for piece in bytes.as_bytes().chunks(piece) {
+            wire.send(piece);
+        }
+        for (number, (method, target, _, status)) in requests.iter().enumerate() {
+            let answer = read_answer(&mut wire.0, *method == "HEAD").unwrap();
+            assert_eq!(answer.status, *status, "{method} {target}");
+            assert_eq!(answer.header("x-request-id"), Some(number.to_string().as_str()));
+        }
+    }
+}
+
+#[test]
+fn who_expects_a_100_gets_it_before_he_sends_the_body() {
+    let service = patient_service(&[], |_| {});
+    let mut wire = Wire::open(service.address());
+    wire.send(refresh("Expect: 100-continue\r\nContent-Length: 2", "")).hears_100_continue();
+    assert_eq!(wire.send("{}").answer().json(), broken_rules(EMPTY_REFRESH));
+    wire.send(refresh(&format!("Expect: 100-Continue\r\n{CHUNKED}"), "")).hears_100_continue();
+    assert_eq!(wire.send(chunked("{}")).answer().json(), broken_rules(EMPTY_REFRESH));
+    // Nobody is asked for a body that would not be read: the first thing he hears is the refusal.
+    for (request, refusal) in [
+        (refresh("Expect: 100-continue\r\nContent-Length: 20000", ""), "HTTP/1.1 413 "),
+        (
+            refresh("Expect: 100-continue\r\nContent-Length: 2", "").replace("/auth/refresh", "/nowhere"),
+            "HTTP/1.1 404 ",
+        ),
+        (
+            refresh("Expect: 100-continue\r\nContent-Length: 2", "").replace("/auth/refresh", "/keys/create"),
+            "HTTP/1.1 401 ",
+        ),
+    ] {
+        let heard = String::from_utf8(Wire::open(service.address()).send(request).rest()).unwrap();
+        assert!(heard.starts_with(refusal), "{heard}");
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_wait_for_the_body_says_that_the_connection_closes() {
+    let service = patient_service(&[], |_| {});
+    for (method, target, status) in [
+        ("POST", "/keys/create", 401),
+        ("POST", "/nowhere", 404),
+        ("PUT", "/health", 405),
+        ("GET", "/health", 200),
+        ("DELETE", "/keys/x", 401),
+    ] {
+        for framing in ["Content-Length: 2", CHUNKED] {
+            let mut wire = Wire::open(service.address());
+            let answer =
+                wire.send(format!("{method} {target} HTTP/1.1\r\nHost: keyward\r\n{framing}\r\n\r\n")).answer();
+            assert_eq!(answer.status, status, "{method} {target}");
+            // A client that keeps connections would send its next request into the void (RFC 9112 §9.6).
+            assert_eq!(answer.header("connection"), Some("close"), "{method} {target} {framing}: {answer:?}");
+            assert_eq!(wire.rest(), b"");
+        }
+    }
+}
+
+#[test]
+fn http_1_0_needs_no_host_and_keeps_a_connection_only_when_asked() {
+    let service = patient_service(&[], |_| {});
+    assert_eq!(statuses(service.address(), "GET /health HTTP/1.0\r\n\r\n"), [200]);
+    assert_eq!(statuses(service.address(), "GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"), [400]);
+    let kept = "GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let answers = answers(service.address(), kept.to_string() + kept + "GET /health HTTP/1.0\r\n\r\n" + kept);
+    let connections: Vec<_> = answers.iter().map(|answer| (answer.status, answer.header("connection"))).collect();
+    assert_eq!(connections, [(200, Some("keep-alive")), (200, Some("keep-alive")), (200, None)]);
+}
+
+#[test]
+fn an_offer_to_upgrade_is_ignored_and_the_connection_stays_usable() {
+    let service = patient_service(&[], |_| {});
+    let mut wire = Wire::open(service.address());
+    for offer in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ] {
+        assert_eq!(wire.send(format!("GET /health HTTP/1.1\r\nHost: keyward\r\n{offer}\r\n\r\n")).answer().status, 200);
+        let with_body = wire.send(refresh(&format!("{offer}\r\nContent-Length: 2"), "{}")).answer();
+        assert_eq!(with_body.json(), broken_rules(EMPTY_REFRESH));
+        assert_eq!(wire.send(get("/health")).answer().status, 200);
+    }
+}
+
+// Which request goes where.
+
+#[test]
+fn head_has_the_headers_of_get_and_no_body() {
+    let service = patient_service(&[], |_| {});
+    // One connection: a body where none may be would be taken for the next answer.
+    let client = Client::new(service.address(), |_, _, _| {});
+    let ask = |method: &str, target: &str, encoding: &str| {
+        let mut answer = client.method(method, target).header("accept-encoding", encoding).send();
+        assert!(answer.headers.remove("x-request-id").is_some() && answer.headers.remove("date").is_some());
+        answer
+    };
+    for (target, status) in [
+        ("/health", 200),
+        ("/api/docs", 200),
+        ("/api/docs/openapi.json", 200),
+        ("/api/docs/swagger-ui.css", 200),
+        ("/keys", 401),
+        ("/protected/flexible", 401),
+    ] {
+        for encoding in ["identity", "gzip"] {
+            let (head, get) = (ask("HEAD", target, encoding), ask("GET", target, encoding));
+            assert_eq!((head.status, head.headers), (status, get.headers), "{target}");
+            assert_eq!(get.status, status, "{target}");
+        }
+    }
+    // These name the method in their message: it is another one.
+    for (target, status) in [("/nowhere", 404), ("/auth/login", 405)] {
+        assert_eq!(ask("HEAD", target, "identity").status, status, "{target}");
+    }
+    assert_eq!(ask("GET", "/health", "identity").status, 200);
+}
+
+#[test]
+fn a_wrong_method_is_a_405_that_names_the_right_ones() {
+    let service = patient_service(&[], |_| {});
+    let paths: BTreeSet<&str> = ROUTES.iter().map(|route| route.path).collect();
+    for path in paths {
+        let mut right: BTreeSet<&str> =
+            ROUTES.iter().filter(|route| route.path == path).map(|route| route.method.as_str()).collect();
+        if right.contains("GET") {
+            right.insert("HEAD");
+        }
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"] {
+            if !right.contains(method) {
+                let answer = service.method(method, &path.replace(':', "")).send();
+                assert_eq!(answer.status, 405, "{method} {path}");
+                let allow: BTreeSet<&str> = answer.header("allow").unwrap().split(", ").collect();
+                assert_eq!(allow, right, "{method} {path}");
+                assert!(method == "HEAD" || answer.json()["error"] == "Method Not Allowed", "{answer:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unknown_path_is_a_404_that_does_not_repeat_the_query() {
+    let service = patient_service(&[], |_| {});
+    for (method, target, message) in [
+        ("GET", "/nowhere", "Cannot GET /nowhere"),
+        ("GET", "/nowhere?token=secret", "Cannot GET /nowhere"),
+        ("POST", "/nowhere/?token=secret", "Cannot POST /nowhere/"),
+        ("DELETE", "/keys/a/b", "Cannot DELETE /keys/a/b"),
+        ("GET", "/", "Cannot GET /"),
+        ("GET", "//", "Cannot GET //"),
+        ("GET", "//health", "Cannot GET //health"),
+        ("GET", "/health/..", "Cannot GET /health/.."),
+        ("GET", "/api/docs/../../health", "Cannot GET /api/docs/../../health"),
+        ("GET", "/api/docs/..%2f..%2fetc%2fpasswd", "Cannot GET /api/docs/..%2f..%2fetc%2fpasswd"),
+        ("QUERY", "/nowhere", "Cannot QUERY /nowhere"),
+    ] {
+        let answer = service.method(method, target).send();
+        assert_eq!((answer.status, answer.json()), (404, error(404, message)), "{target}");
+    }
+}
+
+#[test]
+fn one_trailing_slash_is_accepted_and_two_are_not() {
+    let service = patient_service(&[], |_| {});
+    let client = Client::new(service.address(), |_, _, _| {});
+    for (method, path, status) in [
+        ("GET", "/health", 200),
+        ("GET", "/api/docs", 200),
+        ("GET", "/api/docs/docs.js", 200),
+        ("GET", "/protected/user-only", 401),
+        ("POST", "/auth/refresh", 400),
+        ("DELETE", "/keys/x", 401),
+        ("PUT", "/health", 405),
+    ] {
+        for (suffix, status) in [("", status), ("/", status), ("/?a=b", status), ("//", 404), ("//?a=b", 404)] {
+            let answer = client.method(method, &format!("{path}{suffix}")).send();
+            assert_eq!(answer.status, status, "{method} {path}{suffix}");
+        }
+    }
+}
+
+#[test]
+fn targets_in_other_forms_are_answered_and_the_server_goes_on() {
+    let service = patient_service(&[], |_| {});
+    let mut wire = Wire::open(service.address());
+    for (line, status) in [
+        // RFC 9112 §3.2.2: a server must take the form that is meant for proxies.
+        ("GET http://keyward/health HTTP/1.1", 200),
+        ("GET http://elsewhere:8080/health/?a=b HTTP/1.1", 200),
+        ("GET http://keyward HTTP/1.1", 404),
+        ("GET /health#fragment HTTP/1.1", 200),
+        ("GET /%00 HTTP/1.1", 404),
+        ("GET * HTTP/1.1", 404),
+        ("OPTIONS * HTTP/1.1", 404),
+        ("CONNECT keyward:443 HTTP/1.1", 404),
+    ] {
+        assert_eq!(wire.send(format!("{line}\r\nHost: keyward\r\n\r\n")).answer().status, status, "{line}");
+        assert_eq!(wire.send(get("/health")).answer().status, 200, "after {line}");
+    }
+    for target in ["health", "http://", "\\health", "/a\"b", "/\u{e4}", "?", "[::1]:80", ":0", "@", "%"] {
+        let answers = answers(service.address(), get(target).replace("Host", "Connection: close\r\nHost"));
+        let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}: {target}") };
+        assert!((400..500).contains(&answer.status), "{target}: {answer:?}");
+    }
+    assert_eq!(wire.send(get("/health")).answer().status, 200);
+}
+
+// What every answer carries.
+
+#[test]
+fn a_sane_request_id_is_taken_over_and_any_other_replaced() {
+    let service = patient_service(&[], |_| {});
+    let longest = "x".repeat(64);
+    for id in ["a", "0", "Az09._-", "3f2c9d7e-8a51-4a55-9d0c-0d6c3f1f9b1e", "..", &longest] {
+        let answer = service.get("/health").header("x-request-id", id).send();
+        assert_eq!(answer.header("x-request-id"), Some(id));
+    }
+    let too_long = "x".repeat(65);
+    let mut made = BTreeSet::new();
+    let replaced = ["", "a b", "a,b", "a/b", "a:b", "a\tb", "<script>", "a\"b", "ä", "%20", &too_long];
+    for id in replaced {
+        let answer = service.get("/health").header("x-request-id", id).send();
+        let own = answer.header("x-request-id").unwrap();
+        assert!(own != id && (8..=64).contains(&own.len()), "{id:?} → {own:?}");
+        assert!(own.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)), "{own:?}");
+        made.insert(own.to_string());
+    }
+    made.insert(service.get("/health").send().header("x-request-id").unwrap().to_string());
+    assert_eq!(made.len(), replaced.len() + 1, "an id was given twice");
+}
+
+#[test]
+fn every_answer_has_an_id_and_forbids_sniffing_and_storing() {
+    let service = patient_service(&[], |limits| limits.body = SHORT);
+    let ann = service.sign_up("ann@example.com");
+    let credentials = json!({ "email": "ann@example.com", "password": PASSWORD });
+    let mut answers = vec![
+        service.get("/health").send(),
+        service.post("/auth/login").json(credentials.clone()).send(),
+        service.post("/auth/signup").json(credentials).send(),
+        service.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send(),
+        service.post("/keys/create").bearer(&ann.access).json(json!({ "name": "ci" })).send(),
+        service.post("/keys/create").bearer(&ann.access).json(json!({})).send(),
+        service.post("/keys/create").bearer(&ann.access).body("application/json", vec![b' '; 20_000]).send(),
+        service.post("/keys/create").bearer(&ann.access).header("content-length", "1").send(),
+        service.get("/keys").bearer(&ann.access).send(),
+        service.get("/protected/user-only").bearer(&ann.access).send(),
+        service.get("/protected/user-only").send(),
+        service.method("HEAD", "/protected/user-only").bearer(&ann.access).send(),
+        service.delete("/keys/x").bearer(&ann.access).send(),
+        service.method("PUT", "/keys").send(),
+        service.get("/nowhere").send(),
+        service.get("/api/docs/nothing.js").send(),
+        service.post("/auth/logout").bearer(&ann.access).send(),
+    ];
+    answers.push(Wire::open(service.address()).send("GET /health HTTP/1.1\r\n\r\n").answer());
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 200, 409, 200, 201, 400, 413, 408, 200, 200, 401, 200, 404, 405, 404, 404, 200, 400]);
+    for answer in answers {
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{answer:?}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
+        assert!(answer.header("x-request-id").is_some(), "{answer:?}");
+    }
+}
+
+#[test]
+fn the_documentation_page_runs_nothing_but_its_own_files() {
+    let service = patient_service(&[], |_| {});
+    let page = service.get("/api/docs").send();
+    let policy = page.header("content-security-policy").unwrap();
+    let directives: BTreeSet<&str> = policy.split(';').map(str::trim).collect();
+    for directive in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(directives.contains(directive), "{directive} is missing in {policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    // What the policy forbids would not work: no script and no style is in the page itself.
+    let html = page.text();
+    assert!(html.contains("<script src=") && !html.contains("<script>") && !html.contains("<style"), "{html}");
+    for file in ["docs.js", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"] {
+        assert_eq!(service.get(&format!("/api/docs/{file}")).send().header("x-content-type-options"), Some("nosniff"));
+    }
+}
+
+#[test]
+fn the_credential_is_judged_before_the_body() {
+    let service = patient_service(&[], |_| {});
+    let ann = service.sign_up("ann@example.com");
+    assert_eq!(service.post("/auth/logout").bearer(&ann.access).send().status, 200);
+    let ended = format!("Authorization: Bearer {}", ann.access);
+    let guarded: Vec<&str> = ROUTES
+        .iter()
+        .filter(|route| route.guard != Guard::Public && route.takes_body())
+        .map(|route| route.path)
+        .filter(|path| !path.contains(':'))
+        .collect();
+    assert!(guarded.contains(&"/keys/create"));
+    for path in guarded {
+        for credential in ["X-No: credential", "Authorization: Basic YTpi", "Authorization: Bearer bad", &ended] {
+            for framed in [
+                "Content-Length: 1\r\n\r\n{".to_string(),
+                format!("{CHUNKED}\r\n\r\nnonsense"),
+                format!("Content-Length: 20000\r\n\r\n{}", " ".repeat(20_000)),
+                format!("{CHUNKED}\r\n\r\n{}", chunked(&" ".repeat(20_000))),
+                // Nobody waits for a body that is held back.
+                "Content-Length: 100\r\n\r\n".to_string(),
+                "Content-Length: 20000\r\n\r\n".to_string(),
+                format!("{CHUNKED}\r\n\r\n"),
+            ] {
+                let head = format!("POST {path} HTTP/1.1\r\nHost: keyward\r\n{credential}\r\n{framed}");
+                let answer = Wire::open(service.address()).send(&head).answer();
+                openapi::check("POST", path, &answer);
+                let shown = &head[..head.len().min(200)];
+                assert_eq!((answer.status, answer.json()), (401, error(401, "Unauthorized")), "{shown}");
+            }
+        }
+    }
+}
+
+// Stopping.
+
+#[test]
+fn a_server_that_stops_answers_what_is_under_way_and_takes_nothing_new() {
+    let mut service = patient_service(&[], |limits| limits.stopping = PATIENCE);
+    let address = service.address();
+    let mut kept = Wire::open(service.address());
+    assert_eq!(kept.send(get("/health")).answer().status, 200);
+    let mut under_way = Wire::open(service.address());
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD }).to_string();
+    let head = "POST /auth/signup HTTP/1.1\r\nHost: keyward\r\nContent-Type: application/json\r\nExpect: 100-continue";
+    under_way.send(format!("{head}\r\nContent-Length: {}\r\n\r\n", body.len())).hears_100_continue();
+    thread::scope(|scope| {
+        let client = scope.spawn(move || {
+            // The server is stopping when nobody is let in any more.
+            let deadline = Instant::now() + PATIENCE;
+            while TcpStream::connect(address).is_ok() {
+                assert!(Instant::now() < deadline, "a server that stops still listens");
+            }
+            assert_eq!(kept.rest(), b"", "a kept connection is not closed");
+            let answer = under_way.send(body).answer();
+            assert_eq!((answer.status, answer.header("connection")), (201, Some("close")), "{answer:?}");
+            assert_eq!(under_way.rest(), b"");
+        });
+        service.stop();
+        client.join().unwrap();
+    });
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_server_that_nobody_uses_stops_at_once() {
+    let mut service = patient_service(&[], |limits| limits.stopping = PATIENCE);
+    let mut kept = [(); 8].map(|()| Wire::open(service.address()));
+    for wire in &mut kept {
+        assert_eq!(wire.send(get("/health")).answer().status, 200);
+    }
+    let mut silent = Wire::open(service.address());
+    let started = Instant::now();
+    service.stop();
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    for wire in kept.iter_mut().chain([&mut silent]) {
+        assert_eq!(wire.rest(), b"");
+    }
+}

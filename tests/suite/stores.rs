@@ -1,0 +1,704 @@
+//! What the stores promise: several servers on one database, restarts, databases that are not ours, and a store that
+//! is away.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Barrier;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyward::app::Keyward;
+use keyward::clock::Clock;
+use keyward::config::Config;
+use serde_json::{Value, json};
+
+use crate::http_client::{Answer, Client, Request};
+use crate::openapi;
+use crate::postgres_cluster::{self, Database};
+use crate::process::program::{Finished, Home, finish, in_both_homes};
+use crate::relay::Relay;
+use crate::service::{Account, Backend, PASSWORD, Service, account, error, on_both_stores};
+
+/// A key of this account's.
+struct Key {
+    id: String,
+    key: String,
+}
+
+#[track_caller]
+fn new_key(service: &Service, owner: &Account) -> Key {
+    key(&service.create_key(&owner.access, json!({ "name": "ci" })))
+}
+
+fn key(made: &Value) -> Key {
+    let text = |name: &str| made[name].as_str().unwrap().to_string();
+    Key { id: text("id"), key: text("key") }
+}
+
+fn key_status(client: &Client, key: &Key) -> u16 {
+    client.get("/protected/service-only").api_key(&key.key).send().status
+}
+
+fn token_status(client: &Client, access: &str) -> u16 {
+    client.get("/protected/user-only").bearer(access).send().status
+}
+
+/// Other servers may keep what they know for a moment; a change has to reach them well before it would expire there.
+#[track_caller]
+fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within two seconds: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs statements that both databases understand, past the program.
+fn execute(home: &Home, statements: &str) {
+    match home.database() {
+        Some(database) => database.client().batch_execute(statements).unwrap(),
+        None => rusqlite::Connection::open(home.path("keyward.db")).unwrap().execute_batch(statements).unwrap(),
+    }
+}
+
+/// The recorded migrations: version, name and checksum of each.
+fn recorded(home: &Home) -> Vec<String> {
+    const SELECT: &str = "SELECT version || ' ' || name || ' ' || checksum FROM schema_migrations ORDER BY version";
+    match home.database() {
+        Some(database) => database.client().query(SELECT, &[]).unwrap().iter().map(|row| row.get(0)).collect(),
+        None => {
+            let connection = rusqlite::Connection::open(home.path("keyward.db")).unwrap();
+            let mut statement = connection.prepare(SELECT).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        }
+    }
+}
+
+in_both_homes! {
+    fn servers_that_start_at_once_on_an_empty_database_all_come_up(home) {
+        const SERVERS: usize = 6;
+        let config = home.config();
+        let ready = Barrier::new(SERVERS);
+        let servers: Vec<Keyward> = thread::scope(|scope| {
+            let start = || {
+                ready.wait();
+                Keyward::start(&config, Clock::default()).unwrap()
+            };
+            let starts: Vec<_> = (0..SERVERS).map(|_| scope.spawn(start)).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        assert_eq!(recorded(&home).len(), 1);
+        let clients: Vec<Client> =
+            servers.iter().map(|server| Client::new(server.addresses()[0], openapi::check)).collect();
+        let form = json!({ "email": "ann@example.com", "password": PASSWORD });
+        let ann = account(&clients[0].post("/auth/signup").json(form).send().json());
+        for client in &clients {
+            assert_eq!(token_status(client, &ann.access), 200);
+        }
+        for server in servers {
+            server.stop();
+        }
+    }
+
+    fn a_database_that_is_newer_than_the_program_or_not_its_own_is_refused_and_stays_as_it_is(home) {
+        let mut home = home;
+        home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
+        home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
+        home.run(&["migrate"]).succeeded();
+        let ours = recorded(&home);
+        for (change, undo, expected) in [
+            (
+                "INSERT INTO schema_migrations VALUES (9999, 'from_the_future', 'x', '2026-01-01T00:00:00.000Z')",
+                "DELETE FROM schema_migrations WHERE version = 9999",
+                "newer than this binary: it has migration 9999_from_the_future",
+            ),
+            (
+                "UPDATE schema_migrations SET checksum = 'not ' || checksum WHERE version = 1",
+                "UPDATE schema_migrations SET checksum = substr(checksum, 5) WHERE version = 1",
+                "migration 0001_users_sessions_keys is not the 0001_users_sessions_keys of this binary",
+            ),
+        ] {
+            execute(&home, change);
+            let before = recorded(&home);
+            for arguments in [&[][..], &["migrate"], &["migrate", "--check"], &["user", "list"], &["key", "list"]] {
+                let finished = home.run(arguments);
+                assert!(finished.failed(1).contains(expected), "{arguments:?}: {finished:?}");
+                assert_eq!(finished.stdout, "");
+            }
+            assert_eq!(recorded(&home), before);
+            execute(&home, undo);
+        }
+        assert_eq!(recorded(&home), ours);
+        home.start(&[]);
+    }
+}
+
+on_both_stores! {
+    fn users_sessions_keys_and_revocations_outlive_a_restart(service) {
+        let ann = service.sign_up("ann@example.com");
+        let other_session = service.log_in("ann@example.com");
+        let (good, revoked) = (new_key(service, &ann), new_key(service, &ann));
+        let expiring = service.create_key(&ann.access, json!({ "name": "brief", "expiresAt": "2999-01-01T00:00:00Z" }));
+        assert_eq!(service.delete(&format!("/keys/{}", revoked.id)).bearer(&ann.access).send().status, 200);
+        assert_eq!(service.post("/auth/logout").bearer(&other_session.access).send().status, 200);
+        let refreshed = service.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send().json();
+        let listed = service.get("/keys").bearer(&ann.access).send().json();
+
+        service.restart();
+        assert_eq!(service.get("/keys").bearer(&ann.access).send().json(), listed);
+        assert_eq!((service.token_status(&ann.access), service.token_status(&other_session.access)), (200, 401));
+        assert_eq!((service.key_status(&good.key), service.key_status(&revoked.key)), (200, 401));
+        assert_eq!(service.key_status(expiring["key"].as_str().unwrap()), 200);
+        let refresh = |token: &Value| service.post("/auth/refresh").json(json!({ "refreshToken": token })).send().status;
+        assert_eq!(refresh(&refreshed["refreshToken"]), 200);
+        assert_eq!(refresh(&json!(other_session.refresh)), 401);
+        assert_eq!(service.log_in("ann@example.com").id, ann.id);
+    }
+
+    fn neither_a_password_nor_a_key_nor_a_token_is_stored_anywhere(service) {
+        let ann = service.sign_up("ann@example.com");
+        let made = new_key(service, &ann);
+        assert_eq!(service.key_status(&made.key), 200);
+        assert_eq!(service.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send().status, 200);
+        service.restart();
+        service.stop();
+
+        // Everything that is stored, as bytes and as text.
+        let (stored, hash) = match (service.sqlite_file(), service.database()) {
+            (Some(file), _) => {
+                let folder = std::fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+                let files: Vec<_> = folder.filter(|path| !path.ends_with("keyward.db.secrets")).collect();
+                assert!(files.contains(&file));
+                let bytes: Vec<u8> = files.iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
+                let connection = rusqlite::Connection::open(&file).unwrap();
+                (bytes, connection.query_row("SELECT password_hash FROM users", [], |row| row.get(0)).unwrap())
+            }
+            (None, Some(database)) => {
+                let mut client = database.client();
+                let mut rows = Vec::new();
+                for table in ["users", "sessions", "api_keys", "schema_migrations"] {
+                    let select = format!("SELECT row_to_json({table})::text FROM {table}");
+                    rows.extend(client.query(&select, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
+                }
+                let hash: String = client.query_one("SELECT password_hash FROM users", &[]).unwrap().get(0);
+                (rows.join("\n").into_bytes(), hash)
+            }
+            (None, None) => unreachable!(),
+        };
+        assert!(hash.starts_with("$2b$10$") && hash.len() == 60, "{hash}");
+        let contains = |needle: &[u8]| stored.windows(needle.len()).any(|window| window == needle);
+        assert!(contains(b"ann@example.com") && contains(hash.as_bytes()), "what is stored can be found this way");
+        let digits = &made.key[3..];
+        for secret in [PASSWORD, digits, &digits[..32], &digits[32..], &ann.access, &ann.refresh] {
+            assert!(!contains(secret.as_bytes()), "{secret}");
+        }
+        assert!(!contains(&hex::decode(digits).unwrap()));
+        for token in [&ann.access, &ann.refresh] {
+            assert!(!contains(token.rsplit('.').next().unwrap().as_bytes()), "a signature");
+        }
+    }
+}
+
+#[test]
+fn two_servers_share_one_postgresql() {
+    if !postgres_cluster::available() {
+        return;
+    }
+    let service = Service::start(Backend::Postgres);
+    let (sibling, other) = service.sibling();
+    let ann = service.sign_up("ann@example.com");
+    let made = new_key(&service, &ann);
+    assert_eq!((token_status(&other, &ann.access), key_status(&other, &made)), (200, 200));
+
+    assert_eq!(service.delete(&format!("/keys/{}", made.id)).bearer(&ann.access).send().status, 200);
+    assert_eq!(service.key_status(&made.key), 401, "at once where it was revoked");
+    soon("revoked on the other server", || key_status(&other, &made) == 401);
+
+    let refreshed = other.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send();
+    assert_eq!(refreshed.status, 200, "a session is not bound to the server that opened it");
+    assert_eq!(other.post("/auth/logout").bearer(&ann.access).send().status, 200);
+    soon("logged out on the first server", || service.token_status(&ann.access) == 401);
+    let form = json!({ "email": "ann@example.com", "password": PASSWORD });
+    assert_eq!(other.post("/auth/signup").json(form).send().status, 409);
+    sibling.stop();
+}
+
+#[test]
+fn a_server_and_a_command_line_that_write_to_one_file_at_the_same_time_both_succeed() {
+    let service = Service::start(Backend::Sqlite);
+    let home = Home::beside(&service);
+    let ann = service.sign_up("ann@example.com");
+    let revoked: Vec<Key> = (0..24).map(|_| new_key(&service, &ann)).collect();
+    let made: Vec<Key> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                let (client, access) = (service.client(), &ann.access);
+                scope.spawn(move || {
+                    let create = || client.post("/keys/create").bearer(access).json(json!({ "name": "ci" })).send();
+                    (0..100).map(|_| key(&create().json())).collect::<Vec<Key>>()
+                })
+            })
+            .collect();
+        for half in revoked.chunks(12) {
+            let home = &home;
+            scope.spawn(move || {
+                for key in half {
+                    home.run(&["key", "revoke", &key.id]).succeeded();
+                }
+            });
+        }
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    assert!(made.iter().all(|key| service.key_status(&key.key) == 200));
+    soon("the last one is revoked", || service.key_status(&revoked[23].key) == 401);
+    assert!(revoked.iter().all(|key| service.key_status(&key.key) == 401));
+}
+
+#[test]
+fn a_sqlite_file_that_cannot_be_had_is_one_line_that_names_it() {
+    let mut home = Home::fresh(Backend::Sqlite);
+    home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
+    home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
+    std::fs::create_dir(home.path("folder")).unwrap();
+    std::fs::write(home.path("text.db"), "This is a text and no database, but about as long as a header.".repeat(9))
+        .unwrap();
+    for (file, expected) in [
+        ("missing/keyward.db", "No such file or directory"),
+        ("folder", "unable to open database file"),
+        ("text.db", "file is not a database"),
+        ("text.db/keyward.db", "Not a directory"),
+    ] {
+        home.set("KEYWARD_DB", file);
+        for arguments in [&[][..], &["migrate"], &["user", "list"]] {
+            let finished = home.run(arguments);
+            let line = finished.failed(1);
+            assert!(line.contains(file) && line.contains(expected), "{file}: {line}");
+        }
+    }
+    assert_eq!(home.files(), ["folder", "text.db"]);
+}
+
+#[test]
+fn a_sqlite_file_or_folder_that_is_read_only_is_one_line_that_names_it() {
+    let mut home = Home::fresh(Backend::Sqlite);
+    home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
+    home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
+    // For the superuser nothing is read-only: his program runs as somebody else, from where that one can reach it.
+    let program = home.path("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_keyward"), &program).unwrap();
+    let as_someone = |arguments: &[&str]| -> Finished {
+        let usual = home.command(arguments);
+        let mut command = Command::new(&program);
+        command.args(arguments).env_clear().current_dir(usual.get_current_dir().unwrap());
+        command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if rustix::process::getuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        finish(&mut command, "Password123!\n")
+    };
+    let set_mode = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (folder, file) = (home.path("."), home.path("keyward.db"));
+    home.run(&["migrate"]).succeeded();
+    set_mode(&file, 0o444);
+    for folder_mode in [0o777, 0o555] {
+        set_mode(&folder, folder_mode);
+        for arguments in [&[][..], &["user", "create", "ann@example.com"]] {
+            let finished = as_someone(arguments);
+            assert!(finished.failed(1).contains("keyward.db"), "{folder_mode:o} {arguments:?}: {finished:?}");
+        }
+    }
+    // Nor can one be made.
+    set_mode(&folder, 0o755);
+    std::fs::remove_file(&file).unwrap();
+    set_mode(&folder, 0o555);
+    for arguments in [&[][..], &["migrate"]] {
+        let finished = as_someone(arguments);
+        let line = finished.failed(1);
+        assert!(line.contains("keyward.db") && line.contains("Permission denied"), "{line}");
+    }
+    set_mode(&folder, 0o755);
+}
+
+mod away {
+    use super::*;
+
+    /// A second server on the data of `service`, whose link to PostgreSQL can be taken away. It has not seen any of
+    /// the credentials that `service` hands out.
+    struct Remote {
+        relay: Relay,
+        keyward: Option<Keyward>,
+        address: SocketAddr,
+    }
+
+    impl Remote {
+        fn of(service: &Service) -> Remote {
+            let database = service.database().unwrap();
+            let relay = Relay::to(SocketAddr::from((Ipv4Addr::LOCALHOST, database.port())));
+            let port = |port: u16| format!(":{port}/");
+            let url = database.url().replace(&port(database.port()), &port(relay.addr().port()));
+            let mut config: Config = service.config().clone();
+            config.database = Config::from_values(&[("DATABASE_URL".to_string(), url)].into()).unwrap().database;
+            let keyward = Keyward::start(&config, service.clock.clone()).unwrap();
+            let address = keyward.addresses()[0];
+            Remote { relay, keyward: Some(keyward), address }
+        }
+
+        fn client(&self) -> Client {
+            Client::new(self.address, openapi::check)
+        }
+    }
+
+    impl Drop for Remote {
+        fn drop(&mut self) {
+            self.relay.restore();
+            self.relay.thaw();
+            self.keyward.take().unwrap().stop();
+        }
+    }
+
+    /// A request that needs the store, and its answer when the store is there; after a request whose outcome nobody
+    /// knows, another one may be as right.
+    struct Needy {
+        name: &'static str,
+        request: Box<dyn Fn(&Client) -> Answer + Sync>,
+        expected: u16,
+        if_done_before: u16,
+    }
+
+    fn needy_requests(service: &Service) -> Vec<Needy> {
+        let ann = service.sign_up("ann@example.com");
+        let [to_end, to_refresh] = [(); 2].map(|()| service.log_in("ann@example.com"));
+        let [works, to_revoke] = [(); 2].map(|()| new_key(service, &ann));
+        let form = |email: &str| json!({ "email": email, "password": PASSWORD });
+        let mut requests = Vec::new();
+        let mut add = |name, expected, if_done_before, request: Box<dyn Fn(&Client) -> Answer + Sync>| {
+            requests.push(Needy { name, request, expected, if_done_before });
+        };
+        let (new, known) = (form("bob@example.com"), form("ann@example.com"));
+        let refresh = json!({ "refreshToken": to_refresh.refresh });
+        let token = |send: fn(&Client, &str) -> Answer| {
+            let access = ann.access.clone();
+            Box::new(move |client: &Client| send(client, &access))
+        };
+        add("sign up", 201, 409, Box::new(move |client| client.post("/auth/signup").json(new.clone()).send()));
+        add("log in", 200, 200, Box::new(move |client| client.post("/auth/login").json(known.clone()).send()));
+        add("refresh", 200, 200, Box::new(move |client| client.post("/auth/refresh").json(refresh.clone()).send()));
+        add("log out", 200, 401, Box::new(move |client| client.post("/auth/logout").bearer(&to_end.access).send()));
+        add("who am I", 200, 200, token(|client, access| client.get("/auth/me").bearer(access).send()));
+        add("list keys", 200, 200, token(|client, access| client.get("/keys").bearer(access).send()));
+        add("user only", 200, 200, token(|client, access| client.get("/protected/user-only").bearer(access).send()));
+        add("flexible", 200, 200, token(|client, access| client.get("/protected/flexible").bearer(access).send()));
+        add(
+            "create a key",
+            201,
+            201,
+            token(|client, access| client.post("/keys/create").bearer(access).json(json!({ "name": "ci" })).send()),
+        );
+        let (access, path) = (ann.access.clone(), format!("/keys/{}", to_revoke.id));
+        add("revoke a key", 200, 200, Box::new(move |client| client.delete(&path).bearer(&access).send()));
+        let service_only = move |client: &Client| client.get("/protected/service-only").api_key(&works.key).send();
+        add("service only", 200, 200, Box::new(service_only));
+        requests
+    }
+
+    /// Makes keys, and revokes every other one, until nobody listens any more. Tells what was acknowledged: a key and
+    /// whether it is good; `None` stands for a request that was told to come back.
+    fn write(client: &Client, access: &str, told: &Sender<Option<(Key, bool)>>) {
+        let sent = |request: Request<'_>| {
+            let answer = request.send();
+            assert!([200, 201, 503].contains(&answer.status), "{answer:?}");
+            (answer.status != 503).then_some(answer)
+        };
+        let create = || sent(client.post("/keys/create").bearer(access).json(json!({ "name": "ci" })));
+        let revoke = |key: &Key| sent(client.delete(&format!("/keys/{}", key.id)).bearer(access));
+        for count in 0.. {
+            let made = create().map(|answer| key(&answer.json()));
+            let done = match made {
+                Some(made) if count % 2 == 0 => Some((made, true)),
+                Some(made) => revoke(&made).map(|_| (made, false)),
+                None => None,
+            };
+            if told.send(done).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// While the store is away, every request is told so in time; when it is back, each succeeds; and whatever was
+    /// acknowledged, before, between or after, is there.
+    fn story(take_away: fn(&Relay), give_back: fn(&Relay)) {
+        if !postgres_cluster::available() {
+            return;
+        }
+        let service = Service::start(Backend::Postgres);
+        let requests = needy_requests(&service);
+        let writer = service.log_in("ann@example.com");
+        let remote = Remote::of(&service);
+        let (told, outcomes) = channel();
+        let mut acknowledged: Vec<(Key, bool)> = Vec::new();
+        thread::scope(|scope| {
+            // In here, so that the writers end also when something fails.
+            let outcomes = outcomes;
+            for _ in 0..2 {
+                let (client, told, access) = (remote.client(), told.clone(), &writer.access);
+                scope.spawn(move || write(&client, access, &told));
+            }
+            acknowledged.extend(outcomes.iter().flatten().take(20));
+            take_away(&remote.relay);
+            each_is_told_to_come_back(&remote, &requests);
+            give_back(&remote.relay);
+            each_succeeds_soon(&remote, &requests);
+            acknowledged.extend(outcomes.iter().flatten().take(20));
+        });
+        for (key, is_good) in acknowledged {
+            assert_eq!(service.key_status(&key.key), if is_good { 200 } else { 401 });
+        }
+    }
+
+    fn each_is_told_to_come_back(remote: &Remote, requests: &[Needy]) {
+        thread::scope(|scope| {
+            for needy in requests {
+                let client = remote.client();
+                scope.spawn(move || {
+                    let asked = Instant::now();
+                    let answer = (needy.request)(&client);
+                    let waited = asked.elapsed();
+                    assert_eq!(answer.status, 503, "{}: {answer:?}", needy.name);
+                    assert_eq!(answer.header("retry-after"), Some("1"));
+                    let message = "Service temporarily unavailable, try again shortly";
+                    assert_eq!(answer.json(), error(503, message));
+                    assert!(waited < Duration::from_secs(6), "{}: {waited:?}", needy.name);
+                });
+            }
+            let client = remote.client();
+            let asked = Instant::now();
+            assert_eq!(client.get("/health").send().status, 200);
+            // What is refused without asking the store is refused as ever.
+            assert_eq!(client.get("/protected/user-only").send().status, 401);
+            assert_eq!(client.get("/protected/service-only").api_key("nonsense").send().status, 401);
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        });
+    }
+
+    fn each_succeeds_soon(remote: &Remote, requests: &[Needy]) {
+        let back = Instant::now();
+        thread::scope(|scope| {
+            for needy in requests {
+                let client = remote.client();
+                scope.spawn(move || {
+                    let answer = loop {
+                        let answer = (needy.request)(&client);
+                        if answer.status != 503 {
+                            break answer;
+                        }
+                        assert!(back.elapsed() < Duration::from_secs(2), "{}: {:?}", needy.name, back.elapsed());
+                    };
+                    let right = [needy.expected, needy.if_done_before].contains(&answer.status);
+                    assert!(right, "{}: {answer:?}", needy.name);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn when_postgresql_refuses_connections_requests_are_told_to_come_back_and_succeed_when_it_is_there_again() {
+        story(Relay::cut, Relay::restore);
+    }
+
+    #[test]
+    fn when_postgresql_hangs_requests_are_told_to_come_back_and_succeed_when_it_moves_again() {
+        story(Relay::freeze, Relay::thaw);
+    }
+}
+
+mod tls {
+    use super::*;
+
+    /// The home of a database with these settings in place of a URL.
+    fn home_with(database: Database, settings: &[(&str, &str)]) -> Home {
+        let parts = [
+            ("DB_HOST", database.host().to_string()),
+            ("DB_PORT", database.port().to_string()),
+            ("DB_USERNAME", database.user().to_string()),
+            ("DB_PASSWORD", database.password().to_string()),
+            ("DB_NAME", database.name().to_string()),
+        ];
+        let mut home = Home::with_database(database);
+        home.unset("DATABASE_URL");
+        for (name, value) in parts {
+            home.set(name, &value);
+        }
+        for (name, value) in settings {
+            home.set(name, value);
+        }
+        home
+    }
+
+    #[track_caller]
+    fn refused(home: &Home, settings: &[(&str, &str)]) -> String {
+        let finished = finish(home.command(&["user", "list"]).envs(settings.iter().copied()), "");
+        assert_eq!(finished.stdout, "");
+        finished.failed(1).to_string()
+    }
+
+    #[track_caller]
+    fn accepted(home: &Home, settings: &[(&str, &str)]) {
+        finish(home.command(&["user", "list"]).envs(settings.iter().copied()), "").succeeded();
+    }
+
+    #[test]
+    fn a_server_without_tls_is_enough_for_prefer_and_disable_and_for_nothing_else() {
+        if !postgres_cluster::available() {
+            return;
+        }
+        let home = home_with(Database::fresh(), &[]);
+        let certificate = home.path("ca.crt");
+        accepted(&home, &[]);
+        accepted(&home, &[("DB_SSLMODE", "prefer")]);
+        accepted(&home, &[("DB_SSLMODE", "disable")]);
+        let line = refused(&home, &[("DB_SSLMODE", "require")]);
+        assert!(line.contains("server does not support TLS"), "{line}");
+        let line = refused(&home, &[("DB_SSLMODE", "verify-full")]);
+        assert!(line.contains("DB_SSLROOTCERT is not set"), "{line}");
+
+        let verify = [("DB_SSLMODE", "verify-full"), ("DB_SSLROOTCERT", certificate.to_str().unwrap())];
+        let line = refused(&home, &verify);
+        assert!(line.contains("DB_SSLROOTCERT") && line.contains("No such file"), "{line}");
+        std::fs::write(&certificate, "no certificate").unwrap();
+        let line = refused(&home, &verify);
+        assert!(line.contains("DB_SSLROOTCERT") && line.contains("no certificate"), "{line}");
+        if let Some(certificates) = Certificates::make() {
+            std::fs::write(&certificate, certificates.read("ca.crt")).unwrap();
+            let line = refused(&home, &verify);
+            assert!(line.contains("server does not support TLS"), "{line}");
+        }
+    }
+
+    /// Two authorities; the first has signed for a server named localhost, which has a self-signed certificate too.
+    struct Certificates(Home);
+
+    impl Certificates {
+        /// `None` where there is no openssl to make them with.
+        fn make() -> Option<Certificates> {
+            let folder = Home::fresh(Backend::Sqlite);
+            let openssl = |arguments: &str| {
+                let mut command = Command::new("openssl");
+                command.args(arguments.split(' ')).current_dir(folder.path("."));
+                let finished = finish(&mut command, "");
+                assert_eq!(finished.code, Some(0), "openssl {arguments}: {finished:?}");
+            };
+            if Command::new("openssl").arg("version").output().is_err() {
+                assert!(std::env::var("CI").as_deref() != Ok("true"), "CI=true, but openssl is not installed");
+                return None;
+            }
+            let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+            for name in ["ca", "other-ca"] {
+                openssl(&format!("req -x509 {new} -days 2 -subj /CN={name} -keyout {name}.key -out {name}.crt"));
+            }
+            openssl(&format!("req {new} -subj /CN=localhost -keyout server.key -out server.csr"));
+            std::fs::write(folder.path("names"), "subjectAltName=DNS:localhost\n").unwrap();
+            openssl(
+                "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt",
+            );
+            openssl(
+                "req -x509 -key server.key -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost -out self.crt",
+            );
+            Some(Certificates(folder))
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.0.path(name).to_str().unwrap().to_string()
+        }
+
+        fn read(&self, name: &str) -> String {
+            std::fs::read_to_string(self.0.path(name)).unwrap()
+        }
+    }
+
+    /// Lets the cluster of this database speak TLS with this certificate. The server writes the files itself: they
+    /// have to belong to the user it runs as.
+    fn enable_tls(database: &Database, key: &str, certificate: &str) {
+        let mut client = database.client();
+        for (text, file) in [(key, "server.key"), (certificate, "server.crt")] {
+            let lines = format!("unnest(string_to_array('{}', E'\\n'))", text.trim_end());
+            let write = format!("COPY (SELECT {lines}) TO PROGRAM 'umask 077 && cat > {file}'");
+            client.batch_execute(&write).unwrap();
+        }
+        // Not in one batch: it would be one transaction, and ALTER SYSTEM goes without.
+        client.batch_execute("ALTER SYSTEM SET ssl = on").unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").unwrap();
+        soon("the server has read its settings", || {
+            let served: String = database.client().query_one("SHOW ssl", &[]).unwrap().get(0);
+            served == "on"
+        });
+    }
+
+    #[test]
+    fn each_mode_checks_of_a_server_with_tls_what_libpq_would_check() {
+        if !postgres_cluster::available() {
+            return;
+        }
+        let Some(certificates) = Certificates::make() else { return };
+        let database = Database::apart();
+        enable_tls(&database, &certificates.read("server.key"), &certificates.read("server.crt"));
+        let home = home_with(database, &[]);
+        let (ca, other_ca) = (certificates.path("ca.crt"), certificates.path("other-ca.crt"));
+        let named = ("DB_HOST", "localhost");
+        let numbered = ("DB_HOST", "127.0.0.1");
+
+        // Any certificate, as long as nobody says which.
+        for mode in ["disable", "prefer", "require"] {
+            accepted(&home, &[named, ("DB_SSLMODE", mode)]);
+            accepted(&home, &[numbered, ("DB_SSLMODE", mode)]);
+        }
+        // With an authority: its chain, but not the name.
+        accepted(&home, &[named, ("DB_SSLMODE", "require"), ("DB_SSLROOTCERT", &ca)]);
+        accepted(&home, &[numbered, ("DB_SSLMODE", "require"), ("DB_SSLROOTCERT", &ca)]);
+        let line = refused(&home, &[named, ("DB_SSLMODE", "require"), ("DB_SSLROOTCERT", &other_ca)]);
+        assert!(line.contains("certificate"), "{line}");
+        // In full: chain and name.
+        accepted(&home, &[named, ("DB_SSLMODE", "verify-full"), ("DB_SSLROOTCERT", &ca)]);
+        let line = refused(&home, &[named, ("DB_SSLMODE", "verify-full"), ("DB_SSLROOTCERT", &other_ca)]);
+        assert!(line.contains("certificate"), "{line}");
+        let line = refused(&home, &[numbered, ("DB_SSLMODE", "verify-full"), ("DB_SSLROOTCERT", &ca)]);
+        assert!(line.contains("certificate"), "{line}");
+
+        // The same in a URL; and it is TLS indeed, also where it is only preferred.
+        let database = home.database().unwrap();
+        let url = |mode: &str| {
+            let url = database.url().replace("@127.0.0.1:", "@localhost:");
+            format!("{url}?sslmode={mode}&sslrootcert={ca}")
+        };
+        for (settings, uses_tls) in [
+            (("DATABASE_URL", url("verify-full")), true),
+            (("DB_SSLMODE", "require".to_string()), true),
+            (("DB_SSLMODE", "prefer".to_string()), true),
+            (("DB_SSLMODE", "disable".to_string()), false),
+        ] {
+            let server = home.start(&[(settings.0, &settings.1)]);
+            assert_eq!(server.client().get("/health").send().status, 200);
+            let select = "SELECT bool_and(ssl), bool_or(ssl) FROM pg_stat_ssl \
+                          JOIN pg_stat_activity USING (pid) WHERE application_name = 'keyward'";
+            let row = database.client().query_one(select, &[]).unwrap();
+            assert_eq!([row.get::<_, bool>(0), row.get(1)], [uses_tls; 2], "{settings:?}");
+            server.stop();
+        }
+
+        // A server's own certificate as the authority, as PostgreSQL's manual shows it.
+        enable_tls(database, &certificates.read("server.key"), &certificates.read("self.crt"));
+        let own = certificates.path("self.crt");
+        soon("the server has another certificate", || {
+            let settings = [named, ("DB_SSLMODE", "require"), ("DB_SSLROOTCERT", &ca)];
+            finish(home.command(&["user", "list"]).envs(settings), "").code == Some(1)
+        });
+        accepted(&home, &[named, ("DB_SSLMODE", "require")]);
+        accepted(&home, &[named, ("DB_SSLMODE", "require"), ("DB_SSLROOTCERT", &own)]);
+        accepted(&home, &[named, ("DB_SSLMODE", "verify-full"), ("DB_SSLROOTCERT", &own)]);
+    }
+}
