@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -205,7 +206,10 @@ where
     fn work(&self) {
         while let Some(keys) = self.next_batch() {
             let read = self.changes.now();
-            let mut found = match (self.fetch)(&keys) {
+            // A panic has been logged by its hook; it must not cost the thread.
+            let fetched = catch_unwind(AssertUnwindSafe(|| (self.fetch)(&keys)));
+            let fetched = fetched.unwrap_or_else(|_| Err(StoreError::Internal("a fetch panicked".to_string())));
+            let mut found = match fetched {
                 Ok(found) => found.into_iter().map(|(key, value)| (key, Arc::new(value))).collect::<HashMap<_, _>>(),
                 Err(error) => {
                     self.fail(&keys, &error);

@@ -76,10 +76,19 @@ impl Passwords {
     /// Hashes of the service before this one cut passwords at 72 bytes; verifying does the same.
     pub fn verify(&self, password: String, hash: Option<&PasswordHash>) -> Result<bool, Error> {
         let known = hash.is_some();
-        let hash = hash.map_or_else(|| dummy_hash(self.cost), |hash| hash.0.clone());
+        let cost = self.cost;
+        let hash = hash.map_or_else(|| dummy_hash(cost), |hash| hash.0.clone());
         let matches = self
-            .run(move || bcrypt::verify(password, &hash))?
-            .map_err(|error| Error::Internal(format!("verifying a password: {error}")))?;
+            .run(move || {
+                let matches = bcrypt::verify(&password, &hash)?;
+                // A hash of a lower cost took less work than is done where there is none. Each cost doubles it, so one
+                // of each that is missing makes up for the difference.
+                for missing in cost_of(&hash).unwrap_or(cost)..cost {
+                    bcrypt::verify(&password, &dummy_hash(missing))?;
+                }
+                Ok(matches)
+            })?
+            .map_err(|error: bcrypt::BcryptError| Error::Internal(format!("verifying a password: {error}")))?;
         Ok(matches && known)
     }
 
@@ -92,6 +101,11 @@ impl Passwords {
             .map_err(|_| Error::Unavailable("too many passwords wait to be hashed".to_string()))?;
         answered.recv().map_err(|_| Error::Internal("the hashing thread gave no answer".to_string()))
     }
+}
+
+/// `$2b$10$…` → 10.
+fn cost_of(hash: &str) -> Option<u32> {
+    hash.split('$').nth(2)?.parse().ok()
 }
 
 /// A well-formed hash that no password is known for.
@@ -119,6 +133,11 @@ mod tests {
     fn without_a_user_the_work_is_done_all_the_same() {
         // A dummy that bcrypt cannot read would be an error, and return at once.
         assert!(!passwords().verify("anything".into(), None).unwrap());
+    }
+
+    #[test]
+    fn the_cost_is_read_from_a_hash() {
+        assert_eq!((cost_of(&dummy_hash(10)), cost_of("nonsense")), (Some(10), None));
     }
 
     #[test]

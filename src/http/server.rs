@@ -1,5 +1,6 @@
 //! The server front: listens, accepts no more than it can serve, and stops without dropping what is under way.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
@@ -142,7 +143,8 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
                 port = listener.local_addr().map_or(port, |address| address.port());
                 listeners.push(listener);
             }
-            Err(error) if !config.hosts_given && host.is_ipv6() && !listeners.is_empty() => {
+            // A machine without IPv6. A port that is taken is another thing: clients would talk to somebody else.
+            Err(error) if !config.hosts_given && host.is_ipv6() && error.kind() != ErrorKind::AddrInUse => {
                 debug!("not listening on {address}: {error}");
             }
             Err(error) => return Err(format!("cannot listen on {address}: {error}; HOST and PORT say where")),

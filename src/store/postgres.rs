@@ -146,6 +146,10 @@ impl PostgresTarget {
         if self.config.get_tcp_user_timeout().is_none() {
             self.config.tcp_user_timeout(Duration::from_secs(5));
         }
+        // A peer that is gone without a word is noticed in seconds, not in the two hours of the default.
+        self.config.keepalives_idle(Duration::from_secs(5));
+        self.config.keepalives_interval(Duration::from_secs(1));
+        self.config.keepalives_retries(3);
         if self.config.get_application_name().is_none() {
             self.config.application_name("keyward");
         }
@@ -400,7 +404,8 @@ impl Driver for Postgres {
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut connection = self.connection()?;
-        connection.script("BEGIN")?;
+        // Whatever the database's default is: the statements count on seeing what others have committed.
+        connection.script("BEGIN ISOLATION LEVEL READ COMMITTED")?;
         // Until it is known how it ended; a panic in `work` leaves it so, and the pool closes the connection.
         connection.broken = true;
         let outcome = work(&mut *connection);

@@ -178,6 +178,12 @@ impl<D: Driver> SqlStore<D> {
         SqlStore { driver, changes }
     }
 
+    /// Runs a statement that deletes up to a thousand rows until it finds no more: nobody else is to wait for long.
+    fn delete_in_parts(&self, sql: &'static str, before: Timestamp) -> Result<(), StoreError> {
+        while self.driver.execute(sql, &[Value::Timestamp(before)])? > 0 {}
+        Ok(())
+    }
+
     /// A transaction that may change the verdict on `subject`: here, and on all instances.
     fn change<T>(
         &self,
@@ -421,8 +427,10 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.driver.execute("DELETE FROM sessions WHERE expires_at <= $1", &[Value::Timestamp(now)])?;
-        Ok(())
+        self.delete_in_parts(
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)",
+            now,
+        )
     }
 
     fn create_key(&self, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError> {
@@ -577,8 +585,11 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.driver.execute("DELETE FROM key_usage WHERE hour < $1", &[Value::Timestamp(before)])?;
-        Ok(())
+        self.delete_in_parts(
+            "DELETE FROM key_usage WHERE (key_id, hour, outcome) IN \
+             (SELECT key_id, hour, outcome FROM key_usage WHERE hour < $1 LIMIT 1000)",
+            before,
+        )
     }
 
     fn watch(self: Arc<Self>) {
