@@ -64,7 +64,7 @@ impl Pool {
         Pool::start(name, threads, capacity, || {
             // On Linux the priority is the thread's own. Where it cannot be lowered, the work is done all the same.
             if cfg!(target_os = "linux") {
-                let _ = rustix::process::setpriority_process(None, 10);
+                let _ = rustix::process::setpriority_process(None, 5);
             }
         })
     }
