@@ -70,7 +70,7 @@ impl Changes {
     }
 
     /// Whether what was read at `read` of these ids may still be used: it is not too old, and nothing of it has changed.
-    fn still_holds(&self, read: Moment, ids: [Uuid; 2]) -> bool {
+    pub fn still_holds(&self, read: Moment, ids: [Uuid; 2]) -> bool {
         age(read, self.now()) < MAX_AGE
             && read.0 > self.everything.load(Ordering::SeqCst)
             && ids.iter().all(|id| read.0 > self.slot(*id).load(Ordering::SeqCst))

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::error::Error;
 use crate::id::{KeyId, SessionId, UserId};
 
@@ -30,6 +32,15 @@ pub struct Service {
 }
 
 impl Principal {
+    /// What has to stay as it is for this principal to stay good; `None` for one that presented nothing.
+    pub fn ids(&self) -> Option<[Uuid; 2]> {
+        match self {
+            Principal::Anonymous => None,
+            Principal::User(user) => Some([user.session.0, user.id.0]),
+            Principal::Service(service) => Some([service.key.0, service.owner.0]),
+        }
+    }
+
     /// The user behind a route that takes JWTs only.
     pub fn user(&self) -> Result<&User, Error> {
         match self {

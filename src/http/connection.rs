@@ -348,8 +348,8 @@ async fn run(
     unread: &mut Option<Incoming>,
     principal: &mut Principal,
 ) -> Result<Response, Error> {
+    let judged = front.app.changes.now();
     *principal = identify(front, route.guard, &request.headers).await?;
-    request.principal = principal.clone();
     if route.takes_body()
         && let Some(body) = unread
     {
@@ -357,7 +357,12 @@ async fn run(
         if request.body.is_ok() {
             *unread = None;
         }
+        // A body may take its time, and the credential end meanwhile.
+        if principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
+            *principal = identify(front, route.guard, &request.headers).await?;
+        }
     }
+    request.principal = principal.clone();
     let pool = match route.lane {
         Lane::Inline => return route.call(&front.app, &mut request),
         Lane::Store => &front.lanes.store,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use r2d2::{ManageConnection, Pool};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
@@ -17,6 +17,10 @@ use crate::cache::{Change, Changes};
 const READERS: u32 = 4;
 /// How long to wait for another process that writes, or for a free reader; shorter than a request may take.
 const BUSY: Duration = Duration::from_secs(4);
+/// How long the writer waits at a stretch, and how long it lets others have it in between: whoever looks for the other
+/// process's changes needs the writer too, and must not wait as long.
+const STRETCH: Duration = Duration::from_millis(10);
+const LETTING_GO: Duration = Duration::from_millis(5);
 /// Statements kept prepared on a connection: more than there are.
 const PREPARED: usize = 64;
 
@@ -48,7 +52,9 @@ impl Sqlite {
     }
 
     fn over(writer: Connection, path: &Path, flags: OpenFlags) -> Result<Sqlite, StoreError> {
-        prepare(&writer).map_err(|error| describe("opening", path, error))?;
+        let failed = |error| describe("opening", path, error);
+        prepare(&writer).map_err(failed)?;
+        writer.busy_timeout(STRETCH).map_err(failed)?;
         let readers = Pool::builder()
             .max_size(READERS)
             .min_idle(Some(0))
@@ -138,18 +144,29 @@ impl Driver for Sqlite {
     }
 
     fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
-        execute(&self.writer(), sql, parameters)
+        self.transaction(|transaction| transaction.execute(sql, parameters))
     }
 
     fn transaction<T>(
         &self,
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = self.writer();
-        let mut transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
-        let value = work(&mut transaction)?;
-        transaction.commit().map_err(fault)?;
-        Ok(value)
+        let deadline = Instant::now() + BUSY;
+        loop {
+            let writer = self.writer();
+            match rusqlite::Transaction::new_unchecked(&writer, TransactionBehavior::Immediate) {
+                Ok(mut transaction) => {
+                    let value = work(&mut transaction)?;
+                    transaction.commit().map_err(fault)?;
+                    return Ok(value);
+                }
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {}
+                Err(error) => return Err(fault(error)),
+            }
+            drop(writer);
+            std::thread::sleep(LETTING_GO);
+        }
     }
 
     fn hear(&self, link: &mut Option<i64>, changes: &Changes) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ mod service;
 mod auth;
 mod command_line;
 mod front;
+mod instances;
 mod keys;
 mod process;
 mod protected;

@@ -7,6 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -20,11 +21,21 @@ pub struct Relay {
 
 impl Relay {
     pub fn to(target: SocketAddr) -> Relay {
+        Relay::marking(target, None)
+    }
+
+    /// Tells the connections on which the client says `words` from the others: [`Relay::freeze_marked`] holds them alone.
+    pub fn to_marking(target: SocketAddr, words: &'static str) -> Relay {
+        Relay::marking(target, Some(words.as_bytes()))
+    }
+
+    fn marking(target: SocketAddr, words: Option<&'static [u8]>) -> Relay {
         let listener = listen();
         let address = listener.local_addr().expect("a listener has an address");
         let link = Arc::new(Link {
             target,
-            state: Mutex::new(State { generation: 0, frozen: false, streams: Vec::new() }),
+            words,
+            state: Mutex::new(State { generation: 0, frozen: Frozen::Nothing, streams: Vec::new() }),
             changed: Condvar::new(),
         });
         let acceptor = Mutex::new(Some(link.accept_from(listener)));
@@ -59,12 +70,17 @@ impl Relay {
     /// Holds back every byte that arrives from now on, and the end of a stream too. Connections stay open
     /// and new ones are taken, but do not reach the target.
     pub fn freeze(&self) {
-        self.link.set_frozen(true);
+        self.link.set_frozen(Frozen::Everything);
+    }
+
+    /// Freezes the connections on which the marking words were said, and each one as they are said on it.
+    pub fn freeze_marked(&self) {
+        self.link.set_frozen(Frozen::Marked);
     }
 
     /// Ends a freeze: everything held back goes on its way.
     pub fn thaw(&self) {
-        self.link.set_frozen(false);
+        self.link.set_frozen(Frozen::Nothing);
     }
 }
 
@@ -86,6 +102,7 @@ fn listen() -> TcpListener {
 
 struct Link {
     target: SocketAddr,
+    words: Option<&'static [u8]>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -93,9 +110,22 @@ struct Link {
 struct State {
     /// Moves on with each cut; threads and connections of a past generation end.
     generation: u64,
-    frozen: bool,
+    frozen: Frozen,
     /// Every open stream, to be closed by a cut.
     streams: Vec<Weak<TcpStream>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frozen {
+    Nothing,
+    Marked,
+    Everything,
+}
+
+/// One connection through the relay.
+struct Passage {
+    generation: u64,
+    marked: AtomicBool,
 }
 
 impl Link {
@@ -124,7 +154,8 @@ impl Link {
     }
 
     fn carry(self: Arc<Link>, client: Arc<TcpStream>, generation: u64) {
-        if !self.wait_for_thaw(generation) {
+        let passage = Passage { generation, marked: AtomicBool::new(false) };
+        if !self.wait_for_thaw(&passage) {
             return;
         }
         let server = TcpStream::connect(self.target).ok();
@@ -132,16 +163,22 @@ impl Link {
             return;
         };
         thread::scope(|scope| {
-            scope.spawn(|| self.pump(&client, &server, generation));
-            self.pump(&server, &client, generation);
+            scope.spawn(|| self.pump(&client, &server, &passage, self.words));
+            self.pump(&server, &client, &passage, None);
         });
     }
 
-    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, generation: u64) {
+    /// `words` mark the passage when they come this way.
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, passage: &Passage, words: Option<&[u8]>) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let read = from.read(&mut buffer);
-            if !self.wait_for_thaw(generation) {
+            if let (Ok(count), Some(words)) = (&read, words)
+                && buffer[..*count].windows(words.len()).any(|window| window == words)
+            {
+                passage.marked.store(true, Ordering::SeqCst);
+            }
+            if !self.wait_for_thaw(passage) {
                 return;
             }
             match read {
@@ -161,13 +198,20 @@ impl Link {
     }
 
     /// Returns whether the generation goes on.
-    fn wait_for_thaw(&self, generation: u64) -> bool {
+    fn wait_for_thaw(&self, passage: &Passage) -> bool {
         let state = self.state.lock().unwrap();
-        let held = |state: &mut State| state.frozen && state.generation == generation;
-        self.changed.wait_while(state, held).unwrap().generation == generation
+        let held = |state: &mut State| {
+            let frozen = match state.frozen {
+                Frozen::Nothing => false,
+                Frozen::Marked => passage.marked.load(Ordering::SeqCst),
+                Frozen::Everything => true,
+            };
+            frozen && state.generation == passage.generation
+        };
+        self.changed.wait_while(state, held).unwrap().generation == passage.generation
     }
 
-    fn set_frozen(&self, frozen: bool) {
+    fn set_frozen(&self, frozen: Frozen) {
         self.state.lock().unwrap().frozen = frozen;
         self.changed.notify_all();
     }
@@ -175,7 +219,7 @@ impl Link {
     fn end_generation(&self) {
         let mut state = self.state.lock().unwrap();
         state.generation += 1;
-        state.frozen = false;
+        state.frozen = Frozen::Nothing;
         for stream in state.streams.drain(..).filter_map(|stream| stream.upgrade()) {
             let _ = stream.shutdown(Shutdown::Both);
         }
