@@ -1,0 +1,404 @@
+//! What is measured.
+
+use std::error::Error;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::data::{self, Account, EMAIL, PASSWORD};
+use crate::load::{Clients, Requests, Seen};
+use crate::postgres_cluster::{Database, available};
+use crate::process::{Folder, Server, ask};
+use crate::report::{Measured, median, milliseconds, ratio, table, title};
+
+pub type Section = fn() -> Result<(), Box<dyn Error>>;
+
+pub const ALL: &[(&str, Section)] =
+    &[("cached", cached), ("growth", growth), ("misses", misses), ("logins", logins), ("memory", memory)];
+
+const SILENT: (&str, &str) = ("RUST_LOG", "warn");
+const CONNECTIONS: usize = 64;
+const ROUNDS: usize = 9;
+const SPAN: Duration = Duration::from_millis(1000);
+
+const SERVICE_ONLY: &str = "/protected/service-only";
+
+fn get(path: &str, credential: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: a\r\n{credential}\r\n\r\n")
+}
+
+fn with_key(path: &str, key: &str) -> String {
+    get(path, &format!("x-api-key: {key}"))
+}
+
+fn with_token(path: &str, token: &str) -> String {
+    get(path, &format!("authorization: Bearer {token}"))
+}
+
+/// What Keyward answers to this request, byte for byte.
+fn whole_answer(server: &Server, request: &str) -> io::Result<String> {
+    ask(server.address, &request.replace("host: a\r\n", "host: a\r\nconnection: close\r\n"))
+}
+
+struct Scenario<'a> {
+    name: &'a str,
+    server: &'a Server,
+    requests: Requests<'a>,
+}
+
+fn scenario<'a>(name: &'a str, server: &'a Server, request: &str) -> Scenario<'a> {
+    Scenario { name, server, requests: Requests::same(request) }
+}
+
+fn measure(scenario: &mut Scenario<'_>, connections: usize, span: Duration) -> io::Result<Measured> {
+    let mut clients = Clients::connect(scenario.server.address, connections)?;
+    let cpu = scenario.server.cpu()?;
+    let seen = clients.run(&mut scenario.requests, span, &[200])?;
+    Ok(Measured { seen, server_cpu: scenario.server.cpu()? - cpu })
+}
+
+/// All scenarios in turn, again and again; first once for nothing.
+fn alternate<'a>(
+    scenarios: &mut [Scenario<'a>],
+    connections: usize,
+    rounds: usize,
+    span: Duration,
+) -> io::Result<Vec<(&'a str, Vec<Measured>)>> {
+    let mut rows: Vec<(&str, Vec<Measured>)> = scenarios.iter().map(|scenario| (scenario.name, Vec::new())).collect();
+    for scenario in scenarios.iter_mut() {
+        measure(scenario, connections, span / 4)?;
+    }
+    for _ in 0..rounds {
+        for (scenario, (_, runs)) in scenarios.iter_mut().zip(&mut rows) {
+            runs.push(measure(scenario, connections, span)?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Verdicts from memory, beside a server that does nothing.
+fn cached() -> Result<(), Box<dyn Error>> {
+    let (folder, logging) = (Folder::new("cached")?, Folder::new("logging")?);
+    let server = Server::keyward(&folder, &[SILENT])?;
+    let account = Account::sign_up(server.address)?;
+    let service_only = with_key(SERVICE_ONLY, &account.key);
+    let bare = Server::bare(&folder, &whole_answer(&server, &service_only)?)?;
+    let log = Server::keyward(&logging, &[])?;
+    let loud = Account::sign_up(log.address)?;
+    title("Verdicts from memory: 64 connections, each with one request on its way");
+    table(&alternate(
+        &mut [
+            scenario("(a) hyper alone, the same bytes as (b)", &bare, &service_only),
+            scenario("(b) service-only, a key", &server, &service_only),
+            scenario("    the same with the access log", &log, &with_key(SERVICE_ONLY, &loud.key)),
+            scenario("(c) user-only, a JWT", &server, &with_token("/protected/user-only", &account.access)),
+            scenario("(d) flexible, a key", &server, &with_key("/protected/flexible", &account.key)),
+            scenario("    flexible, a JWT", &server, &with_token("/protected/flexible", &account.access)),
+        ],
+        CONNECTIONS,
+        ROUNDS,
+        SPAN,
+    )?);
+    Ok(())
+}
+
+/// The same at one connection and at many.
+fn growth() -> Result<(), Box<dyn Error>> {
+    let folder = Folder::new("growth")?;
+    let server = Server::keyward(&folder, &[SILENT])?;
+    let service_only = with_key(SERVICE_ONLY, &Account::sign_up(server.address)?.key);
+    let bare = Server::bare(&folder, &whole_answer(&server, &service_only)?)?;
+    for connections in [1, 8, 64, 512] {
+        title(&format!("Connections: {connections}"));
+        table(&alternate(
+            &mut [
+                scenario("(a) hyper alone", &bare, &service_only),
+                scenario("(b) service-only, a key", &server, &service_only),
+            ],
+            connections,
+            5,
+            SPAN,
+        )?);
+    }
+    Ok(())
+}
+
+const MILLION: usize = 1_000_000;
+
+/// Keys that are not remembered: each of a million in turn.
+fn misses() -> Result<(), Box<dyn Error>> {
+    let keys = data::keys(MILLION);
+    let each = |first| Requests::each(&with_key(SERVICE_ONLY, "KEY"), &keys, first);
+
+    let (few, many) = (Folder::new("few")?, Folder::new("million")?);
+    let small = Server::keyward(&few, &[SILENT])?;
+    let in_small = with_key(SERVICE_ONLY, &Account::sign_up(small.address)?.key);
+    let server = Server::keyward(&many, &[SILENT])?;
+    let in_large = with_key(SERVICE_ONLY, &Account::sign_up(server.address)?.key);
+    drop(server);
+    data::store_in_sqlite(&many.path("keyward.db"), &keys)?;
+    start_up(&few, &many)?;
+
+    let large = Server::keyward(&many, &[SILENT])?;
+    let bare = Server::bare(&few, &whole_answer(&small, &in_small)?)?;
+    title("SQLite: keys that are not remembered, and what a million stored keys do to those that are");
+    let mut rows = alternate(
+        &mut [
+            scenario("(a) hyper alone", &bare, &in_small),
+            scenario("(b) one key stored, remembered", &small, &in_small),
+            scenario("    a million stored, this one remembered", &large, &in_large),
+            Scenario { name: "(e) a million stored, each in turn", server: &large, requests: each(0) },
+        ],
+        CONNECTIONS,
+        ROUNDS,
+        SPAN,
+    )?;
+    table(&rows);
+    let (one, million) = (rows.remove(1).1, rows.remove(1).1);
+    let per_second = |run: &Measured| run.seen.per_second();
+    println!("\n  remembered, a million stored / one stored: {:.3}", ratio(&million, &one, per_second));
+    drop((small, large, bare));
+
+    if !available() {
+        return Ok(());
+    }
+    let database = Database::fresh();
+    let folder = Folder::new("postgres")?;
+    let url = database.url();
+    let settings = [
+        SILENT,
+        ("DATABASE_URL", url.as_str()),
+        ("JWT_SECRET", "the-secret-of-access-tokens-of-a-benchmark"),
+        ("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-benchmark"),
+    ];
+    let server = Server::keyward(&folder, &settings)?;
+    data::store_in_postgres(&mut database.client(), &keys)?;
+    title("PostgreSQL: keys that are not remembered, beside plain selects of one row through the same driver");
+    let mut requests = each(0);
+    let mut rounds = Vec::new();
+    let mut next = 0;
+    for round in 0..=ROUNDS {
+        let mut scenario = Scenario { name: "", server: &server, requests };
+        let measured = measure(&mut scenario, CONNECTIONS, SPAN)?;
+        requests = scenario.requests;
+        let selects = [2, 10, 20]
+            .map(|connections| select_each(&database, &keys, connections, &mut next))
+            .into_iter()
+            .collect::<Result<Vec<f64>, _>>()?;
+        // The first one is for nothing.
+        if round > 0 {
+            rounds.push((measured, selects));
+        }
+    }
+    let ratio_to =
+        |column: usize| median(rounds.iter().map(|(run, selects)| run.seen.per_second() / selects[column]).collect());
+    for (column, connections) in [2, 10, 20].into_iter().enumerate() {
+        println!(
+            "  {:>6.0} selects a second over {connections:>2} connections; (e) is {:.2} of it",
+            median(rounds.iter().map(|(_, selects)| selects[column]).collect()),
+            ratio_to(column)
+        );
+    }
+    println!();
+    table(&[("(e) a million stored, each in turn", rounds.into_iter().map(|(run, _)| run).collect())]);
+    Ok(())
+}
+
+/// From the start of the process to its first answer.
+fn start_up(few: &Folder, many: &Folder) -> Result<(), Box<dyn Error>> {
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (times, folder) in times.iter_mut().zip([few, many]) {
+            times.push(Server::keyward(folder, &[SILENT])?.started_in.as_secs_f64() * 1e3);
+        }
+    }
+    let [few, many] = times.map(median);
+    title("Start to first answer, SQLite");
+    println!("  {few:.1} ms with one key stored, {many:.1} ms with a million");
+    Ok(())
+}
+
+/// Plain selects by a key's hash, a second.
+fn select_each(
+    database: &Database,
+    keys: &crate::load::Keys,
+    connections: usize,
+    next: &mut usize,
+) -> Result<f64, Box<dyn Error>> {
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        let mut client = database.client();
+        let statement = client.prepare("SELECT id, user_id, is_active, expires_at FROM api_keys WHERE hash = $1")?;
+        clients.push((client, statement));
+    }
+    let position = AtomicUsize::new(*next);
+    let started = Instant::now();
+    let counts: Vec<Result<usize, postgres::Error>> = std::thread::scope(|scope| {
+        let selecting: Vec<_> = clients
+            .iter_mut()
+            .map(|(client, statement)| {
+                let position = &position;
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while started.elapsed() < SPAN {
+                        let key = keys.get(position.fetch_add(1, Ordering::Relaxed));
+                        let hash = keyward::key::KeyHash::of(key).map(|hash| hash.as_bytes().to_vec());
+                        count += client.query(&*statement, &[&hash])?.len();
+                    }
+                    Ok(count)
+                })
+            })
+            .collect();
+        selecting.into_iter().map(|thread| thread.join().expect("a select does not panic")).collect()
+    });
+    let elapsed = started.elapsed().as_secs_f64();
+    *next = position.into_inner();
+    let mut total = 0;
+    for count in counts {
+        total += count?;
+    }
+    Ok(total as f64 / elapsed)
+}
+
+/// Logins beside raw hashing, and verdicts while logins come in masses.
+fn logins() -> Result<(), Box<dyn Error>> {
+    const LONG: Duration = Duration::from_secs(4);
+    let folder = Folder::new("logins")?;
+    let server = Server::keyward(&folder, &[SILENT])?;
+    let account = Account::sign_up(server.address)?;
+    let body = serde_json::json!({ "email": EMAIL, "password": PASSWORD }).to_string();
+    let log_in = format!(
+        "POST /auth/login HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let raw = hash_on_all_cores(LONG)?;
+        let mut logins = scenario("", &server, &log_in);
+        rounds.push((raw, measure(&mut logins, 16, LONG)?));
+    }
+    title("(f) Logins over 16 connections, beside raw bcrypt on all cores");
+    println!(
+        "  {:.1} logins a second are {:.3} of {:.1} hashes a second",
+        median(rounds.iter().map(|(_, run)| run.seen.per_second()).collect()),
+        median(rounds.iter().map(|(raw, run)| run.seen.per_second() / raw).collect()),
+        median(rounds.iter().map(|(raw, _)| *raw).collect())
+    );
+
+    title("(g) Keys while 400 connections log in: as many as are answered, and 64 connections with a pause of 20 ms");
+    let service_only = with_key(SERVICE_ONLY, &account.key);
+    let paused = |span| -> io::Result<Measured> {
+        let mut clients = Clients::connect(server.address, CONNECTIONS)?;
+        let cpu = server.cpu()?;
+        let pause = Duration::from_millis(20);
+        let seen = clients.run_paced(&mut Requests::same(&service_only), span, &[200], pause)?;
+        Ok(Measured { seen, server_cpu: server.cpu()? - cpu })
+    };
+    let busy = |span| measure(&mut scenario("", &server, &service_only), CONNECTIONS, span);
+    let quiet = (busy(LONG)?, paused(LONG)?);
+    let over = AtomicBool::new(false);
+    let (storm, during) = std::thread::scope(|scope| {
+        let storming = scope.spawn(|| storm(&server, &log_in, &over));
+        std::thread::sleep(Duration::from_secs(1));
+        let during = busy(LONG).and_then(|busy| Ok((busy, paused(LONG)?)));
+        over.store(true, Ordering::Relaxed);
+        (storming.join().expect("the storm does not panic"), during)
+    });
+    let (storm, during) = (storm?, during?);
+    for (name, quiet, during) in [("busy", quiet.0, during.0), ("paused", quiet.1, during.1)] {
+        let (quiet, during) = ([quiet], [during]);
+        println!(
+            "  {name:<7} quiet {:>6.0} a second, p99 {:.2} ms; during {:>6.0} a second, p99 {:.2} ms: {:.1} times",
+            quiet[0].seen.per_second(),
+            milliseconds(&quiet, 99.0),
+            during[0].seen.per_second(),
+            milliseconds(&during, 99.0),
+            milliseconds(&during, 99.0) / milliseconds(&quiet, 99.0)
+        );
+    }
+    let slowest = storm.iter().filter_map(|seen| seen.latencies.last()).max().copied().unwrap_or_default();
+    let count = |status| storm.iter().filter_map(|seen| seen.statuses.get(&status)).sum::<usize>();
+    println!(
+        "\n  logins meanwhile: {} were 200, {} were 503 ({} of them without Retry-After), the slowest answer took {:.2} s",
+        count(200),
+        count(503),
+        storm.iter().map(|seen| seen.without_retry_after).sum::<usize>(),
+        slowest.as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Logins over many connections until it is over; who is refused tries again a little later, as told.
+fn storm(server: &Server, request: &str, over: &AtomicBool) -> io::Result<Vec<Seen>> {
+    let mut clients = Clients::connect(server.address, 400)?;
+    let mut seen = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let pause = Duration::from_millis(1000);
+        seen.push(clients.run_paced(&mut Requests::same(request), Duration::from_secs(2), &[200, 503], pause)?);
+    }
+    Ok(seen)
+}
+
+fn hash_on_all_cores(span: Duration) -> Result<f64, Box<dyn Error>> {
+    let cores = std::thread::available_parallelism()?.get();
+    let hash = bcrypt::hash(PASSWORD, 10)?;
+    let started = Instant::now();
+    let counts: Vec<Result<usize, bcrypt::BcryptError>> = std::thread::scope(|scope| {
+        let hashing: Vec<_> = (0..cores)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut count = 0;
+                    while started.elapsed() < span {
+                        count += usize::from(bcrypt::verify(PASSWORD, &hash)?);
+                    }
+                    Ok(count)
+                })
+            })
+            .collect();
+        hashing.into_iter().map(|thread| thread.join().expect("hashing does not panic")).collect()
+    });
+    let elapsed = started.elapsed().as_secs_f64();
+    let mut total = 0;
+    for count in counts {
+        total += count?;
+    }
+    Ok(total as f64 / elapsed)
+}
+
+/// What keys that are remembered and connections that are kept cost.
+fn memory() -> Result<(), Box<dyn Error>> {
+    const REMEMBERED: usize = 100_000;
+    const IDLE: usize = 10_000;
+    let keys = data::keys(REMEMBERED);
+    let folder = Folder::new("memory")?;
+    drop(Server::keyward(&folder, &[SILENT])?);
+    data::store_in_sqlite(&folder.path("keyward.db"), &keys)?;
+    let server = Server::keyward(&folder, &[SILENT])?;
+    title("Memory, resident");
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let rest = server.memory()?;
+    println!("  {:>6.1} MB at rest", megabytes(rest));
+
+    let mut requests = Requests::each(&with_key(SERVICE_ONLY, "KEY"), &keys, 0);
+    let mut clients = Clients::connect(server.address, CONNECTIONS)?;
+    while requests.position() < REMEMBERED {
+        clients.run(&mut requests, Duration::from_millis(100), &[200])?;
+    }
+    // What is to be written of their use has been written by then.
+    std::thread::sleep(Duration::from_secs(5));
+    drop(clients);
+    let remembering = server.memory()?;
+    println!("  {:>6.1} MB more with {REMEMBERED} keys remembered", megabytes(remembering - rest));
+
+    drop(server);
+    let server = Server::keyward(&folder, &[SILENT])?;
+    let rest = server.memory()?;
+    let mut clients = Clients::connect(server.address, IDLE)?;
+    clients.run(
+        &mut Requests::same(&with_key(SERVICE_ONLY, std::str::from_utf8(keys.get(0))?)),
+        Duration::ZERO,
+        &[200],
+    )?;
+    println!("  {:>6.1} MB more with {IDLE} connections kept after a request", megabytes(server.memory()? - rest));
+    Ok(())
+}
