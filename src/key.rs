@@ -14,7 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::{KeyId, UserId};
 use crate::store::Store;
-use crate::usage::{HOUR, Outcome, Usage};
+use crate::usage::{Counts, HOUR, Outcome, Usage};
 
 const PREFIX: &str = "sk_";
 const HEX_DIGITS: usize = 64;
@@ -135,12 +135,10 @@ pub struct Period {
     pub step: Duration,
 }
 
-/// How often a key was presented in the hour or day that begins at `start`, by how that ended.
+/// How often a key was presented in the hour or day that begins at `start`.
 pub struct Presented {
     pub start: Timestamp,
-    pub allowed: u64,
-    pub disabled: u64,
-    pub expired: u64,
+    pub counts: Counts,
 }
 
 pub struct Keys {
@@ -192,9 +190,12 @@ impl Keys {
         let read = || Ok(self.store.keys_of(owner, since)?);
         let (mut keys, pending) = self.usage.with_pending(read, |keys| keys.iter().map(|(key, _)| key.id).collect())?;
         for ((key, count), pending) in keys.iter_mut().zip(pending) {
-            key.last_used_at = key.last_used_at.max(pending.last_allowed);
-            let recent = pending.counts.iter().filter(|count| count.outcome == Outcome::Allowed && count.hour >= since);
-            *count += recent.map(|count| count.count).sum::<u64>();
+            for noted in pending {
+                key.last_used_at = key.last_used_at.max(noted.last_allowed);
+                if noted.hour >= since {
+                    *count += noted.counts.of(Outcome::Allowed);
+                }
+            }
         }
         Ok(keys)
     }
@@ -210,19 +211,17 @@ impl Keys {
         let mut series = Vec::new();
         let mut start = from;
         while start < to {
-            series.push(Presented { start, allowed: 0, disabled: 0, expired: 0 });
+            series.push(Presented { start, counts: Counts::default() });
             start = start.plus(period.step);
         }
-        let counts = stored.ok_or_else(not_found)?;
-        let pending = pending.into_iter().flat_map(|pending| pending.counts);
-        for count in counts.into_iter().chain(pending).filter(|count| count.hour >= from && count.hour < to) {
-            let steps = (count.hour.millis() - from.millis()) / period.step.as_millis() as i64;
+        let stored = stored.ok_or_else(not_found)?;
+        for noted in stored.into_iter().chain(pending.into_iter().flatten()) {
+            if noted.hour < from || noted.hour >= to {
+                continue;
+            }
+            let steps = (noted.hour.millis() - from.millis()) / period.step.as_millis() as i64;
             if let Some(point) = usize::try_from(steps).ok().and_then(|index| series.get_mut(index)) {
-                match count.outcome {
-                    Outcome::Allowed => point.allowed += count.count,
-                    Outcome::Disabled => point.disabled += count.count,
-                    Outcome::Expired => point.expired += count.count,
-                }
+                point.counts.add_all(&noted.counts);
             }
         }
         Ok(series)

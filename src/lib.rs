@@ -30,6 +30,7 @@ pub mod pool;
 pub mod principal;
 pub mod secrets;
 pub mod session;
+pub mod sharded;
 pub mod store;
 pub mod token;
 pub mod usage;

@@ -1,20 +1,25 @@
-//! The log: what is written, in which form, and by whom. Requests hand a finished line to a queue; one thread writes.
+//! The log: what is written, in which form, and by whom. Requests leave
+//! finished lines; one thread writes them.
 
+use std::cell::Cell;
 use std::collections::hash_map::RandomState;
-use std::fmt::Write as _;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write as _;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
 use std::time::Duration;
 
-use chrono::{SecondsFormat, Utc};
+use chrono::Utc;
 use http::HeaderValue;
 use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use serde::Serialize;
 
 use crate::principal::Principal;
+use crate::sharded::{Sharded, lock};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -34,17 +39,24 @@ impl LogFormat {
     }
 }
 
-/// Lines that may wait to be written. What comes on top is dropped and counted: a log that nobody reads must not
-/// stop the service.
-const QUEUE: usize = 16 * 1024;
+/// Bytes of lines that may wait for each thread. What comes on top is dropped and counted: a log that nobody reads must
+/// not stop the service.
+const WAITING: usize = 1024 * 1024;
+/// How long lines are gathered before they are written: a line a write would cost more than the request it tells of.
+const GATHERING: Duration = Duration::from_millis(5);
 
 /// Starts the log. Lines go to standard error; `filter` is in `RUST_LOG`'s language.
 pub fn start(filter: &str, format: LogFormat) {
     let filter = env_logger::Builder::new().parse_filters(filter).build();
     let level = filter.filter();
-    let (queue, lines) = sync_channel(QUEUE);
-    let writer = std::thread::Builder::new().name("log".to_string()).spawn(move || write_lines(lines));
-    if writer.is_ok() && log::set_boxed_logger(Box::new(Logger { filter, format, queue })).is_ok() {
+    let lines = Arc::new(Lines::default());
+    let writer = {
+        let lines = lines.clone();
+        std::thread::Builder::new().name("log".to_string()).spawn(move || write_lines(&lines))
+    };
+    if let Ok(writer) = writer
+        && log::set_boxed_logger(Box::new(Logger { filter, format, lines, writer: writer.thread().clone() })).is_ok()
+    {
         log::set_max_level(level);
     }
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
@@ -72,13 +84,20 @@ pub fn start_plain() {
 struct Logger {
     filter: env_logger::Logger,
     format: LogFormat,
-    queue: SyncSender<Message>,
+    lines: Arc<Lines>,
+    writer: Thread,
 }
 
-enum Message {
-    Line(String),
-    /// Answered when everything before it is written.
-    Flush(SyncSender<()>),
+/// What is to be written.
+#[derive(Default)]
+struct Lines {
+    /// Each thread's own, in order. Lines of different threads may change places within a few milliseconds.
+    waiting: Sharded<Vec<u8>>,
+    /// Whether the writer knows that there is something.
+    told: AtomicBool,
+    dropped: AtomicU64,
+    /// To be answered when everything that waits now has been written.
+    flushes: Mutex<Vec<SyncSender<()>>>,
 }
 
 /// Below info, libraries log what goes through them: the database's driver, for one, every parameter of a statement.
@@ -86,8 +105,6 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target() == "access" || metadata.target().split("::").next() == Some("keyward");
     ours || metadata.level() <= Level::Info
 }
-
-static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -98,98 +115,141 @@ impl Log for Logger {
         if !may_be_logged(record.metadata()) || !self.filter.matches(record) {
             return;
         }
-        let line = match self.format {
-            LogFormat::Text => text_line(record),
-            LogFormat::Json => json_line(record),
-        };
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Line(line)) {
-            DROPPED.fetch_add(1, Ordering::Relaxed);
+        thread_local! {
+            static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        // Outside the lock: what is written may log something itself.
+        let mut line = LINE.take();
+        line.clear();
+        match self.format {
+            LogFormat::Text => text_line(&mut line, record),
+            LogFormat::Json => json_line(&mut line, record),
+        }
+        {
+            let mut waiting = self.lines.waiting.mine();
+            if waiting.len() + line.len() <= WAITING {
+                waiting.extend_from_slice(&line);
+            } else {
+                self.lines.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        LINE.set(line);
+        // Looked at before it is changed: all threads share it.
+        if !self.lines.told.load(Ordering::SeqCst) && !self.lines.told.swap(true, Ordering::SeqCst) {
+            self.writer.unpark();
         }
     }
 
     fn flush(&self) {
         let (written, is_written) = sync_channel(1);
-        if self.queue.try_send(Message::Flush(written)).is_ok() {
-            // Standard error may be a pipe that nobody reads any more.
-            let _ = is_written.recv_timeout(Duration::from_secs(1));
-        }
+        lock(&self.lines.flushes).push(written);
+        self.lines.told.store(true, Ordering::SeqCst);
+        self.writer.unpark();
+        // Standard error may be a pipe that nobody reads any more.
+        let _ = is_written.recv_timeout(Duration::from_secs(1));
     }
 }
 
-fn write_lines(messages: Receiver<Message>) {
-    let mut output = std::io::BufWriter::with_capacity(64 * 1024, std::io::stderr());
-    // Whether standard error takes what is written is beyond us: there is nowhere else to tell.
-    while let Ok(first) = messages.recv() {
-        let mut next = Some(first);
-        while let Some(message) = next {
-            match message {
-                Message::Line(line) => {
-                    let _ = output.write_all(line.as_bytes());
-                }
-                Message::Flush(written) => {
-                    let _ = output.flush();
-                    let _ = written.send(());
-                }
-            }
-            next = messages.try_recv().ok();
+fn write_lines(lines: &Lines) {
+    let mut output = std::io::stderr();
+    let mut taken = Vec::new();
+    loop {
+        while !lines.told.load(Ordering::SeqCst) {
+            std::thread::park();
         }
-        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if lock(&lines.flushes).is_empty() {
+            std::thread::park_timeout(GATHERING);
+        }
+        let flushes = std::mem::take(&mut *lock(&lines.flushes));
+        // Before the lines are taken: a line that comes later is told of again.
+        lines.told.store(false, Ordering::SeqCst);
+        for waiting in lines.waiting.all() {
+            std::mem::swap(&mut *lock(waiting), &mut taken);
+            // Whether standard error takes what is written is beyond us: there is nowhere else to tell.
+            let _ = output.write_all(&taken);
+            taken.clear();
+        }
+        let dropped = lines.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let _ = writeln!(output, "{dropped} log lines were dropped: standard error takes them too slowly");
         }
-        let _ = output.flush();
+        for flush in flushes {
+            let _ = flush.send(());
+        }
     }
 }
 
-fn now() -> String {
-    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
+/// RFC 3339 in UTC, with milliseconds.
+fn write_now(line: &mut Vec<u8>) {
+    thread_local! {
+        /// What was written last, without its fraction: it is the same for a second.
+        static SECOND: Cell<(i64, [u8; 19])> = const { Cell::new((i64::MIN, [0; 19])) };
+    }
+    let now = Utc::now();
+    let (mut second, mut text) = SECOND.get();
+    if second != now.timestamp() {
+        second = now.timestamp();
+        let _ = write!(&mut text[..], "{}", now.format("%Y-%m-%dT%H:%M:%S"));
+        SECOND.set((second, text));
+    }
+    line.extend_from_slice(&text);
+    let _ = write!(line, ".{:03}Z", now.timestamp_subsec_millis());
 }
 
-fn text_line(record: &Record<'_>) -> String {
-    struct Fields<'a>(&'a mut String);
+fn text_line(line: &mut Vec<u8>, record: &Record<'_>) {
+    struct Fields<'a>(&'a mut Vec<u8>);
     impl<'kvs> VisitSource<'kvs> for Fields<'_> {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
             let _ = write!(self.0, " {key}={value}");
             Ok(())
         }
     }
-    let mut line = String::with_capacity(256);
-    let _ = write!(line, "{} {:5} {}", now(), record.level(), record.target());
-    let message = record.args().to_string();
-    if !message.is_empty() {
+    write_now(line);
+    let _ = write!(line, " {:5} {}", record.level(), record.target());
+    let message = record.args();
+    if message.as_str() != Some("") {
         // One event is one line, whatever is in it.
-        let _ = write!(line, ": {}", message.replace(['\n', '\r'], " "));
+        let _ = write!(line, ": {}", message.to_string().replace(['\n', '\r'], " "));
     }
-    let _ = record.key_values().visit(&mut Fields(&mut line));
-    line.push('\n');
-    line
+    let _ = record.key_values().visit(&mut Fields(line));
+    line.push(b'\n');
 }
 
-fn json_line(record: &Record<'_>) -> String {
-    struct Fields<'a>(&'a mut serde_json::Map<String, serde_json::Value>);
+fn json_line(line: &mut Vec<u8>, record: &Record<'_>) {
+    struct Fields<'a>(&'a mut Vec<u8>);
     impl<'kvs> VisitSource<'kvs> for Fields<'_> {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
-            let value = match (value.to_u64(), value.to_f64()) {
-                (Some(number), _) => number.into(),
-                (None, Some(number)) => number.into(),
-                (None, None) => value.to_string().into(),
-            };
-            self.0.insert(key.to_string(), value);
+            match (value.to_u64(), value.to_f64()) {
+                (Some(number), _) => write_field(self.0, key.as_str(), &number),
+                (None, Some(number)) => write_field(self.0, key.as_str(), &number),
+                (None, None) => match value.to_borrowed_str() {
+                    Some(text) => write_field(self.0, key.as_str(), text),
+                    None => write_field(self.0, key.as_str(), &value.to_string()),
+                },
+            }
             Ok(())
         }
     }
-    let mut fields = serde_json::Map::new();
-    fields.insert("time".to_string(), now().into());
-    fields.insert("level".to_string(), record.level().as_str().into());
-    fields.insert("target".to_string(), record.target().into());
-    let message = record.args().to_string();
-    if !message.is_empty() {
-        fields.insert("message".to_string(), message.into());
+    line.extend_from_slice(b"{\"time\":\"");
+    write_now(line);
+    line.push(b'"');
+    write_field(line, "level", record.level().as_str());
+    write_field(line, "target", record.target());
+    let message = record.args();
+    if message.as_str() != Some("") {
+        write_field(line, "message", &message.to_string());
     }
-    let _ = record.key_values().visit(&mut Fields(&mut fields));
-    let mut line = serde_json::Value::Object(fields).to_string();
-    line.push('\n');
-    line
+    let _ = record.key_values().visit(&mut Fields(line));
+    line.extend_from_slice(b"}\n");
+}
+
+/// `,"name":value`
+fn write_field<T: Serialize + ?Sized>(line: &mut Vec<u8>, name: &str, value: &T) {
+    line.push(b',');
+    // Memory takes everything, and these types have no way to fail.
+    let _ = serde_json::to_writer(&mut *line, name);
+    line.push(b':');
+    let _ = serde_json::to_writer(&mut *line, value);
 }
 
 /// One answered request.
@@ -208,54 +268,72 @@ pub fn access(access: &Access<'_>) {
     if !log::log_enabled!(target: "access", Level::Info) {
         return;
     }
-    let path = loggable_path(access.path);
     let duration_ms = access.duration.as_micros() as f64 / 1000.0;
-    let principal = match access.principal {
-        Principal::Anonymous => "-".to_string(),
-        Principal::User(user) => format!("user:{}", user.id),
-        Principal::Service(service) => format!("key:{}", service.key),
-    };
     log::info!(
         target: "access",
         method = access.method,
-        path = path.as_str(),
+        path:% = LoggablePath(access.path),
         status = access.status,
         duration_ms = duration_ms,
         request_id = access.request_id,
-        principal = principal.as_str();
+        principal:% = LoggablePrincipal(access.principal);
         ""
     );
 }
 
-/// A path that is safe to log. A key or a token that someone put into a path is longer than any segment of ours, so
-/// long segments are cut; what is not plain ASCII is escaped.
-fn loggable_path(path: &str) -> String {
-    const LONGEST_SEGMENT: usize = 40;
-    let mut shown = String::with_capacity(path.len().min(256));
-    for (index, segment) in path.split('/').enumerate() {
-        if index > 0 {
-            shown.push('/');
-        }
-        if index > 16 {
-            shown.push('…');
-            break;
-        }
-        let cut = segment.len() > LONGEST_SEGMENT;
-        let bytes = &segment.as_bytes()[..if cut { 8 } else { segment.len() }];
-        let _ = write!(shown, "{}", bytes.escape_ascii());
-        if cut {
-            shown.push('…');
+struct LoggablePrincipal<'a>(&'a Principal);
+
+impl fmt::Display for LoggablePrincipal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Principal::Anonymous => f.write_str("-"),
+            Principal::User(user) => write!(f, "user:{}", user.id),
+            Principal::Service(service) => write!(f, "key:{}", service.key),
         }
     }
-    shown
 }
 
-/// An id for a request that brought none: unique among all instances, and no secret.
+/// A path that is safe to log. A key or a token that someone put into a path is longer than any segment of ours, so
+/// long segments are cut; what is not plain ASCII is escaped.
+struct LoggablePath<'a>(&'a str);
+
+impl fmt::Display for LoggablePath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST_SEGMENT: usize = 40;
+        for (index, segment) in self.0.split('/').enumerate() {
+            if index > 0 {
+                f.write_str("/")?;
+            }
+            if index > 16 {
+                return f.write_str("…");
+            }
+            let cut = segment.len() > LONGEST_SEGMENT;
+            let bytes = &segment.as_bytes()[..if cut { 8 } else { segment.len() }];
+            match std::str::from_utf8(bytes) {
+                Ok(text) if text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\')) => {
+                    f.write_str(text)?;
+                }
+                _ => write!(f, "{}", bytes.escape_ascii())?,
+            }
+            if cut {
+                f.write_str("…")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An id for a request that brought none: unique among all threads of all instances, and no secret.
 pub fn new_request_id() -> HeaderValue {
-    static INSTANCE: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    HeaderValue::try_from(format!("{:016x}{count:08x}", *INSTANCE)).unwrap_or(HeaderValue::from_static("unknown"))
+    thread_local! {
+        static NEXT: Cell<(u64, u32)> = Cell::new((RandomState::new().build_hasher().finish(), 0));
+    }
+    let (thread, count) = NEXT.get();
+    NEXT.set((thread, count.wrapping_add(1)));
+    let mut id = [0; 24];
+    let bytes = ((u128::from(thread) << 32) | u128::from(count)).to_be_bytes();
+    let written = hex::encode_to_slice(&bytes[4..], &mut id);
+    written.ok().and_then(|()| HeaderValue::from_bytes(&id).ok()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]
@@ -265,13 +343,13 @@ mod tests {
     #[test]
     fn a_key_or_token_in_a_path_is_not_logged() {
         let key = format!("/keys/sk_{}", "5e".repeat(32));
-        assert_eq!(loggable_path(&key), "/keys/sk_5e5e5…");
+        assert_eq!(LoggablePath(&key).to_string(), "/keys/sk_5e5e5…");
         let id = "/keys/0192f0c1-0000-7000-8000-000000000000";
-        assert_eq!(loggable_path(id), id);
+        assert_eq!(LoggablePath(id).to_string(), id);
     }
 
     #[test]
     fn a_path_cannot_forge_a_line() {
-        assert_eq!(loggable_path("/a\u{2028}b"), "/a\\xe2\\x80\\xa8b");
+        assert_eq!(LoggablePath("/a\u{2028}b").to_string(), "/a\\xe2\\x80\\xa8b");
     }
 }

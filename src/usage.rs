@@ -1,20 +1,21 @@
 //! When and how often keys are used: noted in memory by requests, written to the store once a second by one thread.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::KeyId;
+use crate::sharded::{Sharded, lock};
 use crate::store::Store;
 
 pub const HOUR: Duration = Duration::from_secs(60 * 60);
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How the presentation of a key ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Allowed,
     /// Revoked, or its owner is inactive.
@@ -22,63 +23,85 @@ pub enum Outcome {
     Expired,
 }
 
-impl Outcome {
-    /// As stored.
-    pub fn name(self) -> &'static str {
-        match self {
-            Outcome::Allowed => "allowed",
-            Outcome::Disabled => "disabled",
-            Outcome::Expired => "expired",
-        }
+const OUTCOMES: usize = 3;
+
+/// How often a key was presented, by how that ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts([u64; OUTCOMES]);
+
+impl Counts {
+    pub fn of(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize]
     }
 
-    pub fn parse(name: &str) -> Option<Outcome> {
-        [Outcome::Allowed, Outcome::Disabled, Outcome::Expired].into_iter().find(|outcome| outcome.name() == name)
+    pub fn add(&mut self, outcome: Outcome, count: u64) {
+        let known = &mut self.0[outcome as usize];
+        *known = known.saturating_add(count);
+    }
+
+    pub fn add_all(&mut self, other: &Counts) {
+        for (known, count) in self.0.iter_mut().zip(other.0) {
+            *known = known.saturating_add(count);
+        }
     }
 }
 
-/// How many presentations of one key ended so in the hour that begins at `hour`.
+/// The use of one key in the hour that begins at `hour`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
+pub struct HourOfUse {
     pub hour: Timestamp,
-    pub outcome: Outcome,
-    pub count: u64,
+    pub counts: Counts,
+    pub last_allowed: Option<Timestamp>,
+}
+
+impl HourOfUse {
+    pub fn new(hour: Timestamp) -> HourOfUse {
+        HourOfUse { hour, counts: Counts::default(), last_allowed: None }
+    }
 }
 
 /// What is to be written of one key.
-#[derive(Clone, Debug, Default)]
-pub struct KeyUse {
-    pub last_allowed: Option<Timestamp>,
-    pub counts: Vec<Count>,
+struct KeyUse {
+    latest: HourOfUse,
+    /// Few: hours that began while the store was away.
+    earlier: Vec<HourOfUse>,
 }
 
 impl KeyUse {
-    fn add(&mut self, hour: Timestamp, outcome: Outcome, count: u64) {
-        // One or two hours, few outcomes: shorter than any map.
-        match self.counts.iter_mut().find(|known| known.hour == hour && known.outcome == outcome) {
-            Some(known) => known.count += count,
-            None => self.counts.push(Count { hour, outcome, count }),
-        }
+    fn new(hour: Timestamp) -> KeyUse {
+        KeyUse { latest: HourOfUse::new(hour), earlier: Vec::new() }
     }
 
-    fn merge(&mut self, other: &KeyUse) {
-        self.last_allowed = self.last_allowed.max(other.last_allowed);
-        for count in &other.counts {
-            self.add(count.hour, count.outcome, count.count);
+    fn of_hour(&mut self, hour: Timestamp) -> &mut HourOfUse {
+        if self.latest.hour != hour {
+            match self.earlier.iter().position(|known| known.hour == hour) {
+                Some(index) => std::mem::swap(&mut self.latest, &mut self.earlier[index]),
+                None => self.earlier.push(std::mem::replace(&mut self.latest, HourOfUse::new(hour))),
+            }
         }
+        &mut self.latest
+    }
+
+    fn add(&mut self, noted: &HourOfUse) {
+        let known = self.of_hour(noted.hour);
+        known.counts.add_all(&noted.counts);
+        known.last_allowed = known.last_allowed.max(noted.last_allowed);
+    }
+
+    fn hours(&self) -> impl Iterator<Item = &HourOfUse> {
+        self.earlier.iter().chain([&self.latest])
     }
 }
 
 type Uses = HashMap<KeyId, KeyUse>;
 
-/// More than there are I/O threads, so that no two of them share one.
-const SHARDS: usize = 64;
 /// Keys of which uses are kept while the store is away; those of further keys are not counted.
 const KEPT: usize = 200_000;
+/// Keys for which memory is kept while nothing happens.
+const ROOM: usize = 1024;
 
 pub struct Usage {
-    /// Each thread notes in its own.
-    shards: Vec<Mutex<Uses>>,
+    noted: Sharded<Uses>,
     /// What has been taken from the shards and is not known to be written.
     unwritten: Mutex<Uses>,
     /// Odd while something is being written: in that time it may be seen twice, in memory and in the store.
@@ -88,31 +111,25 @@ pub struct Usage {
 
 impl Usage {
     pub fn new(store: Arc<dyn Store>) -> Usage {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Usage { shards, unwritten: Mutex::default(), writes: AtomicU64::new(0), store }
+        Usage { noted: Sharded::default(), unwritten: Mutex::default(), writes: AtomicU64::new(0), store }
     }
 
     pub fn note(&self, key: KeyId, outcome: Outcome, at: Timestamp) {
-        thread_local! {
-            static SHARD: usize = {
-                static NEXT: AtomicUsize = AtomicUsize::new(0);
-                NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
-            };
-        }
-        let mut shard = lock(&self.shards[SHARD.with(|shard| *shard)]);
-        let known = shard.entry(key).or_default();
+        let hour = at.start_of(HOUR);
+        let mut noted = self.noted.mine();
+        let known = noted.entry(key).or_insert_with(|| KeyUse::new(hour)).of_hour(hour);
+        known.counts.add(outcome, 1);
         if outcome == Outcome::Allowed {
             known.last_allowed = known.last_allowed.max(Some(at));
         }
-        known.add(at.start_of(HOUR), outcome, 1);
     }
 
-    /// What is not written yet of this key.
-    fn pending(&self, key: KeyId) -> KeyUse {
-        let mut pending = KeyUse::default();
-        for uses in self.shards.iter().chain([&self.unwritten]) {
+    /// What is not written yet of this key; an hour may be there more than once.
+    fn pending(&self, key: KeyId) -> Vec<HourOfUse> {
+        let mut pending = Vec::new();
+        for uses in self.noted.all().chain([&self.unwritten]) {
             if let Some(known) = lock(uses).get(&key) {
-                pending.merge(known);
+                pending.extend(known.hours());
             }
         }
         pending
@@ -124,7 +141,7 @@ impl Usage {
         &self,
         read: impl Fn() -> Result<T, Error>,
         keys: impl Fn(&T) -> Vec<KeyId>,
-    ) -> Result<(T, Vec<KeyUse>), Error> {
+    ) -> Result<(T, Vec<Vec<HourOfUse>>), Error> {
         // A store that hangs while it writes is not waited for.
         const TRIES: usize = 50;
         let mut tried = 0;
@@ -143,27 +160,31 @@ impl Usage {
     /// Writes what was noted, in one transaction. What cannot be written is kept for the next time.
     pub fn flush(&self) -> Result<(), Error> {
         let mut unwritten = lock(&self.unwritten);
-        for shard in &self.shards {
+        for shard in self.noted.all() {
             // Under both locks: `pending` never misses what moves from one to the other.
-            let mut shard = lock(shard);
-            for (key, noted) in shard.drain() {
+            let mut noted = lock(shard);
+            for (key, uses) in noted.drain() {
                 let full = unwritten.len() >= KEPT;
                 match unwritten.get_mut(&key) {
-                    Some(known) => known.merge(&noted),
+                    Some(known) => uses.hours().for_each(|hour| known.add(hour)),
                     None if full => {}
                     None => {
-                        unwritten.insert(key, noted);
+                        unwritten.insert(key, uses);
                     }
                 }
             }
+            // A burst is over some day, and its memory is to be had again.
+            noted.shrink_to(ROOM);
         }
         if unwritten.is_empty() {
+            unwritten.shrink_to(ROOM);
             return Ok(());
         }
-        // The same order in every instance, so that no two of them wait for each other's rows.
-        let mut uses: Vec<(KeyId, KeyUse)> = unwritten.iter().map(|(key, noted)| (*key, noted.clone())).collect();
+        let mut uses: Vec<(KeyId, HourOfUse)> =
+            unwritten.iter().flat_map(|(key, uses)| uses.hours().map(|hour| (*key, *hour))).collect();
         drop(unwritten);
-        uses.sort_unstable_by_key(|(key, _)| *key);
+        // The same order in every instance, so that no two of them wait for each other's rows.
+        uses.sort_unstable_by_key(|(key, noted)| (*key, noted.hour));
         self.writes.fetch_add(1, Ordering::SeqCst);
         let outcome = self.store.record_uses(&uses);
         if outcome.is_ok() {
@@ -178,8 +199,4 @@ impl Usage {
     pub fn prune(&self, before: Timestamp) -> Result<(), Error> {
         Ok(self.store.prune_usage(before)?)
     }
-}
-
-fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

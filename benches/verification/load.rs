@@ -149,12 +149,13 @@ impl Clients {
         // Who is to ask when; in order, as everyone pauses for the same time.
         let mut resting = std::collections::VecDeque::new();
         let mut under_way = 0;
+        let count = self.connections.len() as u32;
         for (number, connection) in self.connections.iter_mut().enumerate() {
             if pause.is_zero() {
                 connection.ask(requests)?;
                 under_way += 1;
             } else {
-                resting.push_back((started + pause * number as u32 / 64, number));
+                resting.push_back((started + pause * number as u32 / count, number));
             }
         }
         let mut events = Events::with_capacity(1024);

@@ -9,7 +9,7 @@ use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response};
 use crate::id::KeyId;
 use crate::key::{Period, parse_key_name};
-use crate::usage::{DAY, HOUR};
+use crate::usage::{DAY, HOUR, Outcome};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -122,8 +122,11 @@ pub fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
     let series = app.keys.usage(request.principal.user()?.id, &request.parameter, &Period { from, to, step })?;
     let series = series.into_iter().map(|presented| Point {
         start: presented.start,
-        allowed: presented.allowed,
-        refused: Refused { disabled: presented.disabled, expired: presented.expired },
+        allowed: presented.counts.of(Outcome::Allowed),
+        refused: Refused {
+            disabled: presented.counts.of(Outcome::Disabled),
+            expired: presented.counts.of(Outcome::Expired),
+        },
     });
     let by = if step == DAY { "day" } else { "hour" };
     response::ok(&Usage { by, from, to, series: series.collect() })

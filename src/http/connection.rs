@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use log::{debug, error, warn};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
@@ -39,20 +40,15 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut s
     if let Err(error) = stream.set_nodelay(true) {
         debug!("{peer}: {error}");
     }
-    let watched = Arc::new(Watch::new(&front.limits));
-    let socket = Socket { inner: TokioIo::new(stream), watch: watched.clone(), discarded: 0 };
-    let service = {
-        let (front, watch) = (front.clone(), watched.clone());
-        service_fn(move |request: hyper::Request<Incoming>| {
-            let (front, watch) = (front.clone(), watch.clone());
-            async move {
-                watch.enter(Phase::Busy);
-                let response = answer(front, peer.ip(), request).await;
-                watch.enter(Phase::Answering);
-                Ok::<_, std::convert::Infallible>(response.map(Whole))
-            }
-        })
-    };
+    // Borrowed by the parts of the connection: counting references that all connections share is work for each request.
+    let (front, watched) = (&*front, &Watch::new(&front.limits));
+    let socket = Socket { inner: TokioIo::new(stream), watch: watched, stopping: &front.stopping, discarded: 0 };
+    let service = service_fn(async |request: hyper::Request<Incoming>| {
+        watched.enter(Phase::Busy);
+        let response = answer(front, peer.ip(), request).await;
+        watched.enter(Phase::Answering);
+        Ok::<_, std::convert::Infallible>(response.map(Whole))
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(front.limits.head_bytes)
@@ -64,12 +60,16 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut s
         let _ = stop.wait_for(|stop| *stop).await;
     });
     let mut alarm = pin!(tokio::time::sleep_until(watched.deadline().into()));
+    let mut listening = false;
+    let mut told = false;
 
     std::future::poll_fn(|cx| {
-        if !watched.stopping.load(Ordering::Relaxed) && stopping.as_mut().poll(cx).is_ready() {
-            watched.stopping.store(true, Ordering::Relaxed);
+        // Polled once, it wakes this task when the server stops; to poll it takes a lock that all connections share.
+        if (!listening || front.stopping.load(Ordering::SeqCst)) && !told && stopping.as_mut().poll(cx).is_ready() {
+            told = true;
             connection.as_mut().graceful_shutdown();
         }
+        listening = true;
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             if let Err(error) = ended {
                 debug!("{peer}: {error}");
@@ -99,10 +99,10 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut s
 struct Watch {
     started: Instant,
     phase: AtomicU8,
+    /// `started`, as the coarse clock had it.
+    started_coarse: Duration,
     /// Milliseconds after `started`.
     deadline: AtomicU64,
-    /// The server stops: nobody lingers.
-    stopping: AtomicBool,
     head: Duration,
     idle: Duration,
     unread_answer: Duration,
@@ -139,13 +139,23 @@ const BUSY: Duration = Duration::from_secs(600);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
+/// The time to a few milliseconds: several times a request, at a fraction of what the exact time costs.
+fn coarse_now() -> Duration {
+    #[cfg(target_os = "linux")]
+    const CLOCK: ClockId = ClockId::MonotonicCoarse;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: ClockId = ClockId::Monotonic;
+    let now = clock_gettime(CLOCK);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
 impl Watch {
     fn new(limits: &Limits) -> Watch {
         let watch = Watch {
             started: Instant::now(),
+            started_coarse: coarse_now(),
             phase: AtomicU8::new(0),
             deadline: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
             head: limits.head,
             idle: limits.idle,
             unread_answer: limits.unread_answer,
@@ -164,7 +174,7 @@ impl Watch {
             Phase::Idle => self.idle,
             Phase::Lingering => LINGER,
         };
-        let deadline = (self.started.elapsed() + span).as_millis() as u64;
+        let deadline = (coarse_now().saturating_sub(self.started_coarse) + span).as_millis() as u64;
         self.deadline.store(deadline, Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
@@ -184,13 +194,15 @@ impl Watch {
 }
 
 /// The socket, telling the watch what passes through it.
-struct Socket {
+struct Socket<'a> {
     inner: TokioIo<TcpStream>,
-    watch: Arc<Watch>,
+    watch: &'a Watch,
+    /// The server stops: nobody lingers.
+    stopping: &'a AtomicBool,
     discarded: usize,
 }
 
-impl Read for Socket {
+impl Read for Socket<'_> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if outcome.is_ready() && self.watch.is_idle() {
@@ -200,7 +212,7 @@ impl Read for Socket {
     }
 }
 
-impl Socket {
+impl Socket<'_> {
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
         if matches!(outcome, Poll::Ready(Ok(_))) && self.watch.phase() == Phase::Answering {
             self.watch.enter(Phase::Answering);
@@ -208,25 +220,16 @@ impl Socket {
     }
 }
 
-impl Write for Socket {
+impl Write for Socket<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.wrote(&outcome);
         outcome
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
-        self.wrote(&outcome);
-        outcome
-    }
-
+    /// An answer is mostly small: cheaper to copy head and body together than to hand both to the system.
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        false
     }
 
     /// hyper flushes when it has written all it had: in the answering phase, the whole answer.
@@ -246,7 +249,7 @@ impl Write for Socket {
             self.watch.enter(Phase::Lingering);
         }
         let mut discard = [0; 4096];
-        while self.discarded < LINGER_BYTES && !self.watch.stopping.load(Ordering::Relaxed) {
+        while self.discarded < LINGER_BYTES && !self.stopping.load(Ordering::SeqCst) {
             let mut buffer = ReadBuf::new(&mut discard);
             ready!(Pin::new(&mut self.inner).poll_read(cx, buffer.unfilled()))?;
             match buffer.filled().len() {
@@ -283,7 +286,7 @@ impl Body for Whole {
 }
 
 /// From a request to its answer, whatever happens on the way, with its line in the access log.
-async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incoming>) -> Response {
+async fn answer(front: &Front, peer: IpAddr, request: hyper::Request<Incoming>) -> Response {
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let id = request::request_id(&head.headers).cloned().unwrap_or_else(logging::new_request_id);
@@ -311,7 +314,7 @@ async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incomin
                     principal: Principal::Anonymous,
                     peer,
                 };
-                let outcome = run(&front, route, request, &mut unread, &mut principal).await;
+                let outcome = run(front, route, request, &mut unread, &mut principal).await;
                 outcome.unwrap_or_else(|error| {
                     match &error {
                         Error::Internal(cause) => error!("{id_text}: {cause}"),
@@ -342,14 +345,14 @@ async fn answer(front: Arc<Front>, peer: IpAddr, request: hyper::Request<Incomin
 
 /// Finds out who asks, reads the body, and runs the handler in the route's lane.
 async fn run(
-    front: &Arc<Front>,
+    front: &Front,
     route: &'static Route,
     mut request: Request,
     unread: &mut Option<Incoming>,
     principal: &mut Principal,
 ) -> Result<Response, Error> {
     let judged = front.app.changes.now();
-    *principal = identify(front, route.guard, &request.headers).await?;
+    request.principal = identify(front, route.guard, &request.headers).await?;
     if route.takes_body()
         && let Some(body) = unread
     {
@@ -358,16 +361,20 @@ async fn run(
             *unread = None;
         }
         // A body may take its time, and the credential end meanwhile.
-        if principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
-            *principal = identify(front, route.guard, &request.headers).await?;
+        if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
+            request.principal = identify(front, route.guard, &request.headers).await?;
         }
     }
-    request.principal = principal.clone();
     let pool = match route.lane {
-        Lane::Inline => return route.call(&front.app, &mut request),
+        Lane::Inline => {
+            let response = route.call(&front.app, &mut request);
+            *principal = request.principal;
+            return response;
+        }
         Lane::Store => &front.lanes.store,
         Lane::Password => &front.lanes.password,
     };
+    *principal = request.principal.clone();
     let (sender, receiver) = oneshot::channel();
     let app = front.app.clone();
     let job = move || {
@@ -466,8 +473,13 @@ fn ambiguity(version: Version, headers: &HeaderMap) -> Option<&'static str> {
 }
 
 fn is_host(host: &HeaderValue) -> bool {
-    // RFC 9112 §3.2: empty where the target has no authority.
+    // RFC 9112 §3.2: empty where the target has no authority. Names and IPv4 addresses without a port, or with one, are
+    // seen at a glance.
+    let (name, port) = host.as_bytes().split_at(host.as_bytes().iter().position(|b| *b == b':').unwrap_or(host.len()));
+    let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+        && port.iter().skip(1).all(u8::is_ascii_digit);
     host.is_empty()
+        || (is_plain && !name.is_empty())
         || http::uri::Authority::try_from(host.as_bytes()).is_ok_and(|authority| {
             // No user in it, and a port that is one: the URI parser takes anything.
             let port = authority.as_str().strip_prefix(authority.host());

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Front {
     pub router: Router,
     pub lanes: Lanes,
     pub limits: Limits,
+    /// The server stops. Connections that wait are woken besides.
+    pub stopping: AtomicBool,
 }
 
 /// A server that runs. Dropping it without [`Server::stop`] cuts its connections.
@@ -56,6 +59,7 @@ impl Server {
             router: Router::new(ROUTES)?,
             lanes: Lanes::new(cores),
             limits: config.limits.clone(),
+            stopping: AtomicBool::new(false),
         });
         let listeners = {
             let _context = runtime.enter();
@@ -76,6 +80,7 @@ impl Server {
 
     /// Stops accepting, lets what is under way finish within its limit, and ends the threads.
     pub fn stop(self) {
+        self.front.stopping.store(true, Ordering::SeqCst);
         self.stop.send_replace(true);
         let all_gone = self.connections.acquire_many(self.max_connections);
         let limit = self.front.limits.stopping;

@@ -15,7 +15,7 @@ pub struct Migration {
 }
 
 impl Migration {
-    fn checksum(&self) -> String {
+    pub fn checksum(&self) -> String {
         hex::encode(digest::digest(&digest::SHA256, self.sql.as_bytes()))
     }
 

@@ -20,7 +20,7 @@ use crate::id::{KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{LiveSession, NewSession};
-use crate::usage::{Count, KeyUse};
+use crate::usage::HourOfUse;
 use crate::user::{Email, User};
 
 /// Why the store did not do what it was asked. The texts are for the log and hold no values of rows.
@@ -144,8 +144,9 @@ pub trait Store: Send + Sync {
     /// Revokes the key if it belongs to `owner`, or whoever's it is. False: no such key.
     fn revoke_key(&self, id: KeyId, owner: Option<UserId>, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Adds to what is known of the use of keys. A time before the noted one and a key that is gone are passed over.
-    fn record_uses(&self, uses: &[(KeyId, KeyUse)]) -> Result<(), StoreError>;
+    /// Adds to what is known of the use of keys; each key and hour is given once. A key that is gone is passed over, and
+    /// a time before the known one.
+    fn record_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError>;
 
     /// What was counted of the owner's key in the hours from `from` up to `to`. `None`: he has no such key.
     fn usage_of(
@@ -154,9 +155,9 @@ pub trait Store: Send + Sync {
         key: KeyId,
         from: Timestamp,
         to: Timestamp,
-    ) -> Result<Option<Vec<Count>>, StoreError>;
+    ) -> Result<Option<Vec<HourOfUse>>, StoreError>;
 
-    /// Deletes what was counted in the hours before `before`.
+    /// Deletes what was counted in the hours before `before`; when a key was used last stays known.
     fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError>;
 
     /// Notes what other instances and processes change, on a thread of its own, as long as the store lives. Without it

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::migrate::Migration;
-use super::sql::{Driver, Row, Transaction, Value};
+use super::sql::{Column, Driver, Row, Transaction, Value};
 use crate::cache::{Change, Changes};
 use crate::clock::Timestamp;
 
@@ -369,16 +369,22 @@ const CHANNEL: &str = "keyward_changes";
 /// How long a notification is waited for before the link is tried; also how long the trial may take.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Rows that are given to one statement.
+const ROWS: usize = 4096;
+
 impl Driver for Postgres {
     type Link = Client;
     /// It waits for notifications by itself.
     const PAUSE: Duration = Duration::ZERO;
 
-    const MIGRATIONS: &'static [Migration] = &[Migration {
-        version: 1,
-        name: "users_sessions_keys",
-        sql: include_str!("../../sql/postgres/0001_users_sessions_keys.sql"),
-    }];
+    const MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 1,
+            name: "users_sessions_keys",
+            sql: include_str!("../../sql/postgres/0001_users_sessions_keys.sql"),
+        },
+        Migration { version: 2, name: "key_hours", sql: include_str!("../../sql/postgres/0002_key_hours.sql") },
+    ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";
     // A migration may take its time; the number is any that nobody else uses.
@@ -456,26 +462,26 @@ impl Transaction for Connection {
         self.execute(sql, parameters)
     }
 
-    fn insert(
+    fn execute_with_rows(
         &mut self,
-        insert: &'static str,
-        columns: usize,
-        mut values: &[Value],
-        suffix: &'static str,
+        sql: &'static str,
+        columns: &'static [Column],
+        rows: &[Vec<Value>],
     ) -> Result<(), StoreError> {
-        // Many rows a round trip, in few sizes, so that few statements are prepared.
-        for rows in [512, 64, 8, 1] {
-            while values.len() >= rows * columns {
-                let (chunk, rest) = values.split_at(rows * columns);
-                let groups: Vec<String> = (0..rows)
-                    .map(|row| {
-                        let numbers = (1..=columns).map(|column| format!("${}", row * columns + column));
-                        format!("({})", numbers.collect::<Vec<_>>().join(", "))
-                    })
-                    .collect();
-                self.execute(&format!("{insert}{}{suffix}", groups.join(", ")), chunk)?;
-                values = rest;
-            }
+        let arrays = columns.iter().enumerate().map(|(index, column)| {
+            let kind = match column {
+                Column::Int => "bigint",
+                Column::Uuid => "uuid",
+                Column::Timestamp => "timestamptz",
+            };
+            format!("${}::{kind}[]", index + 1)
+        });
+        let given = format!("(SELECT * FROM unnest({}))", arrays.collect::<Vec<_>>().join(", "));
+        let sql = sql.replace("(ROWS)", &given);
+        // Each statement has to be done within its time.
+        for rows in rows.chunks(ROWS) {
+            let column = |index| Value::List(rows.iter().filter_map(|row| row.get(index).cloned()).collect());
+            self.execute(&sql, &(0..columns.len()).map(column).collect::<Vec<_>>())?;
         }
         Ok(())
     }

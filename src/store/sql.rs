@@ -3,7 +3,7 @@
 //! Statements use `$1…$n` and only what both databases understand. No driver's type appears here, and no statement
 //! anywhere else.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::id::{KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{LiveSession, NewSession};
-use crate::usage::{Count, KeyUse, Outcome};
+use crate::usage::{HOUR, HourOfUse, Outcome};
 use crate::user::{Email, User};
 
 /// A parameter of a statement or a column of a row.
@@ -114,6 +114,14 @@ fn unexpected(column: usize) -> StoreError {
     StoreError::Internal(format!("column {column} of a row is not what the schema says"))
 }
 
+/// The type of a column of given rows.
+#[derive(Clone, Copy, Debug)]
+pub enum Column {
+    Int,
+    Uuid,
+    Timestamp,
+}
+
 /// Statements inside one transaction.
 pub trait Transaction {
     fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError>;
@@ -121,13 +129,12 @@ pub trait Transaction {
     /// The number of rows that were changed.
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError>;
 
-    /// Inserts rows of so many columns each: `insert`, the rows in parentheses, and `suffix` make the statement.
-    fn insert(
+    /// Runs a statement for many rows. `ROWS` in it stands for them: a query that gives them, with these columns.
+    fn execute_with_rows(
         &mut self,
-        insert: &'static str,
-        columns: usize,
-        values: &[Value],
-        suffix: &'static str,
+        sql: &'static str,
+        columns: &'static [Column],
+        rows: &[Vec<Value>],
     ) -> Result<(), StoreError>;
 
     /// Runs a script of statements without parameters.
@@ -237,7 +244,12 @@ fn user(row: &mut Row) -> Result<User, StoreError> {
     })
 }
 
-/// Columns: id, user_id, name, hint, is_active, expires_at, last use, created_at.
+/// As a column: hours since the epoch.
+fn hour(time: Timestamp) -> Value {
+    Value::Int(time.millis().div_euclid(HOUR.as_millis() as i64))
+}
+
+/// Columns: id, user_id, name, hint, is_active, expires_at, last use in hours no longer kept, created_at, last use.
 fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
     Ok(ApiKey {
         id: KeyId(row.uuid(0)?),
@@ -246,7 +258,7 @@ fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
         hint: row.text(3)?,
         is_active: row.bool(4)?,
         expires_at: row.optional_timestamp(5)?,
-        last_used_at: row.optional_timestamp(6)?,
+        last_used_at: row.optional_timestamp(6)?.max(row.optional_timestamp(8)?),
         created_at: row.timestamp(7)?,
     })
 }
@@ -334,6 +346,10 @@ impl<D: Driver> Store for SqlStore<D> {
 
     fn delete_user(&self, id: UserId) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
+            transaction.execute(
+                "DELETE FROM key_hours WHERE key_id IN (SELECT id FROM api_keys WHERE user_id = $1)",
+                &[Value::Uuid(id.0)],
+            )?;
             Ok(transaction.execute("DELETE FROM users WHERE id = $1", &[Value::Uuid(id.0)])? > 0)
         })
     }
@@ -457,14 +473,16 @@ impl<D: Driver> Store for SqlStore<D> {
     fn keys_of(&self, owner: UserId, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
         let rows = self.driver.query(
             "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at, \
-             (SELECT CAST(SUM(count) AS BIGINT) FROM key_usage \
-              WHERE key_usage.key_id = api_keys.id AND outcome = 'allowed' AND hour >= $2) \
+             (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
+              AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1), \
+             (SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours \
+              WHERE key_hours.key_id = api_keys.id AND hour >= $2) \
              FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
              WHERE user_id = $1 ORDER BY created_at DESC, id DESC",
-            &[Value::Uuid(owner.0), Value::Timestamp(since)],
+            &[Value::Uuid(owner.0), hour(since)],
         )?;
         let counted = |mut row: Row| {
-            let count = row.optional_int(8)?.unwrap_or(0);
+            let count = row.optional_int(9)?.unwrap_or(0);
             Ok((api_key(row)?, u64::try_from(count).unwrap_or(0)))
         };
         rows.into_iter().map(counted).collect()
@@ -472,7 +490,9 @@ impl<D: Driver> Store for SqlStore<D> {
 
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at \
+            "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at, \
+             (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
+              AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1) \
              FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
              WHERE id > $1 AND (user_id = $2 OR $2 IS NULL) ORDER BY id LIMIT $3",
             &[
@@ -522,37 +542,34 @@ impl<D: Driver> Store for SqlStore<D> {
         })
     }
 
-    fn record_uses(&self, uses: &[(KeyId, KeyUse)]) -> Result<(), StoreError> {
+    fn record_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError> {
+        let row = |(key, noted): &(KeyId, HourOfUse)| {
+            let count = |outcome| Value::Int(i64::try_from(noted.counts.of(outcome)).unwrap_or(i64::MAX));
+            vec![
+                Value::Uuid(key.0),
+                hour(noted.hour),
+                count(Outcome::Allowed),
+                count(Outcome::Disabled),
+                count(Outcome::Expired),
+                Value::or_null(noted.last_allowed, Value::Timestamp),
+            ]
+        };
+        let rows: Vec<Vec<Value>> = uses.iter().map(row).collect();
         self.driver.transaction(|transaction| {
-            let ids = uses.iter().map(|(key, _)| Value::Uuid(key.0)).collect();
-            let rows = transaction.query("SELECT id FROM api_keys WHERE id = ANY($1)", &[Value::List(ids)])?;
-            let existing: HashSet<Uuid> = rows.into_iter().map(|mut row| row.uuid(0)).collect::<Result<_, _>>()?;
-            let uses = || uses.iter().filter(|(key, _)| existing.contains(&key.0));
-            let last_uses: Vec<Value> = uses()
-                .filter_map(|(key, noted)| Some([Value::Uuid(key.0), Value::Timestamp(noted.last_allowed?)]))
-                .flatten()
-                .collect();
-            transaction.insert(
-                "INSERT INTO key_last_use (key_id, at) VALUES ",
-                2,
-                &last_uses,
-                " ON CONFLICT (key_id) DO UPDATE SET at = excluded.at WHERE key_last_use.at < excluded.at",
-            )?;
-            let count = |key: KeyId, count: &Count| {
-                [
-                    Value::Uuid(key.0),
-                    Value::Timestamp(count.hour),
-                    Value::Text(count.outcome.name().to_string()),
-                    Value::Int(i64::try_from(count.count).unwrap_or(i64::MAX)),
-                ]
-            };
-            let counts: Vec<Value> =
-                uses().flat_map(|(key, noted)| noted.counts.iter().flat_map(|counted| count(*key, counted))).collect();
-            transaction.insert(
-                "INSERT INTO key_usage (key_id, hour, outcome, count) VALUES ",
-                4,
-                &counts,
-                " ON CONFLICT (key_id, hour, outcome) DO UPDATE SET count = key_usage.count + excluded.count",
+            transaction.execute_with_rows(
+                "WITH noted (key_id, hour, allowed, disabled, expired, last_allowed_at) AS (ROWS) \
+                 INSERT INTO key_hours (key_id, hour, allowed, disabled, expired, last_allowed_at) \
+                 SELECT key_id, hour, allowed, disabled, expired, last_allowed_at \
+                 FROM noted WHERE EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = noted.key_id) \
+                 ON CONFLICT (key_id, hour) DO UPDATE SET \
+                 allowed = key_hours.allowed + excluded.allowed, \
+                 disabled = key_hours.disabled + excluded.disabled, \
+                 expired = key_hours.expired + excluded.expired, \
+                 last_allowed_at = CASE WHEN key_hours.last_allowed_at IS NULL \
+                 OR excluded.last_allowed_at > key_hours.last_allowed_at \
+                 THEN excluded.last_allowed_at ELSE key_hours.last_allowed_at END",
+                &[Column::Uuid, Column::Int, Column::Int, Column::Int, Column::Int, Column::Timestamp],
+                &rows,
             )
         })
     }
@@ -563,33 +580,59 @@ impl<D: Driver> Store for SqlStore<D> {
         key: KeyId,
         from: Timestamp,
         to: Timestamp,
-    ) -> Result<Option<Vec<Count>>, StoreError> {
+    ) -> Result<Option<Vec<HourOfUse>>, StoreError> {
         // A row for the key itself, also when nothing was counted.
         let rows = self.driver.query(
-            "SELECT hour, outcome, count FROM api_keys \
-             LEFT JOIN key_usage ON key_usage.key_id = api_keys.id AND hour >= $3 AND hour < $4 \
+            "SELECT hour, allowed, disabled, expired FROM api_keys \
+             LEFT JOIN key_hours ON key_hours.key_id = api_keys.id AND hour >= $3 AND hour <= $4 \
              WHERE id = $1 AND user_id = $2",
-            &[Value::Uuid(key.0), Value::Uuid(owner.0), Value::Timestamp(from), Value::Timestamp(to)],
+            &[Value::Uuid(key.0), Value::Uuid(owner.0), hour(from), hour(to)],
         )?;
         if rows.is_empty() {
             return Ok(None);
         }
-        let mut counts = Vec::new();
+        let mut hours = Vec::new();
         for mut row in rows {
-            let Some(hour) = row.optional_timestamp(0)? else { continue };
-            // A later version may count what this one has no name for.
-            let Some(outcome) = Outcome::parse(&row.text(1)?) else { continue };
-            counts.push(Count { hour, outcome, count: u64::try_from(row.int(2)?).unwrap_or(0) });
+            let Some(number) = row.optional_int(0)? else { continue };
+            let millis = number.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis);
+            let mut noted = HourOfUse::new(millis.ok_or_else(|| unexpected(0))?);
+            for (column, outcome) in [(1, Outcome::Allowed), (2, Outcome::Disabled), (3, Outcome::Expired)] {
+                noted.counts.add(outcome, u64::try_from(row.int(column)?).unwrap_or(0));
+            }
+            hours.push(noted);
         }
-        Ok(Some(counts))
+        Ok(Some(hours))
     }
 
     fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.delete_in_parts(
-            "DELETE FROM key_usage WHERE (key_id, hour, outcome) IN \
-             (SELECT key_id, hour, outcome FROM key_usage WHERE hour < $1 LIMIT 1000)",
-            before,
-        )
+        // A thousand at a time: nobody else is to wait for long.
+        while self.driver.transaction(|transaction| {
+            let rows = transaction.query(
+                "DELETE FROM key_hours WHERE (key_id, hour) IN \
+                 (SELECT key_id, hour FROM key_hours WHERE hour < $1 LIMIT 1000) RETURNING key_id, last_allowed_at",
+                &[hour(before)],
+            )?;
+            let any = !rows.is_empty();
+            let mut last_uses: BTreeMap<Uuid, Timestamp> = BTreeMap::new();
+            for mut row in rows {
+                let (key, at) = (row.uuid(0)?, row.optional_timestamp(1)?);
+                if let Some(at) = at {
+                    let known = last_uses.entry(key).or_insert(at);
+                    *known = at.max(*known);
+                }
+            }
+            let last_uses: Vec<Vec<Value>> =
+                last_uses.into_iter().map(|(key, at)| vec![Value::Uuid(key), Value::Timestamp(at)]).collect();
+            transaction.execute_with_rows(
+                "WITH noted (key_id, at) AS (ROWS) INSERT INTO key_last_use (key_id, at) SELECT key_id, at \
+                 FROM noted WHERE EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = noted.key_id) \
+                 ON CONFLICT (key_id) DO UPDATE SET at = excluded.at WHERE key_last_use.at < excluded.at",
+                &[Column::Uuid, Column::Timestamp],
+                &last_uses,
+            )?;
+            Ok(any)
+        })? {}
+        Ok(())
     }
 
     fn watch(self: Arc<Self>) {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use r2d2::{ManageConnection, Pool};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use uuid::Uuid;
 
 use super::StoreError;
 use super::migrate::Migration;
-use super::sql::{Driver, Row, Transaction, Value};
+use super::sql::{Column, Driver, Row, Transaction, Value};
 use crate::cache::{Change, Changes};
 
 const READERS: u32 = 4;
@@ -40,7 +40,8 @@ impl Sqlite {
         if writer.is_readonly("main").map_err(failed)? {
             return Err(StoreError::Unavailable(format!("opening {}: the file is read-only", path.display())));
         }
-        writer.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        // SQLite does not always wait by itself for others that do the same.
+        patiently(|| writer.pragma_update(None, "journal_mode", "WAL")).map_err(failed)?;
         Sqlite::over(writer, path, READ_WRITE)
     }
 
@@ -67,6 +68,19 @@ impl Sqlite {
     fn writer(&self) -> MutexGuard<'_, Connection> {
         // A transaction that panics is rolled back as it is dropped; the connection is as good as before.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tries again while another process has the file, for as long as [`BUSY`].
+fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        match attempt() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                std::thread::sleep(LETTING_GO);
+            }
+            outcome => return outcome,
+        }
     }
 }
 
@@ -124,11 +138,14 @@ impl Driver for Sqlite {
     type Link = i64;
     const PAUSE: Duration = POLL;
 
-    const MIGRATIONS: &'static [Migration] = &[Migration {
-        version: 1,
-        name: "users_sessions_keys",
-        sql: include_str!("../../sql/sqlite/0001_users_sessions_keys.sql"),
-    }];
+    const MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 1,
+            name: "users_sessions_keys",
+            sql: include_str!("../../sql/sqlite/0001_users_sessions_keys.sql"),
+        },
+        Migration { version: 2, name: "key_hours", sql: include_str!("../../sql/sqlite/0002_key_hours.sql") },
+    ];
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
     // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).
     const LOCK_SCHEMA: Option<&'static str> = None;
@@ -151,22 +168,16 @@ impl Driver for Sqlite {
         &self,
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let deadline = Instant::now() + BUSY;
-        loop {
+        let writer = patiently(|| {
             let writer = self.writer();
-            match rusqlite::Transaction::new_unchecked(&writer, TransactionBehavior::Immediate) {
-                Ok(mut transaction) => {
-                    let value = work(&mut transaction)?;
-                    transaction.commit().map_err(fault)?;
-                    return Ok(value);
-                }
-                Err(error)
-                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {}
-                Err(error) => return Err(fault(error)),
-            }
-            drop(writer);
-            std::thread::sleep(LETTING_GO);
-        }
+            writer.execute_batch("BEGIN IMMEDIATE")?;
+            Ok(writer)
+        });
+        let writer = writer.map_err(fault)?;
+        let mut transaction = Begun(&writer);
+        let value = work(&mut transaction)?;
+        writer.execute_batch("COMMIT").map_err(fault)?;
+        Ok(value)
     }
 
     fn hear(&self, link: &mut Option<i64>, changes: &Changes) -> Result<(), StoreError> {
@@ -180,32 +191,44 @@ impl Driver for Sqlite {
     }
 }
 
-impl Transaction for rusqlite::Transaction<'_> {
+/// A transaction on the writer; rolled back when it is dropped before it was committed.
+struct Begun<'a>(&'a Connection);
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        // Committed, or ended by SQLite itself after a fault.
+        if !self.0.is_autocommit() {
+            let _ = self.0.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+impl Transaction for Begun<'_> {
     fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-        query(self, sql, parameters)
+        query(self.0, sql, parameters)
     }
 
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
-        execute(self, sql, parameters)
+        execute(self.0, sql, parameters)
     }
 
-    fn insert(
+    fn execute_with_rows(
         &mut self,
-        insert: &'static str,
-        columns: usize,
-        values: &[Value],
-        suffix: &'static str,
+        sql: &'static str,
+        columns: &'static [Column],
+        rows: &[Vec<Value>],
     ) -> Result<(), StoreError> {
-        let row = (1..=columns).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
-        let mut statement = self.prepare_cached(&format!("{insert}({row}){suffix}")).map_err(fault)?;
-        for row in values.chunks(columns) {
+        // There is no round trip to save: once for each row.
+        let row = (1..=columns.len()).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
+        let mut statement = self.0.prepare_cached(&sql.replace("(ROWS)", &format!("(SELECT {row})"))).map_err(fault)?;
+        for row in rows {
             statement.execute(rusqlite::params_from_iter(row)).map_err(fault)?;
         }
         Ok(())
     }
 
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {
-        self.execute_batch(sql).map_err(fault)
+        self.0.execute_batch(sql).map_err(fault)
     }
 
     fn tell(&mut self, _: Uuid) -> Result<(), StoreError> {
@@ -214,20 +237,21 @@ impl Transaction for rusqlite::Transaction<'_> {
 }
 
 fn query(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-    // There is no round trip to save: a statement for each item is as good as one for all.
-    if let [Value::List(items)] = parameters {
-        let sql = sql.replace("= ANY($1)", "= $1");
-        let mut rows = Vec::with_capacity(items.len());
-        for item in items {
-            rows.extend(query(connection, &sql, std::slice::from_ref(item))?);
-        }
-        return Ok(rows);
-    }
-    let mut statement = connection.prepare_cached(&numbered(sql)).map_err(fault)?;
+    // There is no round trip to save: once for each item is as good as once for all.
+    let (sql, rounds) = match parameters {
+        [Value::List(items)] => (numbered(sql).replace("= ANY(?1)", "= ?1"), items.chunks(1).collect()),
+        _ => (numbered(sql), vec![parameters]),
+    };
+    let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
     let columns = statement.column_count();
     let row = |row: &rusqlite::Row<'_>| (0..columns).map(|column| value(row.get_ref(column)?)).collect();
-    let rows = statement.query_map(rusqlite::params_from_iter(parameters), row).map_err(fault)?;
-    rows.map(|row| row.map(Row).map_err(fault)).collect()
+    let mut rows = Vec::with_capacity(rounds.len());
+    for parameters in rounds {
+        for found in statement.query_map(rusqlite::params_from_iter(parameters), row).map_err(fault)? {
+            rows.push(Row(found.map_err(fault)?));
+        }
+    }
+    Ok(rows)
 }
 
 fn execute(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {

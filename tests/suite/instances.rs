@@ -181,6 +181,15 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent).div_ceil(100).saturating_sub(1)]
 }
 
+/// Does something when it is dropped.
+struct Finally<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 // Several instances.
 
 /// A credential that is watched from its first acceptance to its refusal.
@@ -212,15 +221,6 @@ struct Report {
 
 /// What the watchers look at; `None`: they may go.
 type Board = Mutex<Option<(usize, Arc<Victim>)>>;
-
-/// Ends the watch also when the test fails.
-struct Over<'a>(&'a Board);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        *self.0.lock().unwrap() = None;
-    }
-}
 
 /// Presents the victim to one instance as fast as it answers, in turn with credentials that stay good.
 fn watch(instance: usize, address: SocketAddr, board: &Board, good: &[Credential], reports: &Sender<Report>) {
@@ -329,7 +329,8 @@ fn what_ends_under_load_ends_at_once_where_it_was_ended_and_soon_on_the_other_in
     let mut late = 0;
     let started = Instant::now();
     thread::scope(|scope| {
-        let _over = Over(&board);
+        // Also when the test fails.
+        let _over = Finally(|| *board.lock().unwrap() = None);
         for watcher in 0..WATCHERS {
             let (board, good, sender, instance) = (&board, &good, sender.clone(), watcher % 2);
             scope.spawn(move || watch(instance, addresses[instance], board, good, &sender));
@@ -829,9 +830,10 @@ fn race(service: &Service, credential: &Credential, owner: &Account) {
             });
         }
         let client = unobserved(address);
+        // Also when it cannot be ended: the verifiers go on until then.
+        let _over = Finally(|| has_ended.store(true, Ordering::SeqCst));
         start.wait();
         credential.end(&client, owner);
-        has_ended.store(true, Ordering::SeqCst);
     });
 }
 

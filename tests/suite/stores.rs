@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use keyward::app::Keyward;
 use keyward::clock::Clock;
 use keyward::config::Config;
+use keyward::store::postgres::Postgres;
+use keyward::store::sql::Driver;
+use keyward::store::sqlite::Sqlite;
 use serde_json::{Value, json};
 
 use crate::http_client::{Answer, Client, Request};
@@ -91,7 +94,7 @@ in_both_homes! {
             let starts: Vec<_> = (0..SERVERS).map(|_| scope.spawn(start)).collect();
             starts.into_iter().map(|start| start.join().unwrap()).collect()
         });
-        assert_eq!(recorded(&home).len(), 1);
+        assert_eq!(recorded(&home).len(), Sqlite::MIGRATIONS.len());
         let clients: Vec<Client> =
             servers.iter().map(|server| Client::new(server.addresses()[0], openapi::check)).collect();
         let form = json!({ "email": "ann@example.com", "password": PASSWORD });
@@ -134,6 +137,49 @@ in_both_homes! {
         }
         assert_eq!(recorded(&home), ours);
         home.start(&[]);
+    }
+}
+
+in_both_homes! {
+    fn what_was_counted_before_an_upgrade_is_there_afterwards(home) {
+        let mut home = home;
+        home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
+        home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
+        // As the first version left it.
+        let first = if home.database().is_some() { &Postgres::MIGRATIONS[0] } else { &Sqlite::MIGRATIONS[0] };
+        execute(&home, first.sql);
+        execute(&home, &format!(
+            "CREATE TABLE schema_migrations \
+             (version BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL); \
+             INSERT INTO schema_migrations VALUES (1, '{}', '{}', '2026-01-01T00:00:00.000Z')",
+            first.name, first.checksum()
+        ));
+        let (ann, key) = ("0192f0c1-0000-7000-8000-000000000001", "0192f0c1-0000-7000-8000-000000000002");
+        let no_bytes = if home.database().is_some() { "''" } else { "x''" };
+        let hash = "$2b$04$/////////////////////uvqjOVEKXrY7JNW5dF/tLx5kLzpnqcAi";
+        execute(&home, &format!(
+            "INSERT INTO users (id, email, password_hash, is_active, created_at) \
+             VALUES ('{ann}', 'ann@example.com', '{hash}', TRUE, '2026-01-01T00:00:00.000Z'); \
+             INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, created_at) \
+             VALUES ('{key}', '{ann}', {no_bytes}, 'sk_1a2b…9f0e', 'old', TRUE, '2026-01-01T00:00:00.000Z'); \
+             INSERT INTO key_last_use VALUES ('{key}', '2026-01-01T12:34:56.789Z'); \
+             INSERT INTO key_usage VALUES ('{key}', '2026-01-01T11:00:00.000Z', 'expired', 1), \
+             ('{key}', '2026-01-01T12:00:00.000Z', 'allowed', 7), ('{key}', '2026-01-01T12:00:00.000Z', 'disabled', 2)"
+        ));
+        home.run_reading(&["user", "set-password", ann], &format!("{PASSWORD}\n")).succeeded();
+        let server = home.start(&[]);
+        let form = json!({ "email": "ann@example.com", "password": PASSWORD });
+        let ann = account(&server.client().post("/auth/login").json(form).send().json());
+        let ask = |target: &str| server.client().get(target).bearer(&ann.access).send().json();
+        assert_eq!(ask("/keys")[0]["lastUsedAt"], "2026-01-01T12:34:56.789Z");
+        let span = "from=2026-01-01T11:00:00Z&to=2026-01-01T13:00:00Z";
+        let point = |start: &str, allowed: u64, disabled: u64, expired: u64| {
+            json!({ "start": start, "allowed": allowed, "refused": { "disabled": disabled, "expired": expired } })
+        };
+        assert_eq!(
+            ask(&format!("/keys/{key}/usage?{span}"))["series"],
+            json!([point("2026-01-01T11:00:00.000Z", 0, 0, 1), point("2026-01-01T12:00:00.000Z", 7, 2, 0)])
+        );
     }
 }
 
