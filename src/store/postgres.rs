@@ -476,8 +476,8 @@ impl Transaction for Connection {
             };
             format!("${}::{kind}[]", index + 1)
         });
-        let given = format!("(SELECT * FROM unnest({}))", arrays.collect::<Vec<_>>().join(", "));
-        let sql = sql.replace("(ROWS)", &given);
+        let given = format!("SELECT * FROM unnest({})", arrays.collect::<Vec<_>>().join(", "));
+        let sql = sql.replace("ROWS", &given);
         // Each statement has to be done within its time.
         for rows in rows.chunks(ROWS) {
             let column = |index| Value::List(rows.iter().filter_map(|row| row.get(index).cloned()).collect());

@@ -129,7 +129,7 @@ pub trait Transaction {
     /// The number of rows that were changed.
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError>;
 
-    /// Runs a statement for many rows. `ROWS` in it stands for them: a query that gives them, with these columns.
+    /// Runs a statement for many rows. `ROWS` in it stands for a query that gives them, with columns of these types.
     fn execute_with_rows(
         &mut self,
         sql: &'static str,
@@ -557,10 +557,9 @@ impl<D: Driver> Store for SqlStore<D> {
         let rows: Vec<Vec<Value>> = uses.iter().map(row).collect();
         self.driver.transaction(|transaction| {
             transaction.execute_with_rows(
-                "WITH noted (key_id, hour, allowed, disabled, expired, last_allowed_at) AS (ROWS) \
-                 INSERT INTO key_hours (key_id, hour, allowed, disabled, expired, last_allowed_at) \
-                 SELECT key_id, hour, allowed, disabled, expired, last_allowed_at \
-                 FROM noted WHERE EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = noted.key_id) \
+                // The rows of a key that has been deleted meanwhile are seen by nobody and pruned with the others: to
+                // look for the key would cost more than all the rest.
+                "INSERT INTO key_hours (key_id, hour, allowed, disabled, expired, last_allowed_at) ROWS \
                  ON CONFLICT (key_id, hour) DO UPDATE SET \
                  allowed = key_hours.allowed + excluded.allowed, \
                  disabled = key_hours.disabled + excluded.disabled, \

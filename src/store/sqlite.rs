@@ -21,6 +21,8 @@ const BUSY: Duration = Duration::from_secs(4);
 /// process's changes needs the writer too, and must not wait as long.
 const STRETCH: Duration = Duration::from_millis(10);
 const LETTING_GO: Duration = Duration::from_millis(5);
+/// Pages of the file that a connection remembers, at 4 KiB: the inner ones of a million keys, and some thousands of users.
+const PAGES: i64 = 2000;
 /// Statements kept prepared on a connection: more than there are.
 const PREPARED: usize = 64;
 
@@ -101,6 +103,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", PAGES)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
     Ok(())
 }
@@ -156,8 +159,10 @@ impl Driver for Sqlite {
             return query(&reader, sql, parameters);
         }
         // In one transaction, the file is locked once for all items.
-        let transaction = reader.unchecked_transaction().map_err(fault)?;
-        query(&transaction, sql, parameters)
+        run(&reader, "BEGIN").map_err(fault)?;
+        let rows = query(&reader, sql, parameters);
+        let ended = run(&reader, "COMMIT").map_err(fault);
+        rows.and_then(|rows| ended.map(|()| rows))
     }
 
     fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
@@ -170,13 +175,13 @@ impl Driver for Sqlite {
     ) -> Result<T, StoreError> {
         let writer = patiently(|| {
             let writer = self.writer();
-            writer.execute_batch("BEGIN IMMEDIATE")?;
+            run(&writer, "BEGIN IMMEDIATE")?;
             Ok(writer)
         });
         let writer = writer.map_err(fault)?;
         let mut transaction = Begun(&writer);
         let value = work(&mut transaction)?;
-        writer.execute_batch("COMMIT").map_err(fault)?;
+        run(&writer, "COMMIT").map_err(fault)?;
         Ok(value)
     }
 
@@ -198,7 +203,7 @@ impl Drop for Begun<'_> {
     fn drop(&mut self) {
         // Committed, or ended by SQLite itself after a fault.
         if !self.0.is_autocommit() {
-            let _ = self.0.execute_batch("ROLLBACK");
+            let _ = run(self.0, "ROLLBACK");
         }
     }
 }
@@ -220,7 +225,8 @@ impl Transaction for Begun<'_> {
     ) -> Result<(), StoreError> {
         // There is no round trip to save: once for each row.
         let row = (1..=columns.len()).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
-        let mut statement = self.0.prepare_cached(&sql.replace("(ROWS)", &format!("(SELECT {row})"))).map_err(fault)?;
+        // VALUES, as SQLite would take ON CONFLICT behind a SELECT for the condition of a join.
+        let mut statement = self.0.prepare_cached(&sql.replace("ROWS", &format!("VALUES ({row})"))).map_err(fault)?;
         for row in rows {
             statement.execute(rusqlite::params_from_iter(row)).map_err(fault)?;
         }
@@ -234,6 +240,11 @@ impl Transaction for Begun<'_> {
     fn tell(&mut self, _: Uuid) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// A statement without parameters and rows, kept prepared.
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute(()).map(drop)
 }
 
 fn query(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
