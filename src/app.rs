@@ -16,7 +16,7 @@ use crate::id::SessionId;
 use crate::key::{KeyHash, Keys, KnownKey};
 use crate::password::Passwords;
 use crate::secrets;
-use crate::session::{LiveSession, Sessions};
+use crate::session::{Lifespan, LiveSession, Sessions};
 use crate::store::migrate::{self, Pending};
 use crate::store::postgres::Postgres;
 use crate::store::sql::{Driver, SqlStore};
@@ -97,6 +97,10 @@ impl App {
             config.jwt_refresh_expires_in,
             clock.clone(),
         ));
+        let lifespan = Lifespan {
+            unrenewed: config.session_idle.map_or(tokens.lifetime(), |idle| idle.min(tokens.lifetime())),
+            max_age: config.session_max_age,
+        };
         let usage = Arc::new(Usage::new(store.clone()));
         store.clone().watch();
         let (keys, sessions) = (store.clone(), store.clone());
@@ -118,7 +122,14 @@ impl App {
             ),
             changes,
             users: Users::new(store.clone(), passwords.clone(), clock.clone()),
-            sessions: Sessions::new(store.clone(), passwords, tokens.clone(), config.signup_open, clock.clone()),
+            sessions: Sessions::new(
+                store.clone(),
+                passwords,
+                tokens.clone(),
+                lifespan,
+                config.signup_open,
+                clock.clone(),
+            ),
             keys: Keys::new(store.clone(), usage.clone(), clock.clone()),
             tokens,
             usage,

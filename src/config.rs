@@ -46,6 +46,10 @@ pub struct Config {
     pub jwt_refresh_secret: Option<Secret>,
     pub jwt_expires_in: Duration,
     pub jwt_refresh_expires_in: Duration,
+    /// From the login; `None`: refreshing goes on for ever.
+    pub session_max_age: Option<Duration>,
+    /// From the login or the last refresh. Access tokens live for half of it at most.
+    pub session_idle: Option<Duration>,
     pub bcrypt_cost: u32,
     pub signup_open: bool,
     pub max_connections: usize,
@@ -262,6 +266,22 @@ pub static SETTINGS: &[Setting] = &[
         read: |draft, value| lifetime(value).map(|span| draft.jwt_refresh_expires_in = span),
     },
     Setting {
+        name: "SESSION_MAX_AGE",
+        default: Some("off"),
+        accepts: LIFETIMES_OR_OFF,
+        meaning: "How long after its login a session ends, however often it is refreshed",
+        secret: false,
+        read: |draft, value| lifetime_or_off(value).map(|span| draft.session_max_age = span),
+    },
+    Setting {
+        name: "SESSION_IDLE",
+        default: Some("off"),
+        accepts: LIFETIMES_OR_OFF,
+        meaning: "How long after its login or last refresh a session ends; access tokens live for half of it at most",
+        secret: false,
+        read: |draft, value| lifetime_or_off(value).map(|span| draft.session_idle = span),
+    },
+    Setting {
         name: "BCRYPT_COST",
         default: Some("10"),
         accepts: "10 to 15; each step doubles the work",
@@ -340,6 +360,8 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 const LIFETIMES: &str = "a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
+const LIFETIMES_OR_OFF: &str =
+    "off, or a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
 const LONGEST_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 const SHORTEST_SECRET: usize = 32;
 
@@ -360,6 +382,8 @@ struct Draft {
     jwt_refresh_secret: Option<Secret>,
     jwt_expires_in: Duration,
     jwt_refresh_expires_in: Duration,
+    session_max_age: Option<Duration>,
+    session_idle: Option<Duration>,
     bcrypt_cost: u32,
     signup_open: bool,
     max_connections: usize,
@@ -410,6 +434,10 @@ fn lifetime(value: &str) -> Result<Duration, String> {
     Ok(span)
 }
 
+fn lifetime_or_off(value: &str) -> Result<Option<Duration>, String> {
+    if value == "off" { Ok(None) } else { lifetime(value).map(Some) }
+}
+
 impl Config {
     /// Reads the environment, then `.env` in the working directory for what the environment leaves out.
     pub fn load() -> Result<Config, ConfigError> {
@@ -448,6 +476,8 @@ impl Config {
             jwt_refresh_secret: None,
             jwt_expires_in: Duration::ZERO,
             jwt_refresh_expires_in: Duration::ZERO,
+            session_max_age: None,
+            session_idle: None,
             bcrypt_cost: 0,
             signup_open: false,
             max_connections: 0,
@@ -471,8 +501,13 @@ impl Config {
             database,
             jwt_secret: draft.jwt_secret,
             jwt_refresh_secret: draft.jwt_refresh_secret,
-            jwt_expires_in: draft.jwt_expires_in,
+            // A client that refreshes when its access token has run out must find its session alive.
+            jwt_expires_in: draft
+                .session_idle
+                .map_or(draft.jwt_expires_in, |idle| draft.jwt_expires_in.min(idle / 2).max(Duration::from_secs(1))),
             jwt_refresh_expires_in: draft.jwt_refresh_expires_in,
+            session_max_age: draft.session_max_age,
+            session_idle: draft.session_idle,
             bcrypt_cost: draft.bcrypt_cost,
             signup_open: draft.signup_open,
             max_connections: draft.max_connections,

@@ -46,6 +46,12 @@ pub enum Sent {
 }
 
 impl Error {
+    /// What is wrong with the credentials is nobody's business.
+    pub fn invalid_credentials() -> Error {
+        let challenge = Challenge { token: Some(Sent::No), key: false };
+        Error::Unauthenticated { message: "Invalid credentials", challenge }
+    }
+
     /// No credential, or a token that is no good.
     pub fn unauthorized(challenge: Challenge) -> Error {
         Error::Unauthenticated { message: "Unauthorized", challenge }

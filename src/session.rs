@@ -1,4 +1,4 @@
-//! Sessions: signing up, logging in, refreshing and logging out.
+//! Sessions: signing up, logging in, refreshing, listing and ending them.
 //!
 //! A session is one row with a generation. Each refresh moves it one generation on; tokens name the generation they
 //! belong to and are never stored. A refresh token that was used before is theft (RFC 9700 §4.14.2), but for a short
@@ -23,6 +23,9 @@ use crate::user::{Email, User, new_user};
 /// How long after a move the generation before it may still ask for the current pair.
 pub const REUSE_GRACE: Duration = Duration::from_secs(10);
 
+/// Sessions that are listed at once.
+const LISTED: i64 = 1000;
+
 /// The first generation of a session.
 const FIRST: i64 = 1;
 
@@ -36,6 +39,39 @@ pub struct NewSession {
     pub expires_at: Timestamp,
     pub ip: String,
     pub user_agent: Option<String>,
+}
+
+/// A session as its user sees it.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub created_at: Timestamp,
+    /// The login or the last refresh; what was done with an access token since then is not noted.
+    pub last_used_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub ip: String,
+    pub user_agent: Option<String>,
+}
+
+/// How long sessions live. Only logins and refreshes are noted: what happens with an access token in between is not.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifespan {
+    /// From its login or last refresh.
+    pub unrenewed: Duration,
+    /// From its login, however often it is refreshed.
+    pub max_age: Option<Duration>,
+}
+
+impl Lifespan {
+    pub fn end(&self, created_at: Timestamp, renewed_at: Timestamp) -> Timestamp {
+        let end = renewed_at.plus(self.unrenewed);
+        self.max_age.map_or(end, |age| end.min(created_at.plus(age)))
+    }
+
+    /// A session of an earlier login is over at `now`.
+    pub fn oldest(&self, now: Timestamp) -> Option<Timestamp> {
+        self.max_age.map(|age| now.minus(age))
+    }
 }
 
 /// A session that has not ended, of an active user.
@@ -70,6 +106,7 @@ pub struct Sessions {
     store: Arc<dyn Store>,
     passwords: Arc<Passwords>,
     tokens: Arc<Tokens>,
+    lifespan: Lifespan,
     signup_open: bool,
     clock: Clock,
 }
@@ -79,10 +116,11 @@ impl Sessions {
         store: Arc<dyn Store>,
         passwords: Arc<Passwords>,
         tokens: Arc<Tokens>,
+        lifespan: Lifespan,
         signup_open: bool,
         clock: Clock,
     ) -> Sessions {
-        Sessions { store, passwords, tokens, signup_open, clock }
+        Sessions { store, passwords, tokens, lifespan, signup_open, clock }
     }
 
     /// Whether anyone may sign up; told before the form is judged.
@@ -113,7 +151,7 @@ impl Sessions {
         let hash = found.as_ref().map(|(_, hash)| hash);
         let matches = self.passwords.verify(password, hash)?;
         let Some((user, hash)) = found.filter(|(user, _)| matches && user.is_active) else {
-            return Err(invalid_credentials());
+            return Err(Error::invalid_credentials());
         };
         let session = self.new_session(user.id, origin);
         self.open(user, &hash, session)
@@ -122,7 +160,7 @@ impl Sessions {
     fn open(&self, user: User, hash: &PasswordHash, session: NewSession) -> Result<LoggedIn, Error> {
         match self.store.open_session(&session, hash)? {
             Opened::Done => self.logged_in(user, &session),
-            Opened::UserChanged => Err(invalid_credentials()),
+            Opened::UserChanged => Err(Error::invalid_credentials()),
         }
     }
 
@@ -130,11 +168,11 @@ impl Sessions {
     pub fn refresh(&self, token: &str) -> Result<TokenPair, Error> {
         let claims = self.tokens.judge_refresh(token).ok_or_else(refused_refresh)?;
         let now = self.clock.now();
-        let expires_at = now.plus(self.tokens.session_lifetime());
-        let rotated =
-            self.store.rotate_session(claims.sid, claims.generation, now, now.minus(REUSE_GRACE), expires_at)?;
-        match rotated {
-            Rotated::At { generation, user, email } => self.tokens.pair(user, &email, claims.sid, generation),
+        let grace_from = now.minus(REUSE_GRACE);
+        match self.store.rotate_session(claims.sid, claims.generation, now, grace_from, &self.lifespan)? {
+            Rotated::At { generation, user, email, expires_at } => {
+                self.tokens.pair(user, &email, claims.sid, generation, expires_at)
+            }
             Rotated::Reused => {
                 warn!("session {}: a used refresh token came back, the session is ended", claims.sid);
                 Err(refused_refresh())
@@ -143,9 +181,20 @@ impl Sessions {
         }
     }
 
-    /// Ends a session; its access and refresh tokens are worth nothing from now on.
-    pub fn log_out(&self, session: SessionId) -> Result<(), Error> {
-        Ok(self.store.end_session(session, self.clock.now())?)
+    /// The user's sessions that have neither ended nor expired, newest first; the newest thousand of them.
+    pub fn of_user(&self, user: UserId) -> Result<Vec<Session>, Error> {
+        Ok(self.store.sessions_of(user, self.clock.now(), LISTED)?)
+    }
+
+    /// Ends a session of the user's; its access and refresh tokens are worth nothing from now on. False: he has no such
+    /// session, or it has ended already.
+    pub fn end(&self, user: UserId, session: SessionId) -> Result<bool, Error> {
+        Ok(self.store.end_session(session, user, self.clock.now())?)
+    }
+
+    /// Ends all sessions of the user but one.
+    pub fn end_others(&self, user: UserId, kept: SessionId) -> Result<(), Error> {
+        Ok(self.store.end_other_sessions(user, kept, self.clock.now())?)
     }
 
     /// Forgets sessions that no token can name any more.
@@ -160,21 +209,16 @@ impl Sessions {
             user,
             generation: FIRST,
             created_at: now,
-            expires_at: now.plus(self.tokens.session_lifetime()),
+            expires_at: self.lifespan.end(now, now),
             ip: origin.ip.to_string(),
             user_agent: origin.user_agent.map(|agent| agent.chars().take(255).collect()),
         }
     }
 
     fn logged_in(&self, user: User, session: &NewSession) -> Result<LoggedIn, Error> {
-        let tokens = self.tokens.pair(user.id, &user.email, session.id, session.generation)?;
+        let tokens = self.tokens.pair(user.id, &user.email, session.id, session.generation, session.expires_at)?;
         Ok(LoggedIn { user, tokens })
     }
-}
-
-fn invalid_credentials() -> Error {
-    let challenge = Challenge { token: Some(Sent::No), key: false };
-    Error::Unauthenticated { message: "Invalid credentials", challenge }
 }
 
 fn refused_refresh() -> Error {

@@ -105,20 +105,27 @@ impl Tokens {
         }
     }
 
-    /// How long a session outlives its last refresh: as long as any token of it.
-    pub fn session_lifetime(&self) -> Duration {
+    /// How long the tokens of a pair live: the longer of the two.
+    pub fn lifetime(&self) -> Duration {
         self.access_lifetime.max(self.refresh_lifetime)
     }
 
-    /// A fresh pair for this generation of a session.
-    pub fn pair(&self, user: UserId, email: &str, session: SessionId, generation: i64) -> Result<TokenPair, Error> {
+    /// A fresh pair for this generation of a session, which ends at `ends` at the latest.
+    pub fn pair(
+        &self,
+        user: UserId,
+        email: &str,
+        session: SessionId,
+        generation: i64,
+        ends: Timestamp,
+    ) -> Result<TokenPair, Error> {
         let now = self.clock.now();
         let access = AccessClaims {
             sub: user,
             email: email.to_string(),
             sid: session,
             iat: now.seconds(),
-            exp: expiry(now, self.access_lifetime),
+            exp: now.plus(self.access_lifetime).min(ends).seconds(),
             jti: Uuid::now_v7(),
             kind: AccessType::Access,
         };
@@ -127,7 +134,7 @@ impl Tokens {
             sid: session,
             generation,
             iat: now.seconds(),
-            exp: expiry(now, self.refresh_lifetime),
+            exp: now.plus(self.refresh_lifetime).min(ends).seconds(),
             jti: Uuid::now_v7(),
             kind: RefreshType::Refresh,
         };
@@ -152,10 +159,6 @@ impl Tokens {
     fn verify<T: DeserializeOwned>(&self, token: &str, key: &DecodingKey) -> Option<T> {
         jsonwebtoken::decode(token, key, &self.validation).ok().map(|data| data.claims)
     }
-}
-
-fn expiry(now: Timestamp, lifetime: Duration) -> i64 {
-    now.plus(lifetime).seconds()
 }
 
 fn sign<T: Serialize>(claims: &T, key: &EncodingKey) -> Result<String, Error> {

@@ -1,12 +1,12 @@
-//! Users: what an e-mail address and a name are, and what an operator does with accounts.
+//! Users: what an e-mail address and a name are, and what operators and users do with accounts.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
-use crate::id::UserId;
-use crate::password::{NewPassword, Passwords};
+use crate::id::{SessionId, UserId};
+use crate::password::{NewPassword, PasswordHash, Passwords};
 use crate::store::{Created, Store};
 
 /// An e-mail address in lower case, so that equal addresses are equal texts.
@@ -138,7 +138,29 @@ impl Users {
 
     /// Deletes him, his sessions and his keys. False: there is no such user.
     pub fn delete(&self, id: UserId) -> Result<bool, Error> {
-        Ok(self.store.delete_user(id)?)
+        Ok(self.store.delete_user(id, None)?)
+    }
+
+    /// What a user does with his own password; all his sessions but `kept` end.
+    pub fn change_password(&self, id: UserId, kept: SessionId, current: String, new: NewPassword) -> Result<(), Error> {
+        let old = self.confirm(id, current)?;
+        let new = self.passwords.hash(new)?;
+        let changed = self.store.change_password(id, &old, &new, kept, self.clock.now())?;
+        changed.then_some(()).ok_or_else(Error::invalid_credentials)
+    }
+
+    /// Deletes a user who has given his password, his sessions and his keys.
+    pub fn delete_own(&self, id: UserId, password: String) -> Result<(), Error> {
+        let hash = self.confirm(id, password)?;
+        let deleted = self.store.delete_user(id, Some(&hash))?;
+        deleted.then_some(()).ok_or_else(Error::invalid_credentials)
+    }
+
+    /// The hash of the user's password, when this is it.
+    fn confirm(&self, id: UserId, password: String) -> Result<PasswordHash, Error> {
+        let hash = self.store.password_of(id)?;
+        let matches = self.passwords.verify(password, hash.as_ref())?;
+        hash.filter(|_| matches).ok_or_else(Error::invalid_credentials)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `/auth/…`: signing up, logging in, refreshing, logging out, and who one is.
+//! `/auth/…`: signing up, logging in, refreshing, logging out, and one's own account.
 
 use serde::Serialize;
 
@@ -70,7 +70,9 @@ pub fn refresh(app: &App, request: &mut Request) -> Result<Response, Error> {
 
 /// `POST /auth/logout` → 200; the session's tokens are worth nothing afterwards.
 pub fn log_out(app: &App, request: &mut Request) -> Result<Response, Error> {
-    app.sessions.log_out(request.principal.user()?.session)?;
+    let user = request.principal.user()?;
+    // Ended by someone else between the guard and here: it has ended all the same.
+    app.sessions.end(user.id, user.session)?;
     response::message("Logged out successfully")
 }
 
@@ -89,4 +91,27 @@ pub fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     // Deleted between the guard and here.
     let user = user.ok_or(Error::NotFound("User not found".into()))?;
     response::ok(&Me { id: user.id, email: &user.email, name: user.name.as_deref(), created_at: user.created_at })
+}
+
+/// `POST /auth/password` → 200; 401 when the current password is another one. All other sessions end.
+pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &["currentPassword", "newPassword"])?;
+    let current = form.required("currentPassword", |text| Ok(text.to_string()));
+    let new = form.required("newPassword", |text| match &current {
+        Some(current) if current == text => Err("must differ from the current password"),
+        _ => NewPassword::parse(text),
+    });
+    let (current, new) = form.finish(current.zip(new))?;
+    let user = request.principal.user()?;
+    app.users.change_password(user.id, user.session, current, new)?;
+    response::message("Password changed successfully")
+}
+
+/// `DELETE /auth/me` → 200; 401 when the password is another one. What hangs on the account is deleted too.
+pub fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &["password"])?;
+    let password = form.required("password", |text| Ok(text.to_string()));
+    let password = form.finish(password)?;
+    app.users.delete_own(request.principal.user()?.id, password)?;
+    response::message("Account deleted successfully")
 }

@@ -5,3 +5,4 @@ pub mod docs;
 pub mod health;
 pub mod keys;
 pub mod protected;
+pub mod sessions;

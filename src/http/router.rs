@@ -8,7 +8,7 @@ use http::Method;
 use super::lanes::Lane;
 use super::request::Request;
 use super::response::Response;
-use crate::api::{auth, docs, health, keys, protected};
+use crate::api::{auth, docs, health, keys, protected, sessions};
 use crate::app::App;
 use crate::error::Error;
 use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
@@ -22,10 +22,17 @@ pub struct Route {
     pub guard: Guard,
     pub lane: Lane,
     pub handler: Handler,
+    /// A body is read although the method has none by itself.
+    body: bool,
 }
 
 const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    Route { method, path, guard, lane, handler }
+    Route { method, path, guard, lane, handler, body: false }
+}
+
+/// DELETE with a body.
+const fn delete_with_body(path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
+    Route { method: Method::DELETE, path, guard, lane, handler, body: true }
 }
 
 /// The whole API at a glance. `static/openapi.json` documents each line; a test compares the two.
@@ -35,6 +42,11 @@ pub static ROUTES: &[Route] = &[
     route(Method::POST, "/auth/refresh", Public, Lane::Store, auth::refresh),
     route(Method::POST, "/auth/logout", Jwt, Lane::Store, auth::log_out),
     route(Method::GET, "/auth/me", Jwt, Lane::Store, auth::me),
+    delete_with_body("/auth/me", Jwt, Lane::Password, auth::delete_me),
+    route(Method::POST, "/auth/password", Jwt, Lane::Password, auth::change_password),
+    route(Method::GET, "/auth/sessions", Jwt, Lane::Store, sessions::list),
+    route(Method::DELETE, "/auth/sessions", Jwt, Lane::Store, sessions::end_others),
+    route(Method::DELETE, "/auth/sessions/:id", Jwt, Lane::Store, sessions::end),
     route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),
     route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),
@@ -52,7 +64,7 @@ pub static ROUTES: &[Route] = &[
 impl Route {
     /// Whether a body is read for this route.
     pub fn takes_body(&self) -> bool {
-        self.method == Method::POST || self.method == Method::PATCH || self.method == Method::PUT
+        self.body || self.method == Method::POST || self.method == Method::PATCH || self.method == Method::PUT
     }
 
     /// Runs the handler. A panic in it is a fault of ours, and of this one request.

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::id::{KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
-use crate::session::{LiveSession, NewSession};
+use crate::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::usage::HourOfUse;
 use crate::user::{Email, User};
 
@@ -73,7 +73,7 @@ pub enum Opened {
 pub enum Rotated {
     /// The session lives and is at this generation: moved there just now, or within the grace by someone else who
     /// held the same token.
-    At { generation: i64, user: UserId, email: String },
+    At { generation: i64, user: UserId, email: String, expires_at: Timestamp },
     /// The token's generation was left behind before; the session has been ended for it.
     Reused,
     /// No such living session, or a generation that it has not reached.
@@ -103,8 +103,23 @@ pub trait Store: Send + Sync {
     /// Ends the user's sessions. False: no such user.
     fn set_password(&self, id: UserId, password: &PasswordHash, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Deletes the user with his sessions and keys. False: no such user.
-    fn delete_user(&self, id: UserId) -> Result<bool, StoreError>;
+    /// The hash of an active user's password.
+    fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError>;
+
+    /// Puts a new password in the place of the one it is, and ends the user's sessions but `kept`. False: the user is
+    /// gone or inactive, or his password is another one by now.
+    fn change_password(
+        &self,
+        id: UserId,
+        old: &PasswordHash,
+        new: &PasswordHash,
+        kept: SessionId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Deletes the user with his sessions, his keys and what was counted of them; with a password, only if it still is
+    /// his. False: no such user.
+    fn delete_user(&self, id: UserId, password: Option<&PasswordHash>) -> Result<bool, StoreError>;
 
     /// Stores a session if its user is active and still has this password.
     fn open_session(&self, session: &NewSession, password: &PasswordHash) -> Result<Opened, StoreError>;
@@ -112,20 +127,26 @@ pub trait Store: Send + Sync {
     /// Those of these sessions that have not ended and whose user is active. Expiry is the caller's to judge.
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError>;
 
-    /// Moves a living session from `generation` to the next one and lets it expire at `expires_at`. However many ask
-    /// at once, one of them moves it. A generation just behind is told the current one if the move happened at
-    /// `grace_from` or later; any other past one ends the session.
+    /// Moves a living session from `generation` to the next one and lets it live on for as long as `lifespan` has it.
+    /// However many ask at once, one of them moves it. A generation just behind is told the current one if the move
+    /// happened at `grace_from` or later; any other past one ends the session.
     fn rotate_session(
         &self,
         id: SessionId,
         generation: i64,
         now: Timestamp,
         grace_from: Timestamp,
-        expires_at: Timestamp,
+        lifespan: &Lifespan,
     ) -> Result<Rotated, StoreError>;
 
-    /// Ends a session; one that has ended already stays as it is.
-    fn end_session(&self, id: SessionId, now: Timestamp) -> Result<(), StoreError>;
+    /// Up to `limit` sessions of the user that have neither ended nor expired, newest first.
+    fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError>;
+
+    /// Ends a session of the user's. False: he has no such session, or it has ended or expired already.
+    fn end_session(&self, id: SessionId, user: UserId, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Ends all sessions of the user but `kept`.
+    fn end_other_sessions(&self, user: UserId, kept: SessionId, now: Timestamp) -> Result<(), StoreError>;
 
     /// Deletes sessions that have expired, ended or not.
     fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError>;

@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::id::{KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
-use crate::session::{LiveSession, NewSession};
+use crate::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::usage::{HOUR, HourOfUse, Outcome};
 use crate::user::{Email, User};
 
@@ -217,6 +217,9 @@ const END_SESSION: &str = "UPDATE sessions SET ended_at = $2, end_reason = $3 WH
 const END_SESSIONS_OF_USER: &str =
     "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE user_id = $1 AND ended_at IS NULL";
 
+const END_OTHER_SESSIONS_OF_USER: &str = "UPDATE sessions SET ended_at = $2, end_reason = $3 \
+    WHERE user_id = $1 AND id <> $4 AND ended_at IS NULL";
+
 fn insert_session(transaction: &mut dyn Transaction, session: &NewSession) -> Result<(), StoreError> {
     transaction.execute(
         INSERT_SESSION,
@@ -344,13 +347,53 @@ impl<D: Driver> Store for SqlStore<D> {
         })
     }
 
-    fn delete_user(&self, id: UserId) -> Result<bool, StoreError> {
+    fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError> {
+        let rows =
+            self.driver.query("SELECT password_hash FROM users WHERE id = $1 AND is_active", &[Value::Uuid(id.0)])?;
+        first(rows).map(|mut row| Ok(PasswordHash::from_stored(row.text(0)?))).transpose()
+    }
+
+    fn change_password(
+        &self,
+        id: UserId,
+        old: &PasswordHash,
+        new: &PasswordHash,
+        kept: SessionId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
-            transaction.execute(
-                "DELETE FROM key_hours WHERE key_id IN (SELECT id FROM api_keys WHERE user_id = $1)",
-                &[Value::Uuid(id.0)],
+            // Locks the user's row, as a login does: one with the old password comes before, and its session is ended
+            // here, or after, and fails.
+            let changed = transaction.execute(
+                "UPDATE users SET password_hash = $3 WHERE id = $1 AND is_active AND password_hash = $2",
+                &[Value::Uuid(id.0), Value::Text(old.as_str().to_string()), Value::Text(new.as_str().to_string())],
             )?;
-            Ok(transaction.execute("DELETE FROM users WHERE id = $1", &[Value::Uuid(id.0)])? > 0)
+            if changed > 0 {
+                let reason = Value::Text("password".to_string());
+                transaction.execute(
+                    END_OTHER_SESSIONS_OF_USER,
+                    &[Value::Uuid(id.0), Value::Timestamp(now), reason, Value::Uuid(kept.0)],
+                )?;
+            }
+            Ok(changed > 0)
+        })
+    }
+
+    fn delete_user(&self, id: UserId, password: Option<&PasswordHash>) -> Result<bool, StoreError> {
+        self.change(id.0, |transaction| {
+            // Locks the user's row: whether it is still his password stays decided.
+            let found = transaction.execute(
+                "UPDATE users SET is_active = is_active WHERE id = $1 AND (password_hash = $2 OR $2 IS NULL)",
+                &[Value::Uuid(id.0), Value::or_null(password, |hash| Value::Text(hash.as_str().to_string()))],
+            )?;
+            if found > 0 {
+                transaction.execute(
+                    "DELETE FROM key_hours WHERE key_id IN (SELECT id FROM api_keys WHERE user_id = $1)",
+                    &[Value::Uuid(id.0)],
+                )?;
+                transaction.execute("DELETE FROM users WHERE id = $1", &[Value::Uuid(id.0)])?;
+            }
+            Ok(found > 0)
         })
     }
 
@@ -395,32 +438,54 @@ impl<D: Driver> Store for SqlStore<D> {
         generation: i64,
         now: Timestamp,
         grace_from: Timestamp,
-        expires_at: Timestamp,
+        lifespan: &Lifespan,
     ) -> Result<Rotated, StoreError> {
         let rotated = self.driver.transaction(|transaction| {
-            transaction.execute(
-                "UPDATE sessions SET generation = generation + 1, rotated_at = $3, expires_at = $4 \
+            // It is judged by today's settings, whatever they were when it was refreshed last.
+            let uncapped = now.plus(lifespan.unrenewed);
+            let oldest = Value::or_null(lifespan.oldest(now), Value::Timestamp);
+            let moved = transaction.execute(
+                "UPDATE sessions SET generation = generation + 1, rotated_at = $3, expires_at = $6 \
                  WHERE id = $1 AND generation = $2 AND ended_at IS NULL AND expires_at > $3 \
+                 AND COALESCE(rotated_at, created_at) > $4 AND (created_at > $5 OR $5 IS NULL) \
                  AND EXISTS (SELECT 1 FROM users WHERE users.id = sessions.user_id AND users.is_active)",
-                &[Value::Uuid(id.0), Value::Int(generation), Value::Timestamp(now), Value::Timestamp(expires_at)],
+                &[
+                    Value::Uuid(id.0),
+                    Value::Int(generation),
+                    Value::Timestamp(now),
+                    Value::Timestamp(now.minus(lifespan.unrenewed)),
+                    oldest.clone(),
+                    Value::Timestamp(uncapped),
+                ],
             )?;
             let rows = transaction.query(
-                "SELECT users.id, users.email, sessions.generation, sessions.rotated_at \
-                 FROM sessions JOIN users ON users.id = sessions.user_id \
+                "SELECT users.id, users.email, sessions.generation, sessions.created_at, sessions.rotated_at, \
+                 sessions.expires_at FROM sessions JOIN users ON users.id = sessions.user_id \
                  WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND sessions.expires_at > $2 \
-                 AND users.is_active",
-                &[Value::Uuid(id.0), Value::Timestamp(now)],
+                 AND (sessions.created_at > $3 OR $3 IS NULL) AND users.is_active",
+                &[Value::Uuid(id.0), Value::Timestamp(now), oldest],
             )?;
             let Some(mut row) = first(rows) else { return Ok(Rotated::Gone) };
             let (user, email) = (UserId(row.uuid(0)?), row.text(1)?);
             let current = row.int(2)?;
-            let rotated_at = row.optional_timestamp(3)?;
+            let created_at = row.timestamp(3)?;
+            let rotated_at = row.optional_timestamp(4)?;
             if current <= generation {
                 return Ok(Rotated::Gone);
             }
-            // Moved just now, here or by someone else with the same token.
+            if moved > 0 {
+                let expires_at = lifespan.end(created_at, now);
+                if expires_at < uncapped {
+                    transaction.execute(
+                        "UPDATE sessions SET expires_at = $2 WHERE id = $1",
+                        &[Value::Uuid(id.0), Value::Timestamp(expires_at)],
+                    )?;
+                }
+                return Ok(Rotated::At { generation: current, user, email, expires_at });
+            }
+            // Moved just now by someone else with the same token.
             if current == generation + 1 && rotated_at.is_some_and(|at| at >= grace_from) {
-                return Ok(Rotated::At { generation: current, user, email });
+                return Ok(Rotated::At { generation: current, user, email, expires_at: row.timestamp(5)? });
             }
             transaction
                 .execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), Value::Text("reuse".to_string())])?;
@@ -434,10 +499,44 @@ impl<D: Driver> Store for SqlStore<D> {
         rotated
     }
 
-    fn end_session(&self, id: SessionId, now: Timestamp) -> Result<(), StoreError> {
+    fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError> {
+        let rows = self.driver.query(
+            "SELECT id, created_at, rotated_at, expires_at, ip, user_agent FROM sessions \
+             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 ORDER BY created_at DESC, id DESC LIMIT $3",
+            &[Value::Uuid(user.0), Value::Timestamp(now), Value::Int(limit)],
+        )?;
+        let session = |mut row: Row| {
+            let created_at = row.timestamp(1)?;
+            Ok(Session {
+                id: SessionId(row.uuid(0)?),
+                created_at,
+                last_used_at: row.optional_timestamp(2)?.unwrap_or(created_at),
+                expires_at: row.timestamp(3)?,
+                ip: row.text(4)?,
+                user_agent: row.optional_text(5)?,
+            })
+        };
+        rows.into_iter().map(session).collect()
+    }
+
+    fn end_session(&self, id: SessionId, user: UserId, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
-            transaction
-                .execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), Value::Text("logout".to_string())])?;
+            let ended = transaction.execute(
+                "UPDATE sessions SET ended_at = $3, end_reason = $4 \
+                 WHERE id = $1 AND user_id = $2 AND ended_at IS NULL AND expires_at > $3",
+                &[Value::Uuid(id.0), Value::Uuid(user.0), Value::Timestamp(now), Value::Text("logout".to_string())],
+            )?;
+            Ok(ended > 0)
+        })
+    }
+
+    fn end_other_sessions(&self, user: UserId, kept: SessionId, now: Timestamp) -> Result<(), StoreError> {
+        self.change(user.0, |transaction| {
+            let reason = Value::Text("logout".to_string());
+            transaction.execute(
+                END_OTHER_SESSIONS_OF_USER,
+                &[Value::Uuid(user.0), Value::Timestamp(now), reason, Value::Uuid(kept.0)],
+            )?;
             Ok(())
         })
     }

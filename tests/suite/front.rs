@@ -964,14 +964,14 @@ fn the_credential_is_judged_before_the_body() {
     let ann = service.sign_up("ann@example.com");
     assert_eq!(service.post("/auth/logout").bearer(&ann.access).send().status, 200);
     let ended = format!("Authorization: Bearer {}", ann.access);
-    let guarded: Vec<&str> = ROUTES
+    let guarded: Vec<(&str, &str)> = ROUTES
         .iter()
         .filter(|route| route.guard != Guard::Public && route.takes_body())
-        .map(|route| route.path)
-        .filter(|path| !path.contains(':'))
+        .map(|route| (route.method.as_str(), route.path))
+        .filter(|(_, path)| !path.contains(':'))
         .collect();
-    assert!(guarded.contains(&"/keys/create"));
-    for path in guarded {
+    assert!(guarded.contains(&("POST", "/keys/create")) && guarded.contains(&("DELETE", "/auth/me")));
+    for (method, path) in guarded {
         for credential in ["X-No: credential", "Authorization: Basic YTpi", "Authorization: Bearer bad", &ended] {
             for framed in [
                 "Content-Length: 1\r\n\r\n{".to_string(),
@@ -983,9 +983,9 @@ fn the_credential_is_judged_before_the_body() {
                 "Content-Length: 20000\r\n\r\n".to_string(),
                 format!("{CHUNKED}\r\n\r\n"),
             ] {
-                let head = format!("POST {path} HTTP/1.1\r\nHost: keyward\r\n{credential}\r\n{framed}");
+                let head = format!("{method} {path} HTTP/1.1\r\nHost: keyward\r\n{credential}\r\n{framed}");
                 let answer = Wire::open(service.address()).send(&head).answer();
-                openapi::check("POST", path, &answer);
+                openapi::check(method, path, &answer);
                 let shown = &head[..head.len().min(200)];
                 assert_eq!((answer.status, answer.json()), (401, error(401, "Unauthorized")), "{shown}");
             }

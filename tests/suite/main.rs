@@ -17,5 +17,6 @@ mod process;
 mod protected;
 mod readme;
 mod refresh;
+mod sessions;
 mod stores;
 mod usage;

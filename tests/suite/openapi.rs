@@ -148,7 +148,29 @@ fn every_operation_answers_as_documented() {
         see("POST", path, service.post(path).bearer(&ann.access).body("application/json", "{").send());
         see("POST", path, service.post(path).bearer(&ann.access).body("application/json", vec![b' '; 20_000]).send());
     }
-    for path in ["/auth/me", "/keys", "/protected/user-only", "/protected/service-only", "/protected/flexible"] {
+    for (method, path, good) in [
+        ("POST", "/auth/password", json!({ "currentPassword": "Password123!", "newPassword": "another Password" })),
+        ("DELETE", "/auth/me", json!({ "password": "another Password" })),
+    ] {
+        let account = service.sign_up(&format!("{}@example.com", method.to_lowercase()));
+        let ask = || service.method(method, path).bearer(&account.access);
+        if method == "DELETE" {
+            let body = json!({ "currentPassword": "Password123!", "newPassword": "another Password" });
+            assert_eq!(service.post("/auth/password").bearer(&account.access).json(body).send().status, 200);
+        }
+        see(method, path, ask().json(json!({})).send());
+        see(method, path, ask().body("application/json", vec![b' '; 20_000]).send());
+        see(method, path, service.method(method, path).send());
+        see(method, path, ask().json(good).send());
+    }
+    for path in [
+        "/auth/me",
+        "/auth/sessions",
+        "/keys",
+        "/protected/user-only",
+        "/protected/service-only",
+        "/protected/flexible",
+    ] {
         see("GET", path, service.get(path).bearer(&ann.access).api_key(key).send());
         see("GET", path, service.get(path).send());
         see("GET", path, service.get(path).bearer("bad").api_key("bad").send());
@@ -171,6 +193,15 @@ fn every_operation_answers_as_documented() {
     see("DELETE", "/keys/x", service.delete(&format!("/keys/{id}")).bearer(&ann.access).send());
     see("DELETE", "/keys/x", service.delete("/keys/x").bearer(&ann.access).send());
     see("DELETE", "/keys/x", service.delete("/keys/x").send());
+    let elsewhere = service.log_in("ann@example.com");
+    let session = crate::refresh::claims(&elsewhere.access)["sid"].as_str().unwrap().to_string();
+    for id in [session.as_str(), "x"] {
+        let path = format!("/auth/sessions/{id}");
+        see("DELETE", &path, service.delete(&path).bearer(&ann.access).send());
+        see("DELETE", &path, service.delete(&path).send());
+    }
+    see("DELETE", "/auth/sessions", service.delete("/auth/sessions").bearer(&ann.access).send());
+    see("DELETE", "/auth/sessions", service.delete("/auth/sessions").send());
     see("POST", "/keys/create", service.post("/keys/create").json(json!({ "name": "x" })).send());
     see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
     see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());

@@ -149,6 +149,13 @@ impl Service {
         self.keyward = Some(keyward);
     }
 
+    /// Takes effect with the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let mut values = self.data.settings();
+        values.insert(name.to_string(), value.to_string());
+        self.config = Config::from_values(&values).unwrap();
+    }
+
     pub fn stop(&mut self) {
         if let Some(keyward) = self.keyward.take() {
             keyward.stop();

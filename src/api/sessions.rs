@@ -1,0 +1,58 @@
+//! `/auth/sessions`: where a user is logged in.
+
+use serde::Serialize;
+
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::http::request::Request;
+use crate::http::response::{self, Response};
+use crate::id::SessionId;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedSession<'a> {
+    id: SessionId,
+    created_at: Timestamp,
+    last_used_at: Timestamp,
+    expires_at: Timestamp,
+    ip: &'a str,
+    user_agent: Option<&'a str>,
+    current: bool,
+}
+
+/// `GET /auth/sessions` → 200, newest first, without those that have ended or expired.
+pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let user = request.principal.user()?;
+    let sessions = app.sessions.of_user(user.id)?;
+    let listed: Vec<ListedSession<'_>> = sessions
+        .iter()
+        .map(|session| ListedSession {
+            id: session.id,
+            created_at: session.created_at,
+            last_used_at: session.last_used_at,
+            expires_at: session.expires_at,
+            ip: &session.ip,
+            user_agent: session.user_agent.as_deref(),
+            current: session.id == user.session,
+        })
+        .collect();
+    response::ok(&listed)
+}
+
+/// `DELETE /auth/sessions/:id` → 200, also for the session that asks; 404 when the user has no such session.
+pub fn end(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let user = request.principal.user()?.id;
+    let ended = SessionId::parse(&request.parameter).map_or(Ok(false), |session| app.sessions.end(user, session))?;
+    if !ended {
+        return Err(Error::NotFound("Session not found".into()));
+    }
+    response::message("Session ended successfully")
+}
+
+/// `DELETE /auth/sessions` → 200; the session that asks stays.
+pub fn end_others(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let user = request.principal.user()?;
+    app.sessions.end_others(user.id, user.session)?;
+    response::message("Other sessions ended successfully")
+}
