@@ -14,7 +14,7 @@ use crate::http::lanes::password_threads;
 use crate::http::server::{Server, cores};
 use crate::id::SessionId;
 use crate::key::{KeyHash, Keys, KnownKey};
-use crate::password::Passwords;
+use crate::password::{PasswordRules, Passwords};
 use crate::secrets;
 use crate::session::{Lifespan, LiveSession, Sessions};
 use crate::store::migrate::{self, Pending};
@@ -30,6 +30,7 @@ use crate::user::Users;
 pub struct App {
     pub clock: Clock,
     pub tokens: Arc<Tokens>,
+    pub password_rules: PasswordRules,
     pub users: Users,
     pub sessions: Sessions,
     pub keys: Keys,
@@ -73,7 +74,8 @@ pub fn check_store(config: &Config) -> Result<Pending, StoreError> {
 /// Hashing for callers that run in the password lane.
 pub fn passwords(config: &Config) -> Arc<Passwords> {
     let cores = cores();
-    Arc::new(Passwords::new(config.bcrypt_cost, cores, password_threads(cores)))
+    let rules = PasswordRules::new(config.password_min_length);
+    Arc::new(Passwords::new(config.bcrypt_cost, rules, cores, password_threads(cores)))
 }
 
 /// Queries at once for what is not remembered, of keys and of sessions each: at most half of the store's connections,
@@ -121,6 +123,7 @@ impl App {
                 Box::new(move |ids| sessions.live_sessions(ids)),
             ),
             changes,
+            password_rules: passwords.rules,
             users: Users::new(store.clone(), passwords.clone(), clock.clone()),
             sessions: Sessions::new(
                 store.clone(),
@@ -238,6 +241,9 @@ fn maintain(app: &App, stopping: &Receiver<()>) {
         }
         if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
             let before = app.clock.now().minus(app.usage_retention);
+            if let Err(error) = app.users.note_costs() {
+                warn!("the costs of the stored password hashes cannot be read: {error:?}");
+            }
             if let Err(error) = app.sessions.prune().and_then(|()| app.usage.prune(before)) {
                 warn!("what has expired cannot be deleted: {error:?}");
             }

@@ -18,7 +18,7 @@ use crate::http::server::StopSignals;
 use crate::id::KeyId;
 use crate::key::{ApiKey, Keys};
 use crate::logging;
-use crate::password::NewPassword;
+use crate::password::{NewPassword, PasswordRules};
 use crate::store::StoreError;
 use crate::usage::Usage;
 use crate::user::{Email, User, UserRef, Users, parse_name};
@@ -183,6 +183,7 @@ const HEARD_WITHIN: Duration = Duration::from_millis(250);
 /// What operator commands work with.
 struct Operator {
     users: Users,
+    password_rules: PasswordRules,
     keys: Keys,
 }
 
@@ -192,9 +193,11 @@ impl Operator {
         logging::start_plain();
         let clock = Clock::default();
         let (store, _) = app::open_store(&config, &clock, Arc::default())?;
-        let users = Users::new(store.clone(), app::passwords(&config), clock.clone());
+        let passwords = app::passwords(&config);
+        let password_rules = passwords.rules;
+        let users = Users::new(store.clone(), passwords, clock.clone());
         let keys = Keys::new(store.clone(), Arc::new(Usage::new(store)), clock);
-        Ok(Operator { users, keys })
+        Ok(Operator { users, password_rules, keys })
     }
 
     fn user(&self, user: &UserRef) -> Result<User, Failure> {
@@ -243,7 +246,7 @@ fn user(mut arguments: Arguments) -> Result<(), Failure> {
             let name = name.map(|name| parse_name(&name)).transpose();
             let name = name.map_err(|rule| Failure::Usage(format!("the name {rule}")))?;
             let operator = Operator::open()?;
-            let created = operator.users.create(email, name, read_password()?)?;
+            let created = operator.users.create(email, name, read_password(&operator.password_rules)?)?;
             show_user(json, &created.ok_or_else(|| Failure::Failed("User already exists".to_string()))?)
         }
         Some(action @ ("activate" | "deactivate" | "set-password" | "delete")) => {
@@ -253,7 +256,7 @@ fn user(mut arguments: Arguments) -> Result<(), Failure> {
             let operator = Operator::open()?;
             let mut user = operator.user(&name)?;
             let done = match action.as_str() {
-                "set-password" => operator.users.set_password(user.id, read_password()?)?,
+                "set-password" => operator.users.set_password(user.id, read_password(&operator.password_rules)?)?,
                 "delete" => operator.users.delete(user.id)?,
                 _ => {
                     user.is_active = action == "activate";
@@ -416,7 +419,7 @@ fn key_json(key: &ApiKey) -> serde_json::Value {
 
 /// Asks at a terminal, without echo; otherwise reads the first line of standard input. Never an argument: those are
 /// seen by everyone on the machine.
-fn read_password() -> Result<NewPassword, Failure> {
+fn read_password(rules: &PasswordRules) -> Result<NewPassword, Failure> {
     let stdin = io::stdin();
     let mut line = String::new();
     if stdin.is_terminal() {
@@ -434,7 +437,7 @@ fn read_password() -> Result<NewPassword, Failure> {
         stdin.lock().read_line(&mut line)?;
     }
     let password = line.trim_end_matches(['\n', '\r']);
-    NewPassword::parse(password).map_err(|rule| Failure::Failed(format!("the password {rule}")))
+    rules.judge(password).map_err(|rule| Failure::Failed(format!("the password {rule}")))
 }
 
 fn healthcheck(arguments: Arguments) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
 use crate::id::{SessionId, UserId};
-use crate::password::{NewPassword, PasswordHash, Passwords};
+use crate::password::{NewPassword, Passwords};
 use crate::store::{Created, Opened, Rotated, Store};
 use crate::token::{TokenPair, Tokens};
 use crate::user::{Email, User, new_user};
@@ -147,21 +147,20 @@ impl Sessions {
 
     /// Opens a session. Unknown e-mail, wrong password and inactive user are one answer, after the same work.
     pub fn log_in(&self, email: &Email, password: String, origin: Origin) -> Result<LoggedIn, Error> {
-        let found = self.store.user_by_email(email)?;
-        let hash = found.as_ref().map(|(_, hash)| hash);
-        let matches = self.passwords.verify(password, hash)?;
-        let Some((user, hash)) = found.filter(|(user, _)| matches && user.is_active) else {
-            return Err(Error::invalid_credentials());
-        };
-        let session = self.new_session(user.id, origin);
-        self.open(user, &hash, session)
-    }
-
-    fn open(&self, user: User, hash: &PasswordHash, session: NewSession) -> Result<LoggedIn, Error> {
-        match self.store.open_session(&session, hash)? {
-            Opened::Done => self.logged_in(user, &session),
-            Opened::UserChanged => Err(Error::invalid_credentials()),
+        // Another login may hash the same password anew in between; the second look finds what it left.
+        for _ in 0..2 {
+            let found = self.store.user_by_email(email)?.filter(|(user, _)| user.is_active);
+            let hash = found.as_ref().map(|(_, hash)| hash);
+            let matches = self.passwords.verify(password.clone(), hash)?;
+            let Some((user, hash)) = found.filter(|_| matches) else { break };
+            let rehashed = self.passwords.rehash(&password, &hash);
+            let session = self.new_session(user.id, origin.clone());
+            match self.store.open_session(&session, &hash, rehashed.as_ref())? {
+                Opened::Done => return self.logged_in(user, &session),
+                Opened::UserChanged => {}
+            }
         }
+        Err(Error::invalid_credentials())
     }
 
     /// Trades a refresh token for a new pair, and ends the session when the token was used before.

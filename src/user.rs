@@ -7,7 +7,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::{SessionId, UserId};
 use crate::password::{NewPassword, PasswordHash, Passwords};
-use crate::store::{Created, Store};
+use crate::store::{Created, Store, StoreError};
 
 /// An e-mail address in lower case, so that equal addresses are equal texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,24 +143,40 @@ impl Users {
 
     /// What a user does with his own password; all his sessions but `kept` end.
     pub fn change_password(&self, id: UserId, kept: SessionId, current: String, new: NewPassword) -> Result<(), Error> {
-        let old = self.confirm(id, current)?;
+        let old = self.confirm(id, &current)?;
         let new = self.passwords.hash(new)?;
-        let changed = self.store.change_password(id, &old, &new, kept, self.clock.now())?;
-        changed.then_some(()).ok_or_else(Error::invalid_credentials)
+        self.with_password(id, &current, old, |old| self.store.change_password(id, old, &new, kept, self.clock.now()))
     }
 
     /// Deletes a user who has given his password, his sessions and his keys.
-    pub fn delete_own(&self, id: UserId, password: String) -> Result<(), Error> {
+    pub fn delete_own(&self, id: UserId, password: &str) -> Result<(), Error> {
         let hash = self.confirm(id, password)?;
-        let deleted = self.store.delete_user(id, Some(&hash))?;
-        deleted.then_some(()).ok_or_else(Error::invalid_credentials)
+        self.with_password(id, password, hash, |hash| self.store.delete_user(id, Some(hash)))
     }
 
     /// The hash of the user's password, when this is it.
-    fn confirm(&self, id: UserId, password: String) -> Result<PasswordHash, Error> {
+    fn confirm(&self, id: UserId, password: &str) -> Result<PasswordHash, Error> {
         let hash = self.store.password_of(id)?;
-        let matches = self.passwords.verify(password, hash.as_ref())?;
+        let matches = self.passwords.verify(password.to_string(), hash.as_ref())?;
         hash.filter(|_| matches).ok_or_else(Error::invalid_credentials)
+    }
+
+    /// Does what needs a confirmed password. A login may hash it anew in between; it is confirmed once more, then.
+    fn with_password(
+        &self,
+        id: UserId,
+        password: &str,
+        hash: PasswordHash,
+        act: impl Fn(&PasswordHash) -> Result<bool, StoreError>,
+    ) -> Result<(), Error> {
+        let done = act(&hash)? || act(&self.confirm(id, password)?)?;
+        done.then_some(()).ok_or_else(Error::invalid_credentials)
+    }
+
+    /// Learns what the stored hashes cost, so that refusing an unknown user takes as long as refusing a known one.
+    pub fn note_costs(&self) -> Result<(), Error> {
+        self.store.hash_prefixes()?.iter().for_each(|prefix| self.passwords.note_cost(prefix));
+        Ok(())
     }
 }
 

@@ -8,7 +8,6 @@ use crate::error::Error;
 use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response};
 use crate::id::UserId;
-use crate::password::NewPassword;
 use crate::session::{LoggedIn, Origin};
 use crate::token::TokenPair;
 use crate::user::parse_name;
@@ -42,7 +41,7 @@ pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
     app.sessions.may_sign_up()?;
     let mut form = Form::read(request, &["email", "password", "name"])?;
     let email = form.email();
-    let password = form.required("password", NewPassword::parse);
+    let password = form.required("password", |text| app.password_rules.judge(text));
     let name = form.optional("name", parse_name);
     let (email, password) = form.finish(email.zip(password))?;
     let logged_in = app.sessions.sign_up(email, name, password, origin(request))?;
@@ -99,7 +98,7 @@ pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Err
     let current = form.required("currentPassword", |text| Ok(text.to_string()));
     let new = form.required("newPassword", |text| match &current {
         Some(current) if current == text => Err("must differ from the current password"),
-        _ => NewPassword::parse(text),
+        _ => app.password_rules.judge(text),
     });
     let (current, new) = form.finish(current.zip(new))?;
     let user = request.principal.user()?;
@@ -112,6 +111,6 @@ pub fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["password"])?;
     let password = form.required("password", |text| Ok(text.to_string()));
     let password = form.finish(password)?;
-    app.users.delete_own(request.principal.user()?.id, password)?;
+    app.users.delete_own(request.principal.user()?.id, &password)?;
     response::message("Account deleted successfully")
 }

@@ -121,8 +121,16 @@ pub trait Store: Send + Sync {
     /// his. False: no such user.
     fn delete_user(&self, id: UserId, password: Option<&PasswordHash>) -> Result<bool, StoreError>;
 
-    /// Stores a session if its user is active and still has this password.
-    fn open_session(&self, session: &NewSession, password: &PasswordHash) -> Result<Opened, StoreError>;
+    /// Stores a session if its user is active and still has this password, and puts another hash of it in its place.
+    fn open_session(
+        &self,
+        session: &NewSession,
+        password: &PasswordHash,
+        rehashed: Option<&PasswordHash>,
+    ) -> Result<Opened, StoreError>;
+
+    /// How the stored password hashes begin, up to their cost (`$2b$10$`), each beginning once.
+    fn hash_prefixes(&self) -> Result<Vec<String>, StoreError>;
 
     /// Those of these sessions that have not ended and whose user is active. Expiry is the caller's to judge.
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError>;

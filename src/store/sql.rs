@@ -397,16 +397,23 @@ impl<D: Driver> Store for SqlStore<D> {
         })
     }
 
-    fn open_session(&self, session: &NewSession, password: &PasswordHash) -> Result<Opened, StoreError> {
+    fn open_session(
+        &self,
+        session: &NewSession,
+        password: &PasswordHash,
+        rehashed: Option<&PasswordHash>,
+    ) -> Result<Opened, StoreError> {
         self.driver.transaction(|transaction| {
             // Locks the user's row: a deactivation or a new password at the same time comes before, and is seen
             // here, or after, and ends this session.
             let unchanged = transaction.execute(
-                "UPDATE users SET last_login_at = $2 WHERE id = $1 AND is_active AND password_hash = $3",
+                "UPDATE users SET last_login_at = $2, password_hash = COALESCE($4, password_hash) \
+                 WHERE id = $1 AND is_active AND password_hash = $3",
                 &[
                     Value::Uuid(session.user.0),
                     Value::Timestamp(session.created_at),
                     Value::Text(password.as_str().to_string()),
+                    Value::or_null(rehashed, |hash| Value::Text(hash.as_str().to_string())),
                 ],
             )?;
             if unchanged == 0 {
@@ -415,6 +422,11 @@ impl<D: Driver> Store for SqlStore<D> {
             insert_session(transaction, session)?;
             Ok(Opened::Done)
         })
+    }
+
+    fn hash_prefixes(&self) -> Result<Vec<String>, StoreError> {
+        let rows = self.driver.query("SELECT DISTINCT SUBSTR(password_hash, 1, 7) FROM users", &[])?;
+        rows.into_iter().map(|mut row| row.text(0)).collect()
     }
 
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError> {

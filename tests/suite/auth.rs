@@ -164,16 +164,7 @@ on_both_stores! {
         // As the service before this one stored them: the shortest work factor it had, passwords cut silently.
         for (password, login) in [("short", "short".to_string()), (&"x".repeat(72), "x".repeat(80))] {
             let hash = bcrypt::hash(password, 10).unwrap();
-            match service.database() {
-                Some(database) => {
-                    database.client().execute("UPDATE users SET password_hash = $1", &[&hash]).unwrap();
-                }
-                None => {
-                    let path = service.sqlite_file().unwrap();
-                    let file = rusqlite::Connection::open(path).unwrap();
-                    file.execute("UPDATE users SET password_hash = ?1", [&hash]).unwrap();
-                }
-            }
+            service.store_hash(&hash);
             let answer = service.post("/auth/login").json(json!({ "email": ann.email, "password": login })).send();
             assert_eq!(answer.status, 200, "{answer:?}");
         }

@@ -93,6 +93,7 @@ in_both_homes! {
         let create = ["user", "create", "ann@example.com"];
         for (input, rule) in [
             ("short\n", "longer than or equal to 8"),
+            ("Password1\n", "is too common"),
             ("", "longer than or equal to 8"),
             ("\nSecond line 1\n", "longer than or equal to 8"),
             (&format!("{}\n", "x".repeat(73)), "72 bytes"),

@@ -15,7 +15,7 @@ use keyward::clock::Clock;
 use keyward::config::{Config, Database};
 use keyward::id::{KeyId, UserId};
 use keyward::key::KeyHash;
-use keyward::password::NewPassword;
+use keyward::password::PasswordRules;
 use keyward::store::postgres::{PostgresTarget, TlsMode};
 use keyward::user::{Email, Users};
 use serde_json::json;
@@ -939,7 +939,7 @@ fn kill_again_and_again(home: &Home) {
     let email = "ann@example.com";
     let mut config = home.config();
     hash_cheaply(&mut config);
-    let password = NewPassword::parse(PASSWORD).ok().unwrap();
+    let password = PasswordRules::new(8).judge(PASSWORD).ok().unwrap();
     assert!(operator(&config).create(Email::parse(email).unwrap(), None, password).unwrap().is_some());
 
     let started = Instant::now();

@@ -13,6 +13,7 @@ mod command_line;
 mod front;
 mod instances;
 mod keys;
+mod passwords;
 mod process;
 mod protected;
 mod readme;

@@ -189,6 +189,31 @@ impl Service {
         }
     }
 
+    /// Puts it in the place of every user's, as an import would.
+    pub fn store_hash(&self, hash: &str) {
+        match self.database() {
+            Some(database) => {
+                database.client().execute("UPDATE users SET password_hash = $1", &[&hash]).unwrap();
+            }
+            None => {
+                let file = rusqlite::Connection::open(self.sqlite_file().unwrap()).unwrap();
+                file.execute("UPDATE users SET password_hash = ?1", [&hash]).unwrap();
+            }
+        }
+    }
+
+    /// The only user's.
+    pub fn stored_hash(&self) -> String {
+        let sql = "SELECT password_hash FROM users";
+        match self.database() {
+            Some(database) => database.client().query_one(sql, &[]).unwrap().get(0),
+            None => {
+                let file = rusqlite::Connection::open(self.sqlite_file().unwrap()).unwrap();
+                file.query_row(sql, [], |row| row.get(0)).unwrap()
+            }
+        }
+    }
+
     pub fn config(&self) -> &Config {
         &self.config
     }
