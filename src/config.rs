@@ -658,6 +658,13 @@ mod tests {
                 "RUST_LOG: \"info,access=of\" has a level that is none of them; accepted: error, warn, info, debug, \
                  trace or off, also by target, such as info,access=off",
             ),
+            ("PASSWORD_MIN_LENGTH", "7", "PASSWORD_MIN_LENGTH: \"7\" is out of range; accepted: 8 to 64"),
+            (
+                "SESSION_IDLE",
+                "30",
+                "SESSION_IDLE: \"30\" has no unit; accepted: off, or a whole number with a unit (s, m, h, d), such as 30s, \
+                 15m, 1h or 7d; at most 3650d",
+            ),
             ("SIGNUP", "yes", "SIGNUP: \"yes\" is neither; accepted: open or closed"),
             ("JWT_SECRET", "hunter2", "JWT_SECRET: the value has 7 bytes; accepted: 32 bytes or more"),
         ] {

@@ -1,5 +1,7 @@
 //! Where one is logged in, the ends of sessions, and one's own password and account.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::http_client::Answer;
@@ -246,6 +248,32 @@ on_both_stores! {
         assert_eq!(said(&confused), (400, broken_rules(&rules)));
         assert_eq!(said(&service.delete("/auth/me").json(json!({ "password": PASSWORD })).send()), unauthorized());
         assert_eq!((service.token_status(&ann.access), log_in_status(service, &ann.email, PASSWORD)), (200, 200));
+    }
+}
+
+on_both_stores! {
+    fn what_a_user_ends_ends_on_other_instances_before_they_would_forget_it(service) {
+        let (sibling, there) = service.sibling();
+        let ann = service.sign_up("ann@example.com");
+        let status = |token: &str| there.get("/protected/user-only").bearer(token).send().status;
+        let end: [&dyn Fn(&Account) -> Answer; 4] = [
+            &|lost| service.delete(&format!("/auth/sessions/{}", session_id(lost))).bearer(&ann.access).send(),
+            &|_| service.delete("/auth/sessions").bearer(&ann.access).send(),
+            &|_| change_password(service, &ann.access, PASSWORD, NEW_PASSWORD),
+            &|lost| delete_me(service, &lost.access, NEW_PASSWORD),
+        ];
+        for (number, end) in end.iter().enumerate() {
+            let password = if number < 3 { PASSWORD } else { NEW_PASSWORD };
+            let body = json!({ "email": ann.email, "password": password });
+            let lost = account(&service.post("/auth/login").json(body).send().json());
+            assert_eq!(status(&lost.access), 200);
+            let remembered = Instant::now();
+            assert_eq!(end(&lost).status, 200);
+            while status(&lost.access) != 401 {
+                assert!(remembered.elapsed() < Duration::from_secs(4), "{number}");
+            }
+        }
+        sibling.stop();
     }
 }
 
