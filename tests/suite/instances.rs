@@ -820,8 +820,9 @@ fn race(service: &Service, credential: &Credential, owner: &Account) {
             scope.spawn(|| {
                 let client = unobserved(address);
                 start.wait();
-                let mut refusals = 0;
+                let (mut refusals, started) = (0, Instant::now());
                 while refusals < 3 {
+                    assert!(started.elapsed() < PATIENCE, "it was never ended");
                     let asked_after = has_ended.load(Ordering::SeqCst);
                     let status = credential.status(&client);
                     assert!(status == 401 || (status == 200 && !asked_after), "{status} after the end: {asked_after}");
