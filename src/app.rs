@@ -78,9 +78,11 @@ pub fn passwords(config: &Config) -> Arc<Passwords> {
     Arc::new(Passwords::new(config.bcrypt_cost, rules, cores, password_threads(cores)))
 }
 
-/// Queries at once for what is not remembered, of keys and of sessions each: at most half of the store's connections,
-/// so that unknown keys in masses leave room for everything else.
-const FETCHERS: usize = 2;
+/// Queries at once for what is not remembered, of keys and of sessions each. Few, so that what is asked for together is
+/// fetched together; less than half of the store's connections, so that unknown keys in masses leave room for the rest.
+fn fetchers() -> usize {
+    (cores() / 2).clamp(1, 2)
+}
 
 impl App {
     /// Opens the store and wires the services. The error is one line for the operator.
@@ -111,14 +113,14 @@ impl App {
             known_keys: Lookup::new(
                 "keys",
                 entries,
-                FETCHERS,
+                fetchers(),
                 changes.clone(),
                 Box::new(move |hashes| keys.keys_by_hash(hashes)),
             ),
             live_sessions: Lookup::new(
                 "sessions",
                 entries,
-                FETCHERS,
+                fetchers(),
                 changes.clone(),
                 Box::new(move |ids| sessions.live_sessions(ids)),
             ),

@@ -209,15 +209,9 @@ where
             // A panic has been logged by its hook; it must not cost the thread.
             let fetched = catch_unwind(AssertUnwindSafe(|| (self.fetch)(&keys)));
             let fetched = fetched.unwrap_or_else(|_| Err(StoreError::Internal("a fetch panicked".to_string())));
-            let mut found = match fetched {
-                Ok(found) => found.into_iter().map(|(key, value)| (key, Arc::new(value))).collect::<HashMap<_, _>>(),
-                Err(error) => {
-                    self.fail(&keys, &error);
-                    continue;
-                }
-            };
-            for key in keys {
-                self.deliver(key, read, found.remove(&key));
+            match fetched {
+                Ok(found) => self.deliver(&keys, read, found),
+                Err(error) => self.fail(&keys, &error),
             }
         }
     }
@@ -236,35 +230,44 @@ where
         }
     }
 
-    fn deliver(&self, key: K, read: Moment, value: Option<Arc<V>>) {
-        if let Some(value) = &value {
-            self.known.insert(key, (read, value.clone()));
-        } else {
-            self.known.remove(&key);
-            self.unknown.insert(key, read);
-        }
-        let ids = value.as_ref().map_or(NOTHING, |value| value.ids());
-        let answers = {
-            let mut queue = self.lock();
-            // Whoever has joined the wait since the change must not get what was read before it: it is read again.
-            if !self.changes.still_holds(read, ids) {
-                queue.next.push(key);
-                self.arrived.notify_one();
-                return;
+    fn deliver(&self, keys: &[K], read: Moment, found: Vec<(K, V)>) {
+        let found: HashMap<K, Arc<V>> = found.into_iter().map(|(key, value)| (key, Arc::new(value))).collect();
+        for key in keys {
+            if let Some(value) = found.get(key) {
+                self.known.insert(*key, (read, value.clone()));
+            } else {
+                self.known.remove(key);
+                self.unknown.insert(*key, read);
             }
-            queue.answers(&key)
-        };
-        for answer in answers {
-            answer(Ok(value.clone()));
+        }
+        let mut answers = Vec::with_capacity(keys.len());
+        {
+            let mut queue = self.lock();
+            for key in keys {
+                let value = found.get(key);
+                let ids = value.map_or(NOTHING, |value| value.ids());
+                // Whoever has joined the wait since the change must not get what was read before it: it is read again.
+                if self.changes.still_holds(read, ids) {
+                    answers.extend(queue.answers(key).into_iter().map(|answer| (answer, value.cloned())));
+                } else {
+                    queue.next.push(*key);
+                    self.arrived.notify_one();
+                }
+            }
+        }
+        // One after the other without a pause, so that whoever is woken finds them all.
+        for (answer, value) in answers {
+            answer(Ok(value));
         }
     }
 
     fn fail(&self, keys: &[K], error: &StoreError) {
-        for key in keys {
-            let answers = self.lock().answers(key);
-            for answer in answers {
-                answer(Err(error.clone().into()));
-            }
+        let answers: Vec<Answer<V>> = {
+            let mut queue = self.lock();
+            keys.iter().flat_map(|key| queue.answers(key)).collect()
+        };
+        for answer in answers {
+            answer(Err(error.clone().into()));
         }
     }
 }

@@ -6,15 +6,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::data::{self, Account, EMAIL, PASSWORD};
-use crate::load::{Clients, Requests, Seen};
+use crate::load::{Clients, Keys, Requests, Seen};
 use crate::postgres_cluster::{Database, available};
 use crate::process::{Folder, Server, ask};
 use crate::report::{Measured, median, milliseconds, ratio, table, title};
 
 pub type Section = fn() -> Result<(), Box<dyn Error>>;
 
-pub const ALL: &[(&str, Section)] =
-    &[("cached", cached), ("growth", growth), ("misses", misses), ("logins", logins), ("memory", memory)];
+pub const ALL: &[(&str, Section)] = &[
+    ("cached", cached),
+    ("growth", growth),
+    ("sqlite", sqlite),
+    ("postgres", postgres),
+    ("logins", logins),
+    ("memory", memory),
+];
 
 const SILENT: (&str, &str) = ("RUST_LOG", "warn");
 const CONNECTIONS: usize = 64;
@@ -125,11 +131,14 @@ fn growth() -> Result<(), Box<dyn Error>> {
 
 const MILLION: usize = 1_000_000;
 
-/// Keys that are not remembered: each of a million in turn.
-fn misses() -> Result<(), Box<dyn Error>> {
-    let keys = data::keys(MILLION);
-    let each = |first| Requests::each(&with_key(SERVICE_ONLY, "KEY"), &keys, first);
+/// A request with each of the keys in turn.
+fn each(keys: &Keys) -> Requests<'_> {
+    Requests::each(&with_key(SERVICE_ONLY, "KEY"), keys, 0)
+}
 
+/// Keys that are not remembered: each of a million in turn.
+fn sqlite() -> Result<(), Box<dyn Error>> {
+    let keys = data::keys(MILLION);
     let (few, many) = (Folder::new("few")?, Folder::new("million")?);
     let small = Server::keyward(&few, &[SILENT])?;
     let in_small = with_key(SERVICE_ONLY, &Account::sign_up(small.address)?.key);
@@ -147,7 +156,7 @@ fn misses() -> Result<(), Box<dyn Error>> {
             scenario("(a) hyper alone", &bare, &in_small),
             scenario("(b) one key stored, remembered", &small, &in_small),
             scenario("    a million stored, this one remembered", &large, &in_large),
-            Scenario { name: "(e) a million stored, each in turn", server: &large, requests: each(0) },
+            Scenario { name: "(e) a million stored, each in turn", server: &large, requests: each(&keys) },
         ],
         CONNECTIONS,
         ROUNDS,
@@ -157,11 +166,15 @@ fn misses() -> Result<(), Box<dyn Error>> {
     let (one, million) = (rows.remove(1).1, rows.remove(1).1);
     let per_second = |run: &Measured| run.seen.per_second();
     println!("\n  remembered, a million stored / one stored: {:.3}", ratio(&million, &one, per_second));
-    drop((small, large, bare));
+    Ok(())
+}
 
+/// The same on PostgreSQL, beside what its driver does without us.
+fn postgres() -> Result<(), Box<dyn Error>> {
     if !available() {
         return Ok(());
     }
+    let keys = data::keys(MILLION);
     let database = Database::fresh();
     let folder = Folder::new("postgres")?;
     let url = database.url();
@@ -174,14 +187,16 @@ fn misses() -> Result<(), Box<dyn Error>> {
     let server = Server::keyward(&folder, &settings)?;
     data::store_in_postgres(&mut database.client(), &keys)?;
     title("PostgreSQL: keys that are not remembered, beside plain selects of one row through the same driver");
-    let mut requests = each(0);
+    // One is what asks for keys here, twenty are all connections of an instance.
+    const CLIENTS: [usize; 4] = [1, 2, 10, 20];
+    let mut requests = each(&keys);
     let mut rounds = Vec::new();
     let mut next = 0;
     for round in 0..=ROUNDS {
         let mut scenario = Scenario { name: "", server: &server, requests };
         let measured = measure(&mut scenario, CONNECTIONS, SPAN)?;
         requests = scenario.requests;
-        let selects = [2, 10, 20]
+        let selects = CLIENTS
             .map(|connections| select_each(&database, &keys, connections, &mut next))
             .into_iter()
             .collect::<Result<Vec<f64>, _>>()?;
@@ -192,7 +207,7 @@ fn misses() -> Result<(), Box<dyn Error>> {
     }
     let ratio_to =
         |column: usize| median(rounds.iter().map(|(run, selects)| run.seen.per_second() / selects[column]).collect());
-    for (column, connections) in [2, 10, 20].into_iter().enumerate() {
+    for (column, connections) in CLIENTS.into_iter().enumerate() {
         println!(
             "  {:>6.0} selects a second over {connections:>2} connections; (e) is {:.2} of it",
             median(rounds.iter().map(|(_, selects)| selects[column]).collect()),
@@ -219,12 +234,7 @@ fn start_up(few: &Folder, many: &Folder) -> Result<(), Box<dyn Error>> {
 }
 
 /// Plain selects by a key's hash, a second.
-fn select_each(
-    database: &Database,
-    keys: &crate::load::Keys,
-    connections: usize,
-    next: &mut usize,
-) -> Result<f64, Box<dyn Error>> {
+fn select_each(database: &Database, keys: &Keys, connections: usize, next: &mut usize) -> Result<f64, Box<dyn Error>> {
     let mut clients = Vec::new();
     for _ in 0..connections {
         let mut client = database.client();

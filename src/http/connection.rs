@@ -45,7 +45,7 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut s
     let socket = Socket { inner: TokioIo::new(stream), watch: watched, stopping: &front.stopping, discarded: 0 };
     let service = service_fn(async |request: hyper::Request<Incoming>| {
         watched.enter(Phase::Busy);
-        let response = answer(front, peer.ip(), request).await;
+        let response = answer(front, watched, peer.ip(), request).await;
         watched.enter(Phase::Answering);
         Ok::<_, std::convert::Infallible>(response.map(Whole))
     });
@@ -104,6 +104,7 @@ struct Watch {
     /// Milliseconds after `started`.
     deadline: AtomicU64,
     head: Duration,
+    handler: Duration,
     idle: Duration,
     unread_answer: Duration,
 }
@@ -112,8 +113,10 @@ struct Watch {
 enum Phase {
     /// A head is on its way.
     Head,
-    /// A request is being answered; body and handler have times of their own.
+    /// A request is being answered; its body has a time of its own.
     Busy,
+    /// Another thread has been asked for something.
+    Waiting,
     /// The answer is on its way.
     Answering,
     /// Kept alive.
@@ -127,6 +130,7 @@ impl Phase {
         match self {
             Phase::Head => "the request's head did not arrive in time",
             Phase::Busy => "busy for too long",
+            Phase::Waiting => "another thread did not answer in time",
             Phase::Answering => "the answer was not read in time",
             Phase::Idle => "idle",
             Phase::Lingering => "the client did not close its side",
@@ -157,6 +161,7 @@ impl Watch {
             phase: AtomicU8::new(0),
             deadline: AtomicU64::new(0),
             head: limits.head,
+            handler: limits.handler,
             idle: limits.idle,
             unread_answer: limits.unread_answer,
         };
@@ -170,6 +175,7 @@ impl Watch {
         let span = match phase {
             Phase::Head => self.head,
             Phase::Busy => BUSY,
+            Phase::Waiting => self.handler,
             Phase::Answering => self.unread_answer,
             Phase::Idle => self.idle,
             Phase::Lingering => LINGER,
@@ -180,7 +186,8 @@ impl Watch {
     }
 
     fn phase(&self) -> Phase {
-        const PHASES: [Phase; 5] = [Phase::Head, Phase::Busy, Phase::Answering, Phase::Idle, Phase::Lingering];
+        const PHASES: [Phase; 6] =
+            [Phase::Head, Phase::Busy, Phase::Waiting, Phase::Answering, Phase::Idle, Phase::Lingering];
         PHASES[self.phase.load(Ordering::Relaxed) as usize]
     }
 
@@ -286,7 +293,7 @@ impl Body for Whole {
 }
 
 /// From a request to its answer, whatever happens on the way, with its line in the access log.
-async fn answer(front: &Front, peer: IpAddr, request: hyper::Request<Incoming>) -> Response {
+async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Request<Incoming>) -> Response {
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let id = request::request_id(&head.headers).cloned().unwrap_or_else(logging::new_request_id);
@@ -314,7 +321,7 @@ async fn answer(front: &Front, peer: IpAddr, request: hyper::Request<Incoming>) 
                     principal: Principal::Anonymous,
                     peer,
                 };
-                let outcome = run(front, route, request, &mut unread, &mut principal).await;
+                let outcome = run(front, watch, route, request, &mut unread, &mut principal).await;
                 outcome.unwrap_or_else(|error| {
                     match &error {
                         Error::Internal(cause) => error!("{id_text}: {cause}"),
@@ -346,13 +353,14 @@ async fn answer(front: &Front, peer: IpAddr, request: hyper::Request<Incoming>) 
 /// Finds out who asks, reads the body, and runs the handler in the route's lane.
 async fn run(
     front: &Front,
+    watch: &Watch,
     route: &'static Route,
     mut request: Request,
     unread: &mut Option<Incoming>,
     principal: &mut Principal,
 ) -> Result<Response, Error> {
     let judged = front.app.changes.now();
-    request.principal = identify(front, route.guard, &request.headers).await?;
+    request.principal = identify(front, watch, route.guard, &request.headers).await?;
     if route.takes_body()
         && let Some(body) = unread
     {
@@ -362,7 +370,7 @@ async fn run(
         }
         // A body may take its time, and the credential end meanwhile.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
-            request.principal = identify(front, route.guard, &request.headers).await?;
+            request.principal = identify(front, watch, route.guard, &request.headers).await?;
         }
     }
     let pool = match route.lane {
@@ -384,27 +392,27 @@ async fn run(
         }
     };
     pool.submit(Box::new(job)).map_err(|_| Error::Unavailable(format!("the {:?} lane is full", route.lane)))?;
-    in_time(front, receiver, route.lane).await?
+    in_time(watch, receiver, route.lane).await?
 }
 
 /// Who asks, from memory when it can, from the store when it must.
-async fn identify(front: &Front, guard: Guard, headers: &HeaderMap) -> Result<Principal, Error> {
+async fn identify(front: &Front, watch: &Watch, guard: Guard, headers: &HeaderMap) -> Result<Principal, Error> {
     let mut credentials = guard.read(&front.app, headers);
     loop {
         match guard.judge(&front.app, &mut credentials) {
             Verdict::Admitted(principal) => return Ok(principal),
             Verdict::Refused(error) => return Err(error),
             Verdict::AskForKey(hash) => {
-                credentials.found_key(ask(front, &front.app.known_keys, hash).await?);
+                credentials.found_key(ask(watch, &front.app.known_keys, hash).await?);
             }
             Verdict::AskForSession(id) => {
-                credentials.found_session(ask(front, &front.app.live_sessions, id).await?);
+                credentials.found_session(ask(watch, &front.app.live_sessions, id).await?);
             }
         }
     }
 }
 
-async fn ask<K, V>(front: &Front, lookup: &Lookup<K, V>, key: K) -> Result<Option<Arc<V>>, Error>
+async fn ask<K, V>(watch: &Watch, lookup: &Lookup<K, V>, key: K) -> Result<Option<Arc<V>>, Error>
 where
     K: Copy + Eq + Hash + Send + Sync + 'static,
     V: Subject,
@@ -416,16 +424,23 @@ where
             let _ = sender.send(found);
         }),
     );
-    in_time(front, receiver, Lane::Store).await?
+    in_time(watch, receiver, Lane::Store).await?
 }
 
-/// The answer from another thread, if it comes within the limit.
-async fn in_time<T>(front: &Front, receiver: oneshot::Receiver<T>, lane: Lane) -> Result<T, Error> {
-    match tokio::time::timeout(front.limits.handler, receiver).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(Error::Internal(format!("the {lane:?} lane dropped a request"))),
-        Err(_) => Err(Error::Unavailable(format!("no answer in time from the {lane:?} lane"))),
-    }
+/// The answer from another thread, if it comes within the limit. The connection's alarm wakes us when it does not.
+async fn in_time<T>(watch: &Watch, mut receiver: oneshot::Receiver<T>, lane: Lane) -> Result<T, Error> {
+    watch.enter(Phase::Waiting);
+    let answer = std::future::poll_fn(|cx| match Pin::new(&mut receiver).poll(cx) {
+        Poll::Ready(Ok(answer)) => Poll::Ready(Ok(answer)),
+        Poll::Ready(Err(_)) => Poll::Ready(Err(Error::Internal(format!("the {lane:?} lane dropped a request")))),
+        Poll::Pending if watch.deadline() <= Instant::now() => {
+            Poll::Ready(Err(Error::Unavailable(format!("no answer in time from the {lane:?} lane"))))
+        }
+        Poll::Pending => Poll::Pending,
+    });
+    let answer = answer.await;
+    watch.enter(Phase::Busy);
+    answer
 }
 
 async fn read_body(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Error> {

@@ -37,8 +37,9 @@ const CONNECTIONS: u32 = 20;
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a server may take to greet the first connection.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
-/// PostgreSQL gives up a statement before its request is given up.
-const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '4500ms'";
+/// PostgreSQL gives up a statement before its request is given up. Our statements are planned once: planning one anew for
+/// its parameters costs more than running it.
+const SETTINGS: &str = "SET statement_timeout = '4500ms'; SET plan_cache_mode = force_generic_plan";
 
 /// `DB_SSLMODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,7 +308,7 @@ impl ManageConnection for Connections {
 
     fn connect(&self) -> Result<Connection, StoreError> {
         let mut client = self.inner.connect().map_err(fault)?;
-        client.batch_execute(STATEMENT_TIMEOUT).map_err(fault)?;
+        client.batch_execute(SETTINGS).map_err(fault)?;
         Ok(Connection { client, statements: HashMap::new(), broken: false })
     }
 
@@ -466,7 +467,7 @@ impl Transaction for Connection {
         &mut self,
         sql: &'static str,
         columns: &'static [Column],
-        rows: &[Vec<Value>],
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), StoreError> {
         let arrays = columns.iter().enumerate().map(|(index, column)| {
             let kind = match column {
@@ -479,11 +480,16 @@ impl Transaction for Connection {
         let given = format!("SELECT * FROM unnest({})", arrays.collect::<Vec<_>>().join(", "));
         let sql = sql.replace("ROWS", &given);
         // Each statement has to be done within its time.
-        for rows in rows.chunks(ROWS) {
-            let column = |index| Value::List(rows.iter().filter_map(|row| row.get(index).cloned()).collect());
-            self.execute(&sql, &(0..columns.len()).map(column).collect::<Vec<_>>())?;
+        loop {
+            let mut arrays = vec![Vec::new(); columns.len()];
+            for row in (&mut *rows).take(ROWS) {
+                arrays.iter_mut().zip(row).for_each(|(array, value)| array.push(value));
+            }
+            if arrays.iter().all(Vec::is_empty) {
+                return Ok(());
+            }
+            self.execute(&sql, &arrays.into_iter().map(Value::List).collect::<Vec<_>>())?;
         }
-        Ok(())
     }
 
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {

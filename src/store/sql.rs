@@ -134,7 +134,7 @@ pub trait Transaction {
         &mut self,
         sql: &'static str,
         columns: &'static [Column],
-        rows: &[Vec<Value>],
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), StoreError>;
 
     /// Runs a script of statements without parameters.
@@ -665,7 +665,6 @@ impl<D: Driver> Store for SqlStore<D> {
                 Value::or_null(noted.last_allowed, Value::Timestamp),
             ]
         };
-        let rows: Vec<Vec<Value>> = uses.iter().map(row).collect();
         self.driver.transaction(|transaction| {
             transaction.execute_with_rows(
                 // The rows of a key that has been deleted meanwhile are seen by nobody and pruned with the others: to
@@ -679,7 +678,7 @@ impl<D: Driver> Store for SqlStore<D> {
                  OR excluded.last_allowed_at > key_hours.last_allowed_at \
                  THEN excluded.last_allowed_at ELSE key_hours.last_allowed_at END",
                 &[Column::Uuid, Column::Int, Column::Int, Column::Int, Column::Int, Column::Timestamp],
-                &rows,
+                &mut uses.iter().map(row),
             )
         })
     }
@@ -731,14 +730,12 @@ impl<D: Driver> Store for SqlStore<D> {
                     *known = at.max(*known);
                 }
             }
-            let last_uses: Vec<Vec<Value>> =
-                last_uses.into_iter().map(|(key, at)| vec![Value::Uuid(key), Value::Timestamp(at)]).collect();
             transaction.execute_with_rows(
                 "WITH noted (key_id, at) AS (ROWS) INSERT INTO key_last_use (key_id, at) SELECT key_id, at \
                  FROM noted WHERE EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = noted.key_id) \
                  ON CONFLICT (key_id) DO UPDATE SET at = excluded.at WHERE key_last_use.at < excluded.at",
                 &[Column::Uuid, Column::Timestamp],
-                &last_uses,
+                &mut last_uses.into_iter().map(|(key, at)| vec![Value::Uuid(key), Value::Timestamp(at)]),
             )?;
             Ok(any)
         })? {}

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use r2d2::{ManageConnection, Pool};
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use uuid::Uuid;
@@ -22,7 +23,7 @@ const BUSY: Duration = Duration::from_secs(4);
 const STRETCH: Duration = Duration::from_millis(10);
 const LETTING_GO: Duration = Duration::from_millis(5);
 /// Pages of the file that a connection remembers, at 4 KiB: the inner ones of a million keys, and some thousands of users.
-const PAGES: i64 = 2000;
+const PAGES: i64 = 1000;
 /// Statements kept prepared on a connection: more than there are.
 const PREPARED: usize = 64;
 
@@ -101,6 +102,8 @@ fn create_private(path: &Path) -> std::io::Result<()> {
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
+    // Plans do not depend on what is bound. Otherwise statements that were kept are planned anew at each use.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "cache_size", PAGES)?;
@@ -221,7 +224,7 @@ impl Transaction for Begun<'_> {
         &mut self,
         sql: &'static str,
         columns: &'static [Column],
-        rows: &[Vec<Value>],
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), StoreError> {
         // There is no round trip to save: once for each row.
         let row = (1..=columns.len()).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
