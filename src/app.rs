@@ -87,7 +87,7 @@ fn fetchers() -> usize {
 impl App {
     /// Opens the store and wires the services. The error is one line for the operator.
     fn open(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
-        let secrets = secrets::resolve(config)?;
+        let jwt_keys = secrets::resolve(config)?;
         let changes = Arc::new(Changes::default());
         let (store, applied) = open_store(config, &clock, changes.clone()).map_err(|error| error.to_string())?;
         for migration in applied.migrations {
@@ -95,10 +95,11 @@ impl App {
         }
         let passwords = passwords(config);
         let tokens = Arc::new(Tokens::new(
-            &secrets.access,
-            &secrets.refresh,
+            jwt_keys.access,
+            jwt_keys.refresh,
             config.jwt_expires_in,
             config.jwt_refresh_expires_in,
+            config.jwt_parties.clone(),
             clock.clone(),
         ));
         let lifespan = Lifespan {

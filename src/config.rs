@@ -9,8 +9,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::jws::Algorithm;
 use crate::logging::LogFormat;
 use crate::store::postgres::{PostgresTarget, TlsMode};
+use crate::token::Parties;
 
 /// A text that is never shown: not by `Debug`, not in an error.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,6 +46,13 @@ pub struct Config {
     /// `None`: to be generated (SQLite) or refused (PostgreSQL).
     pub jwt_secret: Option<Secret>,
     pub jwt_refresh_secret: Option<Secret>,
+    /// Accepted beside the current ones, never signed with.
+    pub jwt_secret_previous: Option<Secret>,
+    pub jwt_refresh_secret_previous: Option<Secret>,
+    pub jwt_alg: Algorithm,
+    pub jwt_private_key_file: Option<PathBuf>,
+    pub jwt_previous_key_files: Vec<PathBuf>,
+    pub jwt_parties: Parties,
     pub jwt_expires_in: Duration,
     pub jwt_refresh_expires_in: Duration,
     /// From the login; `None`: refreshing goes on for ever.
@@ -239,7 +248,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "JWT_SECRET",
         default: None,
         accepts: "32 bytes or more",
-        meaning: "Signs access tokens; generated with SQLite, required with PostgreSQL",
+        meaning: "Signs access tokens (HS256); generated with SQLite, required with PostgreSQL",
         secret: true,
         read: |draft, value| signing_secret(&mut draft.jwt_secret, value),
     },
@@ -266,6 +275,74 @@ pub static SETTINGS: &[Setting] = &[
         meaning: "Lifetime of a refresh token; each refresh starts it anew",
         secret: false,
         read: |draft, value| lifetime(value).map(|span| draft.jwt_refresh_expires_in = span),
+    },
+    Setting {
+        name: "JWT_SECRET_PREVIOUS",
+        default: None,
+        accepts: "32 bytes or more",
+        meaning: "The JWT_SECRET before this one: access tokens that it signed stay good",
+        secret: true,
+        read: |draft, value| signing_secret(&mut draft.jwt_secret_previous, value),
+    },
+    Setting {
+        name: "JWT_REFRESH_SECRET_PREVIOUS",
+        default: None,
+        accepts: "32 bytes or more",
+        meaning: "The JWT_REFRESH_SECRET before this one: refresh tokens that it signed stay good",
+        secret: true,
+        read: |draft, value| signing_secret(&mut draft.jwt_refresh_secret_previous, value),
+    },
+    Setting {
+        name: "JWT_ALG",
+        default: Some("HS256"),
+        accepts: "HS256 or EdDSA",
+        meaning: "How access tokens are signed: with JWT_SECRET, or with an Ed25519 key that other services verify by",
+        secret: false,
+        read: |draft, value| {
+            draft.jwt_alg = Algorithm::parse(value).ok_or("is neither")?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "JWT_PRIVATE_KEY_FILE",
+        default: None,
+        accepts: "the path of a PEM file, made by `openssl genpkey -algorithm ed25519`",
+        meaning: "Signs access tokens (EdDSA); generated with SQLite, required with PostgreSQL",
+        secret: false,
+        read: |draft, value| {
+            draft.jwt_private_key_file = Some(PathBuf::from(value));
+            Ok(())
+        },
+    },
+    Setting {
+        name: "JWT_PREVIOUS_KEY_FILES",
+        default: None,
+        accepts: "paths of PEM files, separated by commas; public keys will do",
+        meaning: "Ed25519 keys that are published and accepted, but sign nothing",
+        secret: false,
+        read: |draft, value| {
+            draft.jwt_previous_key_files = value
+                .split(',')
+                .map(|path| if path.trim().is_empty() { Err("has an empty path") } else { Ok(path.trim().into()) })
+                .collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "JWT_ISSUER",
+        default: None,
+        accepts: "a text, such as https://auth.example.com",
+        meaning: "Put into tokens as `iss`, and asked of them: setting or changing it logs everyone out",
+        secret: false,
+        read: |draft, value| keep(&mut draft.jwt_parties.issuer, value),
+    },
+    Setting {
+        name: "JWT_AUDIENCE",
+        default: None,
+        accepts: "a text, such as https://api.example.com",
+        meaning: "Put into tokens as `aud`, and asked of them: setting or changing it logs everyone out",
+        secret: false,
+        read: |draft, value| keep(&mut draft.jwt_parties.audience, value),
     },
     Setting {
         name: "SESSION_MAX_AGE",
@@ -390,6 +467,12 @@ struct Draft {
     db_sslrootcert: Option<PathBuf>,
     jwt_secret: Option<Secret>,
     jwt_refresh_secret: Option<Secret>,
+    jwt_secret_previous: Option<Secret>,
+    jwt_refresh_secret_previous: Option<Secret>,
+    jwt_alg: Algorithm,
+    jwt_private_key_file: Option<PathBuf>,
+    jwt_previous_key_files: Vec<PathBuf>,
+    jwt_parties: Parties,
     jwt_expires_in: Duration,
     jwt_refresh_expires_in: Duration,
     session_max_age: Option<Duration>,
@@ -485,6 +568,12 @@ impl Config {
             db_sslrootcert: None,
             jwt_secret: None,
             jwt_refresh_secret: None,
+            jwt_secret_previous: None,
+            jwt_refresh_secret_previous: None,
+            jwt_alg: Algorithm::Hs256,
+            jwt_private_key_file: None,
+            jwt_previous_key_files: Vec::new(),
+            jwt_parties: Parties::default(),
             jwt_expires_in: Duration::ZERO,
             jwt_refresh_expires_in: Duration::ZERO,
             session_max_age: None,
@@ -513,6 +602,12 @@ impl Config {
             database,
             jwt_secret: draft.jwt_secret,
             jwt_refresh_secret: draft.jwt_refresh_secret,
+            jwt_secret_previous: draft.jwt_secret_previous,
+            jwt_refresh_secret_previous: draft.jwt_refresh_secret_previous,
+            jwt_alg: draft.jwt_alg,
+            jwt_private_key_file: draft.jwt_private_key_file,
+            jwt_previous_key_files: draft.jwt_previous_key_files,
+            jwt_parties: draft.jwt_parties,
             // A client that refreshes when its access token has run out must find its session alive.
             jwt_expires_in: draft
                 .session_idle
@@ -667,6 +762,18 @@ mod tests {
             ),
             ("SIGNUP", "yes", "SIGNUP: \"yes\" is neither; accepted: open or closed"),
             ("JWT_SECRET", "hunter2", "JWT_SECRET: the value has 7 bytes; accepted: 32 bytes or more"),
+            (
+                "JWT_SECRET_PREVIOUS",
+                "hunter2",
+                "JWT_SECRET_PREVIOUS: the value has 7 bytes; accepted: 32 bytes or more",
+            ),
+            ("JWT_ALG", "none", "JWT_ALG: \"none\" is neither; accepted: HS256 or EdDSA"),
+            (
+                "JWT_PREVIOUS_KEY_FILES",
+                "a.pem,,b.pem",
+                "JWT_PREVIOUS_KEY_FILES: \"a.pem,,b.pem\" has an empty path; accepted: paths of PEM files, separated by \
+                 commas; public keys will do",
+            ),
         ] {
             assert_eq!(read(&[(name, value)]).unwrap_err(), expected);
         }
@@ -706,6 +813,8 @@ mod tests {
         let config = read(&[
             ("JWT_SECRET", secret),
             ("JWT_REFRESH_SECRET", secret),
+            ("JWT_SECRET_PREVIOUS", secret),
+            ("JWT_REFRESH_SECRET_PREVIOUS", secret),
             ("DATABASE_URL", "postgres://u:hunter2@localhost/db"),
         ])
         .unwrap();

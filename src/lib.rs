@@ -7,6 +7,7 @@
 //! - [`guard`]: turns the credentials of a request into a [`principal::Principal`].
 //! - [`api`]: one file a resource; a handler parses, makes one call and answers.
 //! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`]: the rules, by noun; no HTTP, no SQL.
+//! - [`jws`], [`secrets`]: how tokens are signed, and where the keys for it come from.
 //! - [`cache`]: what the hot path remembers of keys and sessions.
 //! - [`store`]: the trait [`store::Store`] and its two databases.
 //!
@@ -23,6 +24,7 @@ pub mod error;
 pub mod guard;
 pub mod http;
 pub mod id;
+pub mod jws;
 pub mod key;
 pub mod logging;
 pub mod password;

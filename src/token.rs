@@ -1,54 +1,107 @@
-//! JWTs: what an access token and a refresh token say, how they are signed and judged (RFC 7519, RFC 8725).
+//! JWTs: what an access token and a refresh token say, and how they are judged (RFC 7519, RFC 8725).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::de::DeserializeOwned;
+use jsonwebtoken::jwk::JwkSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::Secret;
 use crate::error::Error;
 use crate::id::{SessionId, UserId};
+use crate::jws::{Keyring, object};
 
-/// What an access token says. `type` keeps one kind of token from passing for the other (RFC 8725 §3.12).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What is known of a user from his good access token.
+#[derive(Clone, Copy, Debug)]
 pub struct AccessClaims {
     pub sub: UserId,
-    pub email: String,
     pub sid: SessionId,
-    pub iat: i64,
-    pub exp: i64,
-    pub jti: Uuid,
+    lifetime: Lifetime,
+}
+
+/// From when to when a token is in force, in Unix seconds: `exp` is the first second in which it is not.
+#[derive(Clone, Copy, Debug)]
+struct Lifetime {
+    nbf: Option<i64>,
+    exp: i64,
+}
+
+impl Lifetime {
+    /// RFC 7519 §4.1.4 and §4.1.5, without leeway. `iat` is not judged: it forbids nothing, and another instance's
+    /// clock may be a little ahead.
+    fn includes(self, now: Timestamp) -> bool {
+        now.seconds() < self.exp && self.nbf.is_none_or(|start| start <= now.seconds())
+    }
+}
+
+/// What a good refresh token says: the session, and the generation of it that the token belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct RefreshClaims {
+    pub sid: SessionId,
+    pub generation: i64,
+}
+
+/// An access token's payload. `type` keeps one kind of token from passing for the other (RFC 8725 §3.12).
+///
+/// A claim that is there twice is refused, as is one of another JSON type.
+#[derive(Serialize, Deserialize)]
+struct AccessPayload<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<Audience<'a>>,
+    sub: UserId,
+    #[serde(borrow)]
+    email: Cow<'a, str>,
+    sid: SessionId,
+    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
+    exp: i64,
+    jti: Uuid,
     #[serde(rename = "type")]
     kind: AccessType,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 enum AccessType {
     #[serde(rename = "access")]
     Access,
 }
 
-/// What a refresh token says: the session, and the generation of it that the token belongs to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RefreshClaims {
-    pub sub: UserId,
-    pub sid: SessionId,
+/// A refresh token's payload.
+#[derive(Serialize, Deserialize)]
+struct RefreshPayload<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<Audience<'a>>,
+    sub: UserId,
+    sid: SessionId,
     #[serde(rename = "gen")]
-    pub generation: i64,
-    pub iat: i64,
-    pub exp: i64,
-    pub jti: Uuid,
+    generation: i64,
+    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
+    exp: i64,
+    jti: Uuid,
     #[serde(rename = "type")]
     kind: RefreshType,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 enum RefreshType {
     #[serde(rename = "refresh")]
     Refresh,
+}
+
+/// One text or several (RFC 7519 §4.1.3).
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Audience<'a> {
+    One(Cow<'a, str>),
+    Several(Vec<String>),
 }
 
 /// An access token and the refresh token that replaces both.
@@ -59,55 +112,43 @@ pub struct TokenPair {
     pub refresh_token: String,
 }
 
+/// Who issues tokens and for whom. What is set is put into tokens and asked of them (RFC 8725 §3.8, §3.9).
+#[derive(Clone, Debug, Default)]
+pub struct Parties {
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
+}
+
 /// Signs and judges tokens.
 pub struct Tokens {
-    access: HmacKey,
-    refresh: HmacKey,
+    access: Keyring,
+    refresh: Keyring,
     access_lifetime: Duration,
     refresh_lifetime: Duration,
-    validation: Validation,
+    parties: Parties,
     clock: Clock,
-}
-
-struct HmacKey {
-    signing: EncodingKey,
-    verifying: DecodingKey,
-}
-
-impl HmacKey {
-    fn new(secret: &Secret) -> HmacKey {
-        let secret = secret.expose().as_bytes();
-        HmacKey { signing: EncodingKey::from_secret(secret), verifying: DecodingKey::from_secret(secret) }
-    }
 }
 
 impl Tokens {
     pub fn new(
-        access_secret: &Secret,
-        refresh_secret: &Secret,
+        access: Keyring,
+        refresh: Keyring,
         access_lifetime: Duration,
         refresh_lifetime: Duration,
+        parties: Parties,
         clock: Clock,
     ) -> Tokens {
-        // One algorithm and no other, whatever a header claims (RFC 8725 §3.1). Expiry is judged below: the library
-        // would read the system's clock and allow a minute more.
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims.clear();
-        Tokens {
-            access: HmacKey::new(access_secret),
-            refresh: HmacKey::new(refresh_secret),
-            access_lifetime,
-            refresh_lifetime,
-            validation,
-            clock,
-        }
+        Tokens { access, refresh, access_lifetime, refresh_lifetime, parties, clock }
     }
 
     /// How long the tokens of a pair live: the longer of the two.
     pub fn lifetime(&self) -> Duration {
         self.access_lifetime.max(self.refresh_lifetime)
+    }
+
+    /// The public keys of access tokens.
+    pub fn jwks(&self) -> JwkSet {
+        self.access.jwks()
     }
 
     /// A fresh pair for this generation of a session, which ends at `ends` at the latest.
@@ -120,48 +161,66 @@ impl Tokens {
         ends: Timestamp,
     ) -> Result<TokenPair, Error> {
         let now = self.clock.now();
-        let access = AccessClaims {
+        let issuer = || self.parties.issuer.as_deref().map(Cow::from);
+        let audience = || self.parties.audience.as_deref().map(|audience| Audience::One(audience.into()));
+        let access = AccessPayload {
+            iss: issuer(),
+            aud: audience(),
             sub: user,
-            email: email.to_string(),
+            email: email.into(),
             sid: session,
             iat: now.seconds(),
+            nbf: None,
             exp: now.plus(self.access_lifetime).min(ends).seconds(),
             jti: Uuid::now_v7(),
             kind: AccessType::Access,
         };
-        let refresh = RefreshClaims {
+        let refresh = RefreshPayload {
+            iss: issuer(),
+            aud: audience(),
             sub: user,
             sid: session,
             generation,
             iat: now.seconds(),
+            nbf: None,
             exp: now.plus(self.refresh_lifetime).min(ends).seconds(),
             jti: Uuid::now_v7(),
             kind: RefreshType::Refresh,
         };
-        Ok(TokenPair {
-            access_token: sign(&access, &self.access.signing)?,
-            refresh_token: sign(&refresh, &self.refresh.signing)?,
-        })
+        Ok(TokenPair { access_token: sign(&self.access, &access)?, refresh_token: sign(&self.refresh, &refresh)? })
     }
 
-    /// The claims of a good, unexpired access token. Whether its session still lives is the session's to say.
+    /// What a good access token says that is in force. Whether its session still lives is the session's to say.
     pub fn judge_access(&self, token: &str) -> Option<AccessClaims> {
-        let claims: AccessClaims = self.verify(token, &self.access.verifying)?;
-        (claims.exp > self.clock.now().seconds()).then_some(claims)
+        let now = self.clock.now();
+        self.verify_access(token).filter(|claims| claims.lifetime.includes(now))
     }
 
-    /// The claims of a good, unexpired refresh token.
+    fn verify_access(&self, token: &str) -> Option<AccessClaims> {
+        let payload = self.access.verify(token)?;
+        let AccessPayload { iss, aud, sub, sid, nbf, exp, .. } = object(&payload)?;
+        self.is_ours(iss, aud).then_some(AccessClaims { sub, sid, lifetime: Lifetime { nbf, exp } })
+    }
+
+    /// What a good refresh token says that is in force.
     pub fn judge_refresh(&self, token: &str) -> Option<RefreshClaims> {
-        let claims: RefreshClaims = self.verify(token, &self.refresh.verifying)?;
-        (claims.exp > self.clock.now().seconds()).then_some(claims)
+        let payload = self.refresh.verify(token)?;
+        let RefreshPayload { iss, aud, sid, generation, nbf, exp, .. } = object(&payload)?;
+        let in_force = Lifetime { nbf, exp }.includes(self.clock.now());
+        (in_force && self.is_ours(iss, aud)).then_some(RefreshClaims { sid, generation })
     }
 
-    fn verify<T: DeserializeOwned>(&self, token: &str, key: &DecodingKey) -> Option<T> {
-        jsonwebtoken::decode(token, key, &self.validation).ok().map(|data| data.claims)
+    fn is_ours(&self, issuer: Option<Cow<'_, str>>, audience: Option<Audience<'_>>) -> bool {
+        let issued_by = |expected: &String| issuer.as_deref() == Some(expected.as_str());
+        let meant_for = |expected: &String| match &audience {
+            Some(Audience::One(audience)) => audience == expected,
+            Some(Audience::Several(audiences)) => audiences.contains(expected),
+            None => false,
+        };
+        self.parties.issuer.as_ref().is_none_or(issued_by) && self.parties.audience.as_ref().is_none_or(meant_for)
     }
 }
 
-fn sign<T: Serialize>(claims: &T, key: &EncodingKey) -> Result<String, Error> {
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, key)
-        .map_err(|error| Error::Internal(format!("signing a token: {error}")))
+fn sign<T: Serialize>(keyring: &Keyring, payload: &T) -> Result<String, Error> {
+    keyring.sign(payload).map_err(|error| Error::Internal(format!("signing a token: {error}")))
 }

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod docs;
 pub mod health;
+pub mod jwks;
 pub mod keys;
 pub mod protected;
 pub mod sessions;

@@ -8,7 +8,7 @@ use http::Method;
 use super::lanes::Lane;
 use super::request::Request;
 use super::response::Response;
-use crate::api::{auth, docs, health, keys, protected, sessions};
+use crate::api::{auth, docs, health, jwks, keys, protected, sessions};
 use crate::app::App;
 use crate::error::Error;
 use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
@@ -54,6 +54,7 @@ pub static ROUTES: &[Route] = &[
     route(Method::GET, "/protected/user-only", Jwt, Lane::Inline, protected::user_only),
     route(Method::GET, "/protected/service-only", ApiKey, Lane::Inline, protected::service_only),
     route(Method::GET, "/protected/flexible", Flexible, Lane::Inline, protected::flexible),
+    route(Method::GET, "/.well-known/jwks.json", Public, Lane::Inline, jwks::jwks),
     route(Method::GET, "/health", Public, Lane::Inline, health::health),
     route(Method::GET, "/api/docs", Public, Lane::Inline, docs::page),
     route(Method::GET, "/api/docs/openapi.json", Public, Lane::Inline, docs::openapi),

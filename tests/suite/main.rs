@@ -2,6 +2,7 @@
 //!
 //! [`service`] starts servers, [`openapi`] watches every answer, the other modules tell the stories.
 
+mod forge;
 mod http_client;
 mod openapi;
 mod postgres_cluster;
@@ -11,6 +12,7 @@ mod service;
 mod auth;
 mod command_line;
 mod front;
+mod hostile_tokens;
 mod instances;
 mod keys;
 mod passwords;
@@ -20,4 +22,5 @@ mod readme;
 mod refresh;
 mod sessions;
 mod stores;
+mod tokens;
 mod usage;

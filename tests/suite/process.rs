@@ -621,6 +621,8 @@ mod settings {
             ("DB_SSLMODE", "allow"),
             ("JWT_SECRET", "hunter2"),
             ("JWT_REFRESH_SECRET", "hunter2"),
+            ("JWT_REFRESH_SECRET_PREVIOUS", "hunter2"),
+            ("JWT_ALG", "none"),
             ("JWT_EXPIRES_IN", "3600"),
             ("JWT_REFRESH_EXPIRES_IN", "7 days"),
             ("BCRYPT_COST", "4"),

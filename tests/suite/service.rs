@@ -156,6 +156,13 @@ impl Service {
         self.config = Config::from_values(&values).unwrap();
     }
 
+    /// Stops, and starts again on the same data with another configuration.
+    pub fn reconfigure(&mut self, adjust: impl FnOnce(&mut Config)) {
+        self.stop();
+        adjust(&mut self.config);
+        self.restart();
+    }
+
     pub fn stop(&mut self) {
         if let Some(keyward) = self.keyward.take() {
             keyward.stop();

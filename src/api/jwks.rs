@@ -1,0 +1,17 @@
+//! `/.well-known/jwks.json`: the public keys by which other services verify access tokens.
+
+use http::HeaderValue;
+use http::header::CACHE_CONTROL;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::http::request::Request;
+use crate::http::response::{self, Response};
+
+/// `GET /.well-known/jwks.json` → 200, a JWK set (RFC 7517 §5). It is empty where nothing but secrets signs.
+pub fn jwks(app: &App, _: &mut Request) -> Result<Response, Error> {
+    let mut response = response::ok(&app.tokens.jwks())?;
+    // Ten minutes: so long before it signs, a new key has to be among them.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=600"));
+    Ok(response)
+}

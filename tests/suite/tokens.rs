@@ -1,0 +1,387 @@
+//! The keys of tokens: how they are changed without logging anyone out, and how other services verify by them.
+
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use keyward::config::Secret;
+use keyward::jws::Algorithm;
+use serde_json::{Value, json};
+
+use crate::forge::{self, b64, hs256, thumbprint};
+use crate::process::program::{Home, Server};
+use crate::service::{Account, Backend, PASSWORD, Service, TempDir, account, on_both_stores};
+
+/// The JWK of an Ed25519 key.
+fn jwk(x: &str) -> Value {
+    json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "use": "sig", "alg": "EdDSA", "kid": thumbprint(x) })
+}
+
+/// The set as it is published.
+#[track_caller]
+fn published(service: &Service) -> Value {
+    let answer = service.get("/.well-known/jwks.json").send();
+    assert_eq!((answer.status, answer.header("cache-control")), (200, Some("public, max-age=600")));
+    answer.json()
+}
+
+#[track_caller]
+fn refreshed(service: &Service, token: &str) -> (String, String) {
+    let answer = service.post("/auth/refresh").json(json!({ "refreshToken": token })).send();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let text = |name: &str| answer.json()[name].as_str().unwrap().to_string();
+    (text("accessToken"), text("refreshToken"))
+}
+
+fn refresh_status(service: &Service, token: &str) -> u16 {
+    service.post("/auth/refresh").json(json!({ "refreshToken": token })).send().status
+}
+
+fn pem(kind: &str, der: impl AsRef<[u8]>) -> String {
+    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64_STANDARD.encode(der))
+}
+
+/// A folder with `first.pem` and `first-public.pem` (RFC 8037's pair), and `second.pem` and `second-public.pem`.
+fn key_files() -> TempDir {
+    let folder = TempDir::new();
+    let second = forge::other_pair();
+    let private: Pkcs8V1Der = second.as_der().unwrap();
+    let public: PublicKeyX509Der = second.public_key().as_der().unwrap();
+    for (name, text) in [
+        ("first.pem", forge::PRIVATE_PEM.to_string()),
+        ("first-public.pem", forge::PUBLIC_PEM.to_string()),
+        ("second.pem", pem("PRIVATE KEY", private.as_ref())),
+        ("second-public.pem", pem("PUBLIC KEY", public.as_ref())),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn second_x() -> String {
+    b64(forge::other_pair().public_key())
+}
+
+/// What a service of somebody else's does: it fetches the set, takes the key that the token names, and verifies.
+#[track_caller]
+fn verified_elsewhere(service: &Service, token: &str, issuer: &str, audience: &str) -> Value {
+    let set: jsonwebtoken::jwk::JwkSet = serde_json::from_value(published(service)).unwrap();
+    let header = jsonwebtoken::decode_header(token).unwrap();
+    let key = set.find(&header.kid.unwrap()).expect("the token's key is published");
+    let key = jsonwebtoken::DecodingKey::from_jwk(key).unwrap();
+    let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::EdDSA);
+    validation.set_issuer(&[issuer]);
+    validation.set_audience(&[audience]);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    jsonwebtoken::decode(token, &key, &validation).unwrap().claims
+}
+
+on_both_stores! {
+    fn with_secrets_alone_the_published_set_is_empty(service) {
+        assert_eq!(published(service), json!({ "keys": [] }));
+        let head = service.method("HEAD", "/.well-known/jwks.json").send();
+        assert_eq!((head.status, head.header("cache-control")), (200, Some("public, max-age=600")));
+    }
+
+    fn secrets_change_without_logging_anyone_out(service) {
+        let ann = service.sign_up("ann@example.com");
+        let [access, refresh] = forge::secrets(service).map(Secret::new);
+        let new = ["an-access-secret-that-is-the-newer-one", "a-refresh-secret-that-is-the-newer-one"];
+        service.reconfigure(|config| {
+            [config.jwt_secret, config.jwt_refresh_secret] = new.map(|secret| Some(Secret::new(secret.to_string())));
+            config.jwt_secret_previous = Some(access);
+            config.jwt_refresh_secret_previous = Some(refresh);
+        });
+        assert_eq!(service.token_status(&ann.access), 200);
+        let (access, refresh) = refreshed(service, &ann.refresh);
+        // The previous ones sign nothing any more.
+        for (token, secret) in [(&access, new[0]), (&refresh, new[1])] {
+            let (message, signature) = token.rsplit_once('.').unwrap();
+            assert_eq!(signature, b64(hs256(secret)(message.as_bytes())));
+        }
+        service.reconfigure(|config| {
+            config.jwt_secret_previous = None;
+            config.jwt_refresh_secret_previous = None;
+        });
+        assert_eq!((service.token_status(&ann.access), service.token_status(&access)), (401, 200));
+        assert_eq!((refresh_status(service, &ann.refresh), refresh_status(service, &refresh)), (401, 200));
+    }
+
+    fn the_previous_secret_of_one_type_is_none_of_the_other(service) {
+        let ann = service.sign_up("ann@example.com");
+        let [access, refresh] = forge::secrets(service).map(Secret::new);
+        let new = || Some(Secret::new("a-secret-that-is-newer-than-the-others".to_string()));
+        service.reconfigure(|config| {
+            (config.jwt_secret, config.jwt_refresh_secret) = (new(), new());
+            (config.jwt_secret_previous, config.jwt_refresh_secret_previous) = (Some(refresh), Some(access));
+        });
+        assert_eq!((service.token_status(&ann.access), refresh_status(service, &ann.refresh)), (401, 401));
+    }
+
+    fn the_algorithm_changes_there_and_back_without_logging_anyone_out(service) {
+        let keys = key_files();
+        let ann = service.sign_up("ann@example.com");
+        service.reconfigure(|config| {
+            config.jwt_alg = Algorithm::EdDsa;
+            config.jwt_private_key_file = Some(keys.path().join("first.pem"));
+        });
+        assert_eq!(published(service), json!({ "keys": [jwk(forge::X)] }));
+        assert_eq!(service.token_status(&ann.access), 200);
+        let (access, refresh) = refreshed(service, &ann.refresh);
+        assert_eq!(forge::part(&access, 0), json!({ "typ": "JWT", "alg": "EdDSA", "kid": forge::KID }));
+        assert_eq!(forge::part(&refresh, 0), json!({ "typ": "JWT", "alg": "HS256" }));
+        assert_eq!(service.token_status(&access), 200);
+
+        service.reconfigure(|config| config.jwt_alg = Algorithm::Hs256);
+        assert_eq!(published(service), json!({ "keys": [jwk(forge::X)] }));
+        assert_eq!((service.token_status(&ann.access), service.token_status(&access)), (200, 200));
+        let (back, _) = refreshed(service, &refresh);
+        assert_eq!(forge::part(&back, 0), json!({ "typ": "JWT", "alg": "HS256" }));
+        assert_eq!(service.token_status(&back), 200);
+    }
+
+    fn an_ed25519_key_changes_without_logging_anyone_out(service) {
+        let keys = key_files();
+        let file = |name: &str| keys.path().join(name);
+        let (first, second) = (jwk(forge::X), jwk(&second_x()));
+        service.reconfigure(|config| {
+            config.jwt_alg = Algorithm::EdDsa;
+            config.jwt_private_key_file = Some(file("first.pem"));
+            // Published before it signs, so that those who keep the set know it by then.
+            config.jwt_previous_key_files = vec![file("second-public.pem")];
+        });
+        let ann = service.sign_up("ann@example.com");
+        assert_eq!(forge::part(&ann.access, 0)["kid"], forge::KID);
+        assert_eq!(published(service), json!({ "keys": [first, second] }));
+
+        for previous in ["first-public.pem", "first.pem"] {
+            service.reconfigure(|config| {
+                config.jwt_private_key_file = Some(file("second.pem"));
+                config.jwt_previous_key_files = vec![file(previous)];
+            });
+            assert_eq!(published(service), json!({ "keys": [second, first] }));
+            assert_eq!(service.token_status(&ann.access), 200);
+        }
+        let later = service.log_in("ann@example.com");
+        assert_eq!(forge::part(&later.access, 0)["kid"], second["kid"]);
+
+        // Listed twice, it is published once.
+        service.reconfigure(|config| config.jwt_previous_key_files = vec![file("second-public.pem")]);
+        assert_eq!(published(service), json!({ "keys": [second] }));
+        assert_eq!((service.token_status(&ann.access), service.token_status(&later.access)), (401, 200));
+        assert_eq!(refresh_status(service, &ann.refresh), 200);
+    }
+
+    fn another_service_verifies_by_the_published_set(service) {
+        let keys = key_files();
+        let (issuer, audience) = ("https://auth.example.com", "https://api.example.com");
+        service.reconfigure(|config| {
+            config.jwt_alg = Algorithm::EdDsa;
+            config.jwt_private_key_file = Some(keys.path().join("second.pem"));
+            config.jwt_previous_key_files = vec![keys.path().join("first-public.pem")];
+            config.jwt_parties.issuer = Some(issuer.to_string());
+            config.jwt_parties.audience = Some(audience.to_string());
+        });
+        let ann = service.sign_up("ann@example.com");
+        let claims = verified_elsewhere(service, &ann.access, issuer, audience);
+        assert_eq!((&claims["sub"], &claims["email"]), (&json!(ann.id), &json!(ann.email)));
+    }
+
+    fn an_issuer_or_audience_that_is_new_is_asked_of_every_token(service) {
+        let ann = service.sign_up("ann@example.com");
+        for token in [&ann.access, &ann.refresh] {
+            let claims = forge::part(token, 1);
+            assert!(claims.get("iss").is_none() && claims.get("aud").is_none(), "{claims}");
+        }
+        let keep = |text: &str| Some(text.to_string());
+        service.reconfigure(|config| config.jwt_parties.issuer = keep("keyward"));
+        assert_eq!((service.token_status(&ann.access), refresh_status(service, &ann.refresh)), (401, 401));
+        let with_issuer = service.log_in("ann@example.com");
+        service.reconfigure(|config| config.jwt_parties.audience = keep("api"));
+        assert_eq!(service.token_status(&with_issuer.access), 401);
+        let with_both = service.log_in("ann@example.com");
+        let claims = forge::part(&with_both.refresh, 1);
+        assert_eq!((&claims["iss"], &claims["aud"]), (&json!("keyward"), &json!("api")));
+        // Where none is set, none is asked for.
+        service.reconfigure(|config| config.jwt_parties = Default::default());
+        assert_eq!((service.token_status(&with_both.access), service.token_status(&ann.access)), (200, 200));
+        assert_eq!((refresh_status(service, &with_both.refresh), refresh_status(service, &ann.refresh)), (200, 200));
+    }
+}
+
+#[test]
+fn on_postgresql_eddsa_needs_no_secret_for_access_tokens() {
+    if !crate::postgres_cluster::available() {
+        return;
+    }
+    let keys = key_files();
+    let mut service = Service::start(Backend::Postgres);
+    let ann = service.sign_up("ann@example.com");
+    service.reconfigure(|config| {
+        config.jwt_alg = Algorithm::EdDsa;
+        config.jwt_private_key_file = Some(keys.path().join("first.pem"));
+        config.jwt_secret = None;
+    });
+    assert_eq!(service.token_status(&ann.access), 401, "its secret is gone");
+    assert_eq!(service.token_status(&refreshed(&service, &ann.refresh).0), 200);
+}
+
+#[track_caller]
+fn sign_up(server: &Server<'_>) -> Account {
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD });
+    let answer = server.client().post("/auth/signup").json(body).send();
+    assert_eq!(answer.status, 201, "{answer:?}");
+    account(&answer.json())
+}
+
+fn token_status(server: &Server<'_>, token: &str) -> u16 {
+    server.client().get("/protected/user-only").bearer(token).send().status
+}
+
+const KEPT: &str = "keyward.db.ed25519.pem";
+
+/// A folder in which SQLite has its file, with EdDSA.
+fn eddsa_home() -> Home {
+    let mut home = Home::fresh(Backend::Sqlite);
+    home.set("JWT_ALG", "EdDSA");
+    home
+}
+
+#[test]
+fn with_sqlite_a_key_is_made_once_and_only_its_owner_can_read_it() {
+    let home = eddsa_home();
+    let server = home.start(&[]);
+    assert!(server.log().join("\n").contains(&format!("a JWT key was generated; it is kept in {KEPT}")));
+    assert!(home.files().contains(&KEPT.to_string()), "{:?}", home.files());
+    for name in home.files() {
+        assert_eq!(home.path(&name).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    let ann = sign_up(&server);
+    server.stop();
+
+    let kept = std::fs::read(home.path(KEPT)).unwrap();
+    let server = home.start(&[]);
+    assert_eq!(token_status(&server, &ann.access), 200);
+    let said = server.stop().stderr;
+    assert!(!said.contains("generated") && !said.contains("chmod"), "{said}");
+    assert_eq!(std::fs::read(home.path(KEPT)).unwrap(), kept);
+
+    // Back with HS256, what it has signed stays good; moved away, there is a new one.
+    assert_eq!(token_status(&home.start(&[("JWT_ALG", "HS256")]), &ann.access), 200);
+    std::fs::rename(home.path(KEPT), home.path("old.pem")).unwrap();
+    let server = home.start(&[("JWT_PREVIOUS_KEY_FILES", "old.pem")]);
+    assert_eq!(token_status(&server, &ann.access), 200);
+    let set = server.client().get("/.well-known/jwks.json").send().json();
+    let kids: Vec<&Value> = set["keys"].as_array().unwrap().iter().map(|key| &key["kid"]).collect();
+    assert_eq!((kids.len(), kids[1]), (2, &forge::part(&ann.access, 0)["kid"]));
+    assert_eq!(token_status(&home.start(&[]), &ann.access), 401);
+}
+
+#[test]
+fn with_hs256_no_key_is_made() {
+    let home = Home::fresh(Backend::Sqlite);
+    sign_up(&home.start(&[]));
+    assert!(!home.files().contains(&KEPT.to_string()));
+}
+
+#[test]
+fn servers_that_start_at_once_on_an_empty_folder_agree_on_the_key() {
+    let home = eddsa_home();
+    let servers: Vec<Server<'_>> = thread::scope(|scope| {
+        let starts: Vec<_> = (0..3).map(|_| scope.spawn(|| home.start(&[]))).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    let ann = sign_up(&servers[0]);
+    for server in &servers {
+        assert_eq!(token_status(server, &ann.access), 200);
+    }
+    let files = ["keyward.db", KEPT, "keyward.db-shm", "keyward.db-wal", "keyward.db.secrets"];
+    assert!(home.files().iter().all(|name| files.contains(&name.as_str())), "{:?}", home.files());
+}
+
+#[test]
+fn a_kept_key_that_was_damaged_stops_the_start_and_stays_as_it_is() {
+    for text in ["", "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hs", forge::PUBLIC_PEM] {
+        let home = eddsa_home();
+        std::fs::write(home.path(KEPT), text).unwrap();
+        let failed = home.run(&[]);
+        let line = failed.failed(1);
+        assert!(line.starts_with(KEPT) && line.contains("restore it"), "{line}");
+        assert_eq!(std::fs::read_to_string(home.path(KEPT)).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_private_key_that_everybody_can_read_is_warned_of() {
+    let keys = key_files();
+    let home = eddsa_home();
+    let private = keys.path().join("first.pem");
+    let file = private.to_str().unwrap();
+    for (mode, warned) in [(0o644, true), (0o600, false), (0o640, false)] {
+        std::fs::set_permissions(&private, std::fs::Permissions::from_mode(mode)).unwrap();
+        let server = home.start(&[("JWT_PRIVATE_KEY_FILE", file)]);
+        let said = server.stop().stderr;
+        let warning = format!("{file} is a private key that every user of this machine can read");
+        assert_eq!(said.contains(&warning), warned, "{mode:o}: {said}");
+    }
+    let public = keys.path().join("second-public.pem");
+    let settings = [("JWT_PRIVATE_KEY_FILE", file), ("JWT_PREVIOUS_KEY_FILES", public.to_str().unwrap())];
+    let said = home.start(&settings).stop().stderr;
+    assert!(!said.contains("can read"), "{said}");
+}
+
+#[test]
+fn a_file_that_holds_no_good_key_stops_the_start_with_one_line_that_helps() {
+    let home = Home::fresh(Backend::Sqlite);
+    let p256 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(home.path(name), text).unwrap();
+    write("private.pem", forge::PRIVATE_PEM);
+    write("public.pem", forge::PUBLIC_PEM);
+    write("p256.pem", &pem("PRIVATE KEY", p256));
+    write("certificate.pem", &pem("CERTIFICATE", "hunter2"));
+    write("encrypted.pem", &pem("ENCRYPTED PRIVATE KEY", "hunter2"));
+    write("cut.pem", &forge::PRIVATE_PEM[..50]);
+    write("text.pem", "hunter2");
+    write("empty.pem", "");
+    std::fs::create_dir(home.path("folder.pem")).unwrap();
+    let refused = |name: &str, value: &str, expected: &str| {
+        let failed = crate::process::program::finish(home.command(&[]).env(name, value), "");
+        let line = failed.failed(1).to_string();
+        assert!(line.starts_with(&format!("{name}: ")) && line.contains(expected), "{value}: {line}");
+        assert!(line.contains("accepted: ") && line.contains("openssl ") && !line.contains("hunter2"), "{line}");
+    };
+    for (file, expected) in [
+        ("nowhere.pem", "nowhere.pem cannot be read: No such file"),
+        ("folder.pem", "folder.pem cannot be read: Is a directory"),
+        ("p256.pem", "p256.pem holds no Ed25519 key"),
+        ("certificate.pem", "certificate.pem holds no Ed25519 key"),
+        ("encrypted.pem", "encrypted.pem holds no key that is PEM and not encrypted"),
+        ("cut.pem", "cut.pem is not PEM"),
+        ("text.pem", "text.pem holds no key"),
+        ("empty.pem", "empty.pem holds no key"),
+    ] {
+        refused("JWT_PRIVATE_KEY_FILE", file, expected);
+        refused("JWT_PREVIOUS_KEY_FILES", &format!("public.pem, {file}"), expected);
+    }
+    refused("JWT_PRIVATE_KEY_FILE", "public.pem", "public.pem holds a public key only");
+}
+
+#[test]
+fn on_postgresql_eddsa_without_a_key_file_stops_the_start() {
+    if !crate::postgres_cluster::available() {
+        return;
+    }
+    let mut home = Home::fresh(Backend::Postgres);
+    home.set("JWT_ALG", "EdDSA");
+    let failed = home.run(&[]);
+    let line = failed.failed(1);
+    assert!(
+        line.starts_with("JWT_PRIVATE_KEY_FILE: ") && line.contains("openssl genpkey -algorithm ed25519"),
+        "{line}"
+    );
+    assert_eq!(home.files(), Vec::<String>::new());
+}
