@@ -100,6 +100,7 @@ impl App {
             config.jwt_expires_in,
             config.jwt_refresh_expires_in,
             config.jwt_parties.clone(),
+            config.cache_entries,
             clock.clone(),
         ));
         let lifespan = Lifespan {

@@ -405,7 +405,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "CACHE_ENTRIES",
         default: Some("100000"),
         accepts: "1 to 10000000",
-        meaning: "Keys, and as many sessions, whose verdict is remembered (for 5 s at most)",
+        meaning: "Keys, and as many sessions and as many verified access tokens, that are remembered",
         secret: false,
         read: |draft, value| whole_number(value, 1..=10_000_000).map(|entries| draft.cache_entries = entries as usize),
     },

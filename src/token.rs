@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use jsonwebtoken::jwk::JwkSet;
+use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -126,19 +128,25 @@ pub struct Tokens {
     access_lifetime: Duration,
     refresh_lifetime: Duration,
     parties: Parties,
+    /// What verified access tokens say, by the SHA-256 of the whole token. It follows from the token and the configured
+    /// keys alone, so it never has to be forgotten; whether it is in force is judged at every use.
+    verified: Cache<[u8; 32], AccessClaims>,
     clock: Clock,
 }
 
 impl Tokens {
+    /// `remembered`: verified access tokens that are not verified again.
     pub fn new(
         access: Keyring,
         refresh: Keyring,
         access_lifetime: Duration,
         refresh_lifetime: Duration,
         parties: Parties,
+        remembered: usize,
         clock: Clock,
     ) -> Tokens {
-        Tokens { access, refresh, access_lifetime, refresh_lifetime, parties, clock }
+        let verified = Cache::new(remembered);
+        Tokens { access, refresh, access_lifetime, refresh_lifetime, parties, verified, clock }
     }
 
     /// How long the tokens of a pair live: the longer of the two.
@@ -192,8 +200,14 @@ impl Tokens {
 
     /// What a good access token says that is in force. Whether its session still lives is the session's to say.
     pub fn judge_access(&self, token: &str) -> Option<AccessClaims> {
+        let hash = digest::digest(&digest::SHA256, token.as_bytes()).as_ref().try_into().ok()?;
         let now = self.clock.now();
-        self.verify_access(token).filter(|claims| claims.lifetime.includes(now))
+        if let Some(claims) = self.verified.get(&hash) {
+            return claims.lifetime.includes(now).then_some(claims);
+        }
+        let claims = self.verify_access(token).filter(|claims| claims.lifetime.includes(now))?;
+        self.verified.insert(hash, claims);
+        Some(claims)
     }
 
     fn verify_access(&self, token: &str) -> Option<AccessClaims> {
@@ -223,4 +237,50 @@ impl Tokens {
 
 fn sign<T: Serialize>(keyring: &Keyring, payload: &T) -> Result<String, Error> {
     keyring.sign(payload).map_err(|error| Error::Internal(format!("signing a token: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+    use crate::jws::SigningKey;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn tokens(secret: &str, clock: &Clock) -> Tokens {
+        let keyring = || Keyring::new(SigningKey::from_secret(&Secret::new(secret.to_string())), []);
+        Tokens::new(keyring(), keyring(), HOUR, HOUR, Parties::default(), 100, clock.clone())
+    }
+
+    fn pair(tokens: &Tokens) -> TokenPair {
+        let (user, session) = (UserId::new(), SessionId::new());
+        tokens.pair(user, "ann@example.com", session, 1, tokens.clock.now().plus(HOUR)).unwrap()
+    }
+
+    #[test]
+    fn only_good_access_tokens_are_remembered() {
+        let clock = Clock::default();
+        let ours = tokens("a-secret-of-ours", &clock);
+        let (good, foreign) = (pair(&ours), pair(&tokens("another-secret", &clock)));
+        for bad in [&good.refresh_token, &foreign.access_token, &format!("{}A", good.access_token), "", ".."] {
+            assert!(ours.judge_access(bad).is_none(), "{bad}");
+        }
+        assert_eq!(ours.verified.len(), 0);
+        let first = ours.judge_access(&good.access_token).unwrap();
+        let second = ours.judge_access(&good.access_token).unwrap();
+        assert_eq!((first.sub, first.sid), (second.sub, second.sid));
+        assert_eq!(ours.verified.len(), 1);
+        clock.advance(HOUR);
+        assert!(ours.judge_access(&good.access_token).is_none());
+    }
+
+    #[test]
+    fn a_token_that_has_expired_is_not_remembered() {
+        let clock = Clock::default();
+        let tokens = tokens("a-secret-of-ours", &clock);
+        let token = pair(&tokens).access_token;
+        clock.advance(HOUR);
+        assert!(tokens.judge_access(&token).is_none());
+        assert_eq!(tokens.verified.len(), 0);
+    }
 }

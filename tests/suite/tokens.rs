@@ -12,7 +12,7 @@ use keyward::config::Secret;
 use keyward::jws::Algorithm;
 use serde_json::{Value, json};
 
-use crate::forge::{self, b64, hs256, thumbprint};
+use crate::forge::{self, b64, hs256, thumbprint, unb64};
 use crate::process::program::{Home, Server};
 use crate::service::{Account, Backend, PASSWORD, Service, TempDir, account, on_both_stores};
 
@@ -189,6 +189,44 @@ on_both_stores! {
         let ann = service.sign_up("ann@example.com");
         let claims = verified_elsewhere(service, &ann.access, issuer, audience);
         assert_eq!((&claims["sub"], &claims["email"]), (&json!(ann.id), &json!(ann.email)));
+    }
+
+    fn a_token_that_was_good_is_refused_from_the_second_on_in_which_it_expires(service) {
+        let ann = service.sign_up("ann@example.com");
+        assert_eq!((service.token_status(&ann.access), service.token_status(&ann.access)), (200, 200));
+        let left = forge::part(&ann.access, 1)["exp"].as_i64().unwrap() - service.clock.now().seconds();
+        // Five seconds that the test may need.
+        service.advance(u64::try_from(left).unwrap() - 5);
+        assert_eq!(service.token_status(&ann.access), 200);
+        service.advance(5);
+        for _ in 0..2 {
+            assert_eq!(service.token_status(&ann.access), 401);
+        }
+    }
+
+    fn a_token_that_was_good_is_refused_after_the_logout(service) {
+        let ann = service.sign_up("ann@example.com");
+        let again = service.log_in("ann@example.com");
+        assert_eq!((service.token_status(&ann.access), service.token_status(&again.access)), (200, 200));
+        assert_eq!(service.post("/auth/logout").bearer(&ann.access).send().status, 200);
+        for _ in 0..2 {
+            assert_eq!((service.token_status(&ann.access), service.token_status(&again.access)), (401, 200));
+        }
+    }
+
+    fn a_token_that_was_good_lends_nothing_to_one_with_another_signature(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (message, signature) = ann.access.rsplit_once('.').unwrap();
+        let mut changed = unb64(signature);
+        changed[0] ^= 1;
+        let others = [b64(changed), b64(hs256("another secret")(message.as_bytes())), String::new()];
+        assert_eq!(service.token_status(&ann.access), 200);
+        for other in others {
+            for _ in 0..2 {
+                assert_eq!(service.token_status(&format!("{message}.{other}")), 401);
+            }
+        }
+        assert_eq!(service.token_status(&ann.access), 200);
     }
 
     fn an_issuer_or_audience_that_is_new_is_asked_of_every_token(service) {
