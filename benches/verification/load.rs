@@ -160,7 +160,7 @@ impl Clients {
         }
         let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; 64 * 1024];
-        while under_way > 0 || !resting.is_empty() {
+        loop {
             let now = Instant::now();
             while let Some((at, number)) = resting.front().copied() {
                 if now.duration_since(started) >= span {
@@ -172,6 +172,9 @@ impl Clients {
                 } else {
                     break;
                 }
+            }
+            if under_way == 0 && resting.is_empty() {
+                break;
             }
             let patience = resting.front().map_or(PATIENCE, |(at, _)| at.saturating_duration_since(now));
             self.poll.poll(&mut events, Some(patience))?;
