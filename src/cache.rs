@@ -128,6 +128,8 @@ struct Queue<K, V> {
     /// What is not being fetched yet, in order.
     next: Vec<K>,
     waiters: usize,
+    /// Threads with nothing to fetch. To wake one is a system call, also when there is none.
+    idle: usize,
     closing: bool,
 }
 
@@ -138,7 +140,7 @@ where
 {
     /// `fetchers`: queries at once, at most.
     pub fn new(name: &str, entries: usize, fetchers: usize, changes: Arc<Changes>, fetch: Fetch<K, V>) -> Lookup<K, V> {
-        let queue = Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, closing: false };
+        let queue = Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, idle: 0, closing: false };
         let shared = Arc::new(Shared {
             known: Cache::new(entries),
             unknown: Cache::new(UNKNOWN),
@@ -175,8 +177,11 @@ where
             return answer(Err(Error::Unavailable("too many requests wait for the store".to_string())));
         }
         queue.wait_for(key, answer);
+        let wake = queue.idle > 0;
         drop(queue);
-        self.shared.arrived.notify_one();
+        if wake {
+            self.shared.arrived.notify_one();
+        }
     }
 }
 
@@ -226,7 +231,9 @@ where
             if queue.closing {
                 return None;
             }
+            queue.idle += 1;
             queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
         }
     }
 
@@ -240,24 +247,23 @@ where
                 self.unknown.insert(*key, read);
             }
         }
-        let mut answers = Vec::with_capacity(keys.len());
-        {
+        // The lock is held for as little as possible: everyone who asks wants it.
+        let waiting: Vec<Vec<Answer<V>>> = {
             let mut queue = self.lock();
-            for key in keys {
-                let value = found.get(key);
-                let ids = value.map_or(NOTHING, |value| value.ids());
-                // Whoever has joined the wait since the change must not get what was read before it: it is read again.
-                if self.changes.still_holds(read, ids) {
-                    answers.extend(queue.answers(key).into_iter().map(|answer| (answer, value.cloned())));
-                } else {
-                    queue.next.push(*key);
-                    self.arrived.notify_one();
-                }
+            keys.iter().map(|key| queue.answers(key)).collect()
+        };
+        for (key, answers) in keys.iter().zip(waiting) {
+            let value = found.get(key);
+            let ids = value.map_or(NOTHING, |value| value.ids());
+            // Looked at after they were taken from the queue: whoever has joined the wait since a change must not get
+            // what was read before it. It is read again.
+            if self.changes.still_holds(read, ids) {
+                answers.into_iter().for_each(|answer| answer(Ok(value.cloned())));
+            } else {
+                let mut queue = self.lock();
+                answers.into_iter().for_each(|answer| queue.wait_for(*key, answer));
+                self.arrived.notify_one();
             }
-        }
-        // One after the other without a pause, so that whoever is woken finds them all.
-        for (answer, value) in answers {
-            answer(Ok(value));
         }
     }
 

@@ -24,6 +24,8 @@ struct Queue {
 
 struct State {
     jobs: VecDeque<Job>,
+    /// Threads without a job. To wake one is a system call, also when there is none.
+    idle: usize,
     closing: bool,
 }
 
@@ -44,7 +46,9 @@ impl Queue {
                     if state.closing {
                         return;
                     }
+                    state.idle += 1;
                     state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.idle -= 1;
                 }
             };
             // The panic hook has logged it; whoever waits for the job sees that its answer was dropped.
@@ -70,7 +74,7 @@ impl Pool {
     }
 
     fn start(name: &str, threads: usize, capacity: usize, prepare: fn()) -> Pool {
-        let state = Mutex::new(State { jobs: VecDeque::new(), closing: false });
+        let state = Mutex::new(State { jobs: VecDeque::new(), idle: 0, closing: false });
         let queue = Arc::new(Queue { state, arrived: Condvar::new(), capacity });
         for number in 0..threads {
             let queue = queue.clone();
@@ -91,8 +95,11 @@ impl Pool {
             return Err(Full);
         }
         state.jobs.push_back(job);
+        let wake = state.idle > 0;
         drop(state);
-        self.queue.arrived.notify_one();
+        if wake {
+            self.queue.arrived.notify_one();
+        }
         Ok(())
     }
 }
