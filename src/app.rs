@@ -10,6 +10,7 @@ use log::{info, warn};
 use crate::cache::{Changes, Lookup};
 use crate::clock::Clock;
 use crate::config::{Config, Database};
+use crate::event::Events;
 use crate::http::lanes::password_threads;
 use crate::http::server::{Server, cores};
 use crate::id::SessionId;
@@ -36,6 +37,7 @@ pub struct App {
     pub keys: Keys,
     pub usage: Arc<Usage>,
     usage_retention: Duration,
+    pub events: Arc<Events>,
     pub changes: Arc<Changes>,
     pub known_keys: Lookup<KeyHash, KnownKey>,
     pub live_sessions: Lookup<SessionId, LiveSession>,
@@ -108,6 +110,7 @@ impl App {
             max_age: config.session_max_age,
         };
         let usage = Arc::new(Usage::new(store.clone()));
+        let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
         store.clone().watch();
         let (keys, sessions) = (store.clone(), store.clone());
         let entries = config.cache_entries;
@@ -128,11 +131,12 @@ impl App {
             ),
             changes,
             password_rules: passwords.rules,
-            users: Users::new(store.clone(), passwords.clone(), clock.clone()),
+            users: Users::new(store.clone(), passwords.clone(), events.clone(), clock.clone()),
             sessions: Sessions::new(
                 store.clone(),
                 passwords,
                 tokens.clone(),
+                events.clone(),
                 lifespan,
                 config.signup_open,
                 clock.clone(),
@@ -141,6 +145,7 @@ impl App {
             tokens,
             usage,
             usage_retention: config.usage_retention,
+            events,
             clock,
         };
         Ok((app, store))
@@ -218,7 +223,7 @@ impl Maintenance {
     fn stop(self) {
         drop(self.stop);
         if self.stopped.recv_timeout(LAST_FLUSH).is_err() {
-            warn!("the store does not answer: when keys were used last is not written");
+            warn!("the store does not answer: the last uses of keys and failed logins are not written");
         }
     }
 }
@@ -229,13 +234,14 @@ fn maintain(app: &App, stopping: &Receiver<()>) {
     let mut failing = false;
     loop {
         let last = matches!(stopping.recv_timeout(FLUSH_EVERY), Err(RecvTimeoutError::Disconnected));
-        match app.usage.flush() {
+        let (uses, failures) = (app.usage.flush(), app.events.flush());
+        match uses.and(failures) {
             Ok(()) if failing => {
-                info!("when keys were used is written again");
+                info!("uses of keys and failed logins are written again");
                 failing = false;
             }
             Err(error) if !failing => {
-                warn!("when keys were used cannot be written, it is kept: {error:?}");
+                warn!("uses of keys and failed logins cannot be written, they are kept: {error:?}");
                 failing = true;
             }
             _ => {}
@@ -248,7 +254,8 @@ fn maintain(app: &App, stopping: &Receiver<()>) {
             if let Err(error) = app.users.note_costs() {
                 warn!("the costs of the stored password hashes cannot be read: {error:?}");
             }
-            if let Err(error) = app.sessions.prune().and_then(|()| app.usage.prune(before)) {
+            let expired = app.sessions.prune().and_then(|()| app.usage.prune(before)).and_then(|()| app.events.prune());
+            if let Err(error) = expired {
                 warn!("what has expired cannot be deleted: {error:?}");
             }
             pruned = Some(Instant::now());

@@ -11,9 +11,10 @@ use pico_args::Arguments;
 use serde_json::json;
 
 use crate::app::{self, Keyward};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::error::Error;
+use crate::event::{Actor, Event, Events, Filter, Kind, Subject};
 use crate::http::server::StopSignals;
 use crate::id::KeyId;
 use crate::key::{ApiKey, Keys};
@@ -41,10 +42,12 @@ Commands:
   user delete USER          Delete a user with his sessions and keys
   key list [--user USER]    All keys, or one user's; never the keys themselves
   key revoke ID             Revoke a key
+  events [--user USER] [--type TYPE] [--since TIME]
+                            What happened to accounts, sessions and keys, oldest first; TIME is RFC 3339
   healthcheck               Exit with 0 if the server of these settings answers, else with 1
 
 Options:
-  --json                    Machine-readable output of user and key commands
+  --json                    Machine-readable output of user, key and events commands
   -h, --help                This text
   -V, --version             The version
 
@@ -122,6 +125,7 @@ fn dispatch(mut arguments: Arguments) -> Result<(), Failure> {
         Some("migrate") => migrate(arguments),
         Some("user") => user(arguments),
         Some("key") => key(arguments),
+        Some("events") => events(arguments),
         Some("healthcheck") => healthcheck(arguments),
         Some(other) => Err(Failure::Usage(format!("there is no command {other:?}"))),
     }
@@ -185,6 +189,7 @@ struct Operator {
     users: Users,
     password_rules: PasswordRules,
     keys: Keys,
+    events: Arc<Events>,
 }
 
 impl Operator {
@@ -195,9 +200,10 @@ impl Operator {
         let (store, _) = app::open_store(&config, &clock, Arc::default())?;
         let passwords = app::passwords(&config);
         let password_rules = passwords.rules;
-        let users = Users::new(store.clone(), passwords, clock.clone());
+        let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
+        let users = Users::new(store.clone(), passwords, events.clone(), clock.clone());
         let keys = Keys::new(store.clone(), Arc::new(Usage::new(store)), clock);
-        Ok(Operator { users, password_rules, keys })
+        Ok(Operator { users, password_rules, keys, events })
     }
 
     fn user(&self, user: &UserRef) -> Result<User, Failure> {
@@ -212,7 +218,7 @@ fn user(mut arguments: Arguments) -> Result<(), Failure> {
         let text: String = arguments
             .free_from_str()
             .map_err(|_| Failure::Usage("which user? An e-mail or an id is missing".to_string()))?;
-        UserRef::parse(&text).ok_or_else(|| Failure::Usage(format!("{text:?} is neither an e-mail nor an id")))
+        user_ref(&text)
     };
     match action.as_deref() {
         Some("list") => {
@@ -285,10 +291,7 @@ fn key(mut arguments: Arguments) -> Result<(), Failure> {
         Some("list") => {
             let owner: Option<String> = arguments.opt_value_from_str("--user")?;
             finish(arguments)?;
-            let owner = owner
-                .map(|text| UserRef::parse(&text).ok_or(format!("{text:?} is neither an e-mail nor an id")))
-                .transpose()
-                .map_err(Failure::Usage)?;
+            let owner = owner.map(|text| user_ref(&text)).transpose()?;
             let operator = Operator::open()?;
             let owner = owner.map(|owner| operator.user(&owner)).transpose()?.map(|user| user.id);
             let mut rows = Rows::start(json, KEY_HEADER)?;
@@ -320,6 +323,47 @@ fn key(mut arguments: Arguments) -> Result<(), Failure> {
         Some(other) => Err(Failure::Usage(format!("there is no command \"key {other}\""))),
         None => Err(Failure::Usage("key needs a command: list or revoke".to_string())),
     }
+}
+
+fn events(mut arguments: Arguments) -> Result<(), Failure> {
+    let json = arguments.contains("--json");
+    let user: Option<String> = arguments.opt_value_from_str("--user")?;
+    let kind: Option<String> = arguments.opt_value_from_str("--type")?;
+    let since: Option<String> = arguments.opt_value_from_str("--since")?;
+    finish(arguments)?;
+    let user = user.map(|text| user_ref(&text)).transpose()?;
+    let kind = kind.map(|text| {
+        let types = || Kind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
+        Kind::parse(&text).ok_or_else(|| Failure::Usage(format!("{text:?} is none of the types {}", types())))
+    });
+    let since = since.map(|text| {
+        let fault = "is no RFC 3339 date and time with an offset, such as 2030-01-31T12:00:00Z";
+        Timestamp::parse(&text).ok_or_else(|| Failure::Usage(format!("{text:?} {fault}")))
+    });
+    let (kind, since) = (kind.transpose()?, since.transpose()?);
+    let operator = Operator::open()?;
+    let user = match user {
+        // Events outlive their user.
+        Some(UserRef::Id(id)) => Some(id),
+        Some(email) => Some(operator.user(&email)?.id),
+        None => None,
+    };
+    let filter = Filter { user, kind, since };
+    let mut rows = Rows::start(json, EVENT_HEADER)?;
+    let mut page: Vec<Event> = Vec::new();
+    loop {
+        page = operator.events.list(&filter, page.last(), PAGE)?;
+        for event in &page {
+            rows.write(&event_line(event), &json!(event))?;
+        }
+        if page.is_empty() {
+            return rows.end();
+        }
+    }
+}
+
+fn user_ref(text: &str) -> Result<UserRef, Failure> {
+    UserRef::parse(text).ok_or_else(|| Failure::Usage(format!("{text:?} is neither an e-mail nor an id")))
 }
 
 /// Rows that are fetched at once.
@@ -391,7 +435,7 @@ fn show_user(json: bool, user: &User) -> Result<(), Failure> {
 const KEY_HEADER: &str = "ID                                    ACTIVE  EXPIRES                   LAST USED                 HINT           OWNER                                 NAME";
 
 fn key_line(key: &ApiKey) -> String {
-    let or_dash = |time: Option<crate::clock::Timestamp>| time.map_or("-".to_string(), |time| time.to_string());
+    let or_dash = |time: Option<Timestamp>| time.map_or("-".to_string(), |time| time.to_string());
     format!(
         "{:36}  {:6}  {:24}  {:24}  {:13}  {:36}  {}",
         key.id.to_string(),
@@ -415,6 +459,34 @@ fn key_json(key: &ApiKey) -> serde_json::Value {
         "lastUsedAt": key.last_used_at,
         "createdAt": key.created_at,
     })
+}
+
+const EVENT_HEADER: &str = "TIME                      TYPE                    COUNT  USER                                  ACTOR                                         SUBJECT                                       IP               REQUEST                               DETAILS";
+
+fn event_line(event: &Event) -> String {
+    let actor = match event.actor {
+        Actor::Anonymous => "anonymous".to_string(),
+        Actor::User { session_id } => format!("session {session_id}"),
+        Actor::Key { key_id } => format!("key {key_id}"),
+        Actor::Operator => "operator".to_string(),
+    };
+    let subject = event.subject.map(|subject| match subject {
+        Subject::User(id) => format!("user {id}"),
+        Subject::Session(id) => format!("session {id}"),
+        Subject::Key(id) => format!("key {id}"),
+    });
+    let or_dash = |text: Option<String>| text.unwrap_or("-".to_string());
+    format!(
+        "{:24}  {:22}  {:5}  {:36}  {actor:44}  {:44}  {:15}  {:36}  {}",
+        event.at.to_string(),
+        event.kind.as_str(),
+        event.count,
+        or_dash(event.user.map(|id| id.to_string())),
+        or_dash(subject),
+        or_dash(event.ip.map(|ip| ip.to_string())),
+        or_dash(event.request_id.clone()),
+        serde_json::Value::Object(event.details.clone()),
+    )
 }
 
 /// Asks at a terminal, without echo; otherwise reads the first line of standard input. Never an argument: those are

@@ -15,6 +15,10 @@ use serde::{Serialize, Serializer};
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    pub const EPOCH: Timestamp = Timestamp(0);
+    /// The last that is written as RFC 3339.
+    pub const LAST: Timestamp = Timestamp(253_402_300_799_999);
+
     /// `None` outside the years that [`DateTime`] can hold.
     pub fn from_millis(millis: i64) -> Option<Timestamp> {
         DateTime::from_timestamp_millis(millis).map(|_| Timestamp(millis))
@@ -100,6 +104,11 @@ mod tests {
     fn offsets_are_read_and_written_as_utc() {
         let instant = Timestamp::parse("2026-01-01T01:30:00+01:30").unwrap();
         assert_eq!(instant.to_string(), "2026-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn the_last_instant_is_the_last_of_the_year_9999() {
+        assert_eq!(Timestamp::LAST.to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]

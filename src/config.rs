@@ -66,6 +66,7 @@ pub struct Config {
     pub max_connections: usize,
     pub cache_entries: usize,
     pub usage_retention: Duration,
+    pub audit_retention: Duration,
     pub log_filter: String,
     pub log_format: LogFormat,
     /// Not a setting of the operator's: tests shorten these.
@@ -418,6 +419,14 @@ pub static SETTINGS: &[Setting] = &[
         read: |draft, value| lifetime(value).map(|span| draft.usage_retention = span),
     },
     Setting {
+        name: "AUDIT_RETENTION",
+        default: Some("365d"),
+        accepts: LIFETIMES,
+        meaning: "How long events are kept",
+        secret: false,
+        read: |draft, value| lifetime(value).map(|span| draft.audit_retention = span),
+    },
+    Setting {
         name: "RUST_LOG",
         default: Some("info"),
         accepts: "error, warn, info, debug, trace or off, also by target, such as info,access=off",
@@ -483,6 +492,7 @@ struct Draft {
     max_connections: usize,
     cache_entries: usize,
     usage_retention: Duration,
+    audit_retention: Duration,
     log_filter: Option<String>,
     log_format: LogFormat,
 }
@@ -584,6 +594,7 @@ impl Config {
             max_connections: 0,
             cache_entries: 0,
             usage_retention: Duration::ZERO,
+            audit_retention: Duration::ZERO,
             log_filter: None,
             log_format: LogFormat::Text,
         };
@@ -621,6 +632,7 @@ impl Config {
             max_connections: draft.max_connections,
             cache_entries: draft.cache_entries,
             usage_retention: draft.usage_retention,
+            audit_retention: draft.audit_retention,
             log_filter: draft.log_filter.unwrap_or_default(),
             log_format: draft.log_format,
             limits: Limits::default(),

@@ -45,3 +45,7 @@ id!(
     /// An API key's id; not the key.
     KeyId
 );
+id!(
+    /// An event's id.
+    EventId
+);

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
+use crate::event::By;
 use crate::id::{KeyId, UserId};
 use crate::store::Store;
 use crate::usage::{Counts, HOUR, Outcome, Usage};
@@ -165,6 +166,7 @@ impl Keys {
         owner: UserId,
         name: String,
         expires_at: Option<Timestamp>,
+        by: &By,
     ) -> Result<(ApiKey, KeySecret), Error> {
         let secret = KeySecret::generate()?;
         let hash = KeyHash::of(secret.expose().as_bytes())
@@ -179,7 +181,7 @@ impl Keys {
             last_used_at: None,
             created_at: self.clock.now(),
         };
-        self.store.create_key(&key, &hash)?;
+        self.store.create_key(&key, &hash, by)?;
         Ok((key, secret))
     }
 
@@ -233,9 +235,9 @@ impl Keys {
     }
 
     /// Revokes a key of this owner's, again if need be. For anyone else it does not exist.
-    pub fn revoke(&self, owner: UserId, id: &str) -> Result<(), Error> {
+    pub fn revoke(&self, owner: UserId, id: &str, by: &By) -> Result<(), Error> {
         let id = KeyId::parse(id).ok_or(Error::NotFound("API key not found".into()))?;
-        if self.store.revoke_key(id, Some(owner), self.clock.now())? {
+        if self.store.revoke_key(id, Some(owner), by, self.clock.now())? {
             Ok(())
         } else {
             Err(Error::NotFound("API key not found".into()))
@@ -244,7 +246,7 @@ impl Keys {
 
     /// Revokes anyone's key, for the operator. False: there is no such key.
     pub fn revoke_any(&self, id: KeyId) -> Result<bool, Error> {
-        Ok(self.store.revoke_key(id, None, self.clock.now())?)
+        Ok(self.store.revoke_key(id, None, &By::operator(), self.clock.now())?)
     }
 }
 

@@ -6,7 +6,8 @@
 //! - [`http`]: the socket, the route table, the thread pools, JSON in and out.
 //! - [`guard`]: turns the credentials of a request into a [`principal::Principal`].
 //! - [`api`]: one file a resource; a handler parses, makes one call and answers.
-//! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`]: the rules, by noun; no HTTP, no SQL.
+//! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`], [`event`]: the rules, by noun; no HTTP, no
+//!   SQL.
 //! - [`jws`], [`secrets`]: how tokens are signed, and where the keys for it come from.
 //! - [`cache`]: what the hot path remembers of keys and sessions.
 //! - [`store`]: the trait [`store::Store`] and its two databases.
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod event;
 pub mod guard;
 pub mod http;
 pub mod id;

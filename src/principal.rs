@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::event::Actor;
 use crate::id::{KeyId, SessionId, UserId};
 
 /// Who asks, and by which credential.
@@ -38,6 +39,15 @@ impl Principal {
             Principal::Anonymous => None,
             Principal::User(user) => Some([user.session.0, user.id.0]),
             Principal::Service(service) => Some([service.key.0, service.owner.0]),
+        }
+    }
+
+    /// As the audit trail names it.
+    pub fn actor(&self) -> Actor {
+        match self {
+            Principal::Anonymous => Actor::Anonymous,
+            Principal::User(user) => Actor::User { session_id: user.session },
+            Principal::Service(service) => Actor::Key { key_id: service.key },
         }
     }
 

@@ -4,7 +4,6 @@
 //! belong to and are never stored. A refresh token that was used before is theft (RFC 9700 §4.14.2), but for a short
 //! time the last one is honoured: an answer may have been lost, or two tabs have asked at once.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use uuid::Uuid;
 use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
+use crate::event::{Actor, By, Events, Kind, Origin};
 use crate::id::{SessionId, UserId};
 use crate::password::{NewPassword, Passwords};
 use crate::store::{Created, Opened, Rotated, Store};
@@ -89,13 +89,6 @@ impl Subject for LiveSession {
     }
 }
 
-/// Where a login comes from, to be shown beside the session.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    pub ip: IpAddr,
-    pub user_agent: Option<String>,
-}
-
 /// A new session's user and tokens.
 pub struct LoggedIn {
     pub user: User,
@@ -106,6 +99,7 @@ pub struct Sessions {
     store: Arc<dyn Store>,
     passwords: Arc<Passwords>,
     tokens: Arc<Tokens>,
+    events: Arc<Events>,
     lifespan: Lifespan,
     signup_open: bool,
     clock: Clock,
@@ -116,11 +110,12 @@ impl Sessions {
         store: Arc<dyn Store>,
         passwords: Arc<Passwords>,
         tokens: Arc<Tokens>,
+        events: Arc<Events>,
         lifespan: Lifespan,
         signup_open: bool,
         clock: Clock,
     ) -> Sessions {
-        Sessions { store, passwords, tokens, lifespan, signup_open, clock }
+        Sessions { store, passwords, tokens, events, lifespan, signup_open, clock }
     }
 
     /// Whether anyone may sign up; told before the form is judged.
@@ -138,8 +133,8 @@ impl Sessions {
     ) -> Result<LoggedIn, Error> {
         let hash = self.passwords.hash(password)?;
         let user = new_user(email, name, self.clock.now());
-        let session = self.new_session(user.id, origin);
-        match self.store.create_user(&user, &hash, Some(&session))? {
+        let session = self.new_session(user.id, &origin);
+        match self.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
             Created::Done => self.logged_in(user, &session),
             Created::EmailTaken => Err(Error::Conflict("User already exists")),
         }
@@ -147,28 +142,34 @@ impl Sessions {
 
     /// Opens a session. Unknown e-mail, wrong password and inactive user are one answer, after the same work.
     pub fn log_in(&self, email: &Email, password: String, origin: Origin) -> Result<LoggedIn, Error> {
+        let mut account = None;
         // Another login may hash the same password anew in between; the second look finds what it left.
         for _ in 0..2 {
-            let found = self.store.user_by_email(email)?.filter(|(user, _)| user.is_active);
+            let found = self.store.user_by_email(email)?;
+            account = found.as_ref().map(|(user, _)| user.id);
+            let found = found.filter(|(user, _)| user.is_active);
             let hash = found.as_ref().map(|(_, hash)| hash);
             let matches = self.passwords.verify(password.clone(), hash)?;
             let Some((user, hash)) = found.filter(|_| matches) else { break };
             let rehashed = self.passwords.rehash(&password, &hash);
-            let session = self.new_session(user.id, origin.clone());
-            match self.store.open_session(&session, &hash, rehashed.as_ref())? {
+            let session = self.new_session(user.id, &origin);
+            let by = By::user(session.id, origin.clone());
+            match self.store.open_session(&session, &hash, rehashed.as_ref(), &by)? {
                 Opened::Done => return self.logged_in(user, &session),
                 Opened::UserChanged => {}
             }
         }
+        let by = By { actor: Actor::Anonymous, origin: Some(origin) };
+        self.events.note_failure(Kind::LoginFailed, account, &by);
         Err(Error::invalid_credentials())
     }
 
     /// Trades a refresh token for a new pair, and ends the session when the token was used before.
-    pub fn refresh(&self, token: &str) -> Result<TokenPair, Error> {
+    pub fn refresh(&self, token: &str, by: &By) -> Result<TokenPair, Error> {
         let claims = self.tokens.judge_refresh(token).ok_or_else(refused_refresh)?;
         let now = self.clock.now();
         let grace_from = now.minus(REUSE_GRACE);
-        match self.store.rotate_session(claims.sid, claims.generation, now, grace_from, &self.lifespan)? {
+        match self.store.rotate_session(claims.sid, claims.generation, now, grace_from, &self.lifespan, by)? {
             Rotated::At { generation, user, email, expires_at } => {
                 self.tokens.pair(user, &email, claims.sid, generation, expires_at)
             }
@@ -187,13 +188,13 @@ impl Sessions {
 
     /// Ends a session of the user's; its access and refresh tokens are worth nothing from now on. False: he has no such
     /// session, or it has ended already.
-    pub fn end(&self, user: UserId, session: SessionId) -> Result<bool, Error> {
-        Ok(self.store.end_session(session, user, self.clock.now())?)
+    pub fn end(&self, user: UserId, session: SessionId, by: &By) -> Result<bool, Error> {
+        Ok(self.store.end_session(session, user, by, self.clock.now())?)
     }
 
     /// Ends all sessions of the user but one.
-    pub fn end_others(&self, user: UserId, kept: SessionId) -> Result<(), Error> {
-        Ok(self.store.end_other_sessions(user, kept, self.clock.now())?)
+    pub fn end_others(&self, user: UserId, kept: SessionId, by: &By) -> Result<(), Error> {
+        Ok(self.store.end_other_sessions(user, kept, by, self.clock.now())?)
     }
 
     /// Forgets sessions that no token can name any more.
@@ -201,7 +202,7 @@ impl Sessions {
         Ok(self.store.prune_sessions(self.clock.now())?)
     }
 
-    fn new_session(&self, user: UserId, origin: Origin) -> NewSession {
+    fn new_session(&self, user: UserId, origin: &Origin) -> NewSession {
         let now = self.clock.now();
         NewSession {
             id: SessionId::new(),
@@ -210,7 +211,7 @@ impl Sessions {
             created_at: now,
             expires_at: self.lifespan.end(now, now),
             ip: origin.ip.to_string(),
-            user_agent: origin.user_agent.map(|agent| agent.chars().take(255).collect()),
+            user_agent: origin.user_agent.as_ref().map(|agent| agent.chars().take(255).collect()),
         }
     }
 

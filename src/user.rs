@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
+use crate::event::{By, Events, Kind};
 use crate::id::{SessionId, UserId};
 use crate::password::{NewPassword, PasswordHash, Passwords};
 use crate::store::{Created, Store, StoreError};
@@ -90,19 +91,20 @@ impl UserRef {
 pub struct Users {
     store: Arc<dyn Store>,
     passwords: Arc<Passwords>,
+    events: Arc<Events>,
     clock: Clock,
 }
 
 impl Users {
-    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, clock: Clock) -> Users {
-        Users { store, passwords, clock }
+    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, events: Arc<Events>, clock: Clock) -> Users {
+        Users { store, passwords, events, clock }
     }
 
-    /// Makes an active user. `None`: the e-mail is taken.
+    /// Makes an active user, for the operator. `None`: the e-mail is taken.
     pub fn create(&self, email: Email, name: Option<String>, password: NewPassword) -> Result<Option<User>, Error> {
         let hash = self.passwords.hash(password)?;
         let user = new_user(email, name, self.clock.now());
-        match self.store.create_user(&user, &hash, None)? {
+        match self.store.create_user(&user, &hash, None, &By::operator())? {
             Created::Done => Ok(Some(user)),
             Created::EmailTaken => Ok(None),
         }
@@ -124,41 +126,53 @@ impl Users {
         Ok(self.store.users(after, limit)?)
     }
 
-    /// Deactivating ends his sessions and silences his keys; activating lets his keys speak again.
+    /// For the operator. Deactivating ends his sessions and silences his keys; activating lets his keys speak again.
     /// False: there is no such user.
     pub fn set_active(&self, id: UserId, active: bool) -> Result<bool, Error> {
-        Ok(self.store.set_user_active(id, active, self.clock.now())?)
+        Ok(self.store.set_user_active(id, active, &By::operator(), self.clock.now())?)
     }
 
-    /// Ends all his sessions too: whoever knew the old password is out. False: there is no such user.
+    /// For the operator. Ends all his sessions too: whoever knew the old password is out. False: there is no such user.
     pub fn set_password(&self, id: UserId, password: NewPassword) -> Result<bool, Error> {
         let hash = self.passwords.hash(password)?;
-        Ok(self.store.set_password(id, &hash, self.clock.now())?)
+        Ok(self.store.set_password(id, &hash, &By::operator(), self.clock.now())?)
     }
 
-    /// Deletes him, his sessions and his keys. False: there is no such user.
+    /// For the operator. Deletes him, his sessions and his keys. False: there is no such user.
     pub fn delete(&self, id: UserId) -> Result<bool, Error> {
-        Ok(self.store.delete_user(id, None)?)
+        Ok(self.store.delete_user(id, None, &By::operator(), self.clock.now())?)
     }
 
     /// What a user does with his own password; all his sessions but `kept` end.
-    pub fn change_password(&self, id: UserId, kept: SessionId, current: String, new: NewPassword) -> Result<(), Error> {
-        let old = self.confirm(id, &current)?;
+    pub fn change_password(
+        &self,
+        id: UserId,
+        kept: SessionId,
+        current: String,
+        new: NewPassword,
+        by: &By,
+    ) -> Result<(), Error> {
+        let old = self.confirm(id, &current, by)?;
         let new = self.passwords.hash(new)?;
-        self.with_password(id, &current, old, |old| self.store.change_password(id, old, &new, kept, self.clock.now()))
+        let change = |old: &PasswordHash| self.store.change_password(id, old, &new, kept, by, self.clock.now());
+        self.with_password(id, &current, old, by, change)
     }
 
     /// Deletes a user who has given his password, his sessions and his keys.
-    pub fn delete_own(&self, id: UserId, password: &str) -> Result<(), Error> {
-        let hash = self.confirm(id, password)?;
-        self.with_password(id, password, hash, |hash| self.store.delete_user(id, Some(hash)))
+    pub fn delete_own(&self, id: UserId, password: &str, by: &By) -> Result<(), Error> {
+        let hash = self.confirm(id, password, by)?;
+        let delete = |hash: &PasswordHash| self.store.delete_user(id, Some(hash), by, self.clock.now());
+        self.with_password(id, password, hash, by, delete)
     }
 
     /// The hash of the user's password, when this is it.
-    fn confirm(&self, id: UserId, password: &str) -> Result<PasswordHash, Error> {
+    fn confirm(&self, id: UserId, password: &str, by: &By) -> Result<PasswordHash, Error> {
         let hash = self.store.password_of(id)?;
         let matches = self.passwords.verify(password.to_string(), hash.as_ref())?;
-        hash.filter(|_| matches).ok_or_else(Error::invalid_credentials)
+        hash.filter(|_| matches).ok_or_else(|| {
+            self.events.note_failure(Kind::PasswordFailed, Some(id), by);
+            Error::invalid_credentials()
+        })
     }
 
     /// Does what needs a confirmed password. A login may hash it anew in between; it is confirmed once more, then.
@@ -167,9 +181,10 @@ impl Users {
         id: UserId,
         password: &str,
         hash: PasswordHash,
+        by: &By,
         act: impl Fn(&PasswordHash) -> Result<bool, StoreError>,
     ) -> Result<(), Error> {
-        let done = act(&hash)? || act(&self.confirm(id, password)?)?;
+        let done = act(&hash)? || act(&self.confirm(id, password, by)?)?;
         done.then_some(()).ok_or_else(Error::invalid_credentials)
     }
 

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response};
 use crate::id::UserId;
-use crate::session::{LoggedIn, Origin};
+use crate::session::LoggedIn;
 use crate::token::TokenPair;
 use crate::user::parse_name;
 
@@ -32,10 +32,6 @@ fn auth_result(logged_in: &LoggedIn) -> AuthResult<'_> {
     AuthResult { user, tokens: &logged_in.tokens }
 }
 
-fn origin(request: &Request) -> Origin {
-    Origin { ip: request.peer, user_agent: request.user_agent().map(str::to_string) }
-}
-
 /// `POST /auth/signup` → 201; 409 when the e-mail is taken, 403 when sign-up is closed.
 pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
     app.sessions.may_sign_up()?;
@@ -44,7 +40,7 @@ pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
     let password = form.required("password", |text| app.password_rules.judge(text));
     let name = form.optional("name", parse_name);
     let (email, password) = form.finish(email.zip(password))?;
-    let logged_in = app.sessions.sign_up(email, name, password, origin(request))?;
+    let logged_in = app.sessions.sign_up(email, name, password, request.origin())?;
     response::created(&auth_result(&logged_in))
 }
 
@@ -55,7 +51,7 @@ pub fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
     // No minimum: passwords of imported accounts may be shorter.
     let password = form.required("password", |text| Ok(text.to_string()));
     let (email, password) = form.finish(email.zip(password))?;
-    let logged_in = app.sessions.log_in(&email, password, origin(request))?;
+    let logged_in = app.sessions.log_in(&email, password, request.origin())?;
     response::ok(&auth_result(&logged_in))
 }
 
@@ -64,14 +60,14 @@ pub fn refresh(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["refreshToken"])?;
     let token = form.required("refreshToken", |text| Ok(text.to_string()));
     let token = form.finish(token)?;
-    response::ok(&app.sessions.refresh(&token)?)
+    response::ok(&app.sessions.refresh(&token, &request.by())?)
 }
 
 /// `POST /auth/logout` → 200; the session's tokens are worth nothing afterwards.
 pub fn log_out(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
     // Ended by someone else between the guard and here: it has ended all the same.
-    app.sessions.end(user.id, user.session)?;
+    app.sessions.end(user.id, user.session, &request.by())?;
     response::message("Logged out successfully")
 }
 
@@ -102,7 +98,7 @@ pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Err
     });
     let (current, new) = form.finish(current.zip(new))?;
     let user = request.principal.user()?;
-    app.users.change_password(user.id, user.session, current, new)?;
+    app.users.change_password(user.id, user.session, current, new, &request.by())?;
     response::message("Password changed successfully")
 }
 
@@ -111,6 +107,6 @@ pub fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["password"])?;
     let password = form.required("password", |text| Ok(text.to_string()));
     let password = form.finish(password)?;
-    app.users.delete_own(request.principal.user()?.id, &password)?;
+    app.users.delete_own(request.principal.user()?.id, &password, &request.by())?;
     response::message("Account deleted successfully")
 }

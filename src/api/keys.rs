@@ -63,7 +63,7 @@ pub fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
     let name = form.required("name", parse_key_name);
     let expires_at = form.optional("expiresAt", |text| app.keys.parse_expiry(text));
     let name = form.finish(name)?;
-    let (key, secret) = app.keys.create(request.principal.user()?.id, name, expires_at)?;
+    let (key, secret) = app.keys.create(request.principal.user()?.id, name, expires_at, &request.by())?;
     response::created(&NewKey {
         id: key.id,
         key: secret.expose(),
@@ -94,7 +94,7 @@ pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
 
 /// `DELETE /keys/:id` → 200, also when it is revoked already; 404 for anyone but the owner.
 pub fn revoke(app: &App, request: &mut Request) -> Result<Response, Error> {
-    app.keys.revoke(request.principal.user()?.id, &request.parameter)?;
+    app.keys.revoke(request.principal.user()?.id, &request.parameter, &request.by())?;
     response::message("API key revoked successfully")
 }
 

@@ -43,7 +43,8 @@ pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
 /// `DELETE /auth/sessions/:id` → 200, also for the session that asks; 404 when the user has no such session.
 pub fn end(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?.id;
-    let ended = SessionId::parse(&request.parameter).map_or(Ok(false), |session| app.sessions.end(user, session))?;
+    let ended = SessionId::parse(&request.parameter)
+        .map_or(Ok(false), |session| app.sessions.end(user, session, &request.by()))?;
     if !ended {
         return Err(Error::NotFound("Session not found".into()));
     }
@@ -53,6 +54,6 @@ pub fn end(app: &App, request: &mut Request) -> Result<Response, Error> {
 /// `DELETE /auth/sessions` → 200; the session that asks stays.
 pub fn end_others(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
-    app.sessions.end_others(user.id, user.session)?;
+    app.sessions.end_others(user.id, user.session, &request.by())?;
     response::message("Other sessions ended successfully")
 }

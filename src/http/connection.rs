@@ -314,6 +314,7 @@ async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Requ
                 let query = head.uri.query().map(str::to_string);
                 let headers = std::mem::take(&mut head.headers);
                 let request = Request {
+                    id: id.clone(),
                     headers,
                     parameter,
                     query,

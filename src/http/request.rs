@@ -5,18 +5,21 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
+use crate::event::{By, Origin};
 use crate::principal::Principal;
 use crate::user::Email;
 
 /// What a handler may know of a request.
 pub struct Request {
+    /// The same as in the answer and in the log.
+    pub id: HeaderValue,
     pub headers: HeaderMap,
     /// The value of the path's `:name`, if it has one.
     pub parameter: String,
@@ -31,8 +34,18 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn user_agent(&self) -> Option<&str> {
-        self.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok())
+    pub fn origin(&self) -> Origin {
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_string);
+        Origin {
+            ip: self.peer,
+            user_agent: self.headers.get(USER_AGENT).and_then(text),
+            request_id: text(&self.id).unwrap_or_default(),
+        }
+    }
+
+    /// Whose request this is, for the audit trail.
+    pub fn by(&self) -> By {
+        By { actor: self.principal.actor(), origin: Some(self.origin()) }
     }
 }
 

@@ -8,7 +8,7 @@ use http::Method;
 use super::lanes::Lane;
 use super::request::Request;
 use super::response::Response;
-use crate::api::{auth, docs, health, jwks, keys, protected, sessions};
+use crate::api::{auth, docs, events, health, jwks, keys, protected, sessions};
 use crate::app::App;
 use crate::error::Error;
 use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
@@ -47,6 +47,7 @@ pub static ROUTES: &[Route] = &[
     route(Method::GET, "/auth/sessions", Jwt, Lane::Store, sessions::list),
     route(Method::DELETE, "/auth/sessions", Jwt, Lane::Store, sessions::end_others),
     route(Method::DELETE, "/auth/sessions/:id", Jwt, Lane::Store, sessions::end),
+    route(Method::GET, "/auth/events", Jwt, Lane::Store, events::list),
     route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),
     route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),

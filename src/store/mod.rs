@@ -2,7 +2,8 @@
 //! what differs between the two databases.
 //!
 //! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
-//! error. A method that changes a verdict on a key, a session or a user notes it in [`crate::cache::Changes`] before it returns,
+//! error. A method that is told [`By`] whom writes an [`Event`] of what it changes in the same transaction; where nothing
+//! changes, there is none. A method that changes a verdict on a key, a session or a user notes it in [`crate::cache::Changes`] before it returns,
 //! whatever it returns, and tells the other instances. `Unavailable` is any method's answer when the database is away; only what else a caller acts on is said
 //! at the method.
 
@@ -16,7 +17,8 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::id::{KeyId, SessionId, UserId};
+use crate::event::{By, Event, Filter};
+use crate::id::{EventId, KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{Lifespan, LiveSession, NewSession, Session};
@@ -87,6 +89,7 @@ pub trait Store: Send + Sync {
         user: &User,
         password: &PasswordHash,
         session: Option<&NewSession>,
+        by: &By,
     ) -> Result<Created, StoreError>;
 
     fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
@@ -98,10 +101,10 @@ pub trait Store: Send + Sync {
     fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError>;
 
     /// Deactivating ends the user's sessions. False: no such user.
-    fn set_user_active(&self, id: UserId, active: bool, now: Timestamp) -> Result<bool, StoreError>;
+    fn set_user_active(&self, id: UserId, active: bool, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Ends the user's sessions. False: no such user.
-    fn set_password(&self, id: UserId, password: &PasswordHash, now: Timestamp) -> Result<bool, StoreError>;
+    fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
     /// The hash of an active user's password.
     fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError>;
@@ -114,12 +117,19 @@ pub trait Store: Send + Sync {
         old: &PasswordHash,
         new: &PasswordHash,
         kept: SessionId,
+        by: &By,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
     /// Deletes the user with his sessions, his keys and what was counted of them; with a password, only if it still is
     /// his. False: no such user.
-    fn delete_user(&self, id: UserId, password: Option<&PasswordHash>) -> Result<bool, StoreError>;
+    fn delete_user(
+        &self,
+        id: UserId,
+        password: Option<&PasswordHash>,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     /// Stores a session if its user is active and still has this password, and puts another hash of it in its place.
     fn open_session(
@@ -127,6 +137,7 @@ pub trait Store: Send + Sync {
         session: &NewSession,
         password: &PasswordHash,
         rehashed: Option<&PasswordHash>,
+        by: &By,
     ) -> Result<Opened, StoreError>;
 
     /// How the stored password hashes begin, up to their cost (`$2b$10$`), each beginning once.
@@ -145,21 +156,22 @@ pub trait Store: Send + Sync {
         now: Timestamp,
         grace_from: Timestamp,
         lifespan: &Lifespan,
+        by: &By,
     ) -> Result<Rotated, StoreError>;
 
     /// Up to `limit` sessions of the user that have neither ended nor expired, newest first.
     fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError>;
 
     /// Ends a session of the user's. False: he has no such session, or it has ended or expired already.
-    fn end_session(&self, id: SessionId, user: UserId, now: Timestamp) -> Result<bool, StoreError>;
+    fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Ends all sessions of the user but `kept`.
-    fn end_other_sessions(&self, user: UserId, kept: SessionId, now: Timestamp) -> Result<(), StoreError>;
+    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<(), StoreError>;
 
     /// Deletes sessions that have expired, ended or not.
     fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError>;
 
-    fn create_key(&self, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError>;
+    fn create_key(&self, key: &ApiKey, hash: &KeyHash, by: &By) -> Result<(), StoreError>;
 
     /// The owner's keys, newest first, each with how often it was allowed in the hours from `since` on.
     fn keys_of(&self, owner: UserId, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError>;
@@ -171,7 +183,7 @@ pub trait Store: Send + Sync {
     fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError>;
 
     /// Revokes the key if it belongs to `owner`, or whoever's it is. False: no such key.
-    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, now: Timestamp) -> Result<bool, StoreError>;
+    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Adds to what is known of the use of keys; each key and hour is given once. A key that is gone is passed over, and
     /// a time before the known one.
@@ -188,6 +200,24 @@ pub trait Store: Send + Sync {
 
     /// Deletes what was counted in the hours before `before`; when a key was used last stays known.
     fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError>;
+
+    /// Writes events of failures; one that is there already adds its count.
+    fn record_failures(&self, failures: &[Event]) -> Result<(), StoreError>;
+
+    /// Up to `limit` events of the user's account, newest first, from the one before `before`; none if that is no event
+    /// of his.
+    fn events_of(&self, user: UserId, before: Option<EventId>, limit: i64) -> Result<Vec<Event>, StoreError>;
+
+    /// Up to `limit` events that pass the filter, oldest first, from the one after `after`.
+    fn events(
+        &self,
+        filter: &Filter,
+        after: Option<(Timestamp, EventId)>,
+        limit: i64,
+    ) -> Result<Vec<Event>, StoreError>;
+
+    /// Deletes events from before `before`.
+    fn prune_events(&self, before: Timestamp) -> Result<(), StoreError>;
 
     /// Notes what other instances and processes change, on a thread of its own, as long as the store lives. Without it
     /// a change made elsewhere takes effect when what is remembered has grown too old.

@@ -385,6 +385,7 @@ impl Driver for Postgres {
             sql: include_str!("../../sql/postgres/0001_users_sessions_keys.sql"),
         },
         Migration { version: 2, name: "key_hours", sql: include_str!("../../sql/postgres/0002_key_hours.sql") },
+        Migration { version: 5, name: "events", sql: include_str!("../../sql/postgres/0005_events.sql") },
     ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";
@@ -472,6 +473,7 @@ impl Transaction for Connection {
         let arrays = columns.iter().enumerate().map(|(index, column)| {
             let kind = match column {
                 Column::Int => "bigint",
+                Column::Text => "text",
                 Column::Uuid => "uuid",
                 Column::Timestamp => "timestamptz",
             };

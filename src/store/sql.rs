@@ -3,6 +3,8 @@
 //! Statements use `$1…$n` and only what both databases understand. No driver's type appears here, and no statement
 //! anywhere else.
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,11 +12,13 @@ use std::time::Duration;
 use log::{info, warn};
 use uuid::Uuid;
 
+use self::events::record;
 use super::migrate::Migration;
 use super::{Created, Opened, Rotated, Store, StoreError};
 use crate::cache::{Change, Changes, NOTHING};
 use crate::clock::Timestamp;
-use crate::id::{KeyId, SessionId, UserId};
+use crate::event::{By, Event, Filter, Kind, Subject};
+use crate::id::{EventId, KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{Lifespan, LiveSession, NewSession, Session};
@@ -85,9 +89,14 @@ impl Row {
     }
 
     fn uuid(&mut self, column: usize) -> Result<Uuid, StoreError> {
+        self.optional_uuid(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    fn optional_uuid(&mut self, column: usize) -> Result<Option<Uuid>, StoreError> {
         match self.take(column) {
-            Value::Uuid(uuid) => Ok(uuid),
-            Value::Text(text) => Uuid::try_parse(&text).map_err(|_| unexpected(column)),
+            Value::Null => Ok(None),
+            Value::Uuid(uuid) => Ok(Some(uuid)),
+            Value::Text(text) => Uuid::try_parse(&text).map(Some).map_err(|_| unexpected(column)),
             _ => Err(unexpected(column)),
         }
     }
@@ -118,6 +127,7 @@ fn unexpected(column: usize) -> StoreError {
 #[derive(Clone, Copy, Debug)]
 pub enum Column {
     Int,
+    Text,
     Uuid,
     Timestamp,
 }
@@ -174,7 +184,7 @@ pub trait Driver: Send + Sync + 'static {
     fn hear(&self, link: &mut Option<Self::Link>, changes: &Changes) -> Result<(), StoreError>;
 }
 
-/// The store, over any driver.
+/// The store, over any driver. Every method that changes something and is told by whom records an event of it.
 pub struct SqlStore<D> {
     driver: D,
     changes: Arc<Changes>,
@@ -276,6 +286,7 @@ impl<D: Driver> Store for SqlStore<D> {
         user: &User,
         password: &PasswordHash,
         session: Option<&NewSession>,
+        by: &By,
     ) -> Result<Created, StoreError> {
         let outcome = self.driver.transaction(|transaction| {
             transaction.execute(
@@ -290,7 +301,9 @@ impl<D: Driver> Store for SqlStore<D> {
                     Value::Timestamp(user.created_at),
                 ],
             )?;
-            session.map_or(Ok(()), |session| insert_session(transaction, session))
+            session.map_or(Ok(()), |session| insert_session(transaction, session))?;
+            let kind = if session.is_some() { Kind::UserSignedUp } else { Kind::UserCreated };
+            record(transaction, &Event::new(kind, user.id, by, user.created_at))
         });
         match outcome {
             Ok(()) => Ok(Created::Done),
@@ -323,26 +336,40 @@ impl<D: Driver> Store for SqlStore<D> {
         rows.into_iter().map(|mut row| user(&mut row)).collect()
     }
 
-    fn set_user_active(&self, id: UserId, active: bool, now: Timestamp) -> Result<bool, StoreError> {
+    fn set_user_active(&self, id: UserId, active: bool, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
-            let changed = transaction
-                .execute("UPDATE users SET is_active = $2 WHERE id = $1", &[Value::Uuid(id.0), Value::Bool(active)])?;
-            if !active {
-                let reason = Value::Text("deactivated".to_string());
-                transaction.execute(END_SESSIONS_OF_USER, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+            let changed = transaction.execute(
+                "UPDATE users SET is_active = $2 WHERE id = $1 AND is_active <> $2",
+                &[Value::Uuid(id.0), Value::Bool(active)],
+            )?;
+            if changed == 0 {
+                let found = transaction.query("SELECT id FROM users WHERE id = $1", &[Value::Uuid(id.0)])?;
+                return Ok(!found.is_empty());
             }
-            Ok(changed > 0)
+            if active {
+                record(transaction, &Event::new(Kind::UserActivated, id, by, now))?;
+            } else {
+                let reason = Value::Text("deactivated".to_string());
+                let ended =
+                    transaction.execute(END_SESSIONS_OF_USER, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+                record(transaction, &Event::new(Kind::UserDeactivated, id, by, now).with("sessions", ended))?;
+            }
+            Ok(true)
         })
     }
 
-    fn set_password(&self, id: UserId, password: &PasswordHash, now: Timestamp) -> Result<bool, StoreError> {
+    fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
             let changed = transaction.execute(
                 "UPDATE users SET password_hash = $2 WHERE id = $1",
                 &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
             )?;
-            let reason = Value::Text("password".to_string());
-            transaction.execute(END_SESSIONS_OF_USER, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+            if changed > 0 {
+                let reason = Value::Text("password".to_string());
+                let ended =
+                    transaction.execute(END_SESSIONS_OF_USER, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+                record(transaction, &Event::new(Kind::UserPasswordSet, id, by, now).with("sessions", ended))?;
+            }
             Ok(changed > 0)
         })
     }
@@ -359,6 +386,7 @@ impl<D: Driver> Store for SqlStore<D> {
         old: &PasswordHash,
         new: &PasswordHash,
         kept: SessionId,
+        by: &By,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
@@ -370,16 +398,23 @@ impl<D: Driver> Store for SqlStore<D> {
             )?;
             if changed > 0 {
                 let reason = Value::Text("password".to_string());
-                transaction.execute(
+                let ended = transaction.execute(
                     END_OTHER_SESSIONS_OF_USER,
                     &[Value::Uuid(id.0), Value::Timestamp(now), reason, Value::Uuid(kept.0)],
                 )?;
+                record(transaction, &Event::new(Kind::PasswordChanged, id, by, now).with("sessions", ended))?;
             }
             Ok(changed > 0)
         })
     }
 
-    fn delete_user(&self, id: UserId, password: Option<&PasswordHash>) -> Result<bool, StoreError> {
+    fn delete_user(
+        &self,
+        id: UserId,
+        password: Option<&PasswordHash>,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
             // Locks the user's row: whether it is still his password stays decided.
             let found = transaction.execute(
@@ -392,6 +427,7 @@ impl<D: Driver> Store for SqlStore<D> {
                     &[Value::Uuid(id.0)],
                 )?;
                 transaction.execute("DELETE FROM users WHERE id = $1", &[Value::Uuid(id.0)])?;
+                record(transaction, &Event::new(Kind::UserDeleted, id, by, now))?;
             }
             Ok(found > 0)
         })
@@ -402,6 +438,7 @@ impl<D: Driver> Store for SqlStore<D> {
         session: &NewSession,
         password: &PasswordHash,
         rehashed: Option<&PasswordHash>,
+        by: &By,
     ) -> Result<Opened, StoreError> {
         self.driver.transaction(|transaction| {
             // Locks the user's row: a deactivation or a new password at the same time comes before, and is seen
@@ -420,6 +457,8 @@ impl<D: Driver> Store for SqlStore<D> {
                 return Ok(Opened::UserChanged);
             }
             insert_session(transaction, session)?;
+            let opened = Event::new(Kind::SessionOpened, session.user, by, session.created_at);
+            record(transaction, &opened.on(Subject::Session(session.id)))?;
             Ok(Opened::Done)
         })
     }
@@ -451,6 +490,7 @@ impl<D: Driver> Store for SqlStore<D> {
         now: Timestamp,
         grace_from: Timestamp,
         lifespan: &Lifespan,
+        by: &By,
     ) -> Result<Rotated, StoreError> {
         let rotated = self.driver.transaction(|transaction| {
             // It is judged by today's settings, whatever they were when it was refreshed last.
@@ -499,8 +539,12 @@ impl<D: Driver> Store for SqlStore<D> {
             if current == generation + 1 && rotated_at.is_some_and(|at| at >= grace_from) {
                 return Ok(Rotated::At { generation: current, user, email, expires_at: row.timestamp(5)? });
             }
-            transaction
+            let ended = transaction
                 .execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), Value::Text("reuse".to_string())])?;
+            if ended > 0 {
+                let detected = Event::new(Kind::SessionReuseDetected, user, by, now);
+                record(transaction, &detected.on(Subject::Session(id)))?;
+            }
             transaction.tell(id.0)?;
             Ok(Rotated::Reused)
         });
@@ -531,24 +575,30 @@ impl<D: Driver> Store for SqlStore<D> {
         rows.into_iter().map(session).collect()
     }
 
-    fn end_session(&self, id: SessionId, user: UserId, now: Timestamp) -> Result<bool, StoreError> {
+    fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
             let ended = transaction.execute(
                 "UPDATE sessions SET ended_at = $3, end_reason = $4 \
                  WHERE id = $1 AND user_id = $2 AND ended_at IS NULL AND expires_at > $3",
                 &[Value::Uuid(id.0), Value::Uuid(user.0), Value::Timestamp(now), Value::Text("logout".to_string())],
             )?;
+            if ended > 0 {
+                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).on(Subject::Session(id)))?;
+            }
             Ok(ended > 0)
         })
     }
 
-    fn end_other_sessions(&self, user: UserId, kept: SessionId, now: Timestamp) -> Result<(), StoreError> {
+    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<(), StoreError> {
         self.change(user.0, |transaction| {
             let reason = Value::Text("logout".to_string());
-            transaction.execute(
+            let ended = transaction.execute(
                 END_OTHER_SESSIONS_OF_USER,
                 &[Value::Uuid(user.0), Value::Timestamp(now), reason, Value::Uuid(kept.0)],
             )?;
+            if ended > 0 {
+                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).with("sessions", ended))?;
+            }
             Ok(())
         })
     }
@@ -560,7 +610,7 @@ impl<D: Driver> Store for SqlStore<D> {
         )
     }
 
-    fn create_key(&self, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError> {
+    fn create_key(&self, key: &ApiKey, hash: &KeyHash, by: &By) -> Result<(), StoreError> {
         // Whoever was told that there is no such key has to ask again.
         self.change(NOTHING[0], |transaction| {
             transaction.execute(
@@ -577,7 +627,8 @@ impl<D: Driver> Store for SqlStore<D> {
                     Value::Timestamp(key.created_at),
                 ],
             )?;
-            Ok(())
+            let created = Event::new(Kind::KeyCreated, key.owner, by, key.created_at);
+            record(transaction, &created.on(Subject::Key(key.id)))
         })
     }
 
@@ -637,19 +688,22 @@ impl<D: Driver> Store for SqlStore<D> {
         rows.into_iter().map(known).collect()
     }
 
-    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, now: Timestamp) -> Result<bool, StoreError> {
+    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
-            let found = transaction.execute(
-                "UPDATE api_keys SET is_active = $4, revoked_at = COALESCE(revoked_at, $3) \
-                 WHERE id = $1 AND (user_id = $2 OR $2 IS NULL)",
-                &[
-                    Value::Uuid(id.0),
-                    Value::or_null(owner, |owner| Value::Uuid(owner.0)),
-                    Value::Timestamp(now),
-                    Value::Bool(false),
-                ],
+            let rows = transaction.query(
+                "SELECT user_id FROM api_keys WHERE id = $1 AND (user_id = $2 OR $2 IS NULL)",
+                &[Value::Uuid(id.0), Value::or_null(owner, |owner| Value::Uuid(owner.0))],
             )?;
-            Ok(found > 0)
+            let Some(mut row) = first(rows) else { return Ok(false) };
+            let owner = UserId(row.uuid(0)?);
+            let revoked = transaction.execute(
+                "UPDATE api_keys SET is_active = $3, revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
+                &[Value::Uuid(id.0), Value::Timestamp(now), Value::Bool(false)],
+            )?;
+            if revoked > 0 {
+                record(transaction, &Event::new(Kind::KeyRevoked, owner, by, now).on(Subject::Key(id)))?;
+            }
+            Ok(true)
         })
     }
 
@@ -740,6 +794,27 @@ impl<D: Driver> Store for SqlStore<D> {
             Ok(any)
         })? {}
         Ok(())
+    }
+
+    fn record_failures(&self, failures: &[Event]) -> Result<(), StoreError> {
+        self.driver.transaction(|transaction| events::record_all(transaction, failures))
+    }
+
+    fn events_of(&self, user: UserId, before: Option<EventId>, limit: i64) -> Result<Vec<Event>, StoreError> {
+        events::of_user(&self.driver, user, before, limit)
+    }
+
+    fn events(
+        &self,
+        filter: &Filter,
+        after: Option<(Timestamp, EventId)>,
+        limit: i64,
+    ) -> Result<Vec<Event>, StoreError> {
+        events::list(&self.driver, filter, after, limit)
+    }
+
+    fn prune_events(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.delete_in_parts("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < $1 LIMIT 1000)", before)
     }
 
     fn watch(self: Arc<Self>) {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use keyward::app::{self, Keyward};
 use keyward::clock::Clock;
 use keyward::config::{Config, Database};
+use keyward::event::Events;
 use keyward::id::{KeyId, UserId};
 use keyward::key::KeyHash;
 use keyward::password::PasswordRules;
@@ -97,7 +98,8 @@ fn database_address(service: &Service) -> SocketAddr {
 /// What another process does to accounts: it has a store of its own on the same data.
 fn operator(config: &Config) -> Users {
     let (store, _) = app::open_store(config, &Clock::default(), Arc::default()).unwrap();
-    Users::new(store, app::passwords(config), Clock::default())
+    let events = Arc::new(Events::new(store.clone(), config.audit_retention, Clock::default()));
+    Users::new(store, app::passwords(config), events, Clock::default())
 }
 
 fn set_active(users: &Users, account: &Account, active: bool) {

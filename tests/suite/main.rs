@@ -9,6 +9,7 @@ mod postgres_cluster;
 mod relay;
 mod service;
 
+mod audit;
 mod auth;
 mod command_line;
 mod front;

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use jsonschema::Validator;
+use keyward::event::Kind;
 use keyward::guard::Guard;
 use keyward::http::router::ROUTES;
 use serde_json::{Value, json};
@@ -117,6 +118,12 @@ fn the_document_asks_for_the_credential_that_the_route_takes() {
 }
 
 #[test]
+fn the_document_names_every_type_of_event() {
+    let types: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(DOCUMENT["components"]["schemas"]["Event"]["properties"]["type"]["enum"], json!(types));
+}
+
+#[test]
 fn the_document_has_the_version_of_the_program() {
     assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
@@ -166,6 +173,7 @@ fn every_operation_answers_as_documented() {
     for path in [
         "/auth/me",
         "/auth/sessions",
+        "/auth/events",
         "/keys",
         "/protected/user-only",
         "/protected/service-only",
@@ -188,6 +196,7 @@ fn every_operation_answers_as_documented() {
         let path = format!("/keys/{id}/usage{query}");
         see("GET", &path, service.get(&path).bearer(&ann.access).send());
     }
+    see("GET", "/auth/events", service.get("/auth/events?limit=0").bearer(&ann.access).send());
     see("GET", "/keys/x/usage", service.get("/keys/x/usage").bearer(&ann.access).send());
     see("GET", "/keys/x/usage", service.get("/keys/x/usage").send());
     see("DELETE", "/keys/x", service.delete(&format!("/keys/{id}")).bearer(&ann.access).send());

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use keyward::config;
+use keyward::event::Kind;
 use keyward::http::router::ROUTES;
 use serde_json::Value;
 
@@ -86,6 +87,13 @@ fn the_table_of_settings_is_the_programs() {
 fn the_example_file_of_settings_is_the_programs() {
     let example = config::env_example();
     assert_eq!(include_str!("../../.env.example"), example, ".env.example should be:\n{example}");
+}
+
+#[test]
+fn the_audit_section_has_every_type_of_event() {
+    for kind in Kind::ALL {
+        assert!(section("Audit").contains(&format!("`{}`", kind.as_str())), "{kind:?} is missing");
+    }
 }
 
 #[test]

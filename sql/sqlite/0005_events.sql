@@ -1,0 +1,19 @@
+-- The audit trail. user_id: whose account it concerns; no reference, so that what happened to an account outlives it.
+-- actor_id: the session or key. details: a JSON object. count: of failures that are gathered in one row.
+CREATE TABLE events (
+    id         TEXT    NOT NULL PRIMARY KEY,
+    at         TEXT    NOT NULL,
+    kind       TEXT    NOT NULL,
+    user_id    TEXT,
+    actor      TEXT    NOT NULL,
+    actor_id   TEXT,
+    subject    TEXT,
+    subject_id TEXT,
+    ip         TEXT,
+    request_id TEXT,
+    details    TEXT    NOT NULL,
+    count      INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX events_by_user ON events (user_id, at, id);
+CREATE INDEX events_by_time ON events (at, id);

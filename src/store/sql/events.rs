@@ -1,0 +1,150 @@
+//! The statements of the audit trail.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::{Column, Driver, Row, Transaction, Value, first, unexpected};
+use crate::clock::Timestamp;
+use crate::event::{Actor, Event, Filter, Kind, Subject};
+use crate::id::{EventId, KeyId, SessionId, UserId};
+use crate::store::StoreError;
+
+/// Writes an event of what the transaction does.
+pub fn record(transaction: &mut dyn Transaction, event: &Event) -> Result<(), StoreError> {
+    record_all(transaction, std::slice::from_ref(event))
+}
+
+/// An event that is there already (failures of this minute) adds its count.
+pub fn record_all(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
+    let rows: Vec<Vec<Value>> = events.iter().map(columns).collect();
+    transaction.execute_with_rows(
+        "INSERT INTO events (id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, \
+         count) ROWS ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count",
+        &[
+            Column::Uuid,
+            Column::Timestamp,
+            Column::Text,
+            Column::Uuid,
+            Column::Text,
+            Column::Uuid,
+            Column::Text,
+            Column::Uuid,
+            Column::Text,
+            Column::Text,
+            Column::Text,
+            Column::Int,
+        ],
+        &rows,
+    )
+}
+
+fn columns(event: &Event) -> Vec<Value> {
+    let text = |text: &str| Value::Text(text.to_string());
+    let (actor, actor_id) = match event.actor {
+        Actor::Anonymous => ("anonymous", Value::Null),
+        Actor::User { session_id } => ("user", Value::Uuid(session_id.0)),
+        Actor::Key { key_id } => ("key", Value::Uuid(key_id.0)),
+        Actor::Operator => ("operator", Value::Null),
+    };
+    let (subject, subject_id) = match event.subject {
+        None => (Value::Null, Value::Null),
+        Some(Subject::User(id)) => (text("user"), Value::Uuid(id.0)),
+        Some(Subject::Session(id)) => (text("session"), Value::Uuid(id.0)),
+        Some(Subject::Key(id)) => (text("key"), Value::Uuid(id.0)),
+    };
+    vec![
+        Value::Uuid(event.id.0),
+        Value::Timestamp(event.at),
+        text(event.kind.as_str()),
+        Value::or_null(event.user, |id| Value::Uuid(id.0)),
+        text(actor),
+        actor_id,
+        subject,
+        subject_id,
+        Value::or_null(event.ip, |ip| Value::Text(ip.to_string())),
+        Value::or_null(event.request_id.clone(), Value::Text),
+        Value::Text(serde_json::Value::Object(event.details.clone()).to_string()),
+        Value::Int(i64::try_from(event.count).unwrap_or(i64::MAX)),
+    ]
+}
+
+fn event(mut row: Row) -> Result<Event, StoreError> {
+    let actor = match (row.text(4)?.as_str(), row.optional_uuid(5)?) {
+        ("anonymous", _) => Actor::Anonymous,
+        ("user", Some(id)) => Actor::User { session_id: SessionId(id) },
+        ("key", Some(id)) => Actor::Key { key_id: KeyId(id) },
+        ("operator", _) => Actor::Operator,
+        _ => return Err(unexpected(4)),
+    };
+    let subject = match (row.optional_text(6)?.as_deref(), row.optional_uuid(7)?) {
+        (None, _) => None,
+        (Some("user"), Some(id)) => Some(Subject::User(UserId(id))),
+        (Some("session"), Some(id)) => Some(Subject::Session(SessionId(id))),
+        (Some("key"), Some(id)) => Some(Subject::Key(KeyId(id))),
+        _ => return Err(unexpected(6)),
+    };
+    let ip: Option<IpAddr> = row.optional_text(8)?.map(|text| text.parse()).transpose().map_err(|_| unexpected(8))?;
+    Ok(Event {
+        id: EventId(row.uuid(0)?),
+        at: row.timestamp(1)?,
+        kind: Kind::parse(&row.text(2)?).ok_or_else(|| unexpected(2))?,
+        user: row.optional_uuid(3)?.map(UserId),
+        actor,
+        subject,
+        ip,
+        request_id: row.optional_text(9)?,
+        details: serde_json::from_str(&row.text(10)?).map_err(|_| unexpected(10))?,
+        count: u64::try_from(row.int(11)?).unwrap_or(0),
+    })
+}
+
+/// Newest first.
+pub fn of_user<D: Driver>(
+    driver: &D,
+    user: UserId,
+    before: Option<EventId>,
+    limit: i64,
+) -> Result<Vec<Event>, StoreError> {
+    let (at, id) = match before {
+        None => (Timestamp::LAST, Uuid::max()),
+        Some(id) => {
+            let rows = driver.query(
+                "SELECT at FROM events WHERE id = $1 AND user_id = $2",
+                &[Value::Uuid(id.0), Value::Uuid(user.0)],
+            )?;
+            let Some(mut row) = first(rows) else { return Ok(Vec::new()) };
+            (row.timestamp(0)?, id.0)
+        }
+    };
+    let rows = driver.query(
+        "SELECT id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, count \
+         FROM events WHERE user_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4",
+        &[Value::Uuid(user.0), Value::Timestamp(at), Value::Uuid(id), Value::Int(limit)],
+    )?;
+    rows.into_iter().map(event).collect()
+}
+
+/// Oldest first.
+pub fn list<D: Driver>(
+    driver: &D,
+    filter: &Filter,
+    after: Option<(Timestamp, EventId)>,
+    limit: i64,
+) -> Result<Vec<Event>, StoreError> {
+    let since = filter.since.unwrap_or(Timestamp::EPOCH);
+    let (at, id) = after.map_or((since, Uuid::nil()), |(at, id)| (at, id.0));
+    let rows = driver.query(
+        "SELECT id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, count \
+         FROM events WHERE (at, id) > ($1, $2) AND (user_id = $3 OR $3 IS NULL) AND (kind = $4 OR $4 IS NULL) \
+         ORDER BY at, id LIMIT $5",
+        &[
+            Value::Timestamp(at),
+            Value::Uuid(id),
+            Value::or_null(filter.user, |id| Value::Uuid(id.0)),
+            Value::or_null(filter.kind, |kind| Value::Text(kind.as_str().to_string())),
+            Value::Int(limit),
+        ],
+    )?;
+    rows.into_iter().map(event).collect()
+}
