@@ -2,10 +2,10 @@
 //! what differs between the two databases.
 //!
 //! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
-//! error. A method that is told [`By`] whom writes an [`Event`] of what it changes in the same transaction; where nothing
-//! changes, there is none. A method that changes a verdict on a key, a session or a user notes it in [`crate::cache::Changes`] before it returns,
-//! whatever it returns, and tells the other instances. `Unavailable` is any method's answer when the database is away; only what else a caller acts on is said
-//! at the method.
+//! error. A method that is told [`By`] whom writes an [`Event`] of what it changes, in the same transaction; where
+//! nothing changes, there is none. A method that changes a verdict on a key, a session or a user notes it in
+//! [`crate::cache::Changes`] before it returns, whatever it returns, and tells the other instances. `Unavailable` is any
+//! method's answer when the database is away; only what else a caller acts on is said at the method.
 
 pub mod migrate;
 pub mod postgres;

@@ -74,6 +74,23 @@ fn start_of_a_minute(service: &Service) {
     service.clock.advance(Duration::from_millis(60_000 - millis.unsigned_abs()));
 }
 
+fn execute(service: &Service, sql: &str) {
+    match service.database() {
+        Some(database) => database.client().batch_execute(sql).unwrap(),
+        None => rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap().execute_batch(sql).unwrap(),
+    }
+}
+
+fn number(service: &Service, sql: &str) -> Option<i64> {
+    match service.database() {
+        Some(database) => database.client().query_one(sql, &[]).unwrap().get(0),
+        None => {
+            let file = rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap();
+            file.query_row(sql, [], |row| row.get(0)).unwrap()
+        }
+    }
+}
+
 /// Everything in the table, as one text.
 fn dump(service: &Service) -> String {
     match service.database() {
@@ -344,6 +361,24 @@ on_both_stores! {
         while !types(&events(service, &ann.access, "")).contains(&"login.failed") {
             assert!(Instant::now() < deadline, "not within ten seconds");
         }
+    }
+
+    fn failures_that_cannot_be_written_are_kept_until_they_can(service) {
+        let ann = service.sign_up("ann@example.com");
+        let key = service.create_key(&ann.access, json!({ "name": "ci" }));
+        execute(service, "ALTER TABLE events RENAME TO hidden");
+        assert_eq!(log_in(&service.client(), &ann.email, WRONG_PASSWORD)["statusCode"], 401);
+        // Uses of keys are written in the same round, before: with the second one, a round has come to its end.
+        for uses in 1..=2 {
+            assert_eq!(service.key_status(key["key"].as_str().unwrap()), 200);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while number(service, "SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours") != Some(uses) {
+                assert!(Instant::now() < deadline, "not within ten seconds");
+            }
+        }
+        execute(service, "ALTER TABLE hidden RENAME TO events");
+        service.restart();
+        assert_eq!(all_events(service, &["--type", "login.failed"])[0]["count"], 1);
     }
 
     fn events_are_read_in_pages_by_their_user_alone(service) {

@@ -99,6 +99,16 @@ fn event(mut row: Row) -> Result<Event, StoreError> {
     })
 }
 
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, count \
+             FROM events WHERE ",
+            $rest
+        )
+    };
+}
+
 /// Newest first.
 pub fn of_user<D: Driver>(
     driver: &D,
@@ -118,8 +128,7 @@ pub fn of_user<D: Driver>(
         }
     };
     let rows = driver.query(
-        "SELECT id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, count \
-         FROM events WHERE user_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4",
+        select!("user_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4"),
         &[Value::Uuid(user.0), Value::Timestamp(at), Value::Uuid(id), Value::Int(limit)],
     )?;
     rows.into_iter().map(event).collect()
@@ -134,17 +143,15 @@ pub fn list<D: Driver>(
 ) -> Result<Vec<Event>, StoreError> {
     let since = filter.since.unwrap_or(Timestamp::EPOCH);
     let (at, id) = after.map_or((since, Uuid::nil()), |(at, id)| (at, id.0));
-    let rows = driver.query(
-        "SELECT id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, count \
-         FROM events WHERE (at, id) > ($1, $2) AND (user_id = $3 OR $3 IS NULL) AND (kind = $4 OR $4 IS NULL) \
-         ORDER BY at, id LIMIT $5",
-        &[
-            Value::Timestamp(at),
-            Value::Uuid(id),
-            Value::or_null(filter.user, |id| Value::Uuid(id.0)),
-            Value::or_null(filter.kind, |kind| Value::Text(kind.as_str().to_string())),
-            Value::Int(limit),
-        ],
-    )?;
-    rows.into_iter().map(event).collect()
+    let kind = Value::or_null(filter.kind, |kind| Value::Text(kind.as_str().to_string()));
+    let mut parameters = vec![Value::Timestamp(at), Value::Uuid(id), kind, Value::Int(limit)];
+    // A statement each, or a user's few events would be looked for among all.
+    let sql = match filter.user {
+        None => select!("(at, id) > ($1, $2) AND (kind = $3 OR $3 IS NULL) ORDER BY at, id LIMIT $4"),
+        Some(user) => {
+            parameters.push(Value::Uuid(user.0));
+            select!("user_id = $5 AND (at, id) > ($1, $2) AND (kind = $3 OR $3 IS NULL) ORDER BY at, id LIMIT $4")
+        }
+    };
+    driver.query(sql, &parameters)?.into_iter().map(event).collect()
 }
