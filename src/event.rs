@@ -3,7 +3,7 @@
 //! Whatever changes something in the store is told [`By`] whom, and the store writes an [`Event`] of it in the same
 //! transaction. Failures change nothing; they are gathered in memory and written once a second, so that whoever guesses
 //! in masses writes little. An event names accounts, sessions and keys by their ids and settings by their names: it
-//! holds no secret, no e-mail and nothing that somebody has written.
+//! holds no secret, no e-mail and no text of a client's but the request id that he may choose.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
