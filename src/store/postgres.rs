@@ -385,7 +385,7 @@ impl Driver for Postgres {
             sql: include_str!("../../sql/postgres/0001_users_sessions_keys.sql"),
         },
         Migration { version: 2, name: "key_hours", sql: include_str!("../../sql/postgres/0002_key_hours.sql") },
-        Migration { version: 5, name: "events", sql: include_str!("../../sql/postgres/0005_events.sql") },
+        Migration { version: 3, name: "events", sql: include_str!("../../sql/postgres/0003_events.sql") },
     ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";

@@ -151,7 +151,7 @@ impl Driver for Sqlite {
             sql: include_str!("../../sql/sqlite/0001_users_sessions_keys.sql"),
         },
         Migration { version: 2, name: "key_hours", sql: include_str!("../../sql/sqlite/0002_key_hours.sql") },
-        Migration { version: 5, name: "events", sql: include_str!("../../sql/sqlite/0005_events.sql") },
+        Migration { version: 3, name: "events", sql: include_str!("../../sql/sqlite/0003_events.sql") },
     ];
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
     // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).

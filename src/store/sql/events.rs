@@ -17,7 +17,6 @@ pub fn record(transaction: &mut dyn Transaction, event: &Event) -> Result<(), St
 
 /// An event that is there already (failures of this minute) adds its count.
 pub fn record_all(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
-    let rows: Vec<Vec<Value>> = events.iter().map(columns).collect();
     transaction.execute_with_rows(
         "INSERT INTO events (id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, \
          count) ROWS ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count",
@@ -35,7 +34,7 @@ pub fn record_all(transaction: &mut dyn Transaction, events: &[Event]) -> Result
             Column::Text,
             Column::Int,
         ],
-        &rows,
+        &mut events.iter().map(columns),
     )
 }
 
