@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use crate::address::Proxies;
 use crate::cache::{Changes, Lookup};
 use crate::clock::Clock;
 use crate::config::{Config, Database};
@@ -30,6 +31,7 @@ use crate::user::Users;
 /// What handlers and guards work with.
 pub struct App {
     pub clock: Clock,
+    pub proxies: Proxies,
     pub tokens: Arc<Tokens>,
     pub password_rules: PasswordRules,
     pub users: Users,
@@ -130,6 +132,7 @@ impl App {
                 Box::new(move |ids| sessions.live_sessions(ids)),
             ),
             changes,
+            proxies: config.proxies.clone(),
             password_rules: passwords.rules,
             users: Users::new(store.clone(), passwords.clone(), events.clone(), clock.clone()),
             sessions: Sessions::new(

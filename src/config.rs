@@ -9,6 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
+
+use crate::address::{Network, Proxies};
 use crate::jws::Algorithm;
 use crate::logging::LogFormat;
 use crate::store::postgres::{PostgresTarget, TlsMode};
@@ -63,6 +66,7 @@ pub struct Config {
     pub password_min_length: usize,
     pub bcrypt_cost: u32,
     pub signup_open: bool,
+    pub proxies: Proxies,
     pub max_connections: usize,
     pub cache_entries: usize,
     pub usage_retention: Duration,
@@ -393,6 +397,35 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "TRUSTED_PROXIES",
+        default: Some("127.0.0.0/8,::1/128"),
+        accepts: "networks such as 10.0.0.0/8 and addresses, separated by commas, or none",
+        meaning: "Proxies that are believed about the address of a client",
+        secret: false,
+        read: |draft, value| {
+            let networks = value.split(',').filter(|_| value != "none");
+            draft.proxies.trusted = networks
+                .map(|network| Network::parse(network.trim()).ok_or("is not a list of networks".to_string()))
+                .collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "TRUSTED_PROXY_HEADER",
+        default: Some("X-Forwarded-For"),
+        accepts: "the name of a header that holds addresses, such as X-Forwarded-For or X-Real-IP",
+        meaning: "The one header in which those proxies say it; read from its end",
+        secret: false,
+        read: |draft, value| {
+            draft.proxies.header = HeaderName::try_from(value).map_err(|_| "is not the name of a header")?;
+            // RFC 7239: it would be taken for a list of what is no address.
+            if draft.proxies.header == http::header::FORWARDED {
+                return Err("has a syntax of its own, which is not read".to_string());
+            }
+            Ok(())
+        },
+    },
+    Setting {
         name: "MAX_CONNECTIONS",
         default: Some("10000"),
         accepts: "1 to 1000000",
@@ -489,6 +522,7 @@ struct Draft {
     password_min_length: usize,
     bcrypt_cost: u32,
     signup_open: bool,
+    proxies: Proxies,
     max_connections: usize,
     cache_entries: usize,
     usage_retention: Duration,
@@ -591,6 +625,7 @@ impl Config {
             password_min_length: 0,
             bcrypt_cost: 0,
             signup_open: false,
+            proxies: Proxies { trusted: Vec::new(), header: HeaderName::from_static("x-forwarded-for") },
             max_connections: 0,
             cache_entries: 0,
             usage_retention: Duration::ZERO,
@@ -629,6 +664,7 @@ impl Config {
             password_min_length: draft.password_min_length,
             bcrypt_cost: draft.bcrypt_cost,
             signup_open: draft.signup_open,
+            proxies: draft.proxies,
             max_connections: draft.max_connections,
             cache_entries: draft.cache_entries,
             usage_retention: draft.usage_retention,
@@ -771,6 +807,18 @@ mod tests {
                 "30",
                 "SESSION_IDLE: \"30\" has no unit; accepted: off, or a whole number with a unit (s, m, h, d), such as 30s, \
                  15m, 1h or 7d; at most 3650d",
+            ),
+            (
+                "TRUSTED_PROXIES",
+                "10.0.0.0/8 localhost",
+                "TRUSTED_PROXIES: \"10.0.0.0/8 localhost\" is not a list of networks; accepted: networks such as 10.0.0.0/8 \
+                 and addresses, separated by commas, or none",
+            ),
+            (
+                "TRUSTED_PROXY_HEADER",
+                "Forwarded",
+                "TRUSTED_PROXY_HEADER: \"Forwarded\" has a syntax of its own, which is not read; accepted: the name of a \
+                 header that holds addresses, such as X-Forwarded-For or X-Real-IP",
             ),
             ("SIGNUP", "yes", "SIGNUP: \"yes\" is neither; accepted: open or closed"),
             ("JWT_SECRET", "hunter2", "JWT_SECRET: the value has 7 bytes; accepted: 32 bytes or more"),

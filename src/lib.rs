@@ -5,6 +5,7 @@
 //!
 //! - [`http`]: the socket, the route table, the thread pools, JSON in and out.
 //! - [`guard`]: turns the credentials of a request into a [`principal::Principal`].
+//! - [`address`]: whose request it is, behind proxies.
 //! - [`api`]: one file a resource; a handler parses, makes one call and answers.
 //! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`], [`event`]: the rules, by noun; no HTTP, no
 //!   SQL.
@@ -15,6 +16,7 @@
 //! [`app`] wires them together, [`config`] holds every setting, [`cli`] is the command line. Start reading at
 //! [`http::router::ROUTES`], the whole API at a glance.
 
+pub mod address;
 pub mod api;
 pub mod app;
 pub mod cache;

@@ -6,6 +6,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -260,6 +261,7 @@ pub struct Access<'a> {
     pub status: u16,
     pub duration: Duration,
     pub request_id: &'a str,
+    pub client: IpAddr,
     pub principal: &'a Principal,
 }
 
@@ -276,6 +278,7 @@ pub fn access(access: &Access<'_>) {
         status = access.status,
         duration_ms = duration_ms,
         request_id = access.request_id,
+        client:% = access.client,
         principal:% = LoggablePrincipal(access.principal);
         ""
     );

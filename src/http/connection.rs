@@ -299,6 +299,7 @@ async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Requ
     let id = request::request_id(&head.headers).cloned().unwrap_or_else(logging::new_request_id);
     let id_text = id.to_str().unwrap_or_default();
     let path = head.uri.path();
+    let client = front.app.proxies.client(peer, &head.headers);
 
     // What nobody has read yet of the request.
     let mut unread = (!body.is_end_stream()).then_some(body);
@@ -320,7 +321,7 @@ async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Requ
                     query,
                     body: Ok(Bytes::new()),
                     principal: Principal::Anonymous,
-                    peer,
+                    client,
                 };
                 let outcome = run(front, watch, route, request, &mut unread, &mut principal).await;
                 outcome.unwrap_or_else(|error| {
@@ -345,6 +346,7 @@ async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Requ
         status: response.status().as_u16(),
         duration: started.elapsed(),
         request_id: id_text,
+        client,
         principal: &principal,
     });
     response::finish(&mut response, id);

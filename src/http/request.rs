@@ -29,15 +29,15 @@ pub struct Request {
     pub body: Result<Bytes, Error>,
     /// Who asks, as the route's guard found.
     pub principal: Principal,
-    /// The other end of the connection.
-    pub peer: IpAddr,
+    /// Where it comes from, behind the proxies that are trusted.
+    pub client: IpAddr,
 }
 
 impl Request {
     pub fn origin(&self) -> Origin {
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_string);
         Origin {
-            ip: self.peer,
+            ip: self.client,
             user_agent: self.headers.get(USER_AGENT).and_then(text),
             request_id: text(&self.id).unwrap_or_default(),
         }

@@ -290,6 +290,7 @@ mod log {
         path: String,
         status: String,
         request_id: String,
+        client: String,
         principal: String,
     }
 
@@ -303,9 +304,20 @@ mod log {
             let request_id = answer.header("x-request-id").unwrap().to_string();
             let status = answer.status.to_string();
             let (method, path, principal) = (method.to_string(), path.to_string(), principal.to_string());
-            lines.push(Line { method, path, status, request_id, principal });
+            // The first one says that it is somebody else's.
+            let client = if lines.is_empty() { "198.51.100.7" } else { "127.0.0.1" }.to_string();
+            lines.push(Line { method, path, status, request_id, client, principal });
         };
-        note("GET", "/health", "-", client.get("/health?probe=1").header("x-request-id", "probe-1").send());
+        note(
+            "GET",
+            "/health",
+            "-",
+            client
+                .get("/health?probe=1")
+                .header("x-request-id", "probe-1")
+                .header("x-forwarded-for", "198.51.100.7")
+                .send(),
+        );
         note("HEAD", "/health", "-", client.head("/health").send());
         let path = "/protected/user-only";
         note("GET", path, &user, client.get(path).bearer(&ann.access).send());
@@ -336,6 +348,7 @@ mod log {
                 path: text("path").replace("\\\\", "\\"),
                 status: text("status"),
                 request_id: text("request_id"),
+                client: text("client"),
                 principal: text("principal"),
             };
             assert_eq!(logged, *line);
