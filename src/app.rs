@@ -12,13 +12,15 @@ use crate::cache::{Changes, Lookup};
 use crate::clock::Clock;
 use crate::config::{Config, Database};
 use crate::event::Events;
+use crate::guess::Guesses;
 use crate::http::lanes::password_threads;
 use crate::http::server::{Server, cores};
 use crate::id::SessionId;
 use crate::key::{KeyHash, Keys, KnownKey};
+use crate::limit::AddressLimits;
 use crate::password::{PasswordRules, Passwords};
 use crate::secrets;
-use crate::session::{Lifespan, LiveSession, Sessions};
+use crate::session::{Lifespan, LiveSession, SessionRules, Sessions};
 use crate::store::migrate::{self, Pending};
 use crate::store::postgres::Postgres;
 use crate::store::sql::{Driver, SqlStore};
@@ -32,6 +34,7 @@ use crate::user::Users;
 pub struct App {
     pub clock: Clock,
     pub proxies: Proxies,
+    pub address_limits: AddressLimits,
     pub tokens: Arc<Tokens>,
     pub password_rules: PasswordRules,
     pub users: Users,
@@ -111,6 +114,7 @@ impl App {
             unrenewed: config.session_idle.map_or(tokens.lifetime(), |idle| idle.min(tokens.lifetime())),
             max_age: config.session_max_age,
         };
+        let guesses = Arc::new(Guesses::new(store.clone(), clock.clone()));
         let usage = Arc::new(Usage::new(store.clone()));
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
         store.clone().watch();
@@ -133,15 +137,16 @@ impl App {
             ),
             changes,
             proxies: config.proxies.clone(),
+            address_limits: AddressLimits::new(config.address_rates, clock.clone()),
             password_rules: passwords.rules,
-            users: Users::new(store.clone(), passwords.clone(), events.clone(), clock.clone()),
+            users: Users::new(store.clone(), passwords.clone(), guesses.clone(), events.clone(), clock.clone()),
             sessions: Sessions::new(
                 store.clone(),
                 passwords,
+                guesses,
                 tokens.clone(),
                 events.clone(),
-                lifespan,
-                config.signup_open,
+                SessionRules { lifespan, signup_open: config.signup_open },
                 clock.clone(),
             ),
             keys: Keys::new(store.clone(), usage.clone(), clock.clone()),

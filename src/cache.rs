@@ -169,6 +169,11 @@ where
         changes.still_holds(read, NOTHING).then_some(None)
     }
 
+    /// Whether the key had a value when it was read last, however long ago. Some are forgotten.
+    pub fn has_known(&self, key: &K) -> bool {
+        self.shared.known.contains_key(key)
+    }
+
     /// Finds out; `answer` is called on another thread, or at once when too many wait already.
     pub fn ask(&self, key: K, answer: Answer<V>) {
         let mut queue = self.shared.lock();

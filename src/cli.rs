@@ -15,6 +15,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::event::{Actor, Event, Events, Filter, Kind, Subject};
+use crate::guess::Guesses;
 use crate::http::server::StopSignals;
 use crate::id::KeyId;
 use crate::key::{ApiKey, Keys};
@@ -201,7 +202,8 @@ impl Operator {
         let passwords = app::passwords(&config);
         let password_rules = passwords.rules;
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
-        let users = Users::new(store.clone(), passwords, events.clone(), clock.clone());
+        let guesses = Arc::new(Guesses::new(store.clone(), clock.clone()));
+        let users = Users::new(store.clone(), passwords, guesses, events.clone(), clock.clone());
         let keys = Keys::new(store.clone(), Arc::new(Usage::new(store)), clock);
         Ok(Operator { users, password_rules, keys, events })
     }

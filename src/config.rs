@@ -13,6 +13,7 @@ use http::HeaderName;
 
 use crate::address::{Network, Proxies};
 use crate::jws::Algorithm;
+use crate::limit::{AddressRates, Rate};
 use crate::logging::LogFormat;
 use crate::store::postgres::{PostgresTarget, TlsMode};
 use crate::token::Parties;
@@ -66,6 +67,7 @@ pub struct Config {
     pub password_min_length: usize,
     pub bcrypt_cost: u32,
     pub signup_open: bool,
+    pub address_rates: AddressRates,
     pub proxies: Proxies,
     pub max_connections: usize,
     pub cache_entries: usize,
@@ -397,6 +399,38 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "RATE_LIMIT_SIGNUP",
+        default: Some("300/1h"),
+        accepts: RATES_OR_OFF,
+        meaning: "Sign-ups from an address",
+        secret: false,
+        read: |draft, value| rate_or_off(value).map(|rate| draft.address_rates.sign_up = rate),
+    },
+    Setting {
+        name: "RATE_LIMIT_LOGIN",
+        default: Some("300/1m"),
+        accepts: RATES_OR_OFF,
+        meaning: "Logins from an address, good or bad",
+        secret: false,
+        read: |draft, value| rate_or_off(value).map(|rate| draft.address_rates.log_in = rate),
+    },
+    Setting {
+        name: "RATE_LIMIT_REFRESH",
+        default: Some("600/1m"),
+        accepts: RATES_OR_OFF,
+        meaning: "Refreshes from an address",
+        secret: false,
+        read: |draft, value| rate_or_off(value).map(|rate| draft.address_rates.refresh = rate),
+    },
+    Setting {
+        name: "RATE_LIMIT_FAILED_KEYS",
+        default: Some("600/1m"),
+        accepts: RATES_OR_OFF,
+        meaning: "Presentations of API keys that are no good, from an address; good ones are not counted",
+        secret: false,
+        read: |draft, value| rate_or_off(value).map(|rate| draft.address_rates.failed_keys = rate),
+    },
+    Setting {
         name: "TRUSTED_PROXIES",
         default: Some("127.0.0.0/8,::1/128"),
         accepts: "networks such as 10.0.0.0/8 and addresses, separated by commas, or none",
@@ -491,6 +525,8 @@ pub static SETTINGS: &[Setting] = &[
 const LIFETIMES: &str = "a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
 const LIFETIMES_OR_OFF: &str =
     "off, or a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
+const RATES_OR_OFF: &str =
+    "off, or a number from 1 to 1000000 and a window of at most 3650d, such as 60/1m or 1000/24h";
 const LONGEST_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 const SHORTEST_SECRET: usize = 32;
 
@@ -522,6 +558,7 @@ struct Draft {
     password_min_length: usize,
     bcrypt_cost: u32,
     signup_open: bool,
+    address_rates: AddressRates,
     proxies: Proxies,
     max_connections: usize,
     cache_entries: usize,
@@ -576,6 +613,16 @@ fn lifetime_or_off(value: &str) -> Result<Option<Duration>, String> {
     if value == "off" { Ok(None) } else { lifetime(value).map(Some) }
 }
 
+/// Reads `60/1m`.
+fn rate_or_off(value: &str) -> Result<Option<Rate>, String> {
+    if value == "off" {
+        return Ok(None);
+    }
+    let (limit, window) = value.split_once('/').ok_or("is not a number and a window")?;
+    let limit = whole_number(limit, 1..=1_000_000)? as u32;
+    Ok(Some(Rate { limit, window: lifetime(window)? }))
+}
+
 impl Config {
     /// Reads the environment, then `.env` in the working directory for what the environment leaves out.
     pub fn load() -> Result<Config, ConfigError> {
@@ -625,6 +672,7 @@ impl Config {
             password_min_length: 0,
             bcrypt_cost: 0,
             signup_open: false,
+            address_rates: AddressRates::default(),
             proxies: Proxies { trusted: Vec::new(), header: HeaderName::from_static("x-forwarded-for") },
             max_connections: 0,
             cache_entries: 0,
@@ -664,6 +712,7 @@ impl Config {
             password_min_length: draft.password_min_length,
             bcrypt_cost: draft.bcrypt_cost,
             signup_open: draft.signup_open,
+            address_rates: draft.address_rates,
             proxies: draft.proxies,
             max_connections: draft.max_connections,
             cache_entries: draft.cache_entries,
@@ -809,6 +858,12 @@ mod tests {
                  15m, 1h or 7d; at most 3650d",
             ),
             (
+                "RATE_LIMIT_LOGIN",
+                "60",
+                "RATE_LIMIT_LOGIN: \"60\" is not a number and a window; accepted: off, or a number from 1 to 1000000 and a \
+                 window of at most 3650d, such as 60/1m or 1000/24h",
+            ),
+            (
                 "TRUSTED_PROXIES",
                 "10.0.0.0/8 localhost",
                 "TRUSTED_PROXIES: \"10.0.0.0/8 localhost\" is not a list of networks; accepted: networks such as 10.0.0.0/8 \
@@ -840,6 +895,16 @@ mod tests {
         for value in ["3600", "1w", "-1h", "+1h", "1.5h", "h", "0s", "99999d", "１h", "1 h", "18446744073709551615d"] {
             let error = read(&[("JWT_EXPIRES_IN", value)]).unwrap_err();
             assert!(error.starts_with("JWT_EXPIRES_IN: ") && error.contains("such as 30s, 15m, 1h or 7d"), "{error}");
+        }
+    }
+
+    #[test]
+    fn limits_are_a_number_and_a_window_or_off() {
+        let login = |value| read(&[("RATE_LIMIT_LOGIN", value)]).map(|config| config.address_rates.log_in);
+        assert_eq!(login("60/1m"), Ok(Some(Rate { limit: 60, window: Duration::from_secs(60) })));
+        assert_eq!(login("off"), Ok(None));
+        for value in ["60/", "/1m", "0/1m", "1000001/1m", "60/1", "60/0s", "-1/1m", "60/1m/1m", "60 / 1m", "on"] {
+            assert!(login(value).is_err(), "{value}");
         }
     }
 

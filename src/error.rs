@@ -1,6 +1,7 @@
 //! What can go wrong, as far as a caller acts on it. No status codes (see `http::response`), no driver's types.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// Why a request was not granted.
 ///
@@ -24,6 +25,11 @@ pub enum Error {
     Forbidden(&'static str),
     NotFound(Cow<'static, str>),
     Conflict(&'static str),
+    /// Too much of something; it may be tried again after this time.
+    TooMany {
+        message: &'static str,
+        wait: Duration,
+    },
     /// The store is away, or the server is at its limit of work. The cause is for the log.
     Unavailable(String),
     /// A fault of ours. The cause is for the log.

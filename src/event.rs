@@ -6,7 +6,7 @@
 //! holds no secret, no e-mail and no text of a client's but the request id that he may choose.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -124,6 +124,11 @@ impl By {
 
     pub fn operator() -> By {
         By { actor: Actor::Operator, origin: None }
+    }
+
+    /// The client's address; the unspecified one where there is no client.
+    pub fn ip(&self) -> IpAddr {
+        self.origin.as_ref().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |origin| origin.ip)
     }
 }
 

@@ -71,6 +71,13 @@ impl Credentials {
     }
 }
 
+impl Credentials {
+    /// Whether a key was presented that was not what admitted this principal.
+    pub fn key_failed(&self, admitted: &Principal) -> bool {
+        !matches!(self.key, Presented::Absent) && !matches!(admitted, Principal::Service(_))
+    }
+}
+
 impl Guard {
     /// Reads the credentials that this guard takes.
     pub fn read(self, app: &App, headers: &HeaderMap) -> Credentials {

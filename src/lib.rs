@@ -10,6 +10,7 @@
 //! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`], [`event`]: the rules, by noun; no HTTP, no
 //!   SQL.
 //! - [`jws`], [`secrets`]: how tokens are signed, and where the keys for it come from.
+//! - [`limit`], [`guess`]: how often an address may ask, and how often a password may be guessed.
 //! - [`cache`]: what the hot path remembers of keys and sessions.
 //! - [`store`]: the trait [`store::Store`] and its two databases.
 //!
@@ -19,6 +20,7 @@
 pub mod address;
 pub mod api;
 pub mod app;
+pub mod bounded;
 pub mod cache;
 pub mod cli;
 pub mod clock;
@@ -26,10 +28,12 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod guard;
+pub mod guess;
 pub mod http;
 pub mod id;
 pub mod jws;
 pub mod key;
+pub mod limit;
 pub mod logging;
 pub mod password;
 pub mod pool;

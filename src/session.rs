@@ -14,6 +14,7 @@ use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
 use crate::event::{Actor, By, Events, Kind, Origin};
+use crate::guess::{Guess, Guesses};
 use crate::id::{SessionId, UserId};
 use crate::password::{NewPassword, Passwords};
 use crate::store::{Created, Opened, Rotated, Store};
@@ -74,6 +75,14 @@ impl Lifespan {
     }
 }
 
+/// What the operator has decided.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionRules {
+    pub lifespan: Lifespan,
+    /// Whether anyone may sign up.
+    pub signup_open: bool,
+}
+
 /// A session that has not ended, of an active user.
 #[derive(Clone, Debug)]
 pub struct LiveSession {
@@ -98,10 +107,10 @@ pub struct LoggedIn {
 pub struct Sessions {
     store: Arc<dyn Store>,
     passwords: Arc<Passwords>,
+    guesses: Arc<Guesses>,
     tokens: Arc<Tokens>,
     events: Arc<Events>,
-    lifespan: Lifespan,
-    signup_open: bool,
+    rules: SessionRules,
     clock: Clock,
 }
 
@@ -109,18 +118,18 @@ impl Sessions {
     pub fn new(
         store: Arc<dyn Store>,
         passwords: Arc<Passwords>,
+        guesses: Arc<Guesses>,
         tokens: Arc<Tokens>,
         events: Arc<Events>,
-        lifespan: Lifespan,
-        signup_open: bool,
+        rules: SessionRules,
         clock: Clock,
     ) -> Sessions {
-        Sessions { store, passwords, tokens, events, lifespan, signup_open, clock }
+        Sessions { store, passwords, guesses, tokens, events, rules, clock }
     }
 
     /// Whether anyone may sign up; told before the form is judged.
     pub fn may_sign_up(&self) -> Result<(), Error> {
-        if self.signup_open { Ok(()) } else { Err(Error::Forbidden("Sign-up is closed")) }
+        if self.rules.signup_open { Ok(()) } else { Err(Error::Forbidden("Sign-up is closed")) }
     }
 
     /// Makes a user and his first session, both or neither.
@@ -140,17 +149,23 @@ impl Sessions {
         }
     }
 
-    /// Opens a session. Unknown e-mail, wrong password and inactive user are one answer, after the same work.
+    /// Opens a session. Unknown e-mail, wrong password and inactive user are one answer, after the same work, and each
+    /// is a failure that counts.
     pub fn log_in(&self, email: &Email, password: String, origin: Origin) -> Result<LoggedIn, Error> {
-        let mut account = None;
         // Another login may hash the same password anew in between; the second look finds what it left.
         for _ in 0..2 {
             let found = self.store.user_by_email(email)?;
-            account = found.as_ref().map(|(user, _)| user.id);
+            let account = found.as_ref().map(|(user, _)| user.id);
             let found = found.filter(|(user, _)| user.is_active);
-            let hash = found.as_ref().map(|(_, hash)| hash);
+            let (user, hash) = (found.as_ref().map(|(user, _)| user.id), found.as_ref().map(|(_, hash)| hash));
+            let guess = Guess { email: email.as_str(), user, hash, from: origin.ip };
+            self.guesses.admit(&guess)?;
             let matches = self.passwords.verify(password.clone(), hash)?;
-            let Some((user, hash)) = found.filter(|_| matches) else { break };
+            self.guesses.settle(&guess, matches).inspect_err(|_| {
+                let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
+                self.events.note_failure(Kind::LoginFailed, account, &by);
+            })?;
+            let Some((user, hash)) = found else { break };
             let rehashed = self.passwords.rehash(&password, &hash);
             let session = self.new_session(user.id, &origin);
             let by = By::user(session.id, origin.clone());
@@ -159,8 +174,6 @@ impl Sessions {
                 Opened::UserChanged => {}
             }
         }
-        let by = By { actor: Actor::Anonymous, origin: Some(origin) };
-        self.events.note_failure(Kind::LoginFailed, account, &by);
         Err(Error::invalid_credentials())
     }
 
@@ -169,7 +182,7 @@ impl Sessions {
         let claims = self.tokens.judge_refresh(token).ok_or_else(refused_refresh)?;
         let now = self.clock.now();
         let grace_from = now.minus(REUSE_GRACE);
-        match self.store.rotate_session(claims.sid, claims.generation, now, grace_from, &self.lifespan, by)? {
+        match self.store.rotate_session(claims.sid, claims.generation, now, grace_from, &self.rules.lifespan, by)? {
             Rotated::At { generation, user, email, expires_at } => {
                 self.tokens.pair(user, &email, claims.sid, generation, expires_at)
             }
@@ -209,7 +222,7 @@ impl Sessions {
             user,
             generation: FIRST,
             created_at: now,
-            expires_at: self.lifespan.end(now, now),
+            expires_at: self.rules.lifespan.end(now, now),
             ip: origin.ip.to_string(),
             user_agent: origin.user_agent.as_ref().map(|agent| agent.chars().take(255).collect()),
         }

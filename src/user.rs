@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::event::{By, Events, Kind};
-use crate::id::{SessionId, UserId};
+use crate::guess::{Guess, Guesses};
+use crate::id::UserId;
 use crate::password::{NewPassword, PasswordHash, Passwords};
+use crate::principal;
 use crate::store::{Created, Store, StoreError};
 
 /// An e-mail address in lower case, so that equal addresses are equal texts.
@@ -91,13 +93,20 @@ impl UserRef {
 pub struct Users {
     store: Arc<dyn Store>,
     passwords: Arc<Passwords>,
+    guesses: Arc<Guesses>,
     events: Arc<Events>,
     clock: Clock,
 }
 
 impl Users {
-    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, events: Arc<Events>, clock: Clock) -> Users {
-        Users { store, passwords, events, clock }
+    pub fn new(
+        store: Arc<dyn Store>,
+        passwords: Arc<Passwords>,
+        guesses: Arc<Guesses>,
+        events: Arc<Events>,
+        clock: Clock,
+    ) -> Users {
+        Users { store, passwords, guesses, events, clock }
     }
 
     /// Makes an active user, for the operator. `None`: the e-mail is taken.
@@ -143,48 +152,50 @@ impl Users {
         Ok(self.store.delete_user(id, None, &By::operator(), self.clock.now())?)
     }
 
-    /// What a user does with his own password; all his sessions but `kept` end.
+    /// What a user does with his own password; all his sessions but the one that asks end.
     pub fn change_password(
         &self,
-        id: UserId,
-        kept: SessionId,
+        user: &principal::User,
         current: String,
         new: NewPassword,
         by: &By,
     ) -> Result<(), Error> {
-        let old = self.confirm(id, &current, by)?;
+        let old = self.confirm(user, &current, by)?;
         let new = self.passwords.hash(new)?;
-        let change = |old: &PasswordHash| self.store.change_password(id, old, &new, kept, by, self.clock.now());
-        self.with_password(id, &current, old, by, change)
+        self.with_password(user, &current, old, by, |old| {
+            self.store.change_password(user.id, old, &new, user.session, by, self.clock.now())
+        })
     }
 
     /// Deletes a user who has given his password, his sessions and his keys.
-    pub fn delete_own(&self, id: UserId, password: &str, by: &By) -> Result<(), Error> {
-        let hash = self.confirm(id, password, by)?;
-        let delete = |hash: &PasswordHash| self.store.delete_user(id, Some(hash), by, self.clock.now());
-        self.with_password(id, password, hash, by, delete)
+    pub fn delete_own(&self, user: &principal::User, password: &str, by: &By) -> Result<(), Error> {
+        let hash = self.confirm(user, password, by)?;
+        let delete = |hash: &PasswordHash| self.store.delete_user(user.id, Some(hash), by, self.clock.now());
+        self.with_password(user, password, hash, by, delete)
     }
 
-    /// The hash of the user's password, when this is it.
-    fn confirm(&self, id: UserId, password: &str, by: &By) -> Result<PasswordHash, Error> {
-        let hash = self.store.password_of(id)?;
+    /// The hash of the user's password, when this is it. When it is not, that counts like a failed login.
+    fn confirm(&self, user: &principal::User, password: &str, by: &By) -> Result<PasswordHash, Error> {
+        let hash = self.store.password_of(user.id)?;
+        let guess = Guess { email: &user.email, user: Some(user.id), hash: hash.as_ref(), from: by.ip() };
+        self.guesses.admit(&guess)?;
         let matches = self.passwords.verify(password.to_string(), hash.as_ref())?;
-        hash.filter(|_| matches).ok_or_else(|| {
-            self.events.note_failure(Kind::PasswordFailed, Some(id), by);
-            Error::invalid_credentials()
-        })
+        self.guesses
+            .settle(&guess, matches)
+            .inspect_err(|_| self.events.note_failure(Kind::PasswordFailed, Some(user.id), by))?;
+        hash.ok_or_else(Error::invalid_credentials)
     }
 
     /// Does what needs a confirmed password. A login may hash it anew in between; it is confirmed once more, then.
     fn with_password(
         &self,
-        id: UserId,
+        user: &principal::User,
         password: &str,
         hash: PasswordHash,
         by: &By,
         act: impl Fn(&PasswordHash) -> Result<bool, StoreError>,
     ) -> Result<(), Error> {
-        let done = act(&hash)? || act(&self.confirm(id, password, by)?)?;
+        let done = act(&hash)? || act(&self.confirm(user, password, by)?)?;
         done.then_some(()).ok_or_else(Error::invalid_credentials)
     }
 

@@ -32,7 +32,8 @@ fn auth_result(logged_in: &LoggedIn) -> AuthResult<'_> {
     AuthResult { user, tokens: &logged_in.tokens }
 }
 
-/// `POST /auth/signup` → 201; 409 when the e-mail is taken, 403 when sign-up is closed.
+/// `POST /auth/signup` → 201; 409 when the e-mail is taken, 403 when sign-up is closed, 429 for too many from one
+/// address.
 pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
     app.sessions.may_sign_up()?;
     let mut form = Form::read(request, &["email", "password", "name"])?;
@@ -44,7 +45,7 @@ pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::created(&auth_result(&logged_in))
 }
 
-/// `POST /auth/login` → 200; 401 whatever is wrong with the credentials.
+/// `POST /auth/login` → 200; 401 whatever is wrong with the credentials, 429 after too many failures.
 pub fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["email", "password"])?;
     let email = form.email();
@@ -88,7 +89,8 @@ pub fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::ok(&Me { id: user.id, email: &user.email, name: user.name.as_deref(), created_at: user.created_at })
 }
 
-/// `POST /auth/password` → 200; 401 when the current password is another one. All other sessions end.
+/// `POST /auth/password` → 200; 401 when the current password is another one, 429 after too many of these. All other
+/// sessions end.
 pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["currentPassword", "newPassword"])?;
     let current = form.required("currentPassword", |text| Ok(text.to_string()));
@@ -97,16 +99,16 @@ pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Err
         _ => app.password_rules.judge(text),
     });
     let (current, new) = form.finish(current.zip(new))?;
-    let user = request.principal.user()?;
-    app.users.change_password(user.id, user.session, current, new, &request.by())?;
+    app.users.change_password(request.principal.user()?, current, new, &request.by())?;
     response::message("Password changed successfully")
 }
 
-/// `DELETE /auth/me` → 200; 401 when the password is another one. What hangs on the account is deleted too.
+/// `DELETE /auth/me` → 200; 401 when the password is another one, 429 after too many of these. What hangs on the account
+/// is deleted too.
 pub fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["password"])?;
     let password = form.required("password", |text| Ok(text.to_string()));
     let password = form.finish(password)?;
-    app.users.delete_own(request.principal.user()?.id, &password, &request.by())?;
+    app.users.delete_own(request.principal.user()?, &password, &request.by())?;
     response::message("Account deleted successfully")
 }

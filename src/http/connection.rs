@@ -28,10 +28,12 @@ use super::request::{self, Request};
 use super::response::{self, Response};
 use super::router::{Destination, Route};
 use super::server::Front;
+use crate::app::App;
 use crate::cache::{Lookup, Subject};
 use crate::config::Limits;
 use crate::error::Error;
 use crate::guard::{Guard, Verdict};
+use crate::limit::Limited;
 use crate::logging::{self, Access};
 use crate::principal::Principal;
 
@@ -362,8 +364,11 @@ async fn run(
     unread: &mut Option<Incoming>,
     principal: &mut Principal,
 ) -> Result<Response, Error> {
+    if let Some(limit) = route.limit {
+        front.app.address_limits.spend(limit, request.client)?;
+    }
     let judged = front.app.changes.now();
-    request.principal = identify(front, watch, route.guard, &request.headers).await?;
+    request.principal = identify(front, watch, route.guard, &request).await?;
     if route.takes_body()
         && let Some(body) = unread
     {
@@ -373,7 +378,7 @@ async fn run(
         }
         // A body may take its time, and the credential end meanwhile.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
-            request.principal = identify(front, watch, route.guard, &request.headers).await?;
+            request.principal = identify(front, watch, route.guard, &request).await?;
         }
     }
     let pool = match route.lane {
@@ -399,14 +404,33 @@ async fn run(
 }
 
 /// Who asks, from memory when it can, from the store when it must.
-async fn identify(front: &Front, watch: &Watch, guard: Guard, headers: &HeaderMap) -> Result<Principal, Error> {
-    let mut credentials = guard.read(&front.app, headers);
+async fn identify(front: &Front, watch: &Watch, guard: Guard, request: &Request) -> Result<Principal, Error> {
+    let App { known_keys, address_limits, .. } = &*front.app;
+    let mut credentials = guard.read(&front.app, &request.headers);
+    let mut unasked = None;
     loop {
         match guard.judge(&front.app, &mut credentials) {
-            Verdict::Admitted(principal) => return Ok(principal),
-            Verdict::Refused(error) => return Err(error),
+            Verdict::Admitted(principal) => {
+                if credentials.key_failed(&principal) {
+                    let _ = address_limits.spend(Limited::FailedKey, request.client);
+                }
+                return Ok(principal);
+            }
+            Verdict::Refused(error) => {
+                if let Some(limited) = unasked {
+                    return Err(limited);
+                }
+                if credentials.key_failed(&Principal::Anonymous) {
+                    address_limits.spend(Limited::FailedKey, request.client)?;
+                }
+                return Err(error);
+            }
             Verdict::AskForKey(hash) => {
-                credentials.found_key(ask(watch, &front.app.known_keys, hash).await?);
+                // Of an address with too many bad keys, only keys that were good here before are looked up: it is not to
+                // keep the store busy, and those who share it are not to suffer.
+                unasked = address_limits.check(Limited::FailedKey, request.client).err();
+                unasked = unasked.filter(|_| !known_keys.has_known(&hash));
+                credentials.found_key(if unasked.is_some() { None } else { ask(watch, known_keys, hash).await? });
             }
             Verdict::AskForSession(id) => {
                 credentials.found_session(ask(watch, &front.app.live_sessions, id).await?);

@@ -77,6 +77,7 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::Forbidden(_) => StatusCode::FORBIDDEN,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Conflict(_) => StatusCode::CONFLICT,
+        Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
@@ -88,6 +89,7 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::Unauthenticated { message, .. } => Message::One(message),
         Error::Forbidden(what) | Error::Conflict(what) => Message::One(what),
         Error::NotFound(what) => Message::One(what),
+        Error::TooMany { message, .. } => Message::One(message),
         Error::Unavailable(_) => Message::One("Service temporarily unavailable, try again shortly"),
         Error::Internal(_) => Message::One("Internal server error"),
     };
@@ -98,6 +100,11 @@ pub fn error(error: &Error, request_id: &str) -> Response {
             for value in challenges(*challenge) {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
             }
+        }
+        Error::TooMany { wait, .. } => {
+            // Whole seconds, and never a moment too early.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         Error::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));

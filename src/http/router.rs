@@ -12,6 +12,7 @@ use crate::api::{auth, docs, events, health, jwks, keys, protected, sessions};
 use crate::app::App;
 use crate::error::Error;
 use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
+use crate::limit::Limited;
 
 pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
 
@@ -22,24 +23,31 @@ pub struct Route {
     pub guard: Guard,
     pub lane: Lane,
     pub handler: Handler,
+    /// What is counted of it by address, before anything else is done.
+    pub limit: Option<Limited>,
     /// A body is read although the method has none by itself.
     body: bool,
 }
 
 const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    Route { method, path, guard, lane, handler, body: false }
+    Route { method, path, guard, lane, handler, limit: None, body: false }
+}
+
+/// Open to everyone, but only so often from one address.
+const fn limited(path: &'static str, limit: Limited, lane: Lane, handler: Handler) -> Route {
+    Route { method: Method::POST, path, guard: Public, lane, handler, limit: Some(limit), body: false }
 }
 
 /// DELETE with a body.
 const fn delete_with_body(path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    Route { method: Method::DELETE, path, guard, lane, handler, body: true }
+    Route { method: Method::DELETE, path, guard, lane, handler, limit: None, body: true }
 }
 
 /// The whole API at a glance. `static/openapi.json` documents each line; a test compares the two.
 pub static ROUTES: &[Route] = &[
-    route(Method::POST, "/auth/signup", Public, Lane::Password, auth::sign_up),
-    route(Method::POST, "/auth/login", Public, Lane::Password, auth::log_in),
-    route(Method::POST, "/auth/refresh", Public, Lane::Store, auth::refresh),
+    limited("/auth/signup", Limited::SignUp, Lane::Password, auth::sign_up),
+    limited("/auth/login", Limited::LogIn, Lane::Password, auth::log_in),
+    limited("/auth/refresh", Limited::Refresh, Lane::Store, auth::refresh),
     route(Method::POST, "/auth/logout", Jwt, Lane::Store, auth::log_out),
     route(Method::GET, "/auth/me", Jwt, Lane::Store, auth::me),
     delete_with_body("/auth/me", Jwt, Lane::Password, auth::delete_me),

@@ -354,6 +354,18 @@ on_both_stores! {
         assert_eq!(log_in(NEW_PASSWORD), 200, "a refused password changes nothing");
     }
 
+    fn setting_a_password_ends_the_wait_after_failed_logins(service) {
+        let home = Home::beside(service);
+        let ann = service.sign_up("ann@example.com");
+        let log_in = |password: &str| {
+            service.post("/auth/login").json(json!({ "email": ann.email, "password": password })).send().status
+        };
+        assert!((0..7).all(|_| log_in("forgotten") == 401));
+        assert_eq!(log_in(PASSWORD), 429);
+        home.run_reading(&["user", "set-password", &ann.email], &format!("{NEW_PASSWORD}\n")).succeeded();
+        assert_eq!(log_in(NEW_PASSWORD), 200);
+    }
+
     fn deleting_a_user_deletes_his_sessions_and_keys(service) {
         let home = Home::beside(service);
         let ann = service.sign_up("ann@example.com");

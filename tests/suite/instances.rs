@@ -14,8 +14,10 @@ use keyward::app::{self, Keyward};
 use keyward::clock::Clock;
 use keyward::config::{Config, Database};
 use keyward::event::Events;
+use keyward::guess::Guesses;
 use keyward::id::{KeyId, UserId};
 use keyward::key::KeyHash;
+use keyward::limit::AddressRates;
 use keyward::password::PasswordRules;
 use keyward::store::postgres::{PostgresTarget, TlsMode};
 use keyward::user::{Email, Users};
@@ -34,13 +36,15 @@ const SLACK: Duration = Duration::from_secs(1);
 /// When a test gives up waiting for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Many users sign up and log in here, and not to see how passwords are hashed.
-fn hash_cheaply(config: &mut Config) {
+/// Many users sign up and log in here, and bad keys come in masses, but not to see how passwords are hashed and addresses
+/// limited.
+fn allow_masses(config: &mut Config) {
     config.bcrypt_cost = 4;
+    config.address_rates = AddressRates::default();
 }
 
 fn start(backend: Backend) -> Service {
-    Service::start_with(backend, &[], hash_cheaply)
+    Service::start_with(backend, &[], allow_masses)
 }
 
 /// Requests in masses are not held against the API's description one by one.
@@ -99,7 +103,8 @@ fn database_address(service: &Service) -> SocketAddr {
 fn operator(config: &Config) -> Users {
     let (store, _) = app::open_store(config, &Clock::default(), Arc::default()).unwrap();
     let events = Arc::new(Events::new(store.clone(), config.audit_retention, Clock::default()));
-    Users::new(store, app::passwords(config), events, Clock::default())
+    let guesses = Arc::new(Guesses::new(store.clone(), Clock::default()));
+    Users::new(store, app::passwords(config), guesses, events, Clock::default())
 }
 
 fn set_active(users: &Users, account: &Account, active: bool) {
@@ -475,7 +480,7 @@ fn a_session_refreshed_on_one_instance_lives_on_where_its_earlier_expiry_is_reme
         return;
     }
     let settings = [("JWT_EXPIRES_IN", "100s"), ("JWT_REFRESH_EXPIRES_IN", "100s")];
-    let service = Service::start_with(Backend::Postgres, &settings, hash_cheaply);
+    let service = Service::start_with(Backend::Postgres, &settings, allow_masses);
     let second = Instance::beside(&service);
     let ann = service.sign_up("ann@example.com");
     let there = second.client();
@@ -842,6 +847,8 @@ fn race(service: &Service, credential: &Credential, owner: &Account) {
 
 on_both_stores! {
     fn a_credential_asked_for_while_it_ends_is_refused_after_the_answer(service) {
+        service.set("RATE_LIMIT_FAILED_KEYS", "off");
+        service.restart();
         let ann = service.sign_up("ann@example.com");
         for round in 0..100 {
             race(service, &Credential::key(service, &ann), &ann);
@@ -941,7 +948,7 @@ fn kill_again_and_again(home: &Home) {
     const KILLS: usize = 20;
     let email = "ann@example.com";
     let mut config = home.config();
-    hash_cheaply(&mut config);
+    allow_masses(&mut config);
     let password = PasswordRules::new(8).judge(PASSWORD).ok().unwrap();
     assert!(operator(&config).create(Email::parse(email).unwrap(), None, password).unwrap().is_some());
 

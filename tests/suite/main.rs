@@ -14,6 +14,7 @@ mod auth;
 mod client_address;
 mod command_line;
 mod front;
+mod guessing;
 mod hostile_tokens;
 mod instances;
 mod keys;

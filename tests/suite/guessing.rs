@@ -1,0 +1,233 @@
+//! What stands in the way of whoever guesses passwords and keys: limits by address, and waits after failed logins.
+
+use std::sync::Barrier;
+
+use serde_json::{Value, json};
+
+use crate::http_client::{Answer, Request};
+use crate::postgres_cluster::available;
+use crate::service::{Backend, PASSWORD, Service, error, on_both_stores};
+
+const HERE: &str = "198.51.100.7";
+const ELSEWHERE: &str = "203.0.113.9";
+
+/// Plays a client with this address: a proxy on this machine is believed.
+fn from<'a>(address: &str, request: Request<'a>) -> Request<'a> {
+    request.header("x-forwarded-for", address)
+}
+
+fn log_in(service: &Service, address: &str, email: &str, password: &str) -> Answer {
+    from(address, service.post("/auth/login")).json(json!({ "email": email, "password": password })).send()
+}
+
+/// Status, body, and how long to wait.
+fn told(answer: &Answer) -> (u16, Value, Option<&str>) {
+    (answer.status, answer.json(), answer.header("retry-after"))
+}
+
+fn too_many<'a>(message: &str, seconds: &'a str) -> (u16, Value, Option<&'a str>) {
+    (429, error(429, message), Some(seconds))
+}
+
+const REQUESTS: &str = "Too many requests from this address, try again later";
+const KEYS: &str = "Too many invalid API keys from this address, try again later";
+const ATTEMPTS: &str = "Too many failed attempts, try again later";
+
+fn limited(service: &mut Service, name: &str, limit: &str) {
+    service.set(name, limit);
+    service.restart();
+}
+
+on_both_stores! {
+    fn an_address_may_log_in_only_so_often(service) {
+        limited(service, "RATE_LIMIT_LOGIN", "3/1m");
+        let ann = service.sign_up("ann@example.com");
+        // Good, bad and senseless ones.
+        assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 200);
+        assert_eq!(log_in(service, HERE, &ann.email, "wrong").status, 401);
+        assert_eq!(from(HERE, service.post("/auth/login")).json(json!({})).send().status, 400);
+        assert_eq!(told(&log_in(service, HERE, &ann.email, PASSWORD)), too_many(REQUESTS, "20"));
+        // Judged before the body is read.
+        let oversized = from(HERE, service.post("/auth/login")).body("application/json", vec![b' '; 20_000]).send();
+        assert_eq!(oversized.status, 429);
+        // Others are not held up, and the other routes are limited on their own.
+        assert_eq!(log_in(service, ELSEWHERE, &ann.email, PASSWORD).status, 200);
+        let refreshed = from(HERE, service.post("/auth/refresh")).json(json!({ "refreshToken": ann.refresh })).send();
+        assert_eq!(refreshed.status, 200);
+        service.advance(18);
+        assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 429);
+        service.advance(2);
+        assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 200);
+        assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 429);
+    }
+
+    fn an_address_may_sign_up_and_refresh_only_so_often(service) {
+        for (name, route, body) in [
+            ("RATE_LIMIT_SIGNUP", "/auth/signup", json!({})),
+            ("RATE_LIMIT_REFRESH", "/auth/refresh", json!({ "refreshToken": "nonsense" })),
+        ] {
+            limited(service, name, "2/1h");
+            let ask = |address| from(address, service.post(route)).json(body.clone()).send();
+            assert!((0..2).all(|_| ask(HERE).status < 429));
+            assert_eq!(told(&ask(HERE)), too_many(REQUESTS, "1800"));
+            assert!(ask(ELSEWHERE).status < 429);
+            service.set(name, "off");
+            service.restart();
+            let ask = |address| from(address, service.post(route)).json(body.clone()).send();
+            assert!((0..10).all(|_| ask(HERE).status < 429));
+        }
+    }
+
+    fn an_ipv6_client_is_limited_by_its_64_first_bits(service) {
+        limited(service, "RATE_LIMIT_LOGIN", "2/1m");
+        let ask = |address| from(address, service.post("/auth/login")).json(json!({})).send().status;
+        assert_eq!([ask("2001:db8:0:1::1"), ask("[2001:db8:0:1:ffff::]:443")], [400, 400]);
+        assert_eq!([ask("2001:db8:0:1::3"), ask("2001:db8:0:2::1")], [429, 400]);
+    }
+
+    fn an_address_may_present_only_so_many_bad_keys(service) {
+        limited(service, "RATE_LIMIT_FAILED_KEYS", "3/1m");
+        let ann = service.sign_up("ann@example.com");
+        let key = || service.create_key(&ann.access, json!({ "name": "ci" }))["key"].as_str().unwrap().to_string();
+        let (used, unused) = (key(), key());
+        let ask = |address, key: &str| from(address, service.get("/protected/service-only")).api_key(key).send();
+        let unknown = |digit: &str| format!("sk_{}", digit.repeat(64));
+        assert_eq!(ask(HERE, &used).status, 200);
+        for bad in [unknown("1"), unknown("1"), "nonsense".to_string()] {
+            let answer = ask(HERE, &bad);
+            assert_eq!((answer.status, answer.json()), (401, error(401, "Invalid or expired API key")));
+        }
+        for bad in [unknown("1"), unknown("2"), "nonsense".to_string()] {
+            assert_eq!(told(&ask(HERE, &bad)), too_many(KEYS, "20"));
+        }
+        // A key that was good here before stays so, also when it has to be looked up again.
+        assert_eq!(ask(HERE, &used).status, 200);
+        service.operator(&["user", "activate", &ann.email]);
+        assert_eq!(ask(HERE, &used).status, 200);
+        // One that was never seen is not looked up, until it is known from elsewhere.
+        assert_eq!(ask(HERE, &unused).status, 429);
+        assert_eq!((ask(ELSEWHERE, &unused).status, ask(HERE, &unused).status), (200, 200));
+        // A token decides where a key is no good.
+        let flexible = from(HERE, service.get("/protected/flexible")).api_key(&unknown("3"));
+        assert_eq!(flexible.bearer(&ann.access).send().json()["accessType"], "user");
+        assert_eq!(from(HERE, service.get("/protected/flexible")).api_key(&unknown("3")).send().status, 429);
+        service.advance(20);
+        assert_eq!((ask(HERE, &unknown("4")).status, ask(HERE, &unknown("4")).status), (401, 429));
+    }
+
+    fn seven_failed_logins_make_their_address_wait_a_minute(service) {
+        let ann = service.sign_up("ann@example.com");
+        let fail = || log_in(service, HERE, &ann.email, "wrong");
+        for _ in 0..7 {
+            assert_eq!(told(&fail()), (401, error(401, "Invalid credentials"), None));
+        }
+        assert_eq!(told(&fail()), too_many(ATTEMPTS, "60"));
+        // Also when it is right, and to ask makes the wait no longer.
+        service.advance(58);
+        assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 429);
+        // Somewhere else, nobody waits; what happens there ends no wait here.
+        assert_eq!(log_in(service, ELSEWHERE, &ann.email, PASSWORD).status, 200);
+        assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 429);
+        // Nor does anyone who tries another account.
+        assert_eq!(log_in(service, HERE, "bob@example.com", PASSWORD).status, 401);
+        service.advance(2);
+        assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 200);
+        // The success has cleared the count.
+        assert!((0..7).all(|_| fail().status == 401));
+        assert_eq!(fail().status, 429);
+    }
+
+    fn wrong_passwords_of_someone_who_is_logged_in_count_as_well(service) {
+        let ann = service.sign_up("ann@example.com");
+        let change = |password: &str| {
+            let body = json!({ "currentPassword": password, "newPassword": "another Password" });
+            service.post("/auth/password").bearer(&ann.access).json(body).send()
+        };
+        let delete = |password: &str| {
+            service.delete("/auth/me").bearer(&ann.access).json(json!({ "password": password })).send()
+        };
+        assert!((0..4).all(|_| change("wrong").status == 401));
+        assert!((0..3).all(|_| delete("wrong").status == 401));
+        assert_eq!(told(&change(PASSWORD)), too_many(ATTEMPTS, "60"));
+        assert_eq!(told(&delete(PASSWORD)), too_many(ATTEMPTS, "60"));
+        assert_eq!(log_in(service, "127.0.0.1", &ann.email, PASSWORD).status, 429);
+        service.advance(60);
+        assert_eq!(change(PASSWORD).status, 200);
+        assert_eq!(delete("another Password").status, 200);
+    }
+}
+
+/// Tells a story on each store, with hashes that cost next to nothing.
+fn with_cheap_hashes(story: impl Fn(&mut Service)) {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        if matches!(backend, Backend::Sqlite) || available() {
+            story(&mut Service::start_with(backend, &[], |config| config.bcrypt_cost = 4));
+        }
+    }
+}
+
+#[test]
+fn waits_grow_with_the_failures_whether_the_account_exists_or_not() {
+    with_cheap_hashes(|service| {
+        service.sign_up("ann@example.com");
+        let steps = [(7, 60), (10, 600), (15, 900), (20, 3600), (25, 86_400), (26, 86_400)];
+        let mut failures = 0;
+        for (count, wait) in steps {
+            for email in ["ann@example.com", "nobody@example.com"] {
+                for _ in failures..count {
+                    let answer = log_in(service, HERE, email, "wrong");
+                    assert_eq!(told(&answer), (401, error(401, "Invalid credentials"), None), "{email} {count}");
+                }
+                let answer = log_in(service, HERE, email, PASSWORD);
+                let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+                assert_eq!((answer.status, answer.json()), (429, error(429, ATTEMPTS)), "{email} {count}");
+                assert!((wait - 5..=wait).contains(&seconds), "{email} {count}: {seconds}");
+            }
+            failures = count;
+            service.advance(wait);
+        }
+        assert_eq!(log_in(service, HERE, "ann@example.com", PASSWORD).status, 200);
+    });
+}
+
+#[test]
+fn guesses_at_the_same_time_learn_no_more_than_one_after_the_other() {
+    with_cheap_hashes(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let start = &Barrier::new(24);
+        let statuses = std::thread::scope(|scope| {
+            let guessing: Vec<_> = (0..24)
+                .map(|_| {
+                    let (client, email) = (service.client(), ann.email.as_str());
+                    scope.spawn(move || {
+                        start.wait();
+                        client.post("/auth/login").json(json!({ "email": email, "password": "wrong" })).send().status
+                    })
+                })
+                .collect();
+            guessing.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let count = |status| statuses.iter().filter(|found| **found == status).count();
+        assert_eq!((count(401), count(429)), (7, 17), "{statuses:?}");
+    });
+}
+
+#[test]
+fn an_account_that_is_guessed_at_from_everywhere_slows_everyone_but_who_is_logged_in() {
+    with_cheap_hashes(|service| {
+        let ann = service.sign_up("ann@example.com");
+        for email in [ann.email.as_str(), "nobody@example.com"] {
+            for number in 0..100 {
+                let address = format!("10.1.{number}.1");
+                assert_eq!(log_in(service, &address, email, "wrong").status, 401, "{email} {number}");
+            }
+            let answer = log_in(service, ELSEWHERE, email, PASSWORD);
+            let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert_eq!((answer.status, answer.json()), (429, error(429, ATTEMPTS)), "{email}");
+            assert!((1..=36).contains(&seconds), "{email}: {seconds}");
+        }
+        assert_eq!(log_in(service, "127.0.0.1", &ann.email, PASSWORD).status, 200);
+        service.advance(36);
+        assert_eq!(log_in(service, ELSEWHERE, &ann.email, PASSWORD).status, 200);
+    });
+}
