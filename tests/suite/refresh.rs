@@ -2,6 +2,8 @@
 
 use std::sync::Barrier;
 
+use proptest::collection::vec;
+use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use crate::http_client::Answer;
@@ -169,5 +171,53 @@ on_both_stores! {
             }
         };
         assert_eq!(reason, "reuse");
+    }
+
+    fn whatever_the_order_of_refreshes_one_family_survives_or_none(service) {
+        const GRACE: u64 = 10;
+        service.sign_up("ann@example.com");
+        // Each step: seconds that pass, and which of the tokens seen so far is presented (mostly one of the last).
+        let steps = vec((0..15u64, 0..4usize), 1..12);
+        let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+        let outcome = runner.run(&steps, |steps| {
+            // By generation; `tokens.len()` is the current one.
+            let mut tokens = Vec::from([service.log_in("ann@example.com").refresh]);
+            let (mut alive, mut since_move) = (true, u64::MAX);
+            for (seconds, back) in steps {
+                service.advance(seconds);
+                since_move = since_move.saturating_add(seconds);
+                let index = tokens.len() - 1 - back.min(tokens.len() - 1);
+                let answer = refresh(service, &tokens[index]);
+                let is_current = index + 1 == tokens.len();
+                // To the second on the edge of the grace, either is right: the server's clock runs on between the steps.
+                let edge = since_move == GRACE && index + 2 == tokens.len();
+                let honoured = alive && (is_current || (index + 2 == tokens.len() && since_move < GRACE));
+                if edge && alive {
+                    alive = answer.status == 200;
+                    continue;
+                }
+                assert_eq!(answer.status, if honoured { 200 } else { 401 }, "{index} of {}", tokens.len());
+                if honoured {
+                    let (_, token) = pair(&answer);
+                    let generation = claims(&token)["gen"].as_u64().unwrap();
+                    if is_current {
+                        assert_eq!(generation, tokens.len() as u64 + 1);
+                        tokens.push(token);
+                        since_move = 0;
+                    } else {
+                        assert_eq!(generation, tokens.len() as u64, "the current pair, not a second family");
+                    }
+                } else {
+                    alive = false;
+                }
+            }
+            // The last token alone goes on, or nothing does.
+            assert_eq!(refresh(service, tokens.last().unwrap()).status, if alive { 200 } else { 401 });
+            if !alive {
+                assert!(tokens.iter().all(|token| refresh(service, token).status == 401));
+            }
+            Ok(())
+        });
+        outcome.unwrap();
     }
 }
