@@ -103,3 +103,31 @@ fn the_table_of_routes_has_every_route() {
         assert!(section("Routes").contains(&row), "the README's table of routes lacks {row}");
     }
 }
+
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    // The sources of this suite and of the library, with their unit tests.
+    fn gather(folder: &std::path::Path, sources: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            match entry.path() {
+                path if path.is_dir() => gather(&path, sources),
+                path => sources.push_str(&std::fs::read_to_string(path).unwrap()),
+            }
+        }
+    }
+    let mut sources = String::new();
+    for folder in ["src", "tests"] {
+        gather(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut sources);
+    }
+    let page = include_str!("../../SECURITY.md");
+    let shown_by = page.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.rsplit(" | ").next());
+    let names: Vec<&str> = shown_by
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(|name| name.rsplit("::").next().unwrap_or(name))
+        .collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
+        let exists = sources.contains(&format!("fn {name}(")) || sources.contains(&format!("mod {name};"));
+        assert!(exists, "there is no test {name}");
+    }
+}
