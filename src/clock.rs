@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
@@ -86,7 +86,10 @@ pub struct Clock {
 
 impl Clock {
     pub fn now(&self) -> Timestamp {
-        Timestamp(Utc::now().timestamp_millis() + self.ahead_millis.load(Ordering::Relaxed))
+        // A clock before 1970 is beyond help.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+        Timestamp(millis + self.ahead_millis.load(Ordering::Relaxed))
     }
 
     /// Moves this clock ahead of the system's. For tests: nothing in the server calls it.

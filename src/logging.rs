@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use http::HeaderValue;
@@ -259,7 +259,7 @@ pub struct Access<'a> {
     /// Without its query.
     pub path: &'a str,
     pub status: u16,
-    pub duration: Duration,
+    pub started: Instant,
     pub request_id: &'a str,
     pub client: IpAddr,
     pub principal: &'a Principal,
@@ -270,7 +270,7 @@ pub fn access(access: &Access<'_>) {
     if !log::log_enabled!(target: "access", Level::Info) {
         return;
     }
-    let duration_ms = access.duration.as_micros() as f64 / 1000.0;
+    let duration_ms = access.started.elapsed().as_micros() as f64 / 1000.0;
     log::info!(
         target: "access",
         method = access.method,

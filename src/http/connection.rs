@@ -64,6 +64,8 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut s
     let mut alarm = pin!(tokio::time::sleep_until(watched.deadline().into()));
     let mut listening = false;
     let mut told = false;
+    // When the alarm rings, by the coarse clock; `None`: it does not know yet whom to wake.
+    let mut rings: Option<Duration> = None;
 
     std::future::poll_fn(|cx| {
         // Polled once, it wakes this task when the server stops; to poll it takes a lock that all connections share.
@@ -80,10 +82,12 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut s
         }
         // The alarm is moved only when it must ring earlier; when it rings early, it is set anew. So a request on
         // a busy connection costs no timer.
-        let deadline = watched.deadline();
-        if deadline < alarm.deadline().into_std() {
-            alarm.as_mut().reset(deadline.into());
+        let due = watched.due();
+        if rings.is_some_and(|rings| rings <= due && coarse_now() + COARSENESS < rings) {
+            return Poll::Pending;
         }
+        alarm.as_mut().reset(watched.deadline().into());
+        rings = Some(due);
         while alarm.as_mut().poll(cx).is_ready() {
             let deadline = watched.deadline();
             if deadline <= Instant::now() {
@@ -91,6 +95,7 @@ pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut s
                 return Poll::Ready(());
             }
             alarm.as_mut().reset(deadline.into());
+            rings = Some(watched.due());
         }
         Poll::Pending
     })
@@ -144,6 +149,9 @@ impl Phase {
 const BUSY: Duration = Duration::from_secs(600);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
+
+/// More than the coarse clock is ever behind.
+const COARSENESS: Duration = Duration::from_millis(50);
 
 /// The time to a few milliseconds: several times a request, at a fraction of what the exact time costs.
 fn coarse_now() -> Duration {
@@ -199,6 +207,11 @@ impl Watch {
 
     fn deadline(&self) -> Instant {
         self.started + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// The deadline, by the coarse clock.
+    fn due(&self) -> Duration {
+        self.started_coarse + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
     }
 }
 
@@ -346,7 +359,7 @@ async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Requ
         method: head.method.as_str(),
         path: head.uri.path(),
         status: response.status().as_u16(),
-        duration: started.elapsed(),
+        started,
         request_id: id_text,
         client,
         principal: &principal,
@@ -367,11 +380,9 @@ async fn run(
     if let Some(limit) = route.limit {
         front.app.address_limits.spend(limit, request.client)?;
     }
-    let judged = front.app.changes.now();
+    let judged = route.takes_body().then(|| front.app.changes.now());
     request.principal = identify(front, watch, route.guard, &request).await?;
-    if route.takes_body()
-        && let Some(body) = unread
-    {
+    if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
         request.body = read_body(body, &front.limits).await;
         if request.body.is_ok() {
             *unread = None;
