@@ -1,11 +1,11 @@
 //! Every statement and every row's mapping, once, over a thin [`Driver`].
 //!
 //! Statements use `$1…$n` and only what both databases understand. No driver's type appears here, and no statement
-//! anywhere else.
+//! anywhere but here and below: [`keys`] has those of keys and of their use, [`events`] those of the audit trail.
 
 mod events;
+mod keys;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use uuid::Uuid;
 use self::events::record;
 use super::migrate::Migration;
 use super::{Created, Opened, Rotated, Store, StoreError};
-use crate::cache::{Change, Changes, NOTHING};
+use crate::cache::{Change, Changes};
 use crate::clock::Timestamp;
 use crate::event::{By, Event, Filter, Kind, Subject};
 use crate::id::{EventId, KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyHash, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{Lifespan, LiveSession, NewSession, Session};
-use crate::usage::{HOUR, HourOfUse, Outcome};
+use crate::usage::HourOfUse;
 use crate::user::{Email, User};
 
 /// A parameter of a statement or a column of a row.
@@ -254,25 +254,6 @@ fn user(row: &mut Row) -> Result<User, StoreError> {
         name: row.optional_text(2)?,
         is_active: row.bool(3)?,
         created_at: row.timestamp(4)?,
-    })
-}
-
-/// As a column: hours since the epoch.
-fn hour(time: Timestamp) -> Value {
-    Value::Int(time.millis().div_euclid(HOUR.as_millis() as i64))
-}
-
-/// Columns: id, user_id, name, hint, is_active, expires_at, last use in hours no longer kept, created_at, last use.
-fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
-    Ok(ApiKey {
-        id: KeyId(row.uuid(0)?),
-        owner: UserId(row.uuid(1)?),
-        name: row.text(2)?,
-        hint: row.text(3)?,
-        is_active: row.bool(4)?,
-        expires_at: row.optional_timestamp(5)?,
-        last_used_at: row.optional_timestamp(6)?.max(row.optional_timestamp(8)?),
-        created_at: row.timestamp(7)?,
     })
 }
 
@@ -611,130 +592,27 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn create_key(&self, key: &ApiKey, hash: &KeyHash, by: &By) -> Result<(), StoreError> {
-        // Whoever was told that there is no such key has to ask again.
-        self.change(NOTHING[0], |transaction| {
-            transaction.execute(
-                "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                &[
-                    Value::Uuid(key.id.0),
-                    Value::Uuid(key.owner.0),
-                    Value::Bytes(hash.as_bytes().to_vec()),
-                    Value::Text(key.hint.clone()),
-                    Value::Text(key.name.clone()),
-                    Value::Bool(key.is_active),
-                    Value::or_null(key.expires_at, Value::Timestamp),
-                    Value::Timestamp(key.created_at),
-                ],
-            )?;
-            let created = Event::new(Kind::KeyCreated, key.owner, by, key.created_at);
-            record(transaction, &created.on(Subject::Key(key.id)))
-        })
+        self.insert_key(key, hash, by)
     }
 
     fn keys_of(&self, owner: UserId, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
-        let rows = self.driver.query(
-            "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at, \
-             (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
-              AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1), \
-             (SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours \
-              WHERE key_hours.key_id = api_keys.id AND hour >= $2) \
-             FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
-             WHERE user_id = $1 ORDER BY created_at DESC, id DESC",
-            &[Value::Uuid(owner.0), hour(since)],
-        )?;
-        let counted = |mut row: Row| {
-            let count = row.optional_int(9)?.unwrap_or(0);
-            Ok((api_key(row)?, u64::try_from(count).unwrap_or(0)))
-        };
-        rows.into_iter().map(counted).collect()
+        self.counted_keys(owner, since)
     }
 
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
-        let rows = self.driver.query(
-            "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at, \
-             (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
-              AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1) \
-             FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
-             WHERE id > $1 AND (user_id = $2 OR $2 IS NULL) ORDER BY id LIMIT $3",
-            &[
-                Value::Uuid(after.map_or(Uuid::nil(), |id| id.0)),
-                Value::or_null(owner, |owner| Value::Uuid(owner.0)),
-                Value::Int(limit),
-            ],
-        )?;
-        rows.into_iter().map(api_key).collect()
+        self.page_of_keys(owner, after, limit)
     }
 
     fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
-        let rows = self.driver.query(
-            "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
-             api_keys.expires_at FROM api_keys JOIN users ON users.id = api_keys.user_id \
-             WHERE api_keys.hash = ANY($1)",
-            &[Value::List(hashes.iter().map(|hash| Value::Bytes(hash.as_bytes().to_vec())).collect())],
-        )?;
-        let known = |mut row: Row| {
-            let hash = KeyHash::from_stored(row.bytes(0)?).ok_or_else(|| unexpected(0))?;
-            let key = KnownKey {
-                id: KeyId(row.uuid(1)?),
-                owner: UserId(row.uuid(2)?),
-                email: row.text(3)?.into(),
-                is_active: row.bool(4)?,
-                owner_is_active: row.bool(5)?,
-                expires_at: row.optional_timestamp(6)?,
-            };
-            Ok((hash, key))
-        };
-        rows.into_iter().map(known).collect()
+        self.known_keys(hashes)
     }
 
     fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        self.change(id.0, |transaction| {
-            let rows = transaction.query(
-                "SELECT user_id FROM api_keys WHERE id = $1 AND (user_id = $2 OR $2 IS NULL)",
-                &[Value::Uuid(id.0), Value::or_null(owner, |owner| Value::Uuid(owner.0))],
-            )?;
-            let Some(mut row) = first(rows) else { return Ok(false) };
-            let owner = UserId(row.uuid(0)?);
-            let revoked = transaction.execute(
-                "UPDATE api_keys SET is_active = $3, revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
-                &[Value::Uuid(id.0), Value::Timestamp(now), Value::Bool(false)],
-            )?;
-            if revoked > 0 {
-                record(transaction, &Event::new(Kind::KeyRevoked, owner, by, now).on(Subject::Key(id)))?;
-            }
-            Ok(true)
-        })
+        self.end_key(id, owner, by, now)
     }
 
     fn record_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError> {
-        let row = |(key, noted): &(KeyId, HourOfUse)| {
-            let count = |outcome| Value::Int(i64::try_from(noted.counts.of(outcome)).unwrap_or(i64::MAX));
-            vec![
-                Value::Uuid(key.0),
-                hour(noted.hour),
-                count(Outcome::Allowed),
-                count(Outcome::Disabled),
-                count(Outcome::Expired),
-                Value::or_null(noted.last_allowed, Value::Timestamp),
-            ]
-        };
-        self.driver.transaction(|transaction| {
-            transaction.execute_with_rows(
-                // The rows of a key that has been deleted meanwhile are seen by nobody and pruned with the others: to
-                // look for the key would cost more than all the rest.
-                "INSERT INTO key_hours (key_id, hour, allowed, disabled, expired, last_allowed_at) ROWS \
-                 ON CONFLICT (key_id, hour) DO UPDATE SET \
-                 allowed = key_hours.allowed + excluded.allowed, \
-                 disabled = key_hours.disabled + excluded.disabled, \
-                 expired = key_hours.expired + excluded.expired, \
-                 last_allowed_at = CASE WHEN key_hours.last_allowed_at IS NULL \
-                 OR excluded.last_allowed_at > key_hours.last_allowed_at \
-                 THEN excluded.last_allowed_at ELSE key_hours.last_allowed_at END",
-                &[Column::Uuid, Column::Int, Column::Int, Column::Int, Column::Int, Column::Timestamp],
-                &mut uses.iter().map(row),
-            )
-        })
+        self.add_uses(uses)
     }
 
     fn usage_of(
@@ -744,56 +622,11 @@ impl<D: Driver> Store for SqlStore<D> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Option<Vec<HourOfUse>>, StoreError> {
-        // A row for the key itself, also when nothing was counted.
-        let rows = self.driver.query(
-            "SELECT hour, allowed, disabled, expired FROM api_keys \
-             LEFT JOIN key_hours ON key_hours.key_id = api_keys.id AND hour >= $3 AND hour <= $4 \
-             WHERE id = $1 AND user_id = $2",
-            &[Value::Uuid(key.0), Value::Uuid(owner.0), hour(from), hour(to)],
-        )?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let mut hours = Vec::new();
-        for mut row in rows {
-            let Some(number) = row.optional_int(0)? else { continue };
-            let millis = number.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis);
-            let mut noted = HourOfUse::new(millis.ok_or_else(|| unexpected(0))?);
-            for (column, outcome) in [(1, Outcome::Allowed), (2, Outcome::Disabled), (3, Outcome::Expired)] {
-                noted.counts.add(outcome, u64::try_from(row.int(column)?).unwrap_or(0));
-            }
-            hours.push(noted);
-        }
-        Ok(Some(hours))
+        self.hours_of_use(owner, key, from, to)
     }
 
     fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError> {
-        // A thousand at a time: nobody else is to wait for long.
-        while self.driver.transaction(|transaction| {
-            let rows = transaction.query(
-                "DELETE FROM key_hours WHERE (key_id, hour) IN \
-                 (SELECT key_id, hour FROM key_hours WHERE hour < $1 LIMIT 1000) RETURNING key_id, last_allowed_at",
-                &[hour(before)],
-            )?;
-            let any = !rows.is_empty();
-            let mut last_uses: BTreeMap<Uuid, Timestamp> = BTreeMap::new();
-            for mut row in rows {
-                let (key, at) = (row.uuid(0)?, row.optional_timestamp(1)?);
-                if let Some(at) = at {
-                    let known = last_uses.entry(key).or_insert(at);
-                    *known = at.max(*known);
-                }
-            }
-            transaction.execute_with_rows(
-                "WITH noted (key_id, at) AS (ROWS) INSERT INTO key_last_use (key_id, at) SELECT key_id, at \
-                 FROM noted WHERE EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = noted.key_id) \
-                 ON CONFLICT (key_id) DO UPDATE SET at = excluded.at WHERE key_last_use.at < excluded.at",
-                &[Column::Uuid, Column::Timestamp],
-                &mut last_uses.into_iter().map(|(key, at)| vec![Value::Uuid(key), Value::Timestamp(at)]),
-            )?;
-            Ok(any)
-        })? {}
-        Ok(())
+        self.delete_usage(before)
     }
 
     fn record_failures(&self, failures: &[Event]) -> Result<(), StoreError> {
