@@ -149,7 +149,7 @@ impl App {
                 SessionRules { lifespan, signup_open: config.signup_open },
                 clock.clone(),
             ),
-            keys: Keys::new(store.clone(), usage.clone(), clock.clone()),
+            keys: Keys::new(store.clone(), usage.clone(), config.max_keys_per_user, clock.clone()),
             tokens,
             usage,
             usage_retention: config.usage_retention,

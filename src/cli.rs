@@ -70,7 +70,8 @@ impl From<Error> for Failure {
         Failure::Failed(match error {
             Error::Unavailable(cause) | Error::Internal(cause) => cause,
             Error::NotFound(what) => what.into_owned(),
-            Error::Conflict(what) | Error::Forbidden(what) => what.to_string(),
+            Error::Forbidden(what) => what.to_string(),
+            Error::Conflict(what) => what.into_owned(),
             other => format!("{other:?}"),
         })
     }
@@ -204,7 +205,7 @@ impl Operator {
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
         let guesses = Arc::new(Guesses::new(store.clone(), clock.clone()));
         let users = Users::new(store.clone(), passwords, guesses, events.clone(), clock.clone());
-        let keys = Keys::new(store.clone(), Arc::new(Usage::new(store)), clock);
+        let keys = Keys::new(store.clone(), Arc::new(Usage::new(store)), config.max_keys_per_user, clock);
         Ok(Operator { users, password_rules, keys, events })
     }
 
@@ -460,6 +461,7 @@ fn key_json(key: &ApiKey) -> serde_json::Value {
         "expiresAt": key.expires_at,
         "lastUsedAt": key.last_used_at,
         "createdAt": key.created_at,
+        "revokedAt": key.revoked_at,
     })
 }
 

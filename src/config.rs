@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::address::{Network, Proxies};
+use crate::duration;
 use crate::jws::Algorithm;
 use crate::limit::{AddressRates, Rate};
 use crate::logging::LogFormat;
@@ -71,6 +72,8 @@ pub struct Config {
     pub proxies: Proxies,
     pub max_connections: usize,
     pub cache_entries: usize,
+    /// Of one user, usable at once.
+    pub max_keys_per_user: u32,
     pub usage_retention: Duration,
     pub audit_retention: Duration,
     pub log_filter: String,
@@ -478,6 +481,14 @@ pub static SETTINGS: &[Setting] = &[
         read: |draft, value| whole_number(value, 1..=10_000_000).map(|entries| draft.cache_entries = entries as usize),
     },
     Setting {
+        name: "MAX_KEYS_PER_USER",
+        default: Some("100"),
+        accepts: "1 to 1000000",
+        meaning: "Keys that one user may have, not counting those that are revoked or have expired",
+        secret: false,
+        read: |draft, value| whole_number(value, 1..=1_000_000).map(|keys| draft.max_keys_per_user = keys as u32),
+    },
+    Setting {
         name: "USAGE_RETENTION",
         default: Some("90d"),
         accepts: LIFETIMES,
@@ -527,7 +538,6 @@ const LIFETIMES_OR_OFF: &str =
     "off, or a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
 const RATES_OR_OFF: &str =
     "off, or a number from 1 to 1000000 and a window of at most 3650d, such as 60/1m or 1000/24h";
-const LONGEST_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 const SHORTEST_SECRET: usize = 32;
 
 /// What has been read so far.
@@ -562,6 +572,7 @@ struct Draft {
     proxies: Proxies,
     max_connections: usize,
     cache_entries: usize,
+    max_keys_per_user: u32,
     usage_retention: Duration,
     audit_retention: Duration,
     log_filter: Option<String>,
@@ -586,27 +597,12 @@ fn signing_secret(field: &mut Option<Secret>, value: &str) -> Result<(), String>
     Ok(())
 }
 
-/// Reads `30s`, `15m`, `1h`, `7d`. A bare number is refused: the service before this one read it as milliseconds.
+/// A span that is longer than none.
 fn lifetime(value: &str) -> Result<Duration, String> {
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let seconds_a_unit = match &value[digits.len()..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        "" => return Err("has no unit".to_string()),
-        _ => return Err("is not a lifetime".to_string()),
-    };
-    let digits_only = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let number: Option<u64> = digits_only.then(|| digits.parse().ok()).flatten();
-    let span = number
-        .and_then(|number| number.checked_mul(seconds_a_unit))
-        .map(Duration::from_secs)
-        .ok_or("is not a lifetime")?;
-    if span.is_zero() || span > LONGEST_LIFETIME {
-        return Err("is out of range".to_string());
+    match duration::parse(value)? {
+        Duration::ZERO => Err("is out of range".to_string()),
+        span => Ok(span),
     }
-    Ok(span)
 }
 
 fn lifetime_or_off(value: &str) -> Result<Option<Duration>, String> {
@@ -676,6 +672,7 @@ impl Config {
             proxies: Proxies { trusted: Vec::new(), header: HeaderName::from_static("x-forwarded-for") },
             max_connections: 0,
             cache_entries: 0,
+            max_keys_per_user: 0,
             usage_retention: Duration::ZERO,
             audit_retention: Duration::ZERO,
             log_filter: None,
@@ -716,6 +713,7 @@ impl Config {
             proxies: draft.proxies,
             max_connections: draft.max_connections,
             cache_entries: draft.cache_entries,
+            max_keys_per_user: draft.max_keys_per_user,
             usage_retention: draft.usage_retention,
             audit_retention: draft.audit_retention,
             log_filter: draft.log_filter.unwrap_or_default(),

@@ -24,7 +24,7 @@ pub enum Error {
     /// The credential is good, but this is not allowed.
     Forbidden(&'static str),
     NotFound(Cow<'static, str>),
-    Conflict(&'static str),
+    Conflict(Cow<'static, str>),
     /// Too much of something; it may be tried again after this time.
     TooMany {
         message: &'static str,

@@ -62,6 +62,10 @@ kinds! {
     /// A used refresh token came back; the session has ended.
     SessionReuseDetected = "session.reuse_detected",
     KeyCreated = "key.created",
+    /// Details: which of its settings.
+    KeyChanged = "key.changed",
+    /// Details: the key that replaces it, which is made by this.
+    KeyRotated = "key.rotated",
     KeyRevoked = "key.revoked",
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
-use crate::error::Error;
+use crate::error::{Challenge, Error, Sent};
 use crate::event::By;
 use crate::id::{KeyId, UserId};
 use crate::store::Store;
@@ -97,6 +97,70 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
     pub created_at: Timestamp,
+    /// Final, unlike a pause (`is_active`).
+    pub revoked_at: Option<Timestamp>,
+    /// The key that a rotation made in its place; this one lives on until it expires.
+    pub replaced_by: Option<KeyId>,
+}
+
+impl ApiKey {
+    /// Whether it is good, or would be if it were not paused.
+    pub fn is_usable(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && !self.has_expired(now)
+    }
+
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+}
+
+/// What is to be changed of a key; what is `None` stays.
+#[derive(Debug, Default)]
+pub struct KeyChange {
+    pub name: Option<String>,
+    pub is_active: Option<bool>,
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
+impl KeyChange {
+    pub fn apply(&self, key: &mut ApiKey) {
+        if let Some(name) = &self.name {
+            key.name.clone_from(name);
+        }
+        key.is_active = self.is_active.unwrap_or(key.is_active);
+        key.expires_at = self.expires_at.unwrap_or(key.expires_at);
+    }
+
+    /// The settings that it names.
+    pub fn names(&self) -> Vec<&'static str> {
+        let named = [
+            ("name", self.name.is_some()),
+            ("isActive", self.is_active.is_some()),
+            ("expiresAt", self.expires_at.is_some()),
+        ];
+        named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+    }
+}
+
+/// A key to be made with the settings of another one.
+pub struct KeyDraft {
+    pub id: KeyId,
+    pub hash: KeyHash,
+    pub hint: String,
+    pub created_at: Timestamp,
+}
+
+/// Why a key was not made, changed or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRefusal {
+    /// The owner has no such key, or there is no such active owner.
+    Gone,
+    Revoked,
+    /// It has been rotated, and its end is set.
+    Replaced,
+    Expired,
+    /// The owner has as many as he may.
+    TooMany,
 }
 
 /// What is known of a key that someone presents.
@@ -142,15 +206,25 @@ pub struct Presented {
     pub counts: Counts,
 }
 
+/// What a rotation made: the new key, and when the old one ends.
+pub struct Successor {
+    pub key: ApiKey,
+    pub secret: KeySecret,
+    pub old: KeyId,
+    pub old_expires_at: Timestamp,
+}
+
 pub struct Keys {
     store: Arc<dyn Store>,
     usage: Arc<Usage>,
+    /// Keys that one owner may have.
+    most: u32,
     clock: Clock,
 }
 
 impl Keys {
-    pub fn new(store: Arc<dyn Store>, usage: Arc<Usage>, clock: Clock) -> Keys {
-        Keys { store, usage, clock }
+    pub fn new(store: Arc<dyn Store>, usage: Arc<Usage>, most: u32, clock: Clock) -> Keys {
+        Keys { store, usage, most, clock }
     }
 
     /// Reads `expiresAt`; the error is the rule it breaks.
@@ -168,9 +242,7 @@ impl Keys {
         expires_at: Option<Timestamp>,
         by: &By,
     ) -> Result<(ApiKey, KeySecret), Error> {
-        let secret = KeySecret::generate()?;
-        let hash = KeyHash::of(secret.expose().as_bytes())
-            .ok_or_else(|| Error::Internal("a generated key is ill-formed".to_string()))?;
+        let (secret, hash) = new_secret()?;
         let key = ApiKey {
             id: KeyId::new(),
             owner,
@@ -180,16 +252,68 @@ impl Keys {
             expires_at,
             last_used_at: None,
             created_at: self.clock.now(),
+            revoked_at: None,
+            replaced_by: None,
         };
-        self.store.create_key(&key, &hash, by)?;
-        Ok((key, secret))
+        match self.store.create_key(&key, &hash, self.most, by)? {
+            Ok(()) => Ok((key, secret)),
+            // Deleted or deactivated between the guard and here.
+            Err(KeyRefusal::Gone) => Err(Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false })),
+            Err(refusal) => Err(self.refused(refusal)),
+        }
+    }
+
+    /// Changes a key of this owner's, and gives it with how often it was allowed in the last 24 hours.
+    pub fn change(&self, owner: UserId, id: &str, change: &KeyChange, by: &By) -> Result<(ApiKey, u64), Error> {
+        let id = self.parse_id(id)?;
+        self.store
+            .update_key(owner, id, change, by, self.clock.now(), self.most)?
+            .map_err(|refusal| self.refused(refusal))?;
+        // Revoked keys stay, deleted ones go with their owner.
+        self.counted(owner, Some(id))?.pop().ok_or_else(not_found)
+    }
+
+    /// Makes a key with the same settings in the place of one of this owner's, which lives on for the grace, or until it
+    /// expires by itself. However many ask at once, one of them gets the new key.
+    pub fn rotate(&self, owner: UserId, id: &str, grace: Duration, by: &By) -> Result<Successor, Error> {
+        let id = self.parse_id(id)?;
+        let (secret, hash) = new_secret()?;
+        let now = self.clock.now();
+        let draft = KeyDraft { id: KeyId::new(), hash, hint: secret.hint(), created_at: now };
+        let (key, old_expires_at) = self
+            .store
+            .rotate_key(owner, id, &draft, now.plus(grace), self.most, by)?
+            .map_err(|refusal| self.refused(refusal))?;
+        Ok(Successor { key, secret, old: id, old_expires_at })
+    }
+
+    fn parse_id(&self, id: &str) -> Result<KeyId, Error> {
+        KeyId::parse(id).ok_or_else(not_found)
+    }
+
+    fn refused(&self, refusal: KeyRefusal) -> Error {
+        match refusal {
+            KeyRefusal::Gone => not_found(),
+            KeyRefusal::Revoked => Error::Conflict("API key has been revoked, which is final".into()),
+            KeyRefusal::Replaced => {
+                Error::Conflict("API key has been rotated; it can only be ended earlier than its grace period".into())
+            }
+            KeyRefusal::Expired => Error::Conflict("API key has expired; give it a later expiresAt first".into()),
+            KeyRefusal::TooMany => Error::Conflict(
+                format!("Too many API keys, at most {} may be in use; revoke one that is not needed", self.most).into(),
+            ),
+        }
     }
 
     /// The owner's keys, newest first, each with how often it was allowed in the last 24 hours.
     pub fn of_owner(&self, owner: UserId) -> Result<Vec<(ApiKey, u64)>, Error> {
+        self.counted(owner, None)
+    }
+
+    fn counted(&self, owner: UserId, only: Option<KeyId>) -> Result<Vec<(ApiKey, u64)>, Error> {
         // The hour that is running, and the 23 before it.
         let since = self.clock.now().start_of(HOUR).minus(23 * HOUR);
-        let read = || Ok(self.store.keys_of(owner, since)?);
+        let read = || Ok(self.store.keys_of(owner, only, since)?);
         let (mut keys, pending) = self.usage.with_pending(read, |keys| keys.iter().map(|(key, _)| key.id).collect())?;
         for ((key, count), pending) in keys.iter_mut().zip(pending) {
             for noted in pending {
@@ -205,8 +329,7 @@ impl Keys {
     /// How often the owner's key was presented in each hour or day that begins from `from` up to `to`, in order,
     /// without gaps.
     pub fn usage(&self, owner: UserId, id: &str, period: &Period) -> Result<Vec<Presented>, Error> {
-        let not_found = || Error::NotFound("API key not found".into());
-        let id = KeyId::parse(id).ok_or_else(not_found)?;
+        let id = self.parse_id(id)?;
         let (from, to) = (period.from.start_of(period.step), period.to);
         let read = || Ok(self.store.usage_of(owner, id, from, to)?);
         let (stored, pending) = self.usage.with_pending(read, |_| vec![id])?;
@@ -236,18 +359,25 @@ impl Keys {
 
     /// Revokes a key of this owner's, again if need be. For anyone else it does not exist.
     pub fn revoke(&self, owner: UserId, id: &str, by: &By) -> Result<(), Error> {
-        let id = KeyId::parse(id).ok_or(Error::NotFound("API key not found".into()))?;
-        if self.store.revoke_key(id, Some(owner), by, self.clock.now())? {
-            Ok(())
-        } else {
-            Err(Error::NotFound("API key not found".into()))
-        }
+        let id = self.parse_id(id)?;
+        self.store.revoke_key(id, Some(owner), by, self.clock.now())?.then_some(()).ok_or_else(not_found)
     }
 
     /// Revokes anyone's key, for the operator. False: there is no such key.
     pub fn revoke_any(&self, id: KeyId) -> Result<bool, Error> {
         Ok(self.store.revoke_key(id, None, &By::operator(), self.clock.now())?)
     }
+}
+
+fn new_secret() -> Result<(KeySecret, KeyHash), Error> {
+    let secret = KeySecret::generate()?;
+    let hash = KeyHash::of(secret.expose().as_bytes())
+        .ok_or_else(|| Error::Internal("a generated key is ill-formed".to_string()))?;
+    Ok((secret, hash))
+}
+
+fn not_found() -> Error {
+    Error::NotFound("API key not found".into())
 }
 
 #[cfg(test)]

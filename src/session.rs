@@ -145,7 +145,7 @@ impl Sessions {
         let session = self.new_session(user.id, &origin);
         match self.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
             Created::Done => self.logged_in(user, &session),
-            Created::EmailTaken => Err(Error::Conflict("User already exists")),
+            Created::EmailTaken => Err(Error::Conflict("User already exists".into())),
         }
     }
 

@@ -1,14 +1,17 @@
 //! `/keys`: a user's API keys.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::app::App;
 use crate::clock::Timestamp;
+use crate::duration;
 use crate::error::Error;
 use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response};
 use crate::id::KeyId;
-use crate::key::{Period, parse_key_name};
+use crate::key::{ApiKey, KeyChange, KeySecret, Period, parse_key_name};
 use crate::usage::{DAY, HOUR, Outcome};
 
 #[derive(Serialize)]
@@ -19,6 +22,18 @@ struct NewKey<'a> {
     name: &'a str,
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
+}
+
+impl<'a> NewKey<'a> {
+    fn new(key: &'a ApiKey, secret: &'a KeySecret) -> NewKey<'a> {
+        NewKey {
+            id: key.id,
+            key: secret.expose(),
+            name: &key.name,
+            expires_at: key.expires_at,
+            created_at: key.created_at,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -33,6 +48,39 @@ struct ListedKey<'a> {
     #[serde(rename = "usesLast24h")]
     uses_last_24h: u64,
     created_at: Timestamp,
+    revoked_at: Option<Timestamp>,
+    replaced_by: Option<KeyId>,
+}
+
+impl ListedKey<'_> {
+    fn new((key, uses_last_24h): &(ApiKey, u64)) -> ListedKey<'_> {
+        ListedKey {
+            id: key.id,
+            name: &key.name,
+            hint: &key.hint,
+            is_active: key.is_active,
+            expires_at: key.expires_at,
+            last_used_at: key.last_used_at,
+            uses_last_24h: *uses_last_24h,
+            created_at: key.created_at,
+            revoked_at: key.revoked_at,
+            replaced_by: key.replaced_by,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RotatedKey<'a> {
+    #[serde(flatten)]
+    key: NewKey<'a>,
+    replaces: ReplacedKey,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplacedKey {
+    id: KeyId,
+    expires_at: Timestamp,
 }
 
 #[derive(Serialize)]
@@ -64,32 +112,45 @@ pub fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
     let expires_at = form.optional("expiresAt", |text| app.keys.parse_expiry(text));
     let name = form.finish(name)?;
     let (key, secret) = app.keys.create(request.principal.user()?.id, name, expires_at, &request.by())?;
-    response::created(&NewKey {
-        id: key.id,
-        key: secret.expose(),
-        name: &key.name,
-        expires_at: key.expires_at,
-        created_at: key.created_at,
-    })
+    response::created(&NewKey::new(&key, &secret))
 }
 
 /// `GET /keys` → 200, newest first.
 pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let keys = app.keys.of_owner(request.principal.user()?.id)?;
-    let listed: Vec<ListedKey<'_>> = keys
-        .iter()
-        .map(|(key, uses_last_24h)| ListedKey {
-            id: key.id,
-            name: &key.name,
-            hint: &key.hint,
-            is_active: key.is_active,
-            expires_at: key.expires_at,
-            last_used_at: key.last_used_at,
-            uses_last_24h: *uses_last_24h,
-            created_at: key.created_at,
-        })
-        .collect();
-    response::ok(&listed)
+    response::ok(&keys.iter().map(ListedKey::new).collect::<Vec<_>>())
+}
+
+/// `PATCH /keys/:id` → 200 with the key; 409 when it is revoked, or when too many would be usable.
+pub fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &["name", "isActive", "expiresAt"])?;
+    let change = KeyChange {
+        name: form.given("name", parse_key_name),
+        is_active: form.boolean("isActive"),
+        expires_at: form.nullable("expiresAt", |text| app.keys.parse_expiry(text)),
+    };
+    let change = form.finish(Some(change))?;
+    let key = app.keys.change(request.principal.user()?.id, &request.parameter, &change, &request.by())?;
+    response::ok(&ListedKey::new(&key))
+}
+
+/// How long a rotated key lives on when nothing is said.
+const GRACE: Duration = DAY;
+
+/// `POST /keys/:id/rotate` → 201 with a new key, in the only answer that shows it; 409 when there is nothing to rotate.
+pub fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &["gracePeriod"])?;
+    let grace = form.optional("gracePeriod", |text| {
+        duration::parse(text)
+            .map_err(|_| "must be a whole number with a unit (s, m, h, d), such as 0s, 30m, 24h or 7d; at most 3650d")
+    });
+    form.finish(Some(()))?;
+    let owner = request.principal.user()?.id;
+    let made = app.keys.rotate(owner, &request.parameter, grace.unwrap_or(GRACE), &request.by())?;
+    response::created(&RotatedKey {
+        key: NewKey::new(&made.key, &made.secret),
+        replaces: ReplacedKey { id: made.old, expires_at: made.old_expires_at },
+    })
 }
 
 /// `DELETE /keys/:id` → 200, also when it is revoked already; 404 for anyone but the owner.

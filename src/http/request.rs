@@ -133,6 +133,30 @@ impl Form {
         }
     }
 
+    /// A field that may be left out, but not be null.
+    pub fn given<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        if self.fields.contains_key(name) { self.required(name, rule) } else { None }
+    }
+
+    /// A field that may be left out; `Some(None)` is null.
+    pub fn nullable<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<Option<T>> {
+        match self.fields.get(name) {
+            Some(Value::Null) => Some(None),
+            _ => self.optional(name, rule).map(Some),
+        }
+    }
+
+    /// A truth value that may be left out, but not be null.
+    pub fn boolean(&mut self, name: &str) -> Option<bool> {
+        match self.fields.remove(name)? {
+            Value::Bool(truth) => Some(truth),
+            _ => {
+                self.broken.push(format!("{name} must be a boolean value"));
+                None
+            }
+        }
+    }
+
     /// The field `email`: whatever is no text is no e-mail either.
     pub fn email(&mut self) -> Option<Email> {
         let text = match self.fields.remove("email") {

@@ -19,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{By, Event, Filter};
 use crate::id::{EventId, KeyId, SessionId, UserId};
-use crate::key::{ApiKey, KeyHash, KnownKey};
+use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::usage::HourOfUse;
@@ -171,10 +171,43 @@ pub trait Store: Send + Sync {
     /// Deletes sessions that have expired, ended or not.
     fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError>;
 
-    fn create_key(&self, key: &ApiKey, hash: &KeyHash, by: &By) -> Result<(), StoreError>;
+    /// Stores a key of an active owner's, as long as he has fewer than `most` that are neither revoked nor expired nor
+    /// replaced. Of those who ask at once, no more succeed than may.
+    fn create_key(
+        &self,
+        key: &ApiKey,
+        hash: &KeyHash,
+        most: u32,
+        by: &By,
+    ) -> Result<Result<(), KeyRefusal>, StoreError>;
 
-    /// The owner's keys, newest first, each with how often it was allowed in the hours from `since` on.
-    fn keys_of(&self, owner: UserId, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError>;
+    /// Changes a key of the owner's. A revoked one stays as it is; a replaced one may only expire earlier; one that has
+    /// expired comes back only if he has fewer than `most`, as for [`Store::create_key`].
+    fn update_key(
+        &self,
+        owner: UserId,
+        id: KeyId,
+        change: &KeyChange,
+        by: &By,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Result<(), KeyRefusal>, StoreError>;
+
+    /// Makes a key with the settings of one of the owner's, which is replaced by it and expires at `grace_end`, if not
+    /// before. A key is replaced once. Up to `most` of his may be in their grace. Gives the new key, and when the old one
+    /// expires.
+    fn rotate_key(
+        &self,
+        owner: UserId,
+        id: KeyId,
+        draft: &KeyDraft,
+        grace_end: Timestamp,
+        most: u32,
+        by: &By,
+    ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError>;
+
+    /// The owner's keys, newest first, or one of them, each with how often it was allowed in the hours from `since` on.
+    fn keys_of(&self, owner: UserId, only: Option<KeyId>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError>;
 
     /// Up to `limit` keys, of one owner or of all, by ascending id, from the one after `after`.
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;

@@ -19,7 +19,7 @@ use crate::cache::{Change, Changes};
 use crate::clock::Timestamp;
 use crate::event::{By, Event, Filter, Kind, Subject};
 use crate::id::{EventId, KeyId, SessionId, UserId};
-use crate::key::{ApiKey, KeyHash, KnownKey};
+use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
 use crate::password::PasswordHash;
 use crate::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::usage::HourOfUse;
@@ -591,12 +591,42 @@ impl<D: Driver> Store for SqlStore<D> {
         )
     }
 
-    fn create_key(&self, key: &ApiKey, hash: &KeyHash, by: &By) -> Result<(), StoreError> {
-        self.insert_key(key, hash, by)
+    fn create_key(
+        &self,
+        key: &ApiKey,
+        hash: &KeyHash,
+        most: u32,
+        by: &By,
+    ) -> Result<Result<(), KeyRefusal>, StoreError> {
+        self.store_key(key, hash, most, by)
     }
 
-    fn keys_of(&self, owner: UserId, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
-        self.counted_keys(owner, since)
+    fn update_key(
+        &self,
+        owner: UserId,
+        id: KeyId,
+        change: &KeyChange,
+        by: &By,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Result<(), KeyRefusal>, StoreError> {
+        self.change_key(owner, id, change, by, now, most)
+    }
+
+    fn rotate_key(
+        &self,
+        owner: UserId,
+        id: KeyId,
+        draft: &KeyDraft,
+        grace_end: Timestamp,
+        most: u32,
+        by: &By,
+    ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError> {
+        self.replace_key(owner, id, draft, grace_end, most, by)
+    }
+
+    fn keys_of(&self, owner: UserId, only: Option<KeyId>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
+        self.counted_keys(owner, only, since)
     }
 
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {

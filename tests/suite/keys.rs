@@ -28,7 +28,7 @@ on_both_stores! {
             [json!({
                 "id": made["id"], "name": "ci", "hint": format!("{}…{}", &key[..7], &key[63..]), "isActive": true,
                 "expiresAt": "2999-12-31T22:59:59.500Z", "lastUsedAt": null, "usesLast24h": 0,
-                "createdAt": made["createdAt"],
+                "createdAt": made["createdAt"], "revokedAt": null, "replacedBy": null,
             })]
         );
     }
@@ -65,7 +65,9 @@ on_both_stores! {
             let answer = service.get("/protected/service-only").api_key(key).send();
             assert_eq!((answer.status, answer.json()), (401, error(401, "Invalid or expired API key")));
         }
-        assert_eq!(listed(service, &ann.access)[0]["isActive"], false);
+        let key = &listed(service, &ann.access)[0];
+        assert_eq!(key["isActive"], false);
+        assert!(key["revokedAt"].as_str() >= made["createdAt"].as_str());
     }
 
     fn a_key_that_is_not_ones_own_does_not_exist(service) {

@@ -17,6 +17,7 @@ mod front;
 mod guessing;
 mod hostile_tokens;
 mod instances;
+mod key_life;
 mod keys;
 mod passwords;
 mod process;

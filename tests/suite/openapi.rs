@@ -132,10 +132,11 @@ fn the_document_has_the_version_of_the_program() {
 /// each of these answers against the schemas.
 #[test]
 fn every_operation_answers_as_documented() {
-    let service = Service::start(Backend::Sqlite);
+    let service = Service::start_with(Backend::Sqlite, &[("MAX_KEYS_PER_USER", "5")], |_| {});
     let ann = service.sign_up("ann@example.com");
     let key = service.create_key(&ann.access, json!({ "name": "ci", "expiresAt": "2999-01-01T00:00:00Z" }));
     let (id, key) = (key["id"].as_str().unwrap(), key["key"].as_str().unwrap());
+    let (patched, rotated) = (format!("/keys/{id}"), format!("/keys/{id}/rotate"));
     let body = |email: &str| json!({ "email": email, "password": "Password123!" });
     let mut seen = BTreeSet::new();
     let mut see = |method: &str, path: &str, answer: Answer| {
@@ -149,11 +150,19 @@ fn every_operation_answers_as_documented() {
         ("/auth/refresh", json!({ "refreshToken": ann.refresh })),
         ("/auth/refresh", json!({ "refreshToken": "nonsense" })),
         ("/keys/create", json!({ "name": "another" })),
+        (rotated.as_str(), json!({ "gracePeriod": "7d" })),
+        (patched.as_str(), json!({ "expiresAt": null })),
+        (patched.as_str(), json!({ "name": "renamed" })),
     ] {
-        see("POST", path, service.post(path).bearer(&ann.access).json(good).send());
-        see("POST", path, service.post(path).bearer(&ann.access).json(json!({})).send());
-        see("POST", path, service.post(path).bearer(&ann.access).body("application/json", "{").send());
-        see("POST", path, service.post(path).bearer(&ann.access).body("application/json", vec![b' '; 20_000]).send());
+        let method = if path == patched { "PATCH" } else { "POST" };
+        see(method, path, service.method(method, path).bearer(&ann.access).json(good).send());
+        see(method, path, service.method(method, path).bearer(&ann.access).json(json!({})).send());
+        see(method, path, service.method(method, path).bearer(&ann.access).body("application/json", "{").send());
+        see(
+            method,
+            path,
+            service.method(method, path).bearer(&ann.access).body("application/json", vec![b' '; 20_000]).send(),
+        );
     }
     for (method, path, good) in [
         ("POST", "/auth/password", json!({ "currentPassword": "Password123!", "newPassword": "another Password" })),
@@ -182,6 +191,22 @@ fn every_operation_answers_as_documented() {
         see("GET", path, service.get(path).bearer(&ann.access).api_key(key).send());
         see("GET", path, service.get(path).send());
         see("GET", path, service.get(path).bearer("bad").api_key("bad").send());
+    }
+    let refused = service.create_key(&ann.access, json!({ "name": "revoked" }));
+    let refused = format!("/keys/{}", refused["id"].as_str().unwrap());
+    service.delete(&refused).bearer(&ann.access).send();
+    for _ in 0..5 {
+        see(
+            "POST",
+            "/keys/create",
+            service.post("/keys/create").bearer(&ann.access).json(json!({ "name": "x" })).send(),
+        );
+    }
+    for (method, path) in [("PATCH", refused.clone()), ("POST", format!("{refused}/rotate"))] {
+        see(method, &path, service.method(method, &path).bearer(&ann.access).json(json!({})).send());
+        see(method, &path, service.method(method, &path).json(json!({})).send());
+        let unknown = path.replace(&refused, "/keys/x");
+        see(method, &unknown, service.method(method, &unknown).bearer(&ann.access).json(json!({})).send());
     }
     let mut public = vec!["/health".to_string(), "/.well-known/jwks.json".to_string()];
     public.extend(ROUTES.iter().map(|route| route.path.to_string()).filter(|path| path.starts_with("/api/docs")));

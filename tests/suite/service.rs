@@ -241,6 +241,10 @@ impl Service {
         self.client.post(target)
     }
 
+    pub fn patch(&self, target: &str) -> Request<'_> {
+        self.client.method("PATCH", target)
+    }
+
     pub fn delete(&self, target: &str) -> Request<'_> {
         self.client.delete(target)
     }

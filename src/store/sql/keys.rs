@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::events::record;
-use super::{Column, Driver, Row, SqlStore, Value, first, unexpected};
+use super::{Column, Driver, Row, SqlStore, Transaction, Value, first, unexpected};
 use crate::cache::NOTHING;
 use crate::clock::Timestamp;
 use crate::event::{By, Event, Kind, Subject};
 use crate::id::{KeyId, UserId};
-use crate::key::{ApiKey, KeyHash, KnownKey};
+use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
 use crate::store::StoreError;
 use crate::usage::{HOUR, HourOfUse, Outcome};
 
@@ -19,7 +19,18 @@ fn hour(time: Timestamp) -> Value {
     Value::Int(time.millis().div_euclid(HOUR.as_millis() as i64))
 }
 
-/// Columns: id, user_id, name, hint, is_active, expires_at, last use in hours no longer kept, created_at, last use.
+/// What [`api_key`] reads of a key, from `api_keys LEFT JOIN key_last_use`.
+macro_rules! key_columns {
+    () => {
+        "id, user_id, name, hint, is_active, expires_at, created_at, revoked_at, replaced_by, key_last_use.at, \
+         (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
+          AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1)"
+    };
+}
+
+/// The first column after [`key_columns`].
+const FURTHER: usize = 11;
+
 fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
     Ok(ApiKey {
         id: KeyId(row.uuid(0)?),
@@ -28,47 +39,201 @@ fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
         hint: row.text(3)?,
         is_active: row.bool(4)?,
         expires_at: row.optional_timestamp(5)?,
-        last_used_at: row.optional_timestamp(6)?.max(row.optional_timestamp(8)?),
-        created_at: row.timestamp(7)?,
+        created_at: row.timestamp(6)?,
+        revoked_at: row.optional_timestamp(7)?,
+        replaced_by: row.optional_uuid(8)?.map(KeyId),
+        // In hours no longer kept, and in those that are.
+        last_used_at: row.optional_timestamp(9)?.max(row.optional_timestamp(10)?),
     })
 }
 
+fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError> {
+    transaction.execute(
+        "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        &[
+            Value::Uuid(key.id.0),
+            Value::Uuid(key.owner.0),
+            Value::Bytes(hash.as_bytes().to_vec()),
+            Value::Text(key.hint.clone()),
+            Value::Text(key.name.clone()),
+            Value::Bool(key.is_active),
+            Value::or_null(key.expires_at, Value::Timestamp),
+            Value::Timestamp(key.created_at),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Locks the owner's row: what is counted of his keys stays so until the transaction ends. False: no such active user.
+fn lock_owner(transaction: &mut dyn Transaction, owner: UserId) -> Result<bool, StoreError> {
+    let locked = transaction
+        .execute("UPDATE users SET is_active = is_active WHERE id = $1 AND is_active", &[Value::Uuid(owner.0)])?;
+    Ok(locked > 0)
+}
+
+/// The owner's key, which nobody else changes until the transaction ends.
+fn lock_key(transaction: &mut dyn Transaction, owner: UserId, id: KeyId) -> Result<Option<ApiKey>, StoreError> {
+    let parameters = [Value::Uuid(id.0), Value::Uuid(owner.0)];
+    if transaction.execute("UPDATE api_keys SET name = name WHERE id = $1 AND user_id = $2", &parameters)? == 0 {
+        return Ok(None);
+    }
+    let rows = transaction.query(
+        concat!(
+            "SELECT ",
+            key_columns!(),
+            " FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id WHERE id = $1 AND user_id = $2"
+        ),
+        &parameters,
+    )?;
+    first(rows).map(api_key).transpose()
+}
+
+/// How many keys of the owner's are neither revoked nor expired: those that were replaced, or all others.
+fn count_usable(
+    transaction: &mut dyn Transaction,
+    owner: UserId,
+    replaced: bool,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    let rows = transaction.query(
+        "SELECT COUNT(*) FROM api_keys WHERE user_id = $1 AND revoked_at IS NULL \
+         AND (expires_at > $2 OR expires_at IS NULL) AND (replaced_by IS NOT NULL) = $3",
+        &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Bool(replaced)],
+    )?;
+    first(rows).map_or(Ok(0), |mut row| row.int(0))
+}
+
 impl<D: Driver> SqlStore<D> {
-    pub(super) fn insert_key(&self, key: &ApiKey, hash: &KeyHash, by: &By) -> Result<(), StoreError> {
+    pub(super) fn store_key(
+        &self,
+        key: &ApiKey,
+        hash: &KeyHash,
+        most: u32,
+        by: &By,
+    ) -> Result<Result<(), KeyRefusal>, StoreError> {
         // Whoever was told that there is no such key has to ask again.
         self.change(NOTHING[0], |transaction| {
-            transaction.execute(
-                "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                &[
-                    Value::Uuid(key.id.0),
-                    Value::Uuid(key.owner.0),
-                    Value::Bytes(hash.as_bytes().to_vec()),
-                    Value::Text(key.hint.clone()),
-                    Value::Text(key.name.clone()),
-                    Value::Bool(key.is_active),
-                    Value::or_null(key.expires_at, Value::Timestamp),
-                    Value::Timestamp(key.created_at),
-                ],
-            )?;
+            if !lock_owner(transaction, key.owner)? {
+                return Ok(Err(KeyRefusal::Gone));
+            }
+            if count_usable(transaction, key.owner, false, key.created_at)? >= i64::from(most) {
+                return Ok(Err(KeyRefusal::TooMany));
+            }
+            insert_key(transaction, key, hash)?;
             let created = Event::new(Kind::KeyCreated, key.owner, by, key.created_at);
-            record(transaction, &created.on(Subject::Key(key.id)))
+            record(transaction, &created.on(Subject::Key(key.id)))?;
+            Ok(Ok(()))
         })
     }
 
-    pub(super) fn counted_keys(&self, owner: UserId, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
+    pub(super) fn change_key(
+        &self,
+        owner: UserId,
+        id: KeyId,
+        change: &KeyChange,
+        by: &By,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<Result<(), KeyRefusal>, StoreError> {
+        self.change(id.0, |transaction| {
+            if !lock_owner(transaction, owner)? {
+                return Ok(Err(KeyRefusal::Gone));
+            }
+            let Some(old) = lock_key(transaction, owner, id)? else { return Ok(Err(KeyRefusal::Gone)) };
+            let mut new = old.clone();
+            change.apply(&mut new);
+            if old.revoked_at.is_some() {
+                return Ok(Err(KeyRefusal::Revoked));
+            }
+            if old.replaced_by.is_some() && new.expires_at.is_none_or(|end| Some(end) > old.expires_at) {
+                return Ok(Err(KeyRefusal::Replaced));
+            }
+            if old.has_expired(now)
+                && new.is_usable(now)
+                && count_usable(transaction, owner, false, now)? >= i64::from(most)
+            {
+                return Ok(Err(KeyRefusal::TooMany));
+            }
+            transaction.execute(
+                "UPDATE api_keys SET name = $2, is_active = $3, expires_at = $4 WHERE id = $1",
+                &[
+                    Value::Uuid(id.0),
+                    Value::Text(new.name),
+                    Value::Bool(new.is_active),
+                    Value::or_null(new.expires_at, Value::Timestamp),
+                ],
+            )?;
+            let settings = change.names();
+            if !settings.is_empty() {
+                let changed = Event::new(Kind::KeyChanged, owner, by, now).on(Subject::Key(id));
+                record(transaction, &changed.with("settings", settings))?;
+            }
+            Ok(Ok(()))
+        })
+    }
+
+    pub(super) fn replace_key(
+        &self,
+        owner: UserId,
+        id: KeyId,
+        draft: &KeyDraft,
+        grace_end: Timestamp,
+        most: u32,
+        by: &By,
+    ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError> {
+        let now = draft.created_at;
+        self.change(id.0, |transaction| {
+            if !lock_owner(transaction, owner)? {
+                return Ok(Err(KeyRefusal::Gone));
+            }
+            let Some(old) = lock_key(transaction, owner, id)? else { return Ok(Err(KeyRefusal::Gone)) };
+            if old.revoked_at.is_some() {
+                return Ok(Err(KeyRefusal::Revoked));
+            }
+            if old.replaced_by.is_some() {
+                return Ok(Err(KeyRefusal::Replaced));
+            }
+            if old.has_expired(now) {
+                return Ok(Err(KeyRefusal::Expired));
+            }
+            // The new key takes the old one's place, also where there is no room for another. But whoever rotates
+            // again and again must not gather living keys.
+            if grace_end > now && count_usable(transaction, owner, true, now)? >= i64::from(most) {
+                return Ok(Err(KeyRefusal::TooMany));
+            }
+            let ends = old.expires_at.map_or(grace_end, |expires_at| expires_at.min(grace_end));
+            let new = ApiKey { id: draft.id, hint: draft.hint.clone(), created_at: now, last_used_at: None, ..old };
+            insert_key(transaction, &new, &draft.hash)?;
+            transaction.execute(
+                "UPDATE api_keys SET replaced_by = $2, expires_at = $3 WHERE id = $1",
+                &[Value::Uuid(id.0), Value::Uuid(draft.id.0), Value::Timestamp(ends)],
+            )?;
+            let rotated = Event::new(Kind::KeyRotated, owner, by, now).on(Subject::Key(id));
+            record(transaction, &rotated.with("replacedBy", new.id.to_string()))?;
+            Ok(Ok((new, ends)))
+        })
+    }
+
+    pub(super) fn counted_keys(
+        &self,
+        owner: UserId,
+        only: Option<KeyId>,
+        since: Timestamp,
+    ) -> Result<Vec<(ApiKey, u64)>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at, \
-             (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
-              AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1), \
-             (SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours \
-              WHERE key_hours.key_id = api_keys.id AND hour >= $2) \
-             FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
-             WHERE user_id = $1 ORDER BY created_at DESC, id DESC",
-            &[Value::Uuid(owner.0), hour(since)],
+            concat!(
+                "SELECT ",
+                key_columns!(),
+                ", (SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours \
+                 WHERE key_hours.key_id = api_keys.id AND hour >= $2) \
+                 FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
+                 WHERE user_id = $1 AND (id = $3 OR $3 IS NULL) ORDER BY created_at DESC, id DESC"
+            ),
+            &[Value::Uuid(owner.0), hour(since), Value::or_null(only, |id| Value::Uuid(id.0))],
         )?;
         let counted = |mut row: Row| {
-            let count = row.optional_int(9)?.unwrap_or(0);
+            let count = row.optional_int(FURTHER)?.unwrap_or(0);
             Ok((api_key(row)?, u64::try_from(count).unwrap_or(0)))
         };
         rows.into_iter().map(counted).collect()
@@ -81,11 +246,12 @@ impl<D: Driver> SqlStore<D> {
         limit: i64,
     ) -> Result<Vec<ApiKey>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, user_id, name, hint, is_active, expires_at, key_last_use.at, created_at, \
-             (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
-              AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1) \
-             FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
-             WHERE id > $1 AND (user_id = $2 OR $2 IS NULL) ORDER BY id LIMIT $3",
+            concat!(
+                "SELECT ",
+                key_columns!(),
+                " FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
+                 WHERE id > $1 AND (user_id = $2 OR $2 IS NULL) ORDER BY id LIMIT $3"
+            ),
             &[
                 Value::Uuid(after.map_or(Uuid::nil(), |id| id.0)),
                 Value::or_null(owner, |owner| Value::Uuid(owner.0)),

@@ -1,0 +1,265 @@
+//! The life of a key: pausing, changing, rotating, revoking, and how many there may be.
+
+use std::sync::Barrier;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::http_client::Answer;
+use crate::service::{Account, Service, broken_rules, error, on_both_stores};
+
+const REVOKED: &str = "API key has been revoked, which is final";
+const ROTATED: &str = "API key has been rotated; it can only be ended earlier than its grace period";
+
+/// A key and its id.
+fn new_key(service: &Service, owner: &Account, body: Value) -> (String, String) {
+    let made = service.create_key(&owner.access, body);
+    (made["id"].as_str().unwrap().to_string(), made["key"].as_str().unwrap().to_string())
+}
+
+fn change(service: &Service, owner: &Account, id: &str, body: Value) -> Answer {
+    service.patch(&format!("/keys/{id}")).bearer(&owner.access).json(body).send()
+}
+
+fn rotate(service: &Service, owner: &Account, id: &str, body: Value) -> Answer {
+    service.post(&format!("/keys/{id}/rotate")).bearer(&owner.access).json(body).send()
+}
+
+fn revoke(service: &Service, owner: &Account, id: &str) {
+    assert_eq!(service.delete(&format!("/keys/{id}")).bearer(&owner.access).send().status, 200);
+}
+
+fn listed(service: &Service, owner: &Account, id: &str) -> Value {
+    let keys = service.get("/keys").bearer(&owner.access).send().json();
+    keys.as_array().unwrap().iter().find(|key| key["id"] == id).unwrap().clone()
+}
+
+/// The bodies' answers when all are sent at once.
+fn at_once(service: &Service, count: usize, ask: impl Fn(&crate::http_client::Client) -> Answer + Sync) -> Vec<Answer> {
+    let (start, ask) = (&Barrier::new(count), &ask);
+    let clients: Vec<_> = (0..count).map(|_| service.client()).collect();
+    std::thread::scope(|scope| {
+        let asking = clients.iter().map(|client| {
+            scope.spawn(move || {
+                start.wait();
+                ask(client)
+            })
+        });
+        asking.collect::<Vec<_>>().into_iter().map(|answer| answer.join().unwrap()).collect()
+    })
+}
+
+on_both_stores! {
+    fn a_paused_key_is_refused_until_it_is_active_again(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (id, key) = new_key(service, &ann, json!({ "name": "ci" }));
+        assert_eq!(service.key_status(&key), 200);
+        let paused = change(service, &ann, &id, json!({ "isActive": false }));
+        assert_eq!(service.key_status(&key), 401);
+        assert_eq!((paused.status, paused.json()), (200, listed(service, &ann, &id)));
+        assert_eq!((&paused.json()["isActive"], &paused.json()["revokedAt"]), (&json!(false), &json!(null)));
+        assert_eq!(change(service, &ann, &id, json!({ "isActive": true })).status, 200);
+        assert_eq!(service.key_status(&key), 200);
+    }
+
+    fn a_change_leaves_what_it_does_not_name(service) {
+        let ann = service.sign_up("ann@example.com");
+        let expires_at = "2999-01-01T00:00:00.000Z";
+        let (id, key) = new_key(service, &ann, json!({ "name": "ci", "expiresAt": expires_at }));
+        assert_eq!(service.key_status(&key), 200);
+        let mut expected = listed(service, &ann, &id);
+        for (body, field, value) in [
+            (json!({}), "name", json!("ci")),
+            (json!({ "name": "deploy" }), "name", json!("deploy")),
+            (json!({ "expiresAt": "2998-01-01T00:00:00+01:00" }), "expiresAt", json!("2997-12-31T23:00:00.000Z")),
+            (json!({ "expiresAt": null }), "expiresAt", json!(null)),
+            (json!({ "isActive": true }), "isActive", json!(true)),
+        ] {
+            expected[field] = value;
+            let changed = change(service, &ann, &id, body.clone());
+            assert_eq!((changed.status, changed.json()), (200, expected.clone()), "{body}");
+        }
+        assert_eq!(service.key_status(&key), 200);
+    }
+
+    fn a_change_that_breaks_rules_changes_nothing(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (id, _) = new_key(service, &ann, json!({ "name": "ci" }));
+        let before = listed(service, &ann, &id);
+        for (body, rules) in [
+            (json!({ "name": "" }), vec!["name should not be empty"]),
+            (json!({ "name": null }), vec!["name should not be empty", "name must be a string"]),
+            (json!({ "isActive": "false" }), vec!["isActive must be a boolean value"]),
+            (json!({ "isActive": null }), vec!["isActive must be a boolean value"]),
+            (json!({ "expiresAt": "2020-01-01T00:00:00Z" }), vec!["expiresAt must be in the future"]),
+            (json!({ "isActive": false, "revokedAt": null }), vec!["property revokedAt should not exist"]),
+        ] {
+            let answer = change(service, &ann, &id, body.clone());
+            assert_eq!((answer.status, answer.json()), (400, broken_rules(&rules)), "{body}");
+        }
+        assert_eq!(listed(service, &ann, &id), before);
+    }
+
+    fn revocation_is_final(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (id, key) = new_key(service, &ann, json!({ "name": "ci" }));
+        revoke(service, &ann, &id);
+        let before = listed(service, &ann, &id);
+        for answer in [
+            change(service, &ann, &id, json!({ "isActive": true })),
+            change(service, &ann, &id, json!({})),
+            rotate(service, &ann, &id, json!({})),
+        ] {
+            assert_eq!((answer.status, answer.json()), (409, error(409, REVOKED)));
+        }
+        assert_eq!(service.key_status(&key), 401);
+        // Nor does revoking it again make it more recent.
+        service.advance(60);
+        revoke(service, &ann, &id);
+        assert_eq!(listed(service, &ann, &id), before);
+    }
+
+    fn nobody_changes_or_rotates_anothers_key(service) {
+        let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
+        let (id, key) = new_key(service, &ann, json!({ "name": "ci" }));
+        for id in [&id, "01890000-0000-7000-8000-000000000000", "not-a-uuid"] {
+            for answer in [change(service, &bob, id, json!({ "isActive": false })), rotate(service, &bob, id, json!({}))] {
+                assert_eq!((answer.status, answer.json()), (404, error(404, "API key not found")));
+            }
+        }
+        assert_eq!(service.key_status(&key), 200);
+    }
+
+    fn a_rotated_key_lives_on_until_its_grace_ends(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (id, old) = new_key(service, &ann, json!({ "name": "ci", "expiresAt": "2999-01-01T00:00:00Z" }));
+        let before = listed(service, &ann, &id);
+        let answer = rotate(service, &ann, &id, json!({ "gracePeriod": "30m" }));
+        let made = answer.json();
+        let new = made["key"].as_str().unwrap();
+        let created_at = keyward::clock::Timestamp::parse(made["createdAt"].as_str().unwrap()).unwrap();
+        let ends = created_at.plus(Duration::from_secs(30 * 60)).to_string();
+        assert_eq!(answer.status, 201);
+        assert_eq!(
+            made,
+            json!({
+                "id": made["id"], "key": new, "name": "ci", "expiresAt": "2999-01-01T00:00:00.000Z",
+                "createdAt": made["createdAt"], "replaces": { "id": id, "expiresAt": ends },
+            })
+        );
+        let mut expected = before;
+        expected["expiresAt"] = json!(ends);
+        expected["replacedBy"] = made["id"].clone();
+        assert_eq!(listed(service, &ann, &id), expected);
+        service.advance(30 * 60 - 10);
+        assert_eq!((service.key_status(&old), service.key_status(new)), (200, 200));
+        service.advance(10);
+        assert_eq!((service.key_status(&old), service.key_status(new)), (401, 200));
+    }
+
+    fn the_grace_is_a_day_or_none_or_until_the_keys_own_end(service) {
+        let ann = service.sign_up("ann@example.com");
+        let now = service.clock.now();
+        let soon = now.plus(Duration::from_secs(600)).to_string();
+        let (short_lived, _) = new_key(service, &ann, json!({ "name": "a", "expiresAt": soon }));
+        let made = rotate(service, &ann, &short_lived, json!({})).json();
+        assert_eq!((&made["expiresAt"], &made["replaces"]["expiresAt"]), (&json!(soon), &json!(soon)));
+
+        let (leaked, key) = new_key(service, &ann, json!({ "name": "b" }));
+        assert_eq!(service.key_status(&key), 200);
+        let made = rotate(service, &ann, &leaked, json!({ "gracePeriod": "0s" })).json();
+        assert_eq!(made["replaces"]["expiresAt"], made["createdAt"]);
+        assert_eq!((service.key_status(&key), service.key_status(made["key"].as_str().unwrap())), (401, 200));
+
+        let (usual, _) = new_key(service, &ann, json!({ "name": "c" }));
+        let ends = rotate(service, &ann, &usual, json!({})).json()["replaces"]["expiresAt"].clone();
+        let tomorrow = now.plus(Duration::from_secs(24 * 60 * 60)).to_string();
+        assert!(ends.as_str().unwrap() >= tomorrow.as_str(), "{ends} {tomorrow}");
+
+        let rule = "gracePeriod must be a whole number with a unit (s, m, h, d), such as 0s, 30m, 24h or 7d; at most 3650d";
+        for grace in ["", "24", "-1h", "1w", "3651d", "1h 30m"] {
+            let answer = rotate(service, &ann, &usual, json!({ "gracePeriod": grace }));
+            assert_eq!((answer.status, answer.json()), (400, broken_rules(&[rule])), "{grace}");
+        }
+    }
+
+    fn a_rotated_key_can_only_be_ended_earlier(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (id, key) = new_key(service, &ann, json!({ "name": "ci" }));
+        assert_eq!(rotate(service, &ann, &id, json!({ "gracePeriod": "1h" })).status, 201);
+        for body in [json!({ "expiresAt": null }), json!({ "expiresAt": "2999-01-01T00:00:00Z" })] {
+            let answer = change(service, &ann, &id, body);
+            assert_eq!((answer.status, answer.json()), (409, error(409, ROTATED)));
+        }
+        let again = rotate(service, &ann, &id, json!({}));
+        assert_eq!((again.status, again.json()), (409, error(409, ROTATED)));
+        let sooner = service.clock.now().plus(Duration::from_secs(60)).to_string();
+        assert_eq!(change(service, &ann, &id, json!({ "name": "old ci", "expiresAt": sooner })).status, 200);
+        assert_eq!(service.key_status(&key), 200);
+        service.advance(60);
+        assert_eq!(service.key_status(&key), 401);
+    }
+
+    fn an_expired_key_is_not_rotated_and_comes_back_when_it_is_prolonged(service) {
+        let ann = service.sign_up("ann@example.com");
+        let soon = service.clock.now().plus(Duration::from_secs(60)).to_string();
+        let (id, key) = new_key(service, &ann, json!({ "name": "ci", "expiresAt": soon }));
+        service.advance(60);
+        assert_eq!(service.key_status(&key), 401);
+        let answer = rotate(service, &ann, &id, json!({}));
+        let message = "API key has expired; give it a later expiresAt first";
+        assert_eq!((answer.status, answer.json()), (409, error(409, message)));
+        assert_eq!(change(service, &ann, &id, json!({ "expiresAt": null })).status, 200);
+        assert_eq!(service.key_status(&key), 200);
+    }
+
+    fn of_those_who_rotate_a_key_at_once_one_gets_the_new_one(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (id, _) = new_key(service, &ann, json!({ "name": "ci" }));
+        let target = format!("/keys/{id}/rotate");
+        let answers = at_once(service, 6, |client| client.post(&target).bearer(&ann.access).json(json!({})).send());
+        let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [201, 409, 409, 409, 409, 409]);
+        assert_eq!(service.get("/keys").bearer(&ann.access).send().json().as_array().unwrap().len(), 2);
+    }
+
+    fn a_user_has_no_more_keys_than_he_may(service) {
+        service.set("MAX_KEYS_PER_USER", "3");
+        service.restart();
+        let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
+        let too_many = error(409, "Too many API keys, at most 3 may be in use; revoke one that is not needed");
+        let create = |body: Value| service.post("/keys/create").bearer(&ann.access).json(body).send();
+        let answers = at_once(service, 6, |client| {
+            client.post("/keys/create").bearer(&ann.access).json(json!({ "name": "ci" })).send()
+        });
+        assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 3);
+        assert!(answers.iter().all(|answer| answer.status == 201 || answer.json() == too_many), "{answers:?}");
+        // Another's do not count.
+        new_key(service, &bob, json!({ "name": "ci" }));
+
+        let ids: Vec<String> = service.get("/keys").bearer(&ann.access).send().json().as_array().unwrap().iter()
+            .map(|key| key["id"].as_str().unwrap().to_string()).collect();
+        // A paused one does, and there is room to rotate, but none to gather keys that way.
+        assert_eq!(change(service, &ann, &ids[0], json!({ "isActive": false })).status, 200);
+        assert_eq!(create(json!({ "name": "x" })).status, 409);
+        let mut newest = ids[1].clone();
+        for status in [201, 201, 201, 409] {
+            let answer = rotate(service, &ann, &newest, json!({ "gracePeriod": "1h" }));
+            assert_eq!(answer.status, status, "{answer:?}");
+            newest = answer.json()["id"].as_str().unwrap_or(&newest).to_string();
+        }
+        assert_eq!(rotate(service, &ann, &newest, json!({ "gracePeriod": "0s" })).status, 201);
+        assert_eq!(create(json!({ "name": "x" })).json(), too_many);
+
+        // Revoked and expired ones do not count; one that would come back does.
+        revoke(service, &ann, &ids[0]);
+        let soon = service.clock.now().plus(Duration::from_secs(60)).to_string();
+        let expiring = create(json!({ "name": "x", "expiresAt": soon })).json()["id"].as_str().unwrap().to_string();
+        service.advance(60);
+        assert_eq!(create(json!({ "name": "y" })).status, 201);
+        let answer = change(service, &ann, &expiring, json!({ "expiresAt": null }));
+        assert_eq!((answer.status, answer.json()), (409, too_many));
+        assert_eq!(change(service, &ann, &expiring, json!({ "name": "z" })).status, 200);
+    }
+}
