@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -172,6 +173,27 @@ where
     /// Whether the key had a value when it was read last, however long ago. Some are forgotten.
     pub fn has_known(&self, key: &K) -> bool {
         self.shared.known.contains_key(key)
+    }
+
+    /// What is known of these keys, in their order. Waits for what has to be fetched: not on an I/O thread.
+    pub fn get(&self, keys: &[K]) -> Result<Vec<Option<Arc<V>>>, Error> {
+        let ask = |key: &K| match self.recall(key) {
+            Some(known) => Ok(known),
+            None => {
+                let (sender, receiver) = channel();
+                let answer = move |found| {
+                    let _ = sender.send(found);
+                };
+                self.ask(*key, Box::new(answer));
+                Err(receiver)
+            }
+        };
+        // All are asked for before the first is waited for: they are fetched together.
+        let asked: Vec<_> = keys.iter().map(ask).collect();
+        let wait = |receiver: Receiver<_>| {
+            receiver.recv().unwrap_or_else(|_| Err(Error::Internal("a lookup was dropped".to_string())))
+        };
+        asked.into_iter().map(|known| known.or_else(wait)).collect()
     }
 
     /// Finds out; `answer` is called on another thread, or at once when too many wait already.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
@@ -79,9 +79,16 @@ impl Serialize for Timestamp {
 }
 
 /// Where "now" comes from. Clones share one time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Clock {
+    started: Instant,
     ahead_millis: Arc<AtomicI64>,
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock { started: Instant::now(), ahead_millis: Arc::default() }
+    }
 }
 
 impl Clock {
@@ -90,6 +97,12 @@ impl Clock {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
         Timestamp(millis + self.ahead_millis.load(Ordering::Relaxed))
+    }
+
+    /// How long this clock has been there: never goes back, whoever sets the system's time.
+    pub fn elapsed(&self) -> Duration {
+        let ahead = u64::try_from(self.ahead_millis.load(Ordering::Relaxed)).unwrap_or(0);
+        self.started.elapsed() + Duration::from_millis(ahead)
     }
 
     /// Moves this clock ahead of the system's. For tests: nothing in the server calls it.

@@ -23,6 +23,8 @@ pub enum Error {
     },
     /// The credential is good, but this is not allowed.
     Forbidden(&'static str),
+    /// The credential is good, but not for what needs this scope (RFC 6750 §3.1).
+    InsufficientScope(&'static str),
     NotFound(Cow<'static, str>),
     Conflict(Cow<'static, str>),
     /// Too much of something; it may be tried again after this time.

@@ -13,6 +13,7 @@ use crate::error::{Challenge, Error, Sent};
 use crate::id::SessionId;
 use crate::key::{KeyHash, KnownKey};
 use crate::principal::{Principal, Service, User};
+use crate::quota::Quota;
 use crate::session::LiveSession;
 use crate::token::AccessClaims;
 use crate::usage::Outcome;
@@ -31,6 +32,14 @@ pub enum Guard {
     Flexible,
 }
 
+/// What a route asks of a key beside being good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    pub scope: Option<&'static str>,
+    /// Whether it spends the key's limit, and is refused when there is none left.
+    pub limited: bool,
+}
+
 /// One credential of a request.
 enum Presented<T, V> {
     Absent,
@@ -45,6 +54,12 @@ enum Presented<T, V> {
 /// What a request presented to its guard.
 pub struct Credentials {
     key: Presented<KeyHash, KnownKey>,
+    /// What became of the key, once it was judged.
+    outcome: Option<Outcome>,
+    /// What is left of the key's limit, if it has one.
+    pub quota: Option<Quota>,
+    /// Counted and spent before.
+    again: bool,
     token: Presented<AccessClaims, LiveSession>,
 }
 
@@ -72,9 +87,10 @@ impl Credentials {
 }
 
 impl Credentials {
-    /// Whether a key was presented that was not what admitted this principal.
+    /// Whether a key was presented that is no good; one that is merely used too often or for too much is.
     pub fn key_failed(&self, admitted: &Principal) -> bool {
-        !matches!(self.key, Presented::Absent) && !matches!(admitted, Principal::Service(_))
+        let is_real = matches!(self.outcome, Some(Outcome::RateLimited | Outcome::InsufficientScope));
+        !matches!(self.key, Presented::Absent) && !matches!(admitted, Principal::Service(_)) && !is_real
     }
 }
 
@@ -83,19 +99,32 @@ impl Guard {
     pub fn read(self, app: &App, headers: &HeaderMap) -> Credentials {
         Credentials {
             key: if self.takes_key() { presented_key(headers) } else { Presented::Absent },
+            outcome: None,
+            quota: None,
+            again: false,
             token: if self.takes_token() { presented_token(app, headers) } else { Presented::Absent },
         }
     }
 
+    /// Reads the credentials of a request once more, which they have admitted before: a use is counted once.
+    pub fn read_again(self, app: &App, headers: &HeaderMap, principal: &Principal) -> Credentials {
+        let mut credentials = self.read(app, headers);
+        credentials.again = true;
+        if matches!(principal, Principal::User(_)) && !matches!(credentials.key, Presented::Absent) {
+            credentials.key = Presented::Bad;
+        }
+        credentials
+    }
+
     /// Judges the credentials. The key goes first; where it is no good, the token decides. Never blocks.
-    pub fn judge(self, app: &App, credentials: &mut Credentials) -> Verdict {
+    pub fn judge(self, app: &App, terms: Terms, credentials: &mut Credentials) -> Verdict {
         if self == Guard::Public {
             return Verdict::Admitted(Principal::Anonymous);
         }
         let now = app.clock.now();
-        judge_key(app, credentials, now)
+        judge_key(app, terms, credentials, now)
             .or_else(|| judge_token(app, credentials, now))
-            .unwrap_or_else(|| Verdict::Refused(self.refusal(credentials)))
+            .unwrap_or_else(|| Verdict::Refused(self.refusal(terms, credentials)))
     }
 
     fn takes_key(self) -> bool {
@@ -106,8 +135,16 @@ impl Guard {
         matches!(self, Guard::Jwt | Guard::Flexible)
     }
 
-    /// The 401 for credentials none of which is good: a key's error comes before a token's.
-    fn refusal(self, credentials: &Credentials) -> Error {
+    /// The error for credentials none of which is good: a key's comes before a token's.
+    fn refusal(self, terms: Terms, credentials: &Credentials) -> Error {
+        match (credentials.outcome, terms.scope, credentials.quota) {
+            (Some(Outcome::InsufficientScope), Some(scope), _) => return Error::InsufficientScope(scope),
+            (Some(Outcome::RateLimited), _, Some(quota)) => {
+                let message = "API key is over its rate limit";
+                return Error::TooMany { message, wait: quota.retry_after() };
+            }
+            _ => {}
+        }
         let sent = if matches!(credentials.token, Presented::Absent) { Sent::No } else { Sent::Yes };
         let challenge = Challenge { token: self.takes_token().then_some(sent), key: self.takes_key() };
         match credentials.key {
@@ -118,7 +155,7 @@ impl Guard {
 }
 
 /// `None`: the key is no good, or there is none. A key that is known is counted, once, whatever becomes of it.
-fn judge_key(app: &App, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
+fn judge_key(app: &App, terms: Terms, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
     let known = match &credentials.key {
         Presented::Absent | Presented::Bad => return None,
         Presented::Plausible(hash) => match app.known_keys.recall(hash) {
@@ -129,8 +166,14 @@ fn judge_key(app: &App, credentials: &mut Credentials, now: Timestamp) -> Option
     };
     credentials.key = Presented::Bad;
     let key = known?;
-    let outcome = key.outcome(now);
-    app.usage.note(key.id, outcome, now);
+    let outcome = if credentials.again {
+        key.outcome(terms.scope, now)
+    } else {
+        let (outcome, quota) = app.keys.present(&key, terms.scope, terms.limited, now);
+        credentials.quota = quota;
+        outcome
+    };
+    credentials.outcome = Some(outcome);
     (outcome == Outcome::Allowed).then(|| {
         Verdict::Admitted(Principal::Service(Service { key: key.id, owner: key.owner, email: key.email.clone() }))
     })

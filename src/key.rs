@@ -14,6 +14,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
 use crate::event::By;
 use crate::id::{KeyId, UserId};
+use crate::principal::Service;
+use crate::quota::{Limiter, Quota, RateLimit};
+use crate::scope::Scopes;
 use crate::store::Store;
 use crate::usage::{Counts, HOUR, Outcome, Usage};
 
@@ -95,6 +98,8 @@ pub struct ApiKey {
     pub hint: String,
     pub is_active: bool,
     pub expires_at: Option<Timestamp>,
+    pub scopes: Scopes,
+    pub rate_limit: Option<RateLimit>,
     pub last_used_at: Option<Timestamp>,
     pub created_at: Timestamp,
     /// Final, unlike a pause (`is_active`).
@@ -120,6 +125,8 @@ pub struct KeyChange {
     pub name: Option<String>,
     pub is_active: Option<bool>,
     pub expires_at: Option<Option<Timestamp>>,
+    pub scopes: Option<Scopes>,
+    pub rate_limit: Option<Option<RateLimit>>,
 }
 
 impl KeyChange {
@@ -129,6 +136,10 @@ impl KeyChange {
         }
         key.is_active = self.is_active.unwrap_or(key.is_active);
         key.expires_at = self.expires_at.unwrap_or(key.expires_at);
+        if let Some(scopes) = &self.scopes {
+            key.scopes.clone_from(scopes);
+        }
+        key.rate_limit = self.rate_limit.unwrap_or(key.rate_limit);
     }
 
     /// The settings that it names.
@@ -137,6 +148,8 @@ impl KeyChange {
             ("name", self.name.is_some()),
             ("isActive", self.is_active.is_some()),
             ("expiresAt", self.expires_at.is_some()),
+            ("scopes", self.scopes.is_some()),
+            ("rateLimit", self.rate_limit.is_some()),
         ];
         named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
     }
@@ -169,18 +182,24 @@ pub struct KnownKey {
     pub id: KeyId,
     pub owner: UserId,
     pub email: Arc<str>,
+    pub name: String,
     pub is_active: bool,
     pub owner_is_active: bool,
     pub expires_at: Option<Timestamp>,
+    pub scopes: Scopes,
+    pub rate_limit: Option<RateLimit>,
 }
 
 impl KnownKey {
-    /// What is to be said to whoever presents it at this moment; asked at every use, however the key is known.
-    pub fn outcome(&self, now: Timestamp) -> Outcome {
+    /// What is to be said to whoever presents it at this moment for something that needs these scopes, as far as its
+    /// limit allows; asked at every use, however the key is known.
+    pub fn outcome<'a>(&self, scopes: impl IntoIterator<Item = &'a str>, now: Timestamp) -> Outcome {
         if !self.is_active || !self.owner_is_active {
             Outcome::Disabled
         } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
             Outcome::Expired
+        } else if !self.scopes.cover(scopes) {
+            Outcome::InsufficientScope
         } else {
             Outcome::Allowed
         }
@@ -214,9 +233,18 @@ pub struct Successor {
     pub old_expires_at: Timestamp,
 }
 
+/// What a new key is to be.
+pub struct KeySettings {
+    pub name: String,
+    pub expires_at: Option<Timestamp>,
+    pub scopes: Scopes,
+    pub rate_limit: Option<RateLimit>,
+}
+
 pub struct Keys {
     store: Arc<dyn Store>,
     usage: Arc<Usage>,
+    limiter: Limiter,
     /// Keys that one owner may have.
     most: u32,
     clock: Clock,
@@ -224,7 +252,7 @@ pub struct Keys {
 
 impl Keys {
     pub fn new(store: Arc<dyn Store>, usage: Arc<Usage>, most: u32, clock: Clock) -> Keys {
-        Keys { store, usage, most, clock }
+        Keys { store, usage, limiter: Limiter::default(), most, clock }
     }
 
     /// Reads `expiresAt`; the error is the rule it breaks.
@@ -235,13 +263,8 @@ impl Keys {
     }
 
     /// Makes a key. Its secret exists only in what this returns.
-    pub fn create(
-        &self,
-        owner: UserId,
-        name: String,
-        expires_at: Option<Timestamp>,
-        by: &By,
-    ) -> Result<(ApiKey, KeySecret), Error> {
+    pub fn create(&self, owner: UserId, settings: KeySettings, by: &By) -> Result<(ApiKey, KeySecret), Error> {
+        let KeySettings { name, expires_at, scopes, rate_limit } = settings;
         let (secret, hash) = new_secret()?;
         let key = ApiKey {
             id: KeyId::new(),
@@ -250,6 +273,8 @@ impl Keys {
             hint: secret.hint(),
             is_active: true,
             expires_at,
+            scopes,
+            rate_limit,
             last_used_at: None,
             created_at: self.clock.now(),
             revoked_at: None,
@@ -285,6 +310,30 @@ impl Keys {
             .rotate_key(owner, id, &draft, now.plus(grace), self.most, by)?
             .map_err(|refusal| self.refused(refusal))?;
         Ok(Successor { key, secret, old: id, old_expires_at })
+    }
+
+    /// Judges a key that is presented for something that needs these scopes, counts that, and spends its limit, unless it
+    /// is not `limited` here.
+    pub fn present<'a>(
+        &self,
+        key: &KnownKey,
+        scopes: impl IntoIterator<Item = &'a str>,
+        limited: bool,
+        now: Timestamp,
+    ) -> (Outcome, Option<Quota>) {
+        let mut outcome = key.outcome(scopes, now);
+        let quota = key.rate_limit.map(|limit| {
+            let elapsed = self.clock.elapsed();
+            if outcome != Outcome::Allowed || !limited {
+                return self.limiter.look(key.id, limit, elapsed);
+            }
+            self.limiter.spend(key.id, limit, elapsed).unwrap_or_else(|quota| {
+                outcome = Outcome::RateLimited;
+                quota
+            })
+        });
+        self.usage.note(key.id, outcome, now);
+        (outcome, quota)
     }
 
     fn parse_id(&self, id: &str) -> Result<KeyId, Error> {
@@ -363,6 +412,13 @@ impl Keys {
         self.store.revoke_key(id, Some(owner), by, self.clock.now())?.then_some(()).ok_or_else(not_found)
     }
 
+    /// Revokes a key that asks for it itself. Revoked or deleted by someone else between the guard and here, it has ended
+    /// all the same.
+    pub fn revoke_own(&self, service: &Service, by: &By) -> Result<(), Error> {
+        self.store.revoke_key(service.key, Some(service.owner), by, self.clock.now())?;
+        Ok(())
+    }
+
     /// Revokes anyone's key, for the operator. False: there is no such key.
     pub fn revoke_any(&self, id: KeyId) -> Result<bool, Error> {
         Ok(self.store.revoke_key(id, None, &By::operator(), self.clock.now())?)
@@ -382,7 +438,32 @@ fn not_found() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_key_has_a_hash_of_its_own(one in "sk_[0-9a-f]{64}", other in "sk_[0-9a-f]{64}") {
+            let hash = |key: &str| KeyHash::of(key.as_bytes());
+            prop_assert!(hash(&one).is_some());
+            prop_assert_eq!(hash(&one) == hash(&other), one == other);
+        }
+
+        #[test]
+        fn one_wrong_byte_anywhere_makes_it_no_key(key in "sk_[0-9a-f]{64}", at in 0..67_usize, byte: u8) {
+            let mut bytes = key.into_bytes();
+            bytes[at] = byte;
+            let prefixed = bytes.starts_with(b"sk_");
+            let digits = bytes[3..].iter().all(|b| b"0123456789abcdef".contains(b));
+            prop_assert_eq!(KeyHash::of(&bytes).is_some(), prefixed && digits);
+        }
+
+        #[test]
+        fn bytes_of_another_length_are_no_key(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(bytes.len() == 67 || KeyHash::of(&bytes).is_none());
+        }
+    }
 
     #[test]
     fn a_generated_key_is_well_formed_and_its_hint_tells_no_more_than_eight_digits() {

@@ -7,8 +7,8 @@
 //! - [`guard`]: turns the credentials of a request into a [`principal::Principal`].
 //! - [`address`]: whose request it is, behind proxies.
 //! - [`api`]: one file a resource; a handler parses, makes one call and answers.
-//! - [`user`], [`session`], [`key`], [`password`], [`token`], [`usage`], [`event`]: the rules, by noun; no HTTP, no
-//!   SQL.
+//! - [`user`], [`session`], [`key`], [`scope`], [`quota`], [`password`], [`token`], [`usage`], [`verification`],
+//!   [`event`]: the rules, by noun; no HTTP, no SQL.
 //! - [`jws`], [`secrets`]: how tokens are signed, and where the keys for it come from.
 //! - [`limit`], [`guess`]: how often an address may ask, and how often a password may be guessed.
 //! - [`cache`]: what the hot path remembers of keys and sessions.
@@ -39,6 +39,8 @@ pub mod logging;
 pub mod password;
 pub mod pool;
 pub mod principal;
+pub mod quota;
+pub mod scope;
 pub mod secrets;
 pub mod session;
 pub mod sharded;
@@ -46,3 +48,4 @@ pub mod store;
 pub mod token;
 pub mod usage;
 pub mod user;
+pub mod verification;

@@ -42,6 +42,14 @@ impl Principal {
         }
     }
 
+    /// The service behind a route that takes keys only.
+    pub fn service(&self) -> Result<&Service, Error> {
+        match self {
+            Principal::Service(service) => Ok(service),
+            _ => Err(Error::Internal("a route without a key guard asked for its service".to_string())),
+        }
+    }
+
     /// As the audit trail names it.
     pub fn actor(&self) -> Actor {
         match self {

@@ -18,12 +18,15 @@ pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Allowed,
-    /// Revoked, or its owner is inactive.
+    /// Revoked or paused, or its owner is inactive.
     Disabled,
     Expired,
+    /// It lacks a scope that was asked for.
+    InsufficientScope,
+    RateLimited,
 }
 
-const OUTCOMES: usize = 3;
+const OUTCOMES: usize = 5;
 
 /// How often a key was presented, by how that ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response};
 use crate::id::KeyId;
-use crate::key::{ApiKey, KeyChange, KeySecret, Period, parse_key_name};
+use crate::key::{ApiKey, KeyChange, KeySecret, KeySettings, Period, parse_key_name};
+use crate::quota::RateLimit;
+use crate::scope::Scopes;
 use crate::usage::{DAY, HOUR, Outcome};
 
 #[derive(Serialize)]
@@ -22,6 +24,21 @@ struct NewKey<'a> {
     name: &'a str,
     expires_at: Option<Timestamp>,
     created_at: Timestamp,
+    scopes: &'a Scopes,
+    rate_limit: Option<ShownLimit>,
+}
+
+/// A rate limit as it is asked for and shown.
+#[derive(Serialize)]
+struct ShownLimit {
+    limit: u32,
+    window: String,
+}
+
+impl From<RateLimit> for ShownLimit {
+    fn from(limit: RateLimit) -> ShownLimit {
+        ShownLimit { limit: limit.limit(), window: duration::write(limit.window()) }
+    }
 }
 
 impl<'a> NewKey<'a> {
@@ -32,6 +49,8 @@ impl<'a> NewKey<'a> {
             name: &key.name,
             expires_at: key.expires_at,
             created_at: key.created_at,
+            scopes: &key.scopes,
+            rate_limit: key.rate_limit.map(ShownLimit::from),
         }
     }
 }
@@ -48,6 +67,8 @@ struct ListedKey<'a> {
     #[serde(rename = "usesLast24h")]
     uses_last_24h: u64,
     created_at: Timestamp,
+    scopes: &'a Scopes,
+    rate_limit: Option<ShownLimit>,
     revoked_at: Option<Timestamp>,
     replaced_by: Option<KeyId>,
 }
@@ -63,6 +84,8 @@ impl ListedKey<'_> {
             last_used_at: key.last_used_at,
             uses_last_24h: *uses_last_24h,
             created_at: key.created_at,
+            scopes: &key.scopes,
+            rate_limit: key.rate_limit.map(ShownLimit::from),
             revoked_at: key.revoked_at,
             replaced_by: key.replaced_by,
         }
@@ -100,19 +123,37 @@ struct Point {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Refused {
     disabled: u64,
     expired: u64,
+    insufficient_scope: u64,
+    rate_limited: u64,
 }
 
 /// `POST /keys/create` → 201, the only answer that shows the key.
 pub fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read(request, &["name", "expiresAt"])?;
+    let mut form = Form::read(request, &["name", "expiresAt", "scopes", "rateLimit"])?;
     let name = form.required("name", parse_key_name);
     let expires_at = form.optional("expiresAt", |text| app.keys.parse_expiry(text));
-    let name = form.finish(name)?;
-    let (key, secret) = app.keys.create(request.principal.user()?.id, name, expires_at, &request.by())?;
+    let scopes = form.texts("scopes", Scopes::parse).unwrap_or_default();
+    let rate_limit = rate_limit(&mut form).flatten();
+    let settings = name.map(|name| KeySettings { name, expires_at, scopes, rate_limit });
+    let settings = form.finish(settings)?;
+    let (key, secret) = app.keys.create(request.principal.user()?.id, settings, &request.by())?;
     response::created(&NewKey::new(&key, &secret))
+}
+
+/// The field `rateLimit`; `Some(None)` is null.
+fn rate_limit(form: &mut Form) -> Option<Option<RateLimit>> {
+    form.object("rateLimit", &["limit", "window"], |form| {
+        let limit = form.number("limit", 1..=RateLimit::MOST);
+        let window = form.required("window", |text| {
+            const RULE: &str = "must be a whole number with a unit (s, m, h, d), such as 1s, 1m or 1h; at most 1d";
+            duration::parse(text).ok().filter(|span| !span.is_zero() && *span <= RateLimit::LONGEST).ok_or(RULE)
+        });
+        limit.zip(window).and_then(|(limit, window)| RateLimit::new(limit, window))
+    })
 }
 
 /// `GET /keys` → 200, newest first.
@@ -123,11 +164,13 @@ pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
 
 /// `PATCH /keys/:id` → 200 with the key; 409 when it is revoked, or when too many would be usable.
 pub fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read(request, &["name", "isActive", "expiresAt"])?;
+    let mut form = Form::read(request, &["name", "isActive", "expiresAt", "scopes", "rateLimit"])?;
     let change = KeyChange {
         name: form.given("name", parse_key_name),
         is_active: form.boolean("isActive"),
         expires_at: form.nullable("expiresAt", |text| app.keys.parse_expiry(text)),
+        scopes: form.texts("scopes", Scopes::parse),
+        rate_limit: rate_limit(&mut form),
     };
     let change = form.finish(Some(change))?;
     let key = app.keys.change(request.principal.user()?.id, &request.parameter, &change, &request.by())?;
@@ -159,6 +202,12 @@ pub fn revoke(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::message("API key revoked successfully")
 }
 
+/// `POST /keys/revoke-self` → 200; by the key itself, also when it is over its limit.
+pub fn revoke_self(app: &App, request: &mut Request) -> Result<Response, Error> {
+    app.keys.revoke_own(request.principal.service()?, &request.by())?;
+    response::message("API key revoked successfully")
+}
+
 /// The most points of a series: a month of hours, more than a year of days.
 const POINTS: u32 = 1000;
 
@@ -187,6 +236,8 @@ pub fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
         refused: Refused {
             disabled: presented.counts.of(Outcome::Disabled),
             expired: presented.counts.of(Outcome::Expired),
+            insufficient_scope: presented.counts.of(Outcome::InsufficientScope),
+            rate_limited: presented.counts.of(Outcome::RateLimited),
         },
     });
     let by = if step == DAY { "day" } else { "hour" };

@@ -8,3 +8,4 @@ pub mod jwks;
 pub mod keys;
 pub mod protected;
 pub mod sessions;
+pub mod verification;

@@ -32,10 +32,11 @@ use crate::app::App;
 use crate::cache::{Lookup, Subject};
 use crate::config::Limits;
 use crate::error::Error;
-use crate::guard::{Guard, Verdict};
+use crate::guard::{Credentials, Verdict};
 use crate::limit::Limited;
 use crate::logging::{self, Access};
 use crate::principal::Principal;
+use crate::quota::Quota;
 
 /// Serves a connection until either side ends it, a time runs out, or the server stops.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
@@ -318,7 +319,7 @@ async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Requ
 
     // What nobody has read yet of the request.
     let mut unread = (!body.is_end_stream()).then_some(body);
-    let mut principal = Principal::Anonymous;
+    let mut caller = Caller { principal: Principal::Anonymous, quota: None };
     let mut response = if let Some(why) = ambiguity(head.version, &head.headers) {
         response::ambiguous(why)
     } else {
@@ -338,7 +339,7 @@ async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Requ
                     principal: Principal::Anonymous,
                     client,
                 };
-                let outcome = run(front, watch, route, request, &mut unread, &mut principal).await;
+                let outcome = run(front, watch, route, request, &mut unread, &mut caller).await;
                 outcome.unwrap_or_else(|error| {
                     match &error {
                         Error::Internal(cause) => error!("{id_text}: {cause}"),
@@ -362,10 +363,20 @@ async fn answer(front: &Front, watch: &Watch, peer: IpAddr, request: hyper::Requ
         started,
         request_id: id_text,
         client,
-        principal: &principal,
+        principal: &caller.principal,
     });
+    if let Some(quota) = &caller.quota {
+        response::tell_quota(&mut response, quota);
+    }
     response::finish(&mut response, id);
     response
+}
+
+/// Who asks, as far as is known yet.
+struct Caller {
+    principal: Principal,
+    /// What is left of the limit of the key that was sent.
+    quota: Option<Quota>,
 }
 
 /// Finds out who asks, reads the body, and runs the handler in the route's lane.
@@ -375,13 +386,14 @@ async fn run(
     route: &'static Route,
     mut request: Request,
     unread: &mut Option<Incoming>,
-    principal: &mut Principal,
+    caller: &mut Caller,
 ) -> Result<Response, Error> {
     if let Some(limit) = route.limit {
         front.app.address_limits.spend(limit, request.client)?;
     }
     let judged = route.takes_body().then(|| front.app.changes.now());
-    request.principal = identify(front, watch, route.guard, &request).await?;
+    let credentials = route.guard.read(&front.app, &request.headers);
+    request.principal = identify(front, watch, route, &request, credentials, &mut caller.quota).await?;
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
         request.body = read_body(body, &front.limits).await;
         if request.body.is_ok() {
@@ -389,19 +401,20 @@ async fn run(
         }
         // A body may take its time, and the credential end meanwhile.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
-            request.principal = identify(front, watch, route.guard, &request).await?;
+            let credentials = route.guard.read_again(&front.app, &request.headers, &request.principal);
+            request.principal = identify(front, watch, route, &request, credentials, &mut caller.quota).await?;
         }
     }
     let pool = match route.lane {
         Lane::Inline => {
             let response = route.call(&front.app, &mut request);
-            *principal = request.principal;
+            caller.principal = request.principal;
             return response;
         }
         Lane::Store => &front.lanes.store,
         Lane::Password => &front.lanes.password,
     };
-    *principal = request.principal.clone();
+    caller.principal = request.principal.clone();
     let (sender, receiver) = oneshot::channel();
     let app = front.app.clone();
     let job = move || {
@@ -415,12 +428,20 @@ async fn run(
 }
 
 /// Who asks, from memory when it can, from the store when it must.
-async fn identify(front: &Front, watch: &Watch, guard: Guard, request: &Request) -> Result<Principal, Error> {
+async fn identify(
+    front: &Front,
+    watch: &Watch,
+    route: &Route,
+    request: &Request,
+    mut credentials: Credentials,
+    quota: &mut Option<Quota>,
+) -> Result<Principal, Error> {
     let App { known_keys, address_limits, .. } = &*front.app;
-    let mut credentials = guard.read(&front.app, &request.headers);
     let mut unasked = None;
     loop {
-        match guard.judge(&front.app, &mut credentials) {
+        let verdict = route.guard.judge(&front.app, route.terms, &mut credentials);
+        *quota = credentials.quota.or(*quota);
+        match verdict {
             Verdict::Admitted(principal) => {
                 if credentials.key_failed(&principal) {
                     let _ = address_limits.spend(Limited::FailedKey, request.client);

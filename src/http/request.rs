@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
-use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -157,6 +158,87 @@ impl Form {
         }
     }
 
+    /// Texts that may be left out; null is none.
+    pub fn texts<T>(&mut self, name: &str, rule: impl FnOnce(&[&str]) -> Result<T, &'static str>) -> Option<T> {
+        let items = match self.fields.remove(name)? {
+            Value::Null => Vec::new(),
+            Value::Array(items) => items,
+            _ => {
+                self.broken.push(format!("{name} must be an array"));
+                return None;
+            }
+        };
+        let Some(texts) = items.iter().map(Value::as_str).collect::<Option<Vec<_>>>() else {
+            self.broken.push(format!("each value in {name} must be a string"));
+            return None;
+        };
+        rule(&texts).map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
+    }
+
+    /// A whole number that must be there.
+    pub fn number(&mut self, name: &str, accepted: RangeInclusive<u32>) -> Option<u32> {
+        let number =
+            self.fields.remove(name).and_then(|value| value.as_u64()).and_then(|number| number.try_into().ok());
+        let number = number.filter(|number| accepted.contains(number));
+        if number.is_none() {
+            let (least, most) = accepted.into_inner();
+            self.broken.push(format!("{name} must be a whole number from {least} to {most}"));
+        }
+        number
+    }
+
+    /// An object that may be left out, with the fields that it has; `Some(None)` is null.
+    pub fn object<T>(
+        &mut self,
+        name: &str,
+        known: &[&str],
+        read: impl FnOnce(&mut Form) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match self.fields.remove(name)? {
+            Value::Null => Some(None),
+            value => self.inner(name, value, known, read).map(Some),
+        }
+    }
+
+    /// Objects that must be there, so many of them, each with the fields that it has.
+    pub fn objects<T>(
+        &mut self,
+        name: &str,
+        accepted: RangeInclusive<usize>,
+        known: &[&str],
+        mut read: impl FnMut(&mut Form) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let (least, most) = accepted.into_inner();
+        match self.fields.remove(name) {
+            Some(Value::Array(items)) if (least..=most).contains(&items.len()) => {
+                let read = |(index, item)| self.inner(&format!("{name}.{index}"), item, known, &mut read);
+                // All of them, for the rules that they break.
+                items.into_iter().enumerate().map(read).collect::<Vec<_>>().into_iter().collect()
+            }
+            _ => {
+                self.broken.push(format!("{name} must be an array of {least} to {most} objects"));
+                None
+            }
+        }
+    }
+
+    fn inner<T>(
+        &mut self,
+        name: &str,
+        value: Value,
+        known: &[&str],
+        read: impl FnOnce(&mut Form) -> Option<T>,
+    ) -> Option<T> {
+        let Value::Object(fields) = value else {
+            self.broken.push(format!("{name} must be an object"));
+            return None;
+        };
+        let mut form = Form::of(fields, known);
+        let value = read(&mut form);
+        self.broken.extend(form.broken.iter().map(|rule| format!("{name}.{rule}")));
+        value
+    }
+
     /// The field `email`: whatever is no text is no e-mail either.
     pub fn email(&mut self) -> Option<Email> {
         let text = match self.fields.remove("email") {
@@ -196,7 +278,8 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-/// A JSON object whose names are all different. A repeated one is refused: two readers could take either value.
+/// A JSON object whose names are all different, and so in everything within. A repeated one is refused: two readers could
+/// take either value.
 struct Object(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Object {
@@ -210,18 +293,82 @@ impl<'de> Deserialize<'de> for Object {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut fields = Map::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if fields.contains_key(&name) {
-                        return Err(de::Error::custom(format!("property {name} is there twice")));
-                    }
-                    fields.insert(name, map.next_value()?);
-                }
-                Ok(Object(fields))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object, A::Error> {
+                fields(map).map(Object)
             }
         }
 
         deserializer.deserialize_map(Fields)
+    }
+}
+
+fn fields<'de, A: MapAccess<'de>>(mut map: A) -> Result<Map<String, Value>, A::Error> {
+    let mut fields = Map::new();
+    while let Some(name) = map.next_key::<String>()? {
+        if fields.contains_key(&name) {
+            return Err(de::Error::custom(format!("property {name} is there twice")));
+        }
+        let Unambiguous(value) = map.next_value()?;
+        fields.insert(name, value);
+    }
+    Ok(fields)
+}
+
+/// A JSON value within.
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unambiguous, D::Error> {
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Unambiguous;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(Value::Null))
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(Value::Bool(truth)))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(number.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(text.into()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Unambiguous, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Unambiguous(value)) = items.next_element()? {
+            values.push(value);
+        }
+        Ok(Unambiguous(Value::Array(values)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Unambiguous, A::Error> {
+        fields(map).map(|fields| Unambiguous(Value::Object(fields)))
     }
 }

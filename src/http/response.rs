@@ -1,15 +1,21 @@
 //! Answers, and the only map from [`Error`] to a status.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::error::{Challenge, Error, Sent};
+use crate::quota::Quota;
 
 pub type Response = http::Response<Bytes>;
 
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Seconds after which a client may try again when the server or the store is too busy or away.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -74,13 +80,14 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
-        Error::Forbidden(_) => StatusCode::FORBIDDEN,
+        Error::Forbidden(_) | Error::InsufficientScope(_) => StatusCode::FORBIDDEN,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Conflict(_) => StatusCode::CONFLICT,
         Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
+    let lacking;
     let message = match error {
         Error::BrokenRules(rules) => Message::Many(rules),
         Error::Malformed(what) => Message::One(what),
@@ -89,6 +96,10 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::Unauthenticated { message, .. } => Message::One(message),
         Error::Forbidden(what) => Message::One(what),
         Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
+        Error::InsufficientScope(scope) => {
+            lacking = format!("API key lacks the scope {scope}");
+            Message::One(&lacking)
+        }
         Error::TooMany { message, .. } => Message::One(message),
         Error::Unavailable(_) => Message::One("Service temporarily unavailable, try again shortly"),
         Error::Internal(_) => Message::One("Internal server error"),
@@ -101,10 +112,12 @@ pub fn error(error: &Error, request_id: &str) -> Response {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
             }
         }
+        Error::InsufficientScope(scope) => {
+            let challenge = format!("ApiKey error=\"insufficient_scope\", scope=\"{scope}\"");
+            headers.extend(HeaderValue::from_str(&challenge).ok().map(|value| (WWW_AUTHENTICATE, value)));
+        }
         Error::TooMany { wait, .. } => {
-            // Whole seconds, and never a moment too early.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(*wait).max(1)));
         }
         Error::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
@@ -143,6 +156,20 @@ pub fn ambiguous(why: &str) -> Response {
     let mut response = error_body(StatusCode::BAD_REQUEST, Message::One(why), None);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+/// What a key's limit is and what is left of it (draft-ietf-httpapi-ratelimit-headers-10 §3, §4).
+pub fn tell_quota(response: &mut Response, quota: &Quota) {
+    let policy = format!("\"default\";q={};w={}", quota.policy.limit(), quota.policy.window().as_secs());
+    let left = format!("\"default\";r={};t={}", quota.remaining, whole_seconds(quota.reset));
+    for (name, value) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
+        response.headers_mut().extend(HeaderValue::from_str(&value).ok().map(|value| (name, value)));
+    }
+}
+
+/// Rounded up: whoever waits that long has waited enough.
+pub fn whole_seconds(span: Duration) -> u64 {
+    span.as_nanos().div_ceil(1_000_000_000) as u64
 }
 
 /// The headers that every answer carries.

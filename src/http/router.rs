@@ -8,10 +8,11 @@ use http::Method;
 use super::lanes::Lane;
 use super::request::Request;
 use super::response::Response;
-use crate::api::{auth, docs, events, health, jwks, keys, protected, sessions};
+use crate::api::{auth, docs, events, health, jwks, keys, protected, sessions, verification};
 use crate::app::App;
 use crate::error::Error;
 use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
+use crate::guard::Terms;
 use crate::limit::Limited;
 
 pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
@@ -25,22 +26,42 @@ pub struct Route {
     pub handler: Handler,
     /// What is counted of it by address, before anything else is done.
     pub limit: Option<Limited>,
+    pub terms: Terms,
     /// A body is read although the method has none by itself.
     body: bool,
 }
 
 const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    Route { method, path, guard, lane, handler, limit: None, body: false }
+    let terms = Terms { scope: None, limited: true };
+    Route { method, path, guard, lane, handler, terms, limit: None, body: false }
 }
 
 /// Open to everyone, but only so often from one address.
 const fn limited(path: &'static str, limit: Limited, lane: Lane, handler: Handler) -> Route {
-    Route { method: Method::POST, path, guard: Public, lane, handler, limit: Some(limit), body: false }
+    let mut route = route(Method::POST, path, Public, lane, handler);
+    route.limit = Some(limit);
+    route
+}
+
+impl Route {
+    /// A key needs this scope; a user may do whatever his keys may.
+    const fn with_scope(mut self, scope: &'static str) -> Route {
+        self.terms.scope = Some(scope);
+        self
+    }
+
+    /// Keys that are over their limit are admitted.
+    const fn without_limit(mut self) -> Route {
+        self.terms.limited = false;
+        self
+    }
 }
 
 /// DELETE with a body.
 const fn delete_with_body(path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    Route { method: Method::DELETE, path, guard, lane, handler, limit: None, body: true }
+    let mut route = route(Method::DELETE, path, guard, lane, handler);
+    route.body = true;
+    route
 }
 
 /// The whole API at a glance. `static/openapi.json` documents each line; a test compares the two.
@@ -57,6 +78,11 @@ pub static ROUTES: &[Route] = &[
     route(Method::DELETE, "/auth/sessions/:id", Jwt, Lane::Store, sessions::end),
     route(Method::GET, "/auth/events", Jwt, Lane::Store, events::list),
     route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create),
+    route(Method::POST, "/keys/verify", Flexible, Lane::Store, verification::verify).with_scope("keys:verify"),
+    route(Method::POST, "/keys/verify-batch", Flexible, Lane::Store, verification::verify_batch)
+        .with_scope("keys:verify"),
+    // Whoever finds a leaked key must be able to end it while others use it up.
+    route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self).without_limit(),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),
     route(Method::PATCH, "/keys/:id", Jwt, Lane::Store, keys::change),
     route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),

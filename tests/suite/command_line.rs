@@ -412,6 +412,7 @@ on_both_stores! {
                 "isActive": true,
                 "expiresAt": "2999-01-01T00:00:00.000Z",
                 "lastUsedAt": null,
+                "revokedAt": null,
             })
         );
         assert_eq!((&listed[1]["id"], listed.as_array().unwrap().len()), (&json!(bob_id), 2));

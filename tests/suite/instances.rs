@@ -36,6 +36,9 @@ const SLACK: Duration = Duration::from_secs(1);
 /// When a test gives up waiting for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// One user makes them all.
+const MANY_KEYS: (&str, &str) = ("MAX_KEYS_PER_USER", "1000000");
+
 /// Many users sign up and log in here, and bad keys come in masses, but not to see how passwords are hashed and addresses
 /// limited.
 fn allow_masses(config: &mut Config) {
@@ -44,7 +47,7 @@ fn allow_masses(config: &mut Config) {
 }
 
 fn start(backend: Backend) -> Service {
-    Service::start_with(backend, &[], allow_masses)
+    Service::start_with(backend, &[MANY_KEYS], allow_masses)
 }
 
 /// Requests in masses are not held against the API's description one by one.
@@ -1011,6 +1014,8 @@ fn kill_again_and_again(home: &Home) {
 
 in_both_homes! {
     fn what_was_acknowledged_survives_twenty_kills(home) {
+        let mut home = home;
+        home.set(MANY_KEYS.0, MANY_KEYS.1);
         kill_again_and_again(&home);
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::http_client::Answer;
-use crate::service::{Account, Service, broken_rules, error, on_both_stores};
+use crate::postgres_cluster;
+use crate::service::{Account, Backend, Service, broken_rules, error, on_both_stores};
 
 const REVOKED: &str = "API key has been revoked, which is final";
 const ROTATED: &str = "API key has been rotated; it can only be ended earlier than its grace period";
@@ -49,6 +50,20 @@ fn at_once(service: &Service, count: usize, ask: impl Fn(&crate::http_client::Cl
     })
 }
 
+/// Deleted where the server does not hear of it, which on SQLite it does within a tenth of a second.
+#[test]
+fn a_user_who_was_deleted_a_moment_ago_gets_no_key() {
+    if !postgres_cluster::available() {
+        return;
+    }
+    let service = Service::start(Backend::Postgres);
+    let ann = service.sign_up("ann@example.com");
+    assert_eq!(service.token_status(&ann.access), 200);
+    service.database().unwrap().client().execute("DELETE FROM users", &[]).unwrap();
+    let answer = service.post("/keys/create").bearer(&ann.access).json(json!({ "name": "ci" })).send();
+    assert_eq!((answer.status, answer.json()), (401, error(401, "Unauthorized")));
+}
+
 on_both_stores! {
     fn a_paused_key_is_refused_until_it_is_active_again(service) {
         let ann = service.sign_up("ann@example.com");
@@ -74,6 +89,11 @@ on_both_stores! {
             (json!({ "expiresAt": "2998-01-01T00:00:00+01:00" }), "expiresAt", json!("2997-12-31T23:00:00.000Z")),
             (json!({ "expiresAt": null }), "expiresAt", json!(null)),
             (json!({ "isActive": true }), "isActive", json!(true)),
+            (json!({ "scopes": ["b", "a:write", "b"] }), "scopes", json!(["b", "a:write"])),
+            (json!({ "rateLimit": { "limit": 2, "window": "3600s" } }), "rateLimit", json!({ "limit": 2, "window": "1h" })),
+            (json!({ "name": "ci" }), "name", json!("ci")),
+            (json!({ "scopes": [] }), "scopes", json!([])),
+            (json!({ "rateLimit": null }), "rateLimit", json!(null)),
         ] {
             expected[field] = value;
             let changed = change(service, &ann, &id, body.clone());
@@ -86,12 +106,31 @@ on_both_stores! {
         let ann = service.sign_up("ann@example.com");
         let (id, _) = new_key(service, &ann, json!({ "name": "ci" }));
         let before = listed(service, &ann, &id);
+        let characters = "scopes must hold scopes of 1 to 100 visible ASCII characters without \" and \\";
+        let many: Vec<String> = (0..51).map(|number| number.to_string()).collect();
+        let limit = "rateLimit.limit must be a whole number from 1 to 1000000";
+        let window = "rateLimit.window must be a whole number with a unit (s, m, h, d), such as 1s, 1m or 1h; at most 1d";
         for (body, rules) in [
             (json!({ "name": "" }), vec!["name should not be empty"]),
             (json!({ "name": null }), vec!["name should not be empty", "name must be a string"]),
             (json!({ "isActive": "false" }), vec!["isActive must be a boolean value"]),
             (json!({ "isActive": null }), vec!["isActive must be a boolean value"]),
             (json!({ "expiresAt": "2020-01-01T00:00:00Z" }), vec!["expiresAt must be in the future"]),
+            (json!({ "scopes": "a b" }), vec!["scopes must be an array"]),
+            (json!({ "scopes": ["a", 1] }), vec!["each value in scopes must be a string"]),
+            (json!({ "scopes": ["a b"] }), vec![characters]),
+            (json!({ "scopes": ["é"] }), vec![characters]),
+            (json!({ "scopes": [""] }), vec![characters]),
+            (json!({ "scopes": ["a".repeat(101)] }), vec![characters]),
+            (json!({ "scopes": many }), vec!["scopes must contain no more than 50 elements"]),
+            (json!({ "rateLimit": "100/1m" }), vec!["rateLimit must be an object"]),
+            (json!({ "rateLimit": {} }), vec![limit, window, "rateLimit.window must be a string"]),
+            (json!({ "rateLimit": { "limit": 0, "window": "0s" } }), vec![limit, window]),
+            (json!({ "rateLimit": { "limit": 1.5, "window": "25h" } }), vec![limit, window]),
+            (
+                json!({ "rateLimit": { "limit": 1_000_001, "window": "1m", "burst": 7 } }),
+                vec!["rateLimit.property burst should not exist", limit],
+            ),
             (json!({ "isActive": false, "revokedAt": null }), vec!["property revokedAt should not exist"]),
         ] {
             let answer = change(service, &ann, &id, body.clone());
@@ -132,7 +171,10 @@ on_both_stores! {
 
     fn a_rotated_key_lives_on_until_its_grace_ends(service) {
         let ann = service.sign_up("ann@example.com");
-        let (id, old) = new_key(service, &ann, json!({ "name": "ci", "expiresAt": "2999-01-01T00:00:00Z" }));
+        let (id, old) = new_key(service, &ann, json!({
+            "name": "ci", "expiresAt": "2999-01-01T00:00:00Z", "scopes": ["a", "b"],
+            "rateLimit": { "limit": 5, "window": "60s" },
+        }));
         let before = listed(service, &ann, &id);
         let answer = rotate(service, &ann, &id, json!({ "gracePeriod": "30m" }));
         let made = answer.json();
@@ -144,7 +186,8 @@ on_both_stores! {
             made,
             json!({
                 "id": made["id"], "key": new, "name": "ci", "expiresAt": "2999-01-01T00:00:00.000Z",
-                "createdAt": made["createdAt"], "replaces": { "id": id, "expiresAt": ends },
+                "createdAt": made["createdAt"], "scopes": ["a", "b"], "rateLimit": { "limit": 5, "window": "1m" },
+                "replaces": { "id": id, "expiresAt": ends },
             })
         );
         let mut expected = before;

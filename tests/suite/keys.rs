@@ -21,6 +21,7 @@ on_both_stores! {
             json!({
                 "id": made["id"], "key": key, "name": "ci",
                 "expiresAt": "2999-12-31T22:59:59.500Z", "createdAt": made["createdAt"],
+                "scopes": [], "rateLimit": null,
             })
         );
         assert_eq!(
@@ -28,7 +29,7 @@ on_both_stores! {
             [json!({
                 "id": made["id"], "name": "ci", "hint": format!("{}…{}", &key[..7], &key[63..]), "isActive": true,
                 "expiresAt": "2999-12-31T22:59:59.500Z", "lastUsedAt": null, "usesLast24h": 0,
-                "createdAt": made["createdAt"], "revokedAt": null, "replacedBy": null,
+                "createdAt": made["createdAt"], "scopes": [], "rateLimit": null, "revokedAt": null, "replacedBy": null,
             })]
         );
     }

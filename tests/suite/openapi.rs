@@ -151,6 +151,8 @@ fn every_operation_answers_as_documented() {
         ("/auth/refresh", json!({ "refreshToken": "nonsense" })),
         ("/keys/create", json!({ "name": "another" })),
         (rotated.as_str(), json!({ "gracePeriod": "7d" })),
+        ("/keys/verify", json!({ "key": key, "scopes": ["a"] })),
+        ("/keys/verify-batch", json!({ "keys": [{ "key": key }] })),
         (patched.as_str(), json!({ "expiresAt": null })),
         (patched.as_str(), json!({ "name": "renamed" })),
     ] {
@@ -195,6 +197,14 @@ fn every_operation_answers_as_documented() {
     let refused = service.create_key(&ann.access, json!({ "name": "revoked" }));
     let refused = format!("/keys/{}", refused["id"].as_str().unwrap());
     service.delete(&refused).bearer(&ann.access).send();
+    for path in ["/keys/verify", "/keys/verify-batch"] {
+        see("POST", path, service.post(path).json(json!({})).send());
+    }
+    let found = service.create_key(&ann.access, json!({ "name": "found" }));
+    for _ in 0..2 {
+        let answer = service.post("/keys/revoke-self").api_key(found["key"].as_str().unwrap()).send();
+        see("POST", "/keys/revoke-self", answer);
+    }
     for _ in 0..5 {
         see(
             "POST",
@@ -240,7 +250,8 @@ fn every_operation_answers_as_documented() {
     see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
     see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
 
-    // What needs a closed sign-up, a slow client, many requests, a fault or a store that is away has tests of its own.
+    // What needs a closed sign-up, a key with a limit or without a scope, a slow client, many requests, a fault or a store
+    // that is away has tests of its own.
     let elsewhere = ["403", "408", "429", "500", "503"];
     let mut documented = BTreeSet::new();
     for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {

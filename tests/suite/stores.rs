@@ -174,7 +174,12 @@ in_both_homes! {
         assert_eq!(ask("/keys")[0]["lastUsedAt"], "2026-01-01T12:34:56.789Z");
         let span = "from=2026-01-01T11:00:00Z&to=2026-01-01T13:00:00Z";
         let point = |start: &str, allowed: u64, disabled: u64, expired: u64| {
-            json!({ "start": start, "allowed": allowed, "refused": { "disabled": disabled, "expired": expired } })
+            json!({
+                "start": start, "allowed": allowed,
+                "refused": {
+                    "disabled": disabled, "expired": expired, "insufficientScope": 0, "rateLimited": 0,
+                },
+            })
         };
         assert_eq!(
             ask(&format!("/keys/{key}/usage?{span}"))["series"],
@@ -260,6 +265,25 @@ fn two_servers_share_one_postgresql() {
     let made = new_key(&service, &ann);
     assert_eq!((token_status(&other, &ann.access), key_status(&other, &made)), (200, 200));
 
+    let change = |body: Value| {
+        let answer = service.patch(&format!("/keys/{}", made.id)).bearer(&ann.access).json(body).send();
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    change(json!({ "isActive": false }));
+    soon("paused on the other server", || key_status(&other, &made) == 401);
+    change(json!({ "isActive": true }));
+    soon("active on the other server", || key_status(&other, &made) == 200);
+    change(json!({ "rateLimit": { "limit": 1, "window": "1d" } }));
+    soon("limited on the other server", || key_status(&other, &made) == 429);
+    change(json!({ "rateLimit": null }));
+    let verified = || {
+        let asked = json!({ "key": made.key, "scopes": ["a"] });
+        other.post("/keys/verify").bearer(&ann.access).json(asked).send().json()["code"].clone()
+    };
+    assert_eq!(verified(), "INSUFFICIENT_SCOPE");
+    change(json!({ "scopes": ["a"] }));
+    soon("of wider use on the other server", || verified() == "VALID");
+
     assert_eq!(service.delete(&format!("/keys/{}", made.id)).bearer(&ann.access).send().status, 200);
     assert_eq!(service.key_status(&made.key), 401, "at once where it was revoked");
     soon("revoked on the other server", || key_status(&other, &made) == 401);
@@ -275,7 +299,7 @@ fn two_servers_share_one_postgresql() {
 
 #[test]
 fn a_server_and_a_command_line_that_write_to_one_file_at_the_same_time_both_succeed() {
-    let service = Service::start(Backend::Sqlite);
+    let service = Service::start_with(Backend::Sqlite, &[("MAX_KEYS_PER_USER", "1000")], |_| {});
     let home = Home::beside(&service);
     let ann = service.sign_up("ann@example.com");
     let revoked: Vec<Key> = (0..24).map(|_| new_key(&service, &ann)).collect();

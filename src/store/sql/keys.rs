@@ -1,6 +1,7 @@
 //! The statements of keys and of their use.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -11,6 +12,8 @@ use crate::clock::Timestamp;
 use crate::event::{By, Event, Kind, Subject};
 use crate::id::{KeyId, UserId};
 use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
+use crate::quota::RateLimit;
+use crate::scope::Scopes;
 use crate::store::StoreError;
 use crate::usage::{HOUR, HourOfUse, Outcome};
 
@@ -22,14 +25,15 @@ fn hour(time: Timestamp) -> Value {
 /// What [`api_key`] reads of a key, from `api_keys LEFT JOIN key_last_use`.
 macro_rules! key_columns {
     () => {
-        "id, user_id, name, hint, is_active, expires_at, created_at, revoked_at, replaced_by, key_last_use.at, \
+        "id, user_id, name, hint, is_active, expires_at, created_at, revoked_at, replaced_by, scopes, rate_limit, \
+         rate_window, key_last_use.at, \
          (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
           AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1)"
     };
 }
 
 /// The first column after [`key_columns`].
-const FURTHER: usize = 11;
+const FURTHER: usize = 14;
 
 fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
     Ok(ApiKey {
@@ -42,15 +46,36 @@ fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
         created_at: row.timestamp(6)?,
         revoked_at: row.optional_timestamp(7)?,
         replaced_by: row.optional_uuid(8)?.map(KeyId),
+        scopes: Scopes::from_stored(row.text(9)?),
+        rate_limit: rate_limit(&mut row, 10)?,
         // In hours no longer kept, and in those that are.
-        last_used_at: row.optional_timestamp(9)?.max(row.optional_timestamp(10)?),
+        last_used_at: row.optional_timestamp(12)?.max(row.optional_timestamp(13)?),
     })
 }
 
+/// Columns from this one on: rate_limit, rate_window.
+fn rate_limit(row: &mut Row, column: usize) -> Result<Option<RateLimit>, StoreError> {
+    let (Some(limit), Some(window)) = (row.optional_int(column)?, row.optional_int(column + 1)?) else {
+        return Ok(None);
+    };
+    let parts = u32::try_from(limit).ok().zip(u64::try_from(window).ok());
+    let limit = parts.and_then(|(limit, window)| RateLimit::new(limit, Duration::from_secs(window)));
+    limit.map(Some).ok_or_else(|| unexpected(column))
+}
+
+/// Values of rate_limit and rate_window.
+fn rate_values(limit: Option<RateLimit>) -> [Value; 2] {
+    [
+        Value::or_null(limit, |limit| Value::Int(i64::from(limit.limit()))),
+        Value::or_null(limit, |limit| Value::Int(limit.window().as_secs() as i64)),
+    ]
+}
+
 fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError> {
+    let [limit, window] = rate_values(key.rate_limit);
     transaction.execute(
-        "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at, scopes, rate_limit, \
+         rate_window) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &[
             Value::Uuid(key.id.0),
             Value::Uuid(key.owner.0),
@@ -60,6 +85,9 @@ fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -
             Value::Bool(key.is_active),
             Value::or_null(key.expires_at, Value::Timestamp),
             Value::Timestamp(key.created_at),
+            Value::Text(key.scopes.as_str().to_string()),
+            limit,
+            window,
         ],
     )?;
     Ok(())
@@ -155,13 +183,18 @@ impl<D: Driver> SqlStore<D> {
             {
                 return Ok(Err(KeyRefusal::TooMany));
             }
+            let [limit, window] = rate_values(new.rate_limit);
             transaction.execute(
-                "UPDATE api_keys SET name = $2, is_active = $3, expires_at = $4 WHERE id = $1",
+                "UPDATE api_keys SET name = $2, is_active = $3, expires_at = $4, scopes = $5, rate_limit = $6, \
+                 rate_window = $7 WHERE id = $1",
                 &[
                     Value::Uuid(id.0),
                     Value::Text(new.name),
                     Value::Bool(new.is_active),
                     Value::or_null(new.expires_at, Value::Timestamp),
+                    Value::Text(new.scopes.as_str().to_string()),
+                    limit,
+                    window,
                 ],
             )?;
             let settings = change.names();
@@ -264,7 +297,8 @@ impl<D: Driver> SqlStore<D> {
     pub(super) fn known_keys(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
         let rows = self.driver.query(
             "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
-             api_keys.expires_at FROM api_keys JOIN users ON users.id = api_keys.user_id \
+             api_keys.expires_at, api_keys.name, api_keys.scopes, api_keys.rate_limit, api_keys.rate_window \
+             FROM api_keys JOIN users ON users.id = api_keys.user_id \
              WHERE api_keys.hash = ANY($1)",
             &[Value::List(hashes.iter().map(|hash| Value::Bytes(hash.as_bytes().to_vec())).collect())],
         )?;
@@ -277,6 +311,9 @@ impl<D: Driver> SqlStore<D> {
                 is_active: row.bool(4)?,
                 owner_is_active: row.bool(5)?,
                 expires_at: row.optional_timestamp(6)?,
+                name: row.text(7)?,
+                scopes: Scopes::from_stored(row.text(8)?),
+                rate_limit: rate_limit(&mut row, 9)?,
             };
             Ok((hash, key))
         };
@@ -317,6 +354,8 @@ impl<D: Driver> SqlStore<D> {
                 count(Outcome::Allowed),
                 count(Outcome::Disabled),
                 count(Outcome::Expired),
+                count(Outcome::InsufficientScope),
+                count(Outcome::RateLimited),
                 Value::or_null(noted.last_allowed, Value::Timestamp),
             ]
         };
@@ -324,15 +363,27 @@ impl<D: Driver> SqlStore<D> {
             transaction.execute_with_rows(
                 // The rows of a key that has been deleted meanwhile are seen by nobody and pruned with the others: to
                 // look for the key would cost more than all the rest.
-                "INSERT INTO key_hours (key_id, hour, allowed, disabled, expired, last_allowed_at) ROWS \
+                "INSERT INTO key_hours \
+                 (key_id, hour, allowed, disabled, expired, insufficient_scope, rate_limited, last_allowed_at) ROWS \
                  ON CONFLICT (key_id, hour) DO UPDATE SET \
                  allowed = key_hours.allowed + excluded.allowed, \
                  disabled = key_hours.disabled + excluded.disabled, \
                  expired = key_hours.expired + excluded.expired, \
+                 insufficient_scope = key_hours.insufficient_scope + excluded.insufficient_scope, \
+                 rate_limited = key_hours.rate_limited + excluded.rate_limited, \
                  last_allowed_at = CASE WHEN key_hours.last_allowed_at IS NULL \
                  OR excluded.last_allowed_at > key_hours.last_allowed_at \
                  THEN excluded.last_allowed_at ELSE key_hours.last_allowed_at END",
-                &[Column::Uuid, Column::Int, Column::Int, Column::Int, Column::Int, Column::Timestamp],
+                &[
+                    Column::Uuid,
+                    Column::Int,
+                    Column::Int,
+                    Column::Int,
+                    Column::Int,
+                    Column::Int,
+                    Column::Int,
+                    Column::Timestamp,
+                ],
                 &mut uses.iter().map(row),
             )
         })
@@ -347,7 +398,7 @@ impl<D: Driver> SqlStore<D> {
     ) -> Result<Option<Vec<HourOfUse>>, StoreError> {
         // A row for the key itself, also when nothing was counted.
         let rows = self.driver.query(
-            "SELECT hour, allowed, disabled, expired FROM api_keys \
+            "SELECT hour, allowed, disabled, expired, insufficient_scope, rate_limited FROM api_keys \
              LEFT JOIN key_hours ON key_hours.key_id = api_keys.id AND hour >= $3 AND hour <= $4 \
              WHERE id = $1 AND user_id = $2",
             &[Value::Uuid(key.0), Value::Uuid(owner.0), hour(from), hour(to)],
@@ -360,7 +411,13 @@ impl<D: Driver> SqlStore<D> {
             let Some(number) = row.optional_int(0)? else { continue };
             let millis = number.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis);
             let mut noted = HourOfUse::new(millis.ok_or_else(|| unexpected(0))?);
-            for (column, outcome) in [(1, Outcome::Allowed), (2, Outcome::Disabled), (3, Outcome::Expired)] {
+            for (column, outcome) in [
+                (1, Outcome::Allowed),
+                (2, Outcome::Disabled),
+                (3, Outcome::Expired),
+                (4, Outcome::InsufficientScope),
+                (5, Outcome::RateLimited),
+            ] {
                 noted.counts.add(outcome, u64::try_from(row.int(column)?).unwrap_or(0));
             }
             hours.push(noted);

@@ -1,0 +1,112 @@
+//! `/keys/verify…`: what a key is worth that someone else has presented to the caller.
+
+use serde::Serialize;
+
+use crate::app::App;
+use crate::clock::Timestamp;
+use crate::duration;
+use crate::error::Error;
+use crate::http::request::{Form, Request};
+use crate::http::response::{self, Response, whole_seconds};
+use crate::id::{KeyId, UserId};
+use crate::key::KeyHash;
+use crate::quota::Quota;
+use crate::scope::Scopes;
+use crate::usage::Outcome;
+use crate::verification::{self, Question, Verdict};
+
+/// Of a key that there is not, everything else is null.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Verified<'a> {
+    valid: bool,
+    code: &'static str,
+    key_id: Option<KeyId>,
+    user_id: Option<UserId>,
+    name: Option<&'a str>,
+    scopes: Option<&'a Scopes>,
+    expires_at: Option<Timestamp>,
+    rate_limit: Option<ShownQuota>,
+}
+
+/// Times are in seconds from now, as in the fields `RateLimit` and `Retry-After`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownQuota {
+    limit: u32,
+    window: String,
+    remaining: u32,
+    reset: u64,
+    retry_after: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Batch<'a> {
+    results: Vec<Verified<'a>>,
+}
+
+impl Verified<'_> {
+    fn new(verdict: &Verdict) -> Verified<'_> {
+        let Verdict::Judged { key, outcome, quota } = verdict else {
+            return Verified { code: "NOT_FOUND", ..Verified::default() };
+        };
+        Verified {
+            valid: *outcome == Outcome::Allowed,
+            code: match outcome {
+                Outcome::Allowed => "VALID",
+                Outcome::Disabled => "DISABLED",
+                Outcome::Expired => "EXPIRED",
+                Outcome::InsufficientScope => "INSUFFICIENT_SCOPE",
+                Outcome::RateLimited => "RATE_LIMITED",
+            },
+            key_id: Some(key.id),
+            user_id: Some(key.owner),
+            name: Some(&key.name),
+            scopes: Some(&key.scopes),
+            expires_at: key.expires_at,
+            rate_limit: quota.as_ref().map(ShownQuota::from),
+        }
+    }
+}
+
+impl From<&Quota> for ShownQuota {
+    fn from(quota: &Quota) -> ShownQuota {
+        ShownQuota {
+            limit: quota.policy.limit(),
+            window: duration::write(quota.policy.window()),
+            remaining: quota.remaining,
+            reset: whole_seconds(quota.reset),
+            retry_after: (quota.remaining == 0).then(|| whole_seconds(quota.retry_after())),
+        }
+    }
+}
+
+const FIELDS: [&str; 2] = ["key", "scopes"];
+
+fn question(form: &mut Form) -> Option<Question> {
+    let key = form.required("key", |text| Ok(KeyHash::of(text.as_bytes())));
+    let scopes = form.texts("scopes", Scopes::parse).unwrap_or_default();
+    key.map(|key| Question { key, scopes })
+}
+
+/// `POST /keys/verify` → 200, whatever the key is worth. Counts as a use of it.
+pub fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &FIELDS)?;
+    let asked = question(&mut form);
+    let asked = form.finish(asked)?;
+    let verdicts = verification::verify(&app.keys, &app.known_keys, &[asked], &app.clock)?;
+    let verdict = verdicts.first().unwrap_or(&Verdict::NotFound);
+    response::ok(&Verified::new(verdict))
+}
+
+/// The most keys of a batch.
+const MOST: usize = 100;
+
+/// `POST /keys/verify-batch` → 200 with an answer for each key, in order.
+pub fn verify_batch(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &["keys"])?;
+    let asked = form.objects("keys", 1..=MOST, &FIELDS, question);
+    let asked = form.finish(asked)?;
+    let verdicts = verification::verify(&app.keys, &app.known_keys, &asked, &app.clock)?;
+    response::ok(&Batch { results: verdicts.iter().map(Verified::new).collect() })
+}

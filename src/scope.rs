@@ -1,0 +1,111 @@
+//! Scopes: what a key may be used for (RFC 6749 §3.3).
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// A set of scope tokens, in the order in which they were given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scopes(
+    /// The tokens, separated by single spaces, as OAuth writes them.
+    String,
+);
+
+/// The most scopes of a key.
+pub const MOST: usize = 50;
+/// The most characters of a scope.
+const LONGEST: usize = 100;
+
+impl Scopes {
+    /// The error is the rule that is broken; it follows the field's name.
+    pub fn parse(tokens: &[&str]) -> Result<Scopes, &'static str> {
+        let mut scopes = Scopes::default();
+        for token in tokens {
+            if !(1..=LONGEST).contains(&token.len()) || !token.bytes().all(is_scope_character) {
+                return Err("must hold scopes of 1 to 100 visible ASCII characters without \" and \\");
+            }
+            if scopes.contains(token) {
+                continue;
+            }
+            if scopes.iter().count() == MOST {
+                return Err("must contain no more than 50 elements");
+            }
+            if !scopes.0.is_empty() {
+                scopes.0.push(' ');
+            }
+            scopes.0.push_str(token);
+        }
+        Ok(scopes)
+    }
+
+    /// As [`Scopes::as_str`] gave it.
+    pub fn from_stored(text: String) -> Scopes {
+        Scopes(text)
+    }
+
+    /// The tokens, separated by spaces.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ').filter(|token| !token.is_empty())
+    }
+
+    fn contains(&self, token: &str) -> bool {
+        self.iter().any(|known| known == token)
+    }
+
+    /// Whether all of these are among them.
+    pub fn cover<'a>(&self, needed: impl IntoIterator<Item = &'a str>) -> bool {
+        needed.into_iter().all(|token| self.contains(token))
+    }
+}
+
+/// `scope-token` of RFC 6749 §3.3: visible ASCII without `"` and `\`.
+fn is_scope_character(b: u8) -> bool {
+    b.is_ascii_graphic() && b != b'"' && b != b'\\'
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Scopes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_set_holds_what_was_given_once_and_covers_no_more(
+            given in prop::collection::vec("[!#-\\[\\]-~]{1,4}", 0..20),
+            other in "[!#-\\[\\]-~]{1,4}",
+        ) {
+            let scopes = Scopes::parse(&given.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+            let set: BTreeSet<&str> = given.iter().map(String::as_str).collect();
+            prop_assert_eq!(scopes.iter().count(), set.len());
+            prop_assert_eq!(scopes.iter().collect::<BTreeSet<_>>(), set.clone());
+            prop_assert!(scopes.cover(given.iter().map(String::as_str)));
+            prop_assert_eq!(scopes.cover([other.as_str()]), set.contains(other.as_str()));
+            prop_assert_eq!(Scopes::from_stored(scopes.as_str().to_string()), scopes);
+        }
+
+        #[test]
+        fn only_the_characters_of_a_scope_token_are_taken(token in "\\PC{0,6}") {
+            let good = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic() && !"\"\\".contains(c));
+            prop_assert_eq!(Scopes::parse(&[token.as_str()]).is_ok(), good);
+        }
+    }
+}
