@@ -15,7 +15,7 @@ use crate::event::Events;
 use crate::guess::Guesses;
 use crate::http::lanes::password_threads;
 use crate::http::server::{Server, cores};
-use crate::id::SessionId;
+use crate::id::{KeyId, SessionId};
 use crate::key::{KeyHash, Keys, KnownKey};
 use crate::limit::AddressLimits;
 use crate::password::{PasswordRules, Passwords};
@@ -45,6 +45,8 @@ pub struct App {
     pub events: Arc<Events>,
     pub changes: Arc<Changes>,
     pub known_keys: Lookup<KeyHash, KnownKey>,
+    /// Those that tokens were derived from.
+    pub service_keys: Lookup<KeyId, KnownKey>,
     pub live_sessions: Lookup<SessionId, LiveSession>,
 }
 
@@ -118,7 +120,7 @@ impl App {
         let usage = Arc::new(Usage::new(store.clone()));
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
         store.clone().watch();
-        let (keys, sessions) = (store.clone(), store.clone());
+        let (keys, service_keys, sessions) = (store.clone(), store.clone(), store.clone());
         let entries = config.cache_entries;
         let app = App {
             known_keys: Lookup::new(
@@ -127,6 +129,13 @@ impl App {
                 fetchers(),
                 changes.clone(),
                 Box::new(move |hashes| keys.keys_by_hash(hashes)),
+            ),
+            service_keys: Lookup::new(
+                "service-keys",
+                entries,
+                1,
+                changes.clone(),
+                Box::new(move |ids| service_keys.keys_by_id(ids)),
             ),
             live_sessions: Lookup::new(
                 "sessions",

@@ -24,7 +24,10 @@ pub enum Error {
     /// The credential is good, but this is not allowed.
     Forbidden(&'static str),
     /// The credential is good, but not for what needs this scope (RFC 6750 §3.1).
-    InsufficientScope(&'static str),
+    InsufficientScope {
+        scope: &'static str,
+        by: Presenter,
+    },
     NotFound(Cow<'static, str>),
     Conflict(Cow<'static, str>),
     /// Too much of something; it may be tried again after this time.
@@ -36,6 +39,14 @@ pub enum Error {
     Unavailable(String),
     /// A fault of ours. The cause is for the log.
     Internal(String),
+}
+
+/// What a key was presented by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presenter {
+    Key,
+    /// A token that was derived from it.
+    Token,
 }
 
 /// What a 401 asks for (RFC 9110 §11.6.1).

@@ -9,13 +9,14 @@ use http::{HeaderMap, HeaderName};
 
 use crate::app::App;
 use crate::clock::Timestamp;
-use crate::error::{Challenge, Error, Sent};
-use crate::id::SessionId;
+use crate::error::{Challenge, Error, Presenter, Sent};
+use crate::id::{KeyId, SessionId};
 use crate::key::{KeyHash, KnownKey};
 use crate::principal::{Principal, Service, User};
 use crate::quota::Quota;
+use crate::scope::Scopes;
 use crate::session::LiveSession;
-use crate::token::AccessClaims;
+use crate::token::{AccessClaims, Claims, ServiceClaims};
 use crate::usage::Outcome;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -36,6 +37,8 @@ pub enum Guard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
     pub scope: Option<&'static str>,
+    /// Whether a token that was derived from the key does as well.
+    pub derived: bool,
     /// Whether it spends the key's limit, and is refused when there is none left.
     pub limited: bool,
 }
@@ -54,8 +57,10 @@ enum Presented<T, V> {
 /// What a request presented to its guard.
 pub struct Credentials {
     key: Presented<KeyHash, KnownKey>,
-    /// What became of the key, once it was judged.
-    outcome: Option<Outcome>,
+    /// A token that was derived from a key.
+    derived: Presented<Arc<ServiceClaims>, KnownKey>,
+    /// What became of the key, or of the one behind the token, once it was judged.
+    outcome: Option<(Outcome, Presenter)>,
     /// What is left of the key's limit, if it has one.
     pub quota: Option<Quota>,
     /// Counted and spent before.
@@ -69,6 +74,7 @@ pub enum Verdict {
     Refused(Error),
     /// It cannot say before this is looked up in the store; the answer is to be put into the credentials.
     AskForKey(KeyHash),
+    AskForService(KeyId),
     AskForSession(SessionId),
 }
 
@@ -76,6 +82,12 @@ impl Credentials {
     pub fn found_key(&mut self, found: Option<Arc<KnownKey>>) {
         if let Presented::Plausible(hash) = self.key {
             self.key = Presented::Found(hash, found);
+        }
+    }
+
+    pub fn found_service(&mut self, found: Option<Arc<KnownKey>>) {
+        if let Presented::Plausible(claims) = std::mem::replace(&mut self.derived, Presented::Bad) {
+            self.derived = Presented::Found(claims, found);
         }
     }
 
@@ -88,27 +100,42 @@ impl Credentials {
 
 impl Credentials {
     /// Whether a key was presented that is no good; one that is merely used too often or for too much is.
-    pub fn key_failed(&self, admitted: &Principal) -> bool {
-        let is_real = matches!(self.outcome, Some(Outcome::RateLimited | Outcome::InsufficientScope));
-        !matches!(self.key, Presented::Absent) && !matches!(admitted, Principal::Service(_)) && !is_real
+    pub fn key_failed(&self) -> bool {
+        let is_real = matches!(
+            self.outcome,
+            Some((Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope, Presenter::Key))
+        );
+        !self.again && !is_real && !matches!(self.key, Presented::Absent)
     }
 }
 
 impl Guard {
     /// Reads the credentials that this guard takes.
-    pub fn read(self, app: &App, headers: &HeaderMap) -> Credentials {
+    pub fn read(self, app: &App, terms: Terms, headers: &HeaderMap) -> Credentials {
+        let otherwise = if self.takes_token() { Presented::Bad } else { Presented::Absent };
+        let derived = self.takes_key() && terms.derived;
+        let presented = if self.takes_token() || derived { presented_token(app, headers) } else { Bearer::Absent };
+        let (token, derived) = match presented {
+            Bearer::Absent => (Presented::Absent, Presented::Absent),
+            Bearer::Good(Claims::User(claims)) if self.takes_token() => {
+                (Presented::Plausible(claims), Presented::Absent)
+            }
+            Bearer::Good(Claims::Service(claims)) if derived => (Presented::Absent, Presented::Plausible(claims)),
+            Bearer::Good(_) | Bearer::Bad => (otherwise, Presented::Absent),
+        };
         Credentials {
             key: if self.takes_key() { presented_key(headers) } else { Presented::Absent },
+            derived,
             outcome: None,
             quota: None,
             again: false,
-            token: if self.takes_token() { presented_token(app, headers) } else { Presented::Absent },
+            token,
         }
     }
 
     /// Reads the credentials of a request once more, which they have admitted before: a use is counted once.
-    pub fn read_again(self, app: &App, headers: &HeaderMap, principal: &Principal) -> Credentials {
-        let mut credentials = self.read(app, headers);
+    pub fn read_again(self, app: &App, terms: Terms, headers: &HeaderMap, principal: &Principal) -> Credentials {
+        let mut credentials = self.read(app, terms, headers);
         credentials.again = true;
         if matches!(principal, Principal::User(_)) && !matches!(credentials.key, Presented::Absent) {
             credentials.key = Presented::Bad;
@@ -116,13 +143,15 @@ impl Guard {
         credentials
     }
 
-    /// Judges the credentials. The key goes first; where it is no good, the token decides. Never blocks.
+    /// Judges the credentials. The key goes first, then what was derived from one; where it is no good, the user's token
+    /// decides. Never blocks.
     pub fn judge(self, app: &App, terms: Terms, credentials: &mut Credentials) -> Verdict {
         if self == Guard::Public {
             return Verdict::Admitted(Principal::Anonymous);
         }
         let now = app.clock.now();
         judge_key(app, terms, credentials, now)
+            .or_else(|| judge_derived(app, terms, credentials, now))
             .or_else(|| judge_token(app, credentials, now))
             .unwrap_or_else(|| Verdict::Refused(self.refusal(terms, credentials)))
     }
@@ -138,15 +167,16 @@ impl Guard {
     /// The error for credentials none of which is good: a key's comes before a token's.
     fn refusal(self, terms: Terms, credentials: &Credentials) -> Error {
         match (credentials.outcome, terms.scope, credentials.quota) {
-            (Some(Outcome::InsufficientScope), Some(scope), _) => return Error::InsufficientScope(scope),
-            (Some(Outcome::RateLimited), _, Some(quota)) => {
+            (Some((Outcome::InsufficientScope, by)), Some(scope), _) => return Error::InsufficientScope { scope, by },
+            (Some((Outcome::RateLimited, _)), _, Some(quota)) => {
                 let message = "API key is over its rate limit";
                 return Error::TooMany { message, wait: quota.retry_after() };
             }
             _ => {}
         }
-        let sent = if matches!(credentials.token, Presented::Absent) { Sent::No } else { Sent::Yes };
-        let challenge = Challenge { token: self.takes_token().then_some(sent), key: self.takes_key() };
+        let derived = !matches!(credentials.derived, Presented::Absent);
+        let sent = if derived || !matches!(credentials.token, Presented::Absent) { Sent::Yes } else { Sent::No };
+        let challenge = Challenge { token: (derived || self.takes_token()).then_some(sent), key: self.takes_key() };
         match credentials.key {
             Presented::Absent => Error::unauthorized(challenge),
             _ => Error::Unauthenticated { message: "Invalid or expired API key", challenge },
@@ -165,15 +195,42 @@ fn judge_key(app: &App, terms: Terms, credentials: &mut Credentials, now: Timest
         Presented::Found(_, known) => known.clone(),
     };
     credentials.key = Presented::Bad;
-    let key = known?;
+    present(app, terms, credentials, &*known?, None, now)
+}
+
+/// `None`: the key behind the token is no good, or there is no such token. It counts as the key.
+fn judge_derived(app: &App, terms: Terms, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
+    let (claims, known) = match &credentials.derived {
+        Presented::Absent | Presented::Bad => return None,
+        Presented::Plausible(claims) => match app.service_keys.recall(&claims.key) {
+            Some(known) => (claims.clone(), known),
+            None => return Some(Verdict::AskForService(claims.key)),
+        },
+        Presented::Found(claims, known) => (claims.clone(), known.clone()),
+    };
+    credentials.derived = Presented::Bad;
+    present(app, terms, credentials, &*known?, Some(&claims.scopes), now)
+}
+
+fn present(
+    app: &App,
+    terms: Terms,
+    credentials: &mut Credentials,
+    key: &KnownKey,
+    narrowed: Option<&Scopes>,
+    now: Timestamp,
+) -> Option<Verdict> {
+    let scopes = terms.scope.as_slice();
     let outcome = if credentials.again {
-        key.outcome(terms.scope, now)
+        key.outcome(scopes, narrowed, now)
     } else {
-        let (outcome, quota) = app.keys.present(&key, terms.scope, terms.limited, now);
+        let (outcome, quota) = app.keys.present(key, scopes, narrowed, terms.limited, now);
         credentials.quota = quota;
         outcome
     };
-    credentials.outcome = Some(outcome);
+    let presenter = if narrowed.is_some() { Presenter::Token } else { Presenter::Key };
+    // The error speaks of the key, where both were sent.
+    credentials.outcome.get_or_insert((outcome, presenter));
     (outcome == Outcome::Allowed).then(|| {
         Verdict::Admitted(Principal::Service(Service { key: key.id, owner: key.owner, email: key.email.clone() }))
     })
@@ -208,20 +265,27 @@ fn presented_key(headers: &HeaderMap) -> Presented<KeyHash, KnownKey> {
     }
 }
 
+/// What was sent as `Authorization: Bearer`.
+enum Bearer {
+    Absent,
+    Bad,
+    Good(Claims),
+}
+
 /// RFC 6750 §2.1. Another scheme's credential is no token, good or bad.
-fn presented_token(app: &App, headers: &HeaderMap) -> Presented<AccessClaims, LiveSession> {
+fn presented_token(app: &App, headers: &HeaderMap) -> Bearer {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
-        (None, _) => return Presented::Absent,
+        (None, _) => return Bearer::Absent,
         (Some(value), None) => value.as_bytes(),
-        (Some(_), Some(_)) => return Presented::Bad,
+        (Some(_), Some(_)) => return Bearer::Bad,
     };
-    let Some((scheme, token)) = value.split_at_checked("Bearer ".len()) else { return Presented::Absent };
+    let Some((scheme, token)) = value.split_at_checked("Bearer ".len()) else { return Bearer::Absent };
     if !scheme.eq_ignore_ascii_case(b"Bearer ") {
-        return Presented::Absent;
+        return Bearer::Absent;
     }
     std::str::from_utf8(token)
         .ok()
-        .and_then(|token| app.tokens.judge_access(token.trim_ascii()))
-        .map_or(Presented::Bad, Presented::Plausible)
+        .and_then(|token| app.tokens.judge(token.trim_ascii()))
+        .map_or(Bearer::Bad, Bearer::Good)
 }

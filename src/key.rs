@@ -193,12 +193,14 @@ pub struct KnownKey {
 impl KnownKey {
     /// What is to be said to whoever presents it at this moment for something that needs these scopes, as far as its
     /// limit allows; asked at every use, however the key is known.
-    pub fn outcome<'a>(&self, scopes: impl IntoIterator<Item = &'a str>, now: Timestamp) -> Outcome {
+    ///
+    /// `narrowed`: it is presented by a token that has only these of its scopes.
+    pub fn outcome(&self, scopes: &[&str], narrowed: Option<&Scopes>, now: Timestamp) -> Outcome {
         if !self.is_active || !self.owner_is_active {
             Outcome::Disabled
         } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
             Outcome::Expired
-        } else if !self.scopes.cover(scopes) {
+        } else if !self.scopes.cover(scopes) || narrowed.is_some_and(|narrowed| !narrowed.cover(scopes)) {
             Outcome::InsufficientScope
         } else {
             Outcome::Allowed
@@ -313,15 +315,16 @@ impl Keys {
     }
 
     /// Judges a key that is presented for something that needs these scopes, counts that, and spends its limit, unless it
-    /// is not `limited` here.
-    pub fn present<'a>(
+    /// is not `limited` here. `narrowed`: as for [`KnownKey::outcome`].
+    pub fn present(
         &self,
         key: &KnownKey,
-        scopes: impl IntoIterator<Item = &'a str>,
+        scopes: &[&str],
+        narrowed: Option<&Scopes>,
         limited: bool,
         now: Timestamp,
     ) -> (Outcome, Option<Quota>) {
-        let mut outcome = key.outcome(scopes, now);
+        let mut outcome = key.outcome(scopes, narrowed, now);
         let quota = key.rate_limit.map(|limit| {
             let elapsed = self.clock.elapsed();
             if outcome != Outcome::Allowed || !limited {

@@ -57,8 +57,8 @@ impl Scopes {
     }
 
     /// Whether all of these are among them.
-    pub fn cover<'a>(&self, needed: impl IntoIterator<Item = &'a str>) -> bool {
-        needed.into_iter().all(|token| self.contains(token))
+    pub fn cover(&self, needed: &[&str]) -> bool {
+        needed.iter().all(|token| self.contains(token))
     }
 }
 
@@ -97,8 +97,8 @@ mod tests {
             let set: BTreeSet<&str> = given.iter().map(String::as_str).collect();
             prop_assert_eq!(scopes.iter().count(), set.len());
             prop_assert_eq!(scopes.iter().collect::<BTreeSet<_>>(), set.clone());
-            prop_assert!(scopes.cover(given.iter().map(String::as_str)));
-            prop_assert_eq!(scopes.cover([other.as_str()]), set.contains(other.as_str()));
+            prop_assert!(scopes.cover(&given.iter().map(String::as_str).collect::<Vec<_>>()));
+            prop_assert_eq!(scopes.cover(&[other.as_str()]), set.contains(other.as_str()));
             prop_assert_eq!(Scopes::from_stored(scopes.as_str().to_string()), scopes);
         }
 

@@ -1,6 +1,7 @@
-//! JWTs: what an access token and a refresh token say, and how they are judged (RFC 7519, RFC 8725).
+//! JWTs: what access, refresh and service tokens say, and how they are judged (RFC 7519, RFC 8725).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -11,8 +12,9 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
-use crate::id::{SessionId, UserId};
+use crate::id::{KeyId, SessionId, UserId};
 use crate::jws::{Keyring, object};
+use crate::scope::Scopes;
 
 /// What is known of a user from his good access token.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,31 @@ pub struct AccessClaims {
     pub sub: UserId,
     pub sid: SessionId,
     lifetime: Lifetime,
+}
+
+/// What is known of a service from a good token that was derived from its key.
+#[derive(Clone, Debug)]
+pub struct ServiceClaims {
+    pub key: KeyId,
+    /// The key may have lost some of them meanwhile.
+    pub scopes: Scopes,
+    lifetime: Lifetime,
+}
+
+/// What a good token says that is sent as `Authorization: Bearer`.
+#[derive(Clone, Debug)]
+pub enum Claims {
+    User(AccessClaims),
+    Service(Arc<ServiceClaims>),
+}
+
+impl Claims {
+    fn lifetime(&self) -> Lifetime {
+        match self {
+            Claims::User(claims) => claims.lifetime,
+            Claims::Service(claims) => claims.lifetime,
+        }
+    }
 }
 
 /// From when to when a token is in force, in Unix seconds: `exp` is the first second in which it is not.
@@ -70,6 +97,32 @@ struct AccessPayload<'a> {
 enum AccessType {
     #[serde(rename = "access")]
     Access,
+}
+
+/// The payload of a token that was derived from a key: `sub` is the key's owner, `scope` as in RFC 9068 §2.2.3.
+#[derive(Serialize, Deserialize)]
+struct ServicePayload<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<Audience<'a>>,
+    sub: UserId,
+    key: KeyId,
+    #[serde(borrow)]
+    scope: Cow<'a, str>,
+    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
+    exp: i64,
+    jti: Uuid,
+    #[serde(rename = "type")]
+    kind: ServiceType,
+}
+
+#[derive(Serialize, Deserialize)]
+enum ServiceType {
+    #[serde(rename = "service")]
+    Service,
 }
 
 /// A refresh token's payload.
@@ -128,9 +181,9 @@ pub struct Tokens {
     access_lifetime: Duration,
     refresh_lifetime: Duration,
     parties: Parties,
-    /// What verified access tokens say, by the SHA-256 of the whole token. It follows from the token and the configured
+    /// What verified access and service tokens say, by the SHA-256 of the whole token. It follows from the token and the configured
     /// keys alone, so it never has to be forgotten; whether it is in force is judged at every use.
-    verified: Cache<[u8; 32], AccessClaims>,
+    verified: Cache<[u8; 32], Claims>,
     clock: Clock,
 }
 
@@ -198,22 +251,46 @@ impl Tokens {
         Ok(TokenPair { access_token: sign(&self.access, &access)?, refresh_token: sign(&self.refresh, &refresh)? })
     }
 
-    /// What a good access token says that is in force. Whether its session still lives is the session's to say.
-    pub fn judge_access(&self, token: &str) -> Option<AccessClaims> {
+    /// A token that stands for this key with these of its scopes, until `ends`.
+    pub fn service(&self, owner: UserId, key: KeyId, scopes: &Scopes, ends: Timestamp) -> Result<String, Error> {
+        let payload = ServicePayload {
+            iss: self.parties.issuer.as_deref().map(Cow::from),
+            aud: self.parties.audience.as_deref().map(|audience| Audience::One(audience.into())),
+            sub: owner,
+            key,
+            scope: scopes.as_str().into(),
+            iat: self.clock.now().seconds(),
+            nbf: None,
+            exp: ends.seconds(),
+            jti: Uuid::now_v7(),
+            kind: ServiceType::Service,
+        };
+        sign(&self.access, &payload)
+    }
+
+    /// What a good access or service token says that is in force. Whether its session or its key still lives is theirs to
+    /// say.
+    pub fn judge(&self, token: &str) -> Option<Claims> {
         let hash = digest::digest(&digest::SHA256, token.as_bytes()).as_ref().try_into().ok()?;
         let now = self.clock.now();
         if let Some(claims) = self.verified.get(&hash) {
-            return claims.lifetime.includes(now).then_some(claims);
+            return claims.lifetime().includes(now).then_some(claims);
         }
-        let claims = self.verify_access(token).filter(|claims| claims.lifetime.includes(now))?;
-        self.verified.insert(hash, claims);
+        let claims = self.verify(token).filter(|claims| claims.lifetime().includes(now))?;
+        self.verified.insert(hash, claims.clone());
         Some(claims)
     }
 
-    fn verify_access(&self, token: &str) -> Option<AccessClaims> {
+    fn verify(&self, token: &str) -> Option<Claims> {
         let payload = self.access.verify(token)?;
-        let AccessPayload { iss, aud, sub, sid, nbf, exp, .. } = object(&payload)?;
-        self.is_ours(iss, aud).then_some(AccessClaims { sub, sid, lifetime: Lifetime { nbf, exp } })
+        if let Some(AccessPayload { iss, aud, sub, sid, nbf, exp, .. }) = object(&payload) {
+            let claims = AccessClaims { sub, sid, lifetime: Lifetime { nbf, exp } };
+            return self.is_ours(iss, aud).then_some(Claims::User(claims));
+        }
+        let ServicePayload { iss, aud, key, scope, nbf, exp, .. } = object(&payload)?;
+        let scopes = Scopes::from_stored(scope.into_owned());
+        let claims = ServiceClaims { key, scopes, lifetime: Lifetime { nbf, exp } };
+        self.is_ours(iss, aud).then(|| Claims::Service(Arc::new(claims)))
     }
 
     /// What a good refresh token says that is in force.
@@ -263,15 +340,16 @@ mod tests {
         let ours = tokens("a-secret-of-ours", &clock);
         let (good, foreign) = (pair(&ours), pair(&tokens("another-secret", &clock)));
         for bad in [&good.refresh_token, &foreign.access_token, &format!("{}A", good.access_token), "", ".."] {
-            assert!(ours.judge_access(bad).is_none(), "{bad}");
+            assert!(ours.judge(bad).is_none(), "{bad}");
         }
         assert_eq!(ours.verified.len(), 0);
-        let first = ours.judge_access(&good.access_token).unwrap();
-        let second = ours.judge_access(&good.access_token).unwrap();
+        let first = ours.judge(&good.access_token).unwrap();
+        let second = ours.judge(&good.access_token).unwrap();
+        let (Claims::User(first), Claims::User(second)) = (first, second) else { panic!("a user's token") };
         assert_eq!((first.sub, first.sid), (second.sub, second.sid));
         assert_eq!(ours.verified.len(), 1);
         clock.advance(HOUR);
-        assert!(ours.judge_access(&good.access_token).is_none());
+        assert!(ours.judge(&good.access_token).is_none());
     }
 
     #[test]
@@ -280,7 +358,7 @@ mod tests {
         let tokens = tokens("a-secret-of-ours", &clock);
         let token = pair(&tokens).access_token;
         clock.advance(HOUR);
-        assert!(tokens.judge_access(&token).is_none());
+        assert!(tokens.judge(&token).is_none());
         assert_eq!(tokens.verified.len(), 0);
     }
 }

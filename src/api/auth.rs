@@ -1,13 +1,17 @@
 //! `/auth/…`: signing up, logging in, refreshing, logging out, and one's own account.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::app::App;
 use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::duration;
+use crate::error::{Challenge, Error};
 use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response};
 use crate::id::UserId;
+use crate::scope::Scopes;
 use crate::session::LoggedIn;
 use crate::token::TokenPair;
 use crate::user::parse_name;
@@ -70,6 +74,42 @@ pub fn log_out(app: &App, request: &mut Request) -> Result<Response, Error> {
     // Ended by someone else between the guard and here: it has ended all the same.
     app.sessions.end(user.id, user.session, &request.by())?;
     response::message("Logged out successfully")
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DerivedToken<'a> {
+    access_token: String,
+    token_type: &'static str,
+    expires_at: Timestamp,
+    scopes: &'a Scopes,
+}
+
+/// The longest that a token lives which is derived from a key; also when nothing is said.
+const DERIVED: Duration = Duration::from_secs(60 * 60);
+
+/// `POST /auth/token` → 200 with a short-lived token for the key that asks. It ends with the key.
+pub fn derive_token(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let key = request.principal.service()?.key;
+    let key = app.service_keys.get(&[key])?.pop().flatten();
+    // Deleted between the guard and here.
+    let key = key.ok_or(Error::unauthorized(Challenge { token: None, key: true }))?;
+    let mut form = Form::read(request, &["scopes", "expiresIn"])?;
+    let scopes = form.texts("scopes", |scopes| match Scopes::parse(scopes)? {
+        _ if !key.scopes.cover(scopes) => Err("must be among those of the key"),
+        scopes => Ok(scopes),
+    });
+    let lifetime = form.optional("expiresIn", |text| {
+        const RULE: &str = "must be a whole number with a unit (s, m, h, d), such as 30s or 15m; at most 1h";
+        duration::parse(text).ok().filter(|span| !span.is_zero() && *span <= DERIVED).ok_or(RULE)
+    });
+    form.finish(Some(()))?;
+    let scopes = scopes.as_ref().unwrap_or(&key.scopes);
+    let ends = app.clock.now().plus(lifetime.unwrap_or(DERIVED));
+    // A token counts in whole seconds.
+    let ends = key.expires_at.map_or(ends, |expires_at| expires_at.min(ends)).start_of(Duration::from_secs(1));
+    let access_token = app.tokens.service(key.owner, key.id, scopes, ends)?;
+    response::ok(&DerivedToken { access_token, token_type: "Bearer", expires_at: ends, scopes })
 }
 
 #[derive(Serialize)]

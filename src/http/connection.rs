@@ -392,7 +392,7 @@ async fn run(
         front.app.address_limits.spend(limit, request.client)?;
     }
     let judged = route.takes_body().then(|| front.app.changes.now());
-    let credentials = route.guard.read(&front.app, &request.headers);
+    let credentials = route.guard.read(&front.app, route.terms, &request.headers);
     request.principal = identify(front, watch, route, &request, credentials, &mut caller.quota).await?;
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
         request.body = read_body(body, &front.limits).await;
@@ -401,7 +401,7 @@ async fn run(
         }
         // A body may take its time, and the credential end meanwhile.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
-            let credentials = route.guard.read_again(&front.app, &request.headers, &request.principal);
+            let credentials = route.guard.read_again(&front.app, route.terms, &request.headers, &request.principal);
             request.principal = identify(front, watch, route, &request, credentials, &mut caller.quota).await?;
         }
     }
@@ -443,7 +443,7 @@ async fn identify(
         *quota = credentials.quota.or(*quota);
         match verdict {
             Verdict::Admitted(principal) => {
-                if credentials.key_failed(&principal) {
+                if credentials.key_failed() {
                     let _ = address_limits.spend(Limited::FailedKey, request.client);
                 }
                 return Ok(principal);
@@ -452,7 +452,7 @@ async fn identify(
                 if let Some(limited) = unasked {
                     return Err(limited);
                 }
-                if credentials.key_failed(&Principal::Anonymous) {
+                if credentials.key_failed() {
                     address_limits.spend(Limited::FailedKey, request.client)?;
                 }
                 return Err(error);
@@ -463,6 +463,9 @@ async fn identify(
                 unasked = address_limits.check(Limited::FailedKey, request.client).err();
                 unasked = unasked.filter(|_| !known_keys.has_known(&hash));
                 credentials.found_key(if unasked.is_some() { None } else { ask(watch, known_keys, hash).await? });
+            }
+            Verdict::AskForService(id) => {
+                credentials.found_service(ask(watch, &front.app.service_keys, id).await?);
             }
             Verdict::AskForSession(id) => {
                 credentials.found_session(ask(watch, &front.app.live_sessions, id).await?);

@@ -7,7 +7,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, 
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::error::{Challenge, Error, Sent};
+use crate::error::{Challenge, Error, Presenter, Sent};
 use crate::quota::Quota;
 
 pub type Response = http::Response<Bytes>;
@@ -80,7 +80,7 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
-        Error::Forbidden(_) | Error::InsufficientScope(_) => StatusCode::FORBIDDEN,
+        Error::Forbidden(_) | Error::InsufficientScope { .. } => StatusCode::FORBIDDEN,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Conflict(_) => StatusCode::CONFLICT,
         Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -96,8 +96,9 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::Unauthenticated { message, .. } => Message::One(message),
         Error::Forbidden(what) => Message::One(what),
         Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
-        Error::InsufficientScope(scope) => {
-            lacking = format!("API key lacks the scope {scope}");
+        Error::InsufficientScope { scope, by } => {
+            let what = if *by == Presenter::Key { "API key" } else { "Token" };
+            lacking = format!("{what} lacks the scope {scope}");
             Message::One(&lacking)
         }
         Error::TooMany { message, .. } => Message::One(message),
@@ -112,8 +113,9 @@ pub fn error(error: &Error, request_id: &str) -> Response {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
             }
         }
-        Error::InsufficientScope(scope) => {
-            let challenge = format!("ApiKey error=\"insufficient_scope\", scope=\"{scope}\"");
+        Error::InsufficientScope { scope, by } => {
+            let scheme = if *by == Presenter::Key { "ApiKey" } else { "Bearer" };
+            let challenge = format!("{scheme} error=\"insufficient_scope\", scope=\"{scope}\"");
             headers.extend(HeaderValue::from_str(&challenge).ok().map(|value| (WWW_AUTHENTICATE, value)));
         }
         Error::TooMany { wait, .. } => {

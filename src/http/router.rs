@@ -32,7 +32,7 @@ pub struct Route {
 }
 
 const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    let terms = Terms { scope: None, limited: true };
+    let terms = Terms { scope: None, derived: true, limited: true };
     Route { method, path, guard, lane, handler, terms, limit: None, body: false }
 }
 
@@ -47,6 +47,12 @@ impl Route {
     /// A key needs this scope; a user may do whatever his keys may.
     const fn with_scope(mut self, scope: &'static str) -> Route {
         self.terms.scope = Some(scope);
+        self
+    }
+
+    /// The key itself is needed; a token that was derived from it is not enough.
+    const fn without_derived(mut self) -> Route {
+        self.terms.derived = false;
         self
     }
 
@@ -70,6 +76,7 @@ pub static ROUTES: &[Route] = &[
     limited("/auth/login", Limited::LogIn, Lane::Password, auth::log_in),
     limited("/auth/refresh", Limited::Refresh, Lane::Store, auth::refresh),
     route(Method::POST, "/auth/logout", Jwt, Lane::Store, auth::log_out),
+    route(Method::POST, "/auth/token", ApiKey, Lane::Store, auth::derive_token).without_derived(),
     route(Method::GET, "/auth/me", Jwt, Lane::Store, auth::me),
     delete_with_body("/auth/me", Jwt, Lane::Password, auth::delete_me),
     route(Method::POST, "/auth/password", Jwt, Lane::Password, auth::change_password),
@@ -82,7 +89,7 @@ pub static ROUTES: &[Route] = &[
     route(Method::POST, "/keys/verify-batch", Flexible, Lane::Store, verification::verify_batch)
         .with_scope("keys:verify"),
     // Whoever finds a leaked key must be able to end it while others use it up.
-    route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self).without_limit(),
+    route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self).without_derived().without_limit(),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),
     route(Method::PATCH, "/keys/:id", Jwt, Lane::Store, keys::change),
     route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),

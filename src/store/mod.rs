@@ -215,6 +215,8 @@ pub trait Store: Send + Sync {
     /// Those of these keys that there are, good or not.
     fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError>;
 
+    fn keys_by_id(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, KnownKey)>, StoreError>;
+
     /// Revokes the key if it belongs to `owner`, or whoever's it is. False: no such key.
     fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 

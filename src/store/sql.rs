@@ -637,6 +637,10 @@ impl<D: Driver> Store for SqlStore<D> {
         self.known_keys(hashes)
     }
 
+    fn keys_by_id(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, KnownKey)>, StoreError> {
+        self.known_keys_by_id(ids)
+    }
+
     fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.end_key(id, owner, by, now)
     }

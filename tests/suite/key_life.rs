@@ -158,6 +158,36 @@ on_both_stores! {
         assert_eq!(listed(service, &ann, &id), before);
     }
 
+    fn what_becomes_of_a_key_is_written_down_and_nothing_where_nothing_did(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (id, key) = new_key(service, &ann, json!({ "name": "ci" }));
+        let body = json!({ "isActive": true, "scopes": ["a"], "rateLimit": null, "name": "renamed" });
+        assert_eq!(change(service, &ann, &id, body).status, 200);
+        assert_eq!(change(service, &ann, &id, json!({})).status, 200);
+        let successor = rotate(service, &ann, &id, json!({})).json()["id"].clone();
+        assert_eq!(rotate(service, &ann, &id, json!({})).status, 409);
+        for status in [200, 401] {
+            assert_eq!(service.post("/keys/revoke-self").api_key(&key).send().status, status);
+        }
+        let events = service.get("/auth/events").bearer(&ann.access).send().json();
+        let session = events.as_array().unwrap().last().unwrap()["actor"].clone();
+        let of_keys: Vec<Value> = events.as_array().unwrap().iter().rev()
+            .filter(|event| event["type"].as_str().unwrap().starts_with("key."))
+            .map(|event| json!([event["type"], event["actor"], event["details"], event["subject"]])).collect();
+        let subject = json!({ "type": "key", "id": id });
+        let settings = json!({ "settings": ["name", "isActive", "scopes", "rateLimit"] });
+        let itself = json!({ "type": "key", "keyId": id });
+        assert_eq!(
+            of_keys,
+            [
+                json!(["key.created", session, {}, subject]),
+                json!(["key.changed", session, settings, subject]),
+                json!(["key.rotated", session, { "replacedBy": successor }, subject]),
+                json!(["key.revoked", itself, {}, subject]),
+            ]
+        );
+    }
+
     fn nobody_changes_or_rotates_anothers_key(service) {
         let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
         let (id, key) = new_key(service, &ann, json!({ "name": "ci" }));

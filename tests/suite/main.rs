@@ -25,6 +25,7 @@ mod process;
 mod protected;
 mod readme;
 mod refresh;
+mod service_tokens;
 mod sessions;
 mod stores;
 mod tokens;

@@ -200,6 +200,15 @@ fn every_operation_answers_as_documented() {
     for path in ["/keys/verify", "/keys/verify-batch"] {
         see("POST", path, service.post(path).json(json!({})).send());
     }
+    let derive = || service.post("/auth/token").api_key(key);
+    for answer in [
+        derive().send(),
+        derive().json(json!({ "expiresIn": "2h" })).send(),
+        derive().body("application/json", vec![b' '; 20_000]).send(),
+        service.post("/auth/token").send(),
+    ] {
+        see("POST", "/auth/token", answer);
+    }
     let found = service.create_key(&ann.access, json!({ "name": "found" }));
     for _ in 0..2 {
         let answer = service.post("/keys/revoke-self").api_key(found["key"].as_str().unwrap()).send();

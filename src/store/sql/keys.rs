@@ -71,6 +71,31 @@ fn rate_values(limit: Option<RateLimit>) -> [Value; 2] {
     ]
 }
 
+/// What [`known_key`] reads, up to the condition.
+macro_rules! known_keys {
+    () => {
+        "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
+         api_keys.expires_at, api_keys.name, api_keys.scopes, api_keys.rate_limit, api_keys.rate_window \
+         FROM api_keys JOIN users ON users.id = api_keys.user_id WHERE "
+    };
+}
+
+fn known_key(mut row: Row) -> Result<(KeyHash, KnownKey), StoreError> {
+    let hash = KeyHash::from_stored(row.bytes(0)?).ok_or_else(|| unexpected(0))?;
+    let key = KnownKey {
+        id: KeyId(row.uuid(1)?),
+        owner: UserId(row.uuid(2)?),
+        email: row.text(3)?.into(),
+        is_active: row.bool(4)?,
+        owner_is_active: row.bool(5)?,
+        expires_at: row.optional_timestamp(6)?,
+        name: row.text(7)?,
+        scopes: Scopes::from_stored(row.text(8)?),
+        rate_limit: rate_limit(&mut row, 9)?,
+    };
+    Ok((hash, key))
+}
+
 fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError> {
     let [limit, window] = rate_values(key.rate_limit);
     transaction.execute(
@@ -296,28 +321,18 @@ impl<D: Driver> SqlStore<D> {
 
     pub(super) fn known_keys(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
         let rows = self.driver.query(
-            "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
-             api_keys.expires_at, api_keys.name, api_keys.scopes, api_keys.rate_limit, api_keys.rate_window \
-             FROM api_keys JOIN users ON users.id = api_keys.user_id \
-             WHERE api_keys.hash = ANY($1)",
+            concat!(known_keys!(), "api_keys.hash = ANY($1)"),
             &[Value::List(hashes.iter().map(|hash| Value::Bytes(hash.as_bytes().to_vec())).collect())],
         )?;
-        let known = |mut row: Row| {
-            let hash = KeyHash::from_stored(row.bytes(0)?).ok_or_else(|| unexpected(0))?;
-            let key = KnownKey {
-                id: KeyId(row.uuid(1)?),
-                owner: UserId(row.uuid(2)?),
-                email: row.text(3)?.into(),
-                is_active: row.bool(4)?,
-                owner_is_active: row.bool(5)?,
-                expires_at: row.optional_timestamp(6)?,
-                name: row.text(7)?,
-                scopes: Scopes::from_stored(row.text(8)?),
-                rate_limit: rate_limit(&mut row, 9)?,
-            };
-            Ok((hash, key))
-        };
-        rows.into_iter().map(known).collect()
+        rows.into_iter().map(known_key).collect()
+    }
+
+    pub(super) fn known_keys_by_id(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, KnownKey)>, StoreError> {
+        let rows = self.driver.query(
+            concat!(known_keys!(), "api_keys.id = ANY($1)"),
+            &[Value::List(ids.iter().map(|id| Value::Uuid(id.0)).collect())],
+        )?;
+        rows.into_iter().map(|row| known_key(row).map(|(_, key)| (key.id, key))).collect()
     }
 
     pub(super) fn end_key(
