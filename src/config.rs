@@ -111,7 +111,8 @@ impl Default for Limits {
             body: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             unread_answer: Duration::from_secs(30),
-            handler: Duration::from_secs(5),
+            // With room for the answer to be there within 5 s.
+            handler: Duration::from_millis(4900),
             stopping: Duration::from_secs(10),
         }
     }
