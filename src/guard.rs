@@ -225,7 +225,11 @@ fn present(
         key.outcome(scopes, narrowed, now)
     } else {
         let (outcome, quota) = app.keys.present(key, scopes, narrowed, terms.limited, now);
-        credentials.quota = quota;
+        // Of a key that is no good nothing is told, not even that it has a limit; of two, what the answer is about.
+        if credentials.outcome.is_none() || outcome == Outcome::Allowed {
+            let is_good = matches!(outcome, Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope);
+            credentials.quota = quota.filter(|_| is_good);
+        }
         outcome
     };
     let presenter = if narrowed.is_some() { Presenter::Token } else { Presenter::Key };

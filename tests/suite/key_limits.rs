@@ -40,6 +40,18 @@ on_both_stores! {
         assert_eq!(told(&present(service, &key)), (200, policy, Some("\"default\";r=2;t=1200"), None));
     }
 
+    fn of_a_key_that_is_no_good_not_even_a_limit_is_told(service) {
+        let ann = service.sign_up("ann@example.com");
+        let key = limited_key(service, &ann, 3, "1h");
+        assert_eq!(present(service, &key).status, 200);
+        let revoked = service.delete(&format!("/keys/{}", key["id"].as_str().unwrap())).bearer(&ann.access).send();
+        assert_eq!(revoked.status, 200);
+        assert_eq!(told(&present(service, &key)), (401, None, None, None));
+        let key = key["key"].as_str().unwrap();
+        let answer = service.get("/protected/flexible").api_key(key).bearer(&ann.access).send();
+        assert_eq!(told(&answer), (200, None, None, None));
+    }
+
     fn a_limit_is_spent_by_nothing_but_its_own_key_and_survives_what_makes_verdicts_forgotten(service) {
         let ann = service.sign_up("ann@example.com");
         let (key, other) = (limited_key(service, &ann, 1, "1d"), limited_key(service, &ann, 1, "1d"));
