@@ -159,12 +159,18 @@ impl Sessions {
             let found = found.filter(|(user, _)| user.is_active);
             let (user, hash) = (found.as_ref().map(|(user, _)| user.id), found.as_ref().map(|(_, hash)| hash));
             let guess = Guess { email: email.as_str(), user, hash, from: origin.ip };
-            self.guesses.admit(&guess)?;
-            let matches = self.passwords.verify(password.clone(), hash)?;
-            self.guesses.settle(&guess, matches).inspect_err(|_| {
+            let failed = || {
                 let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
                 self.events.note_failure(Kind::LoginFailed, account, &by);
+            };
+            // Whoever hammers on during his wait is to be seen in the trail.
+            self.guesses.admit(&guess).inspect_err(|error| {
+                if matches!(error, Error::TooMany { .. }) {
+                    failed();
+                }
             })?;
+            let matches = self.passwords.verify(password.clone(), hash)?;
+            self.guesses.settle(&guess, matches).inspect_err(|_| failed())?;
             let Some((user, hash)) = found else { break };
             let rehashed = self.passwords.rehash(&password, &hash);
             let session = self.new_session(user.id, &origin);

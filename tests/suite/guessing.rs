@@ -137,6 +137,19 @@ on_both_stores! {
         assert_eq!(fail().status, 429);
     }
 
+    fn whoever_hammers_on_during_his_wait_is_seen_in_the_trail(service) {
+        let ann = service.sign_up("ann@example.com");
+        for number in 0..10 {
+            let status = log_in(service, HERE, &ann.email, "wrong").status;
+            assert_eq!(status, if number < 7 { 401 } else { 429 });
+        }
+        // What was gathered is written.
+        service.restart();
+        let events = service.get("/auth/events").bearer(&ann.access).send().json();
+        let failed = events.as_array().unwrap().iter().filter(|event| event["type"] == "login.failed");
+        assert_eq!(failed.map(|event| event["count"].as_u64().unwrap()).sum::<u64>(), 10);
+    }
+
     fn wrong_passwords_of_someone_who_is_logged_in_count_as_well(service) {
         let ann = service.sign_up("ann@example.com");
         let change = |password: &str| {
