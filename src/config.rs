@@ -87,7 +87,6 @@ pub struct Config {
 pub struct Limits {
     /// Request line and headers, in bytes.
     pub head_bytes: usize,
-    pub body_bytes: usize,
     /// From the first byte of a head (for the first one: from accept) to its last.
     pub head: Duration,
     /// From the head to the last byte of the body.
@@ -106,7 +105,6 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             head_bytes: 16 * 1024,
-            body_bytes: 16 * 1024,
             head: Duration::from_secs(5),
             body: Duration::from_secs(10),
             idle: Duration::from_secs(60),

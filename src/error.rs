@@ -12,8 +12,8 @@ pub enum Error {
     BrokenRules(Vec<String>),
     /// The request cannot be read at all; says what and where.
     Malformed(String),
-    /// The body is larger than the server takes.
-    TooLarge,
+    /// The body is larger than the route takes, which is this many bytes.
+    TooLarge(usize),
     /// The body did not arrive in time.
     TooSlow,
     /// No credential, or none that is good.

@@ -395,7 +395,7 @@ async fn run(
     let credentials = route.guard.read(&front.app, route.terms, &request.headers);
     request.principal = identify(front, watch, route, &request, credentials, &mut caller.quota).await?;
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
-        request.body = read_body(body, &front.limits).await;
+        request.body = read_body(body, route.body_bytes, front.limits.body).await;
         if request.body.is_ok() {
             *unread = None;
         }
@@ -505,9 +505,10 @@ async fn in_time<T>(watch: &Watch, mut receiver: oneshot::Receiver<T>, lane: Lan
     answer
 }
 
-async fn read_body(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Error> {
-    if body.size_hint().lower() > limits.body_bytes as u64 {
-        return Err(Error::TooLarge);
+/// At most `most` bytes, within `limit`.
+async fn read_body(body: &mut Incoming, most: usize, limit: Duration) -> Result<Bytes, Error> {
+    if body.size_hint().lower() > most as u64 {
+        return Err(Error::TooLarge(most));
     }
     let read = async {
         let mut whole = BytesMut::new();
@@ -515,14 +516,14 @@ async fn read_body(body: &mut Incoming, limits: &Limits) -> Result<Bytes, Error>
             let frame = frame.map_err(|error| Error::Malformed(format!("Request body cannot be read: {error}")))?;
             // Trailers mean nothing here.
             let Ok(data) = frame.into_data() else { continue };
-            if whole.len() + data.len() > limits.body_bytes {
-                return Err(Error::TooLarge);
+            if whole.len() + data.len() > most {
+                return Err(Error::TooLarge(most));
             }
             whole.extend_from_slice(&data);
         }
         Ok(whole.freeze())
     };
-    tokio::time::timeout(limits.body, read).await.unwrap_or(Err(Error::TooSlow))
+    tokio::time::timeout(limit, read).await.unwrap_or(Err(Error::TooSlow))
 }
 
 /// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2), and hyper lets through.

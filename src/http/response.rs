@@ -77,7 +77,7 @@ fn error_body(status: StatusCode, message: Message<'_>, request_id: Option<&str>
 pub fn error(error: &Error, request_id: &str) -> Response {
     let status = match error {
         Error::BrokenRules(_) | Error::Malformed(_) => StatusCode::BAD_REQUEST,
-        Error::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
         Error::Forbidden(_) | Error::InsufficientScope { .. } => StatusCode::FORBIDDEN,
@@ -88,10 +88,14 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let lacking;
+    let too_large;
     let message = match error {
         Error::BrokenRules(rules) => Message::Many(rules),
         Error::Malformed(what) => Message::One(what),
-        Error::TooLarge => Message::One("Request body is larger than 16384 bytes"),
+        Error::TooLarge(most) => {
+            too_large = format!("Request body is larger than {most} bytes");
+            Message::One(&too_large)
+        }
         Error::TooSlow => Message::One("Request body was not received in time"),
         Error::Unauthenticated { message, .. } => Message::One(message),
         Error::Forbidden(what) => Message::One(what),

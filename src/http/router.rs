@@ -27,13 +27,18 @@ pub struct Route {
     /// What is counted of it by address, before anything else is done.
     pub limit: Option<Limited>,
     pub terms: Terms,
+    /// The largest body that is read.
+    pub body_bytes: usize,
     /// A body is read although the method has none by itself.
     body: bool,
 }
 
+/// Enough for any one thing that is described in JSON.
+const BODY_BYTES: usize = 16 * 1024;
+
 const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
     let terms = Terms { scope: None, derived: true, limited: true };
-    Route { method, path, guard, lane, handler, terms, limit: None, body: false }
+    Route { method, path, guard, lane, handler, terms, limit: None, body_bytes: BODY_BYTES, body: false }
 }
 
 /// Open to everyone, but only so often from one address.
@@ -53,6 +58,12 @@ impl Route {
     /// The key itself is needed; a token that was derived from it is not enough.
     const fn without_derived(mut self) -> Route {
         self.terms.derived = false;
+        self
+    }
+
+    /// For many things at once.
+    const fn with_body_bytes(mut self, most: usize) -> Route {
+        self.body_bytes = most;
         self
     }
 
@@ -87,7 +98,8 @@ pub static ROUTES: &[Route] = &[
     route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create),
     route(Method::POST, "/keys/verify", Flexible, Lane::Store, verification::verify).with_scope("keys:verify"),
     route(Method::POST, "/keys/verify-batch", Flexible, Lane::Store, verification::verify_batch)
-        .with_scope("keys:verify"),
+        .with_scope("keys:verify")
+        .with_body_bytes(256 * 1024),
     // Whoever finds a leaked key must be able to end it while others use it up.
     route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self).without_derived().without_limit(),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),

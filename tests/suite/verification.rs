@@ -130,14 +130,18 @@ on_both_stores! {
             answer.json()["results"].as_array().unwrap().iter().map(|result| result["code"].clone()).collect();
         assert_eq!(codes, ["NOT_FOUND", "VALID", "VALID", "NOT_FOUND", "RATE_LIMITED", "VALID"]);
 
-        // A hundred fit, with a scope each.
-        let many = |count: usize| json!({ "keys": vec![json!({ "key": free["key"], "scopes": ["invoices:read"] }); count] });
+        // A hundred fit, with many scopes each.
+        let scopes: Vec<String> = (0..50).map(|number| format!("invoices:read:{number}")).collect();
+        let many = |count: usize| json!({ "keys": vec![json!({ "key": free["key"], "scopes": scopes }); count] });
         let answer = service.post("/keys/verify-batch").bearer(&ann.access).json(many(100)).send();
         assert_eq!((answer.status, answer.json()["results"].as_array().unwrap().len()), (200, 100));
         for body in [many(101), many(0), json!({}), json!({ "keys": {} })] {
             let answer = service.post("/keys/verify-batch").bearer(&ann.access).json(body).send();
             assert_eq!((answer.status, answer.json()), (400, broken_rules(&["keys must be an array of 1 to 100 objects"])));
         }
+        let padded = format!("{}{}", json!({}), " ".repeat(256 * 1024));
+        let answer = service.post("/keys/verify-batch").bearer(&ann.access).body("application/json", padded).send();
+        assert_eq!((answer.status, answer.json()), (413, error(413, "Request body is larger than 262144 bytes")));
         let body = json!({ "keys": [{ "key": 1 }, "sk_", { "key": "x", "scope": ["a"] }] });
         let answer = service.post("/keys/verify-batch").bearer(&ann.access).json(body).send();
         let rules = [
