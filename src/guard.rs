@@ -63,8 +63,8 @@ pub struct Credentials {
     outcome: Option<(Outcome, Presenter)>,
     /// What is left of the key's limit, if it has one.
     pub quota: Option<Quota>,
-    /// Counted and spent before.
-    again: bool,
+    /// Whom they admitted before: that use is counted and spent, and nobody else may come of them now.
+    again: Option<Principal>,
     token: Presented<AccessClaims, LiveSession>,
 }
 
@@ -105,14 +105,13 @@ impl Credentials {
             self.outcome,
             Some((Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope, Presenter::Key))
         );
-        !self.again && !is_real && !matches!(self.key, Presented::Absent)
+        self.again.is_none() && !is_real && !matches!(self.key, Presented::Absent)
     }
 }
 
 impl Guard {
     /// Reads the credentials that this guard takes.
     pub fn read(self, app: &App, terms: Terms, headers: &HeaderMap) -> Credentials {
-        let otherwise = if self.takes_token() { Presented::Bad } else { Presented::Absent };
         let derived = self.takes_key() && terms.derived;
         let presented = if self.takes_token() || derived { presented_token(app, headers) } else { Bearer::Absent };
         let (token, derived) = match presented {
@@ -121,14 +120,16 @@ impl Guard {
                 (Presented::Plausible(claims), Presented::Absent)
             }
             Bearer::Good(Claims::Service(claims)) if derived => (Presented::Absent, Presented::Plausible(claims)),
-            Bearer::Good(_) | Bearer::Bad => (otherwise, Presented::Absent),
+            // Where only a derived token would do, this one was meant as one.
+            Bearer::Good(_) | Bearer::Bad if !self.takes_token() => (Presented::Absent, Presented::Bad),
+            Bearer::Good(_) | Bearer::Bad => (Presented::Bad, Presented::Absent),
         };
         Credentials {
             key: if self.takes_key() { presented_key(headers) } else { Presented::Absent },
             derived,
             outcome: None,
             quota: None,
-            again: false,
+            again: None,
             token,
         }
     }
@@ -136,7 +137,7 @@ impl Guard {
     /// Reads the credentials of a request once more, which they have admitted before: a use is counted once.
     pub fn read_again(self, app: &App, terms: Terms, headers: &HeaderMap, principal: &Principal) -> Credentials {
         let mut credentials = self.read(app, terms, headers);
-        credentials.again = true;
+        credentials.again = Some(principal.clone());
         if matches!(principal, Principal::User(_)) && !matches!(credentials.key, Presented::Absent) {
             credentials.key = Presented::Bad;
         }
@@ -166,7 +167,9 @@ impl Guard {
 
     /// The error for credentials none of which is good: a key's comes before a token's.
     fn refusal(self, terms: Terms, credentials: &Credentials) -> Error {
-        match (credentials.outcome, terms.scope, credentials.quota) {
+        let key_is_absent = matches!(credentials.key, Presented::Absent);
+        let told = credentials.outcome.filter(|(_, by)| *by == Presenter::Key || key_is_absent);
+        match (told, terms.scope, credentials.quota) {
             (Some((Outcome::InsufficientScope, by)), Some(scope), _) => return Error::InsufficientScope { scope, by },
             (Some((Outcome::RateLimited, _)), _, Some(quota)) => {
                 let message = "API key is over its rate limit";
@@ -221,7 +224,10 @@ fn present(
     now: Timestamp,
 ) -> Option<Verdict> {
     let scopes = terms.scope.as_slice();
-    let outcome = if credentials.again {
+    let outcome = if let Some(admitted) = &credentials.again {
+        if !matches!(admitted, Principal::Service(service) if service.key == key.id) {
+            return None;
+        }
         key.outcome(scopes, narrowed, now)
     } else {
         let (outcome, quota) = app.keys.present(key, scopes, narrowed, terms.limited, now);

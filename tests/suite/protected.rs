@@ -57,7 +57,9 @@ on_both_stores! {
             ("user-only", vec![("authorization", "Basic YTpi")], refused("Unauthorized", &["Bearer"])),
             ("user-only", vec![token, token], refused("Unauthorized", &[INVALID_TOKEN])),
             ("service-only", vec![], refused("Unauthorized", &["ApiKey"])),
-            ("service-only", vec![token], refused("Unauthorized", &["ApiKey"])),
+            // It takes tokens that were derived from keys, and this one was meant as one.
+            ("service-only", vec![token], refused("Unauthorized", &[INVALID_TOKEN, "ApiKey"])),
+            ("service-only", vec![bad_token], refused("Unauthorized", &[INVALID_TOKEN, "ApiKey"])),
             ("service-only", vec![key], refused(bad_key, &["ApiKey"])),
             ("service-only", vec![("x-api-key", "sk_short")], refused(bad_key, &["ApiKey"])),
             ("service-only", vec![("x-api-key", "")], refused(bad_key, &["ApiKey"])),

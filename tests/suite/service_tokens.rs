@@ -101,6 +101,8 @@ on_both_stores! {
         assert_eq!([&all, &narrow, &none].map(|token| verify_status(service, token)), [200, 403, 403]);
         let answer = service.post("/keys/verify").bearer(&narrow).json(json!({ "key": "sk_" })).send();
         assert_eq!(answer.json(), error(403, "Token lacks the scope keys:verify"));
+        let both = service.post("/keys/verify").api_key("sk_").bearer(&narrow).json(json!({ "key": "sk_" })).send();
+        assert_eq!(both.json(), error(401, "Invalid or expired API key"), "a key that was sent comes first");
         assert_eq!(
             answer.header("www-authenticate"),
             Some("Bearer error=\"insufficient_scope\", scope=\"keys:verify\"")
