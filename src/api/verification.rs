@@ -10,6 +10,8 @@ use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response, whole_seconds};
 use crate::id::{KeyId, UserId};
 use crate::key::KeyHash;
+use crate::limit::Limited;
+use crate::principal::Principal;
 use crate::quota::Quota;
 use crate::scope::Scopes;
 use crate::usage::Outcome;
@@ -89,12 +91,29 @@ fn question(form: &mut Form) -> Option<Question> {
     key.map(|key| Question { key, scopes })
 }
 
+/// Keys that there are not count as if a user had presented them here. What a service passes on is not its doing, and
+/// whoever sends it bad ones must not be able to end its verifications.
+fn judge(app: &App, request: &Request, asked: &[Question]) -> Result<Vec<Verdict>, Error> {
+    let is_user = matches!(request.principal, Principal::User(_));
+    if is_user {
+        app.address_limits.check(Limited::FailedKey, request.client)?;
+    }
+    let verdicts = verification::verify(&app.keys, &app.known_keys, asked, &app.clock)?;
+    if is_user {
+        for _ in verdicts.iter().filter(|verdict| matches!(verdict, Verdict::NotFound)) {
+            // One too many is told at the next request.
+            let _ = app.address_limits.spend(Limited::FailedKey, request.client);
+        }
+    }
+    Ok(verdicts)
+}
+
 /// `POST /keys/verify` → 200, whatever the key is worth. Counts as a use of it.
 pub fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &FIELDS)?;
     let asked = question(&mut form);
     let asked = form.finish(asked)?;
-    let verdicts = verification::verify(&app.keys, &app.known_keys, &[asked], &app.clock)?;
+    let verdicts = judge(app, request, &[asked])?;
     let verdict = verdicts.first().unwrap_or(&Verdict::NotFound);
     response::ok(&Verified::new(verdict))
 }
@@ -107,6 +126,6 @@ pub fn verify_batch(app: &App, request: &mut Request) -> Result<Response, Error>
     let mut form = Form::read(request, &["keys"])?;
     let asked = form.objects("keys", 1..=MOST, &FIELDS, question);
     let asked = form.finish(asked)?;
-    let verdicts = verification::verify(&app.keys, &app.known_keys, &asked, &app.clock)?;
+    let verdicts = judge(app, request, &asked)?;
     response::ok(&Batch { results: verdicts.iter().map(Verified::new).collect() })
 }

@@ -115,6 +115,23 @@ on_both_stores! {
         assert_eq!((ask(HERE, &unknown("4")).status, ask(HERE, &unknown("4")).status), (401, 429));
     }
 
+    fn bad_keys_that_a_user_has_verified_count_and_those_of_a_service_do_not(service) {
+        limited(service, "RATE_LIMIT_FAILED_KEYS", "3/1m");
+        let ann = service.sign_up("ann@example.com");
+        let key = service.create_key(&ann.access, json!({ "name": "gateway", "scopes": ["keys:verify"] }));
+        let key = key["key"].as_str().unwrap();
+        let body = json!({ "key": format!("sk_{}", "1".repeat(64)) });
+        let as_user = |path| from(HERE, service.post(path)).bearer(&ann.access);
+        let batch = json!({ "keys": [body, body, { "key": key }] });
+        assert_eq!(as_user("/keys/verify-batch").json(batch).send().status, 200);
+        assert_eq!(as_user("/keys/verify").json(body.clone()).send().status, 200);
+        assert_eq!(told(&as_user("/keys/verify").json(json!({ "key": key })).send()), too_many(KEYS, "20"));
+        for _ in 0..5 {
+            let as_service = from(HERE, service.post("/keys/verify")).api_key(key).json(body.clone()).send();
+            assert_eq!((as_service.status, &as_service.json()["code"]), (200, &json!("NOT_FOUND")));
+        }
+    }
+
     fn seven_failed_logins_make_their_address_wait_a_minute(service) {
         let ann = service.sign_up("ann@example.com");
         let fail = || log_in(service, HERE, &ann.email, "wrong");
