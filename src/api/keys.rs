@@ -180,12 +180,15 @@ pub fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
 /// How long a rotated key lives on when nothing is said.
 const GRACE: Duration = DAY;
 
+/// The longest that it may: what is replaced is not to become a second set of keys.
+const LONGEST_GRACE: Duration = Duration::from_secs(30 * DAY.as_secs());
+
 /// `POST /keys/:id/rotate` → 201 with a new key, in the only answer that shows it; 409 when there is nothing to rotate.
 pub fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["gracePeriod"])?;
     let grace = form.optional("gracePeriod", |text| {
-        duration::parse(text)
-            .map_err(|_| "must be a whole number with a unit (s, m, h, d), such as 0s, 30m, 24h or 7d; at most 3650d")
+        const RULE: &str = "must be a whole number with a unit (s, m, h, d), such as 0s, 30m, 24h or 7d; at most 30d";
+        duration::parse(text).ok().filter(|span| *span <= LONGEST_GRACE).ok_or(RULE)
     });
     form.finish(Some(()))?;
     let owner = request.principal.user()?.id;

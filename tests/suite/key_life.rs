@@ -249,11 +249,13 @@ on_both_stores! {
         let tomorrow = now.plus(Duration::from_secs(24 * 60 * 60)).to_string();
         assert!(ends.as_str().unwrap() >= tomorrow.as_str(), "{ends} {tomorrow}");
 
-        let rule = "gracePeriod must be a whole number with a unit (s, m, h, d), such as 0s, 30m, 24h or 7d; at most 3650d";
-        for grace in ["", "24", "-1h", "1w", "3651d", "1h 30m"] {
+        let rule = "gracePeriod must be a whole number with a unit (s, m, h, d), such as 0s, 30m, 24h or 7d; at most 30d";
+        for grace in ["", "24", "-1h", "1w", "31d", "721h", "3651d", "1h 30m"] {
             let answer = rotate(service, &ann, &usual, json!({ "gracePeriod": grace }));
             assert_eq!((answer.status, answer.json()), (400, broken_rules(&[rule])), "{grace}");
         }
+        let (longest, _) = new_key(service, &ann, json!({ "name": "d" }));
+        assert_eq!(rotate(service, &ann, &longest, json!({ "gracePeriod": "30d" })).status, 201);
     }
 
     fn a_rotated_key_can_only_be_ended_earlier(service) {
@@ -318,21 +320,33 @@ on_both_stores! {
         assert_eq!(create(json!({ "name": "x" })).status, 409);
         let mut newest = ids[1].clone();
         for status in [201, 201, 201, 409] {
-            let answer = rotate(service, &ann, &newest, json!({ "gracePeriod": "1h" }));
+            let answer = rotate(service, &ann, &newest, json!({ "gracePeriod": "10m" }));
             assert_eq!(answer.status, status, "{answer:?}");
             newest = answer.json()["id"].as_str().unwrap_or(&newest).to_string();
         }
         assert_eq!(rotate(service, &ann, &newest, json!({ "gracePeriod": "0s" })).status, 201);
         assert_eq!(create(json!({ "name": "x" })).json(), too_many);
 
-        // Revoked and expired ones do not count; one that would come back does.
+        // Rotated ones count until their grace ends.
         revoke(service, &ann, &ids[0]);
+        assert_eq!(create(json!({ "name": "x" })).json(), too_many);
+        service.advance(10 * 60);
+
+        // Revoked and expired ones do not count; one that would come back does.
         let soon = service.clock.now().plus(Duration::from_secs(60)).to_string();
         let expiring = create(json!({ "name": "x", "expiresAt": soon })).json()["id"].as_str().unwrap().to_string();
         service.advance(60);
-        assert_eq!(create(json!({ "name": "y" })).status, 201);
+        let last = create(json!({ "name": "y" })).json()["id"].as_str().unwrap().to_string();
+        let answer = change(service, &ann, &expiring, json!({ "expiresAt": null }));
+        assert_eq!((answer.status, answer.json()), (409, too_many.clone()));
+        assert_eq!(change(service, &ann, &expiring, json!({ "name": "z" })).status, 200);
+
+        // With another one in its grace there is no room either, only when that one has been revoked.
+        revoke(service, &ann, &ids[2]);
+        assert_eq!(rotate(service, &ann, &last, json!({})).status, 201);
         let answer = change(service, &ann, &expiring, json!({ "expiresAt": null }));
         assert_eq!((answer.status, answer.json()), (409, too_many));
-        assert_eq!(change(service, &ann, &expiring, json!({ "name": "z" })).status, 200);
+        revoke(service, &ann, &last);
+        assert_eq!(change(service, &ann, &expiring, json!({ "expiresAt": null })).status, 200);
     }
 }

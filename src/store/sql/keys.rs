@@ -142,17 +142,17 @@ fn lock_key(transaction: &mut dyn Transaction, owner: UserId, id: KeyId) -> Resu
     first(rows).map(api_key).transpose()
 }
 
-/// How many keys of the owner's are neither revoked nor expired: those that were replaced, or all others.
+/// How many keys of the owner's are neither revoked nor expired, or only of those that were replaced.
 fn count_usable(
     transaction: &mut dyn Transaction,
     owner: UserId,
-    replaced: bool,
+    only_replaced: bool,
     now: Timestamp,
 ) -> Result<i64, StoreError> {
     let rows = transaction.query(
         "SELECT COUNT(*) FROM api_keys WHERE user_id = $1 AND revoked_at IS NULL \
-         AND (expires_at > $2 OR expires_at IS NULL) AND (replaced_by IS NOT NULL) = $3",
-        &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Bool(replaced)],
+         AND (expires_at > $2 OR expires_at IS NULL) AND (replaced_by IS NOT NULL OR NOT $3)",
+        &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Bool(only_replaced)],
     )?;
     first(rows).map_or(Ok(0), |mut row| row.int(0))
 }
