@@ -23,6 +23,9 @@ use crate::usage::{Counts, HOUR, Outcome, Usage};
 const PREFIX: &str = "sk_";
 const HEX_DIGITS: usize = 64;
 
+/// The most keys that one listing gives.
+const LISTED: i64 = 1000;
+
 /// A new key in clear. It is shown once; printing it shows nothing.
 pub struct KeySecret(String);
 
@@ -357,15 +360,17 @@ impl Keys {
         }
     }
 
-    /// The owner's keys, newest first, each with how often it was allowed in the last 24 hours.
+    /// The owner's keys, newest first, each with how often it was allowed in the last 24 hours. Of more than a thousand
+    /// the oldest that have ended are left out first.
     pub fn of_owner(&self, owner: UserId) -> Result<Vec<(ApiKey, u64)>, Error> {
         self.counted(owner, None)
     }
 
     fn counted(&self, owner: UserId, only: Option<KeyId>) -> Result<Vec<(ApiKey, u64)>, Error> {
         // The hour that is running, and the 23 before it.
-        let since = self.clock.now().start_of(HOUR).minus(23 * HOUR);
-        let read = || Ok(self.store.keys_of(owner, only, since)?);
+        let now = self.clock.now();
+        let since = now.start_of(HOUR).minus(23 * HOUR);
+        let read = || Ok(self.store.keys_of(owner, only, since, now, LISTED)?);
         let (mut keys, pending) = self.usage.with_pending(read, |keys| keys.iter().map(|(key, _)| key.id).collect())?;
         for ((key, count), pending) in keys.iter_mut().zip(pending) {
             for noted in pending {

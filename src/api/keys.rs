@@ -156,7 +156,7 @@ fn rate_limit(form: &mut Form) -> Option<Option<RateLimit>> {
     })
 }
 
-/// `GET /keys` → 200, newest first.
+/// `GET /keys` → 200, newest first, a thousand at most.
 pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let keys = app.keys.of_owner(request.principal.user()?.id)?;
     response::ok(&keys.iter().map(ListedKey::new).collect::<Vec<_>>())

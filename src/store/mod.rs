@@ -207,7 +207,15 @@ pub trait Store: Send + Sync {
     ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError>;
 
     /// The owner's keys, newest first, or one of them, each with how often it was allowed in the hours from `since` on.
-    fn keys_of(&self, owner: UserId, only: Option<KeyId>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError>;
+    /// Of more than `limit`, those that are usable `now` come before those that have ended, then newer ones before older.
+    fn keys_of(
+        &self,
+        owner: UserId,
+        only: Option<KeyId>,
+        since: Timestamp,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<(ApiKey, u64)>, StoreError>;
 
     /// Up to `limit` keys, of one owner or of all, by ascending id, from the one after `after`.
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;

@@ -625,8 +625,15 @@ impl<D: Driver> Store for SqlStore<D> {
         self.replace_key(owner, id, draft, grace_end, most, by)
     }
 
-    fn keys_of(&self, owner: UserId, only: Option<KeyId>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
-        self.counted_keys(owner, only, since)
+    fn keys_of(
+        &self,
+        owner: UserId,
+        only: Option<KeyId>,
+        since: Timestamp,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<(ApiKey, u64)>, StoreError> {
+        self.counted_keys(owner, only, since, now, limit)
     }
 
     fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {

@@ -349,4 +349,21 @@ on_both_stores! {
         revoke(service, &ann, &last);
         assert_eq!(change(service, &ann, &expiring, json!({ "expiresAt": null })).status, 200);
     }
+    fn a_thousand_keys_are_listed_and_ended_ones_never_in_the_place_of_a_usable_one(service) {
+        service.set("MAX_KEYS_PER_USER", "2000");
+        service.restart();
+        let ann = service.sign_up("ann@example.com");
+        let (usable, _) = new_key(service, &ann, json!({ "name": "oldest" }));
+        let soon = service.clock.now().plus(Duration::from_secs(600)).to_string();
+        let mut expected: Vec<String> = (0..1001)
+            .map(|_| new_key(service, &ann, json!({ "name": "x", "expiresAt": soon })).0)
+            .collect();
+        service.advance(600);
+        expected.drain(..2);
+        expected.insert(0, usable);
+        expected.reverse();
+        let keys = service.get("/keys").bearer(&ann.access).send().json();
+        let ids: Vec<&str> = keys.as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, expected);
+    }
 }

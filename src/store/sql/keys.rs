@@ -278,6 +278,8 @@ impl<D: Driver> SqlStore<D> {
         owner: UserId,
         only: Option<KeyId>,
         since: Timestamp,
+        now: Timestamp,
+        limit: i64,
     ) -> Result<Vec<(ApiKey, u64)>, StoreError> {
         let rows = self.driver.query(
             concat!(
@@ -286,9 +288,17 @@ impl<D: Driver> SqlStore<D> {
                 ", (SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours \
                  WHERE key_hours.key_id = api_keys.id AND hour >= $2) \
                  FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
-                 WHERE user_id = $1 AND (id = $3 OR $3 IS NULL) ORDER BY created_at DESC, id DESC"
+                 WHERE id IN (SELECT id FROM api_keys WHERE user_id = $1 AND (id = $3 OR $3 IS NULL) \
+                 ORDER BY (revoked_at IS NULL AND (expires_at > $4 OR expires_at IS NULL)) DESC, \
+                 created_at DESC, id DESC LIMIT $5) ORDER BY created_at DESC, id DESC"
             ),
-            &[Value::Uuid(owner.0), hour(since), Value::or_null(only, |id| Value::Uuid(id.0))],
+            &[
+                Value::Uuid(owner.0),
+                hour(since),
+                Value::or_null(only, |id| Value::Uuid(id.0)),
+                Value::Timestamp(now),
+                Value::Int(limit),
+            ],
         )?;
         let counted = |mut row: Row| {
             let count = row.optional_int(FURTHER)?.unwrap_or(0);
