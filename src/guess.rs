@@ -32,15 +32,15 @@ const WAITS: [(u32, Duration); 5] =
 /// Failures are forgotten so long after the last one, and the wait for it.
 const REMEMBERED: Duration = DAY;
 
-/// An account's failures from all addresses together. Spent, one comes back every 36 s: nobody is locked out for longer
-/// by others, and nobody at all where he is logged in.
-const BACKSTOP: Rate = Rate { limit: 100, window: HOUR };
+/// An account's failures from all addresses together. Spent, one comes back every 3.6 s: nobody is locked out for longer
+/// by others, and nobody at all where he has logged in before.
+const BACKSTOP: Rate = Rate { limit: 1000, window: HOUR };
 
 /// Accounts with an address, and accounts, whose failures are known at once.
 const KNOWN: usize = 128 * 1024;
 
-/// Sessions among which an address is looked for.
-const SESSIONS: i64 = 20;
+/// The account's latest addresses among which one is looked for.
+const ADDRESSES: i64 = 200;
 
 /// Somebody tries a password.
 pub struct Guess<'a> {
@@ -108,7 +108,7 @@ impl Guesses {
         let now = self.clock.now();
         self.pairs.with(&guess.pair(), now, |failures| failures.wait(now)).map_err(too_many)?;
         match self.accounts.check(&guess.account(), BACKSTOP, now) {
-            Err(_) if self.is_logged_in_there(guess, now)? => Ok(()),
+            Err(_) if self.has_logged_in_there(guess)? => Ok(()),
             judged => judged.map_err(too_many),
         }
     }
@@ -138,12 +138,12 @@ impl Guesses {
         Err(Error::invalid_credentials())
     }
 
-    /// Whether the account has a session that was opened there. An account that does not exist is looked up all the same,
-    /// and takes as long.
-    fn is_logged_in_there(&self, guess: &Guess<'_>, now: Timestamp) -> Result<bool, Error> {
-        let sessions = self.store.sessions_of(guess.user.unwrap_or(UserId(Uuid::nil())), now, SESSIONS)?;
+    /// Whether the account has had a session there lately, ended or not. An account that does not exist is looked up all
+    /// the same, and takes as long.
+    fn has_logged_in_there(&self, guess: &Guess<'_>) -> Result<bool, Error> {
+        let addresses = self.store.addresses_of(guess.user.unwrap_or(UserId(Uuid::nil())), ADDRESSES)?;
         let place = neighbourhood(guess.from);
-        Ok(sessions.iter().any(|session| session.ip.parse().is_ok_and(|ip| neighbourhood(ip) == place)))
+        Ok(addresses.iter().any(|address| address.parse().is_ok_and(|ip| neighbourhood(ip) == place)))
     }
 }
 

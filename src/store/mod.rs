@@ -162,6 +162,9 @@ pub trait Store: Send + Sync {
     /// Up to `limit` sessions of the user that have neither ended nor expired, newest first.
     fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError>;
 
+    /// Where the user's sessions were opened, latest first, as long as they are kept: until they would have expired.
+    fn addresses_of(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError>;
+
     /// Ends a session of the user's. False: he has no such session, or it has ended or expired already.
     fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 

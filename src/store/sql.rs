@@ -556,6 +556,14 @@ impl<D: Driver> Store for SqlStore<D> {
         rows.into_iter().map(session).collect()
     }
 
+    fn addresses_of(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError> {
+        let rows = self.driver.query(
+            "SELECT ip FROM sessions WHERE user_id = $1 GROUP BY ip ORDER BY MAX(created_at) DESC LIMIT $2",
+            &[Value::Uuid(user.0), Value::Int(limit)],
+        )?;
+        rows.into_iter().map(|mut row| row.text(0)).collect()
+    }
+
     fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, |transaction| {
             let ended = transaction.execute(
