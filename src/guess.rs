@@ -45,7 +45,7 @@ const ADDRESSES: i64 = 200;
 /// Somebody tries a password.
 pub struct Guess<'a> {
     pub email: &'a str,
-    /// The account's, if there is one.
+    /// The account's, if there is one, active or not: a deactivation that ended a wait would tell that there is.
     pub user: Option<UserId>,
     pub hash: Option<&'a PasswordHash>,
     pub from: IpAddr,

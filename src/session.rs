@@ -156,9 +156,8 @@ impl Sessions {
         for _ in 0..2 {
             let found = self.store.user_by_email(email)?;
             let account = found.as_ref().map(|(user, _)| user.id);
-            let found = found.filter(|(user, _)| user.is_active);
-            let (user, hash) = (found.as_ref().map(|(user, _)| user.id), found.as_ref().map(|(_, hash)| hash));
-            let guess = Guess { email: email.as_str(), user, hash, from: origin.ip };
+            let hash = found.as_ref().map(|(_, hash)| hash);
+            let guess = Guess { email: email.as_str(), user: account, hash, from: origin.ip };
             let failed = || {
                 let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
                 self.events.note_failure(Kind::LoginFailed, account, &by);
@@ -169,14 +168,15 @@ impl Sessions {
                     failed();
                 }
             })?;
-            let matches = self.passwords.verify(password.clone(), hash)?;
+            let active = found.as_ref().filter(|(user, _)| user.is_active);
+            let matches = self.passwords.verify(password.clone(), active.map(|(_, hash)| hash))?;
             self.guesses.settle(&guess, matches).inspect_err(|_| failed())?;
-            let Some((user, hash)) = found else { break };
-            let rehashed = self.passwords.rehash(&password, &hash);
+            let Some((user, hash)) = active else { break };
+            let rehashed = self.passwords.rehash(&password, hash);
             let session = self.new_session(user.id, &origin);
             let by = By::user(session.id, origin.clone());
-            match self.store.open_session(&session, &hash, rehashed.as_ref(), &by)? {
-                Opened::Done => return self.logged_in(user, &session),
+            match self.store.open_session(&session, hash, rehashed.as_ref(), &by)? {
+                Opened::Done => return self.logged_in(user.clone(), &session),
                 Opened::UserChanged => {}
             }
         }

@@ -178,11 +178,14 @@ impl Users {
     fn confirm(&self, user: &principal::User, password: &str, by: &By) -> Result<PasswordHash, Error> {
         let hash = self.store.password_of(user.id)?;
         let guess = Guess { email: &user.email, user: Some(user.id), hash: hash.as_ref(), from: by.ip() };
-        self.guesses.admit(&guess)?;
+        let failed = || self.events.note_failure(Kind::PasswordFailed, Some(user.id), by);
+        self.guesses.admit(&guess).inspect_err(|error| {
+            if matches!(error, Error::TooMany { .. }) {
+                failed();
+            }
+        })?;
         let matches = self.passwords.verify(password.to_string(), hash.as_ref())?;
-        self.guesses
-            .settle(&guess, matches)
-            .inspect_err(|_| self.events.note_failure(Kind::PasswordFailed, Some(user.id), by))?;
+        self.guesses.settle(&guess, matches).inspect_err(|_| failed())?;
         hash.ok_or_else(Error::invalid_credentials)
     }
 

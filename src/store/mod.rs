@@ -174,8 +174,8 @@ pub trait Store: Send + Sync {
     /// Deletes sessions that have expired, ended or not.
     fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Stores a key of an active owner's, as long as he has fewer than `most` that are neither revoked nor expired nor
-    /// replaced. Of those who ask at once, no more succeed than may.
+    /// Stores a key of an active owner's, as long as he has fewer than `most` that are neither revoked nor expired. Of
+    /// those who ask at once, no more succeed than may.
     fn create_key(
         &self,
         key: &ApiKey,

@@ -160,11 +160,19 @@ on_both_stores! {
             let status = log_in(service, HERE, &ann.email, "wrong").status;
             assert_eq!(status, if number < 7 { 401 } else { 429 });
         }
+        for _ in 0..3 {
+            let body = json!({ "currentPassword": "wrong", "newPassword": "another Password" });
+            let change = from(HERE, service.post("/auth/password")).bearer(&ann.access).json(body);
+            assert_eq!(change.send().status, 429);
+        }
         // What was gathered is written.
         service.restart();
         let events = service.get("/auth/events").bearer(&ann.access).send().json();
-        let failed = events.as_array().unwrap().iter().filter(|event| event["type"] == "login.failed");
-        assert_eq!(failed.map(|event| event["count"].as_u64().unwrap()).sum::<u64>(), 10);
+        let count = |kind: &str| -> u64 {
+            let failed = events.as_array().unwrap().iter().filter(|event| event["type"] == kind);
+            failed.map(|event| event["count"].as_u64().unwrap()).sum()
+        };
+        assert_eq!((count("login.failed"), count("password.failed")), (10, 3));
     }
 
     fn wrong_passwords_of_someone_who_is_logged_in_count_as_well(service) {
@@ -239,6 +247,23 @@ fn guesses_at_the_same_time_learn_no_more_than_one_after_the_other() {
         });
         let count = |status| statuses.iter().filter(|found| **found == status).count();
         assert_eq!((count(401), count(429)), (7, 17), "{statuses:?}");
+    });
+}
+
+#[test]
+fn a_deactivation_ends_no_wait_or_it_would_tell_that_there_is_an_account() {
+    with_cheap_hashes(|service| {
+        let bob = service.sign_up("bob@example.com");
+        for email in [&bob.email, "nobody@example.com"] {
+            for _ in 0..7 {
+                assert_eq!(log_in(service, HERE, email, "wrong").status, 401, "{email}");
+            }
+        }
+        service.operator(&["user", "deactivate", &bob.email]);
+        for email in [&bob.email, "nobody@example.com"] {
+            assert_eq!(told(&log_in(service, HERE, email, PASSWORD)), too_many(ATTEMPTS, "60"), "{email}");
+        }
+        assert_eq!(log_in(service, ELSEWHERE, &bob.email, PASSWORD).status, 401);
     });
 }
 
