@@ -1,6 +1,6 @@
 //! HTTP: bytes on a socket to a [`request::Request`], and a [`response::Response`] back to bytes.
 //!
-//! Only [`server`] and [`connection`] know hyper and tokio; everything above them is synchronous.
+//! Only [`server`], [`connection`] and `watch` know hyper and tokio; everything above them is synchronous.
 
 pub mod connection;
 pub mod lanes;
@@ -8,3 +8,4 @@ pub mod request;
 pub mod response;
 pub mod router;
 pub mod server;
+mod watch;

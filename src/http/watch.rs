@@ -1,0 +1,202 @@
+//! The times that a client may take on a connection: what the connection is at, by when it must have moved on, and the
+//! socket that tells.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::net::TcpStream;
+
+use crate::config::Limits;
+
+/// Where a connection is, and by when it must have moved on.
+pub struct Watch {
+    started: Instant,
+    phase: AtomicU8,
+    /// `started`, as the coarse clock had it.
+    started_coarse: Duration,
+    /// Milliseconds after `started`.
+    deadline: AtomicU64,
+    head: Duration,
+    handler: Duration,
+    idle: Duration,
+    unread_answer: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// A head is on its way.
+    Head,
+    /// A request is being answered; its body has a time of its own.
+    Busy,
+    /// Another thread has been asked for something.
+    Waiting,
+    /// The answer is on its way.
+    Answering,
+    /// Kept alive.
+    Idle,
+    /// We have said our last; what the client still sends is read and thrown away, or it might lose our answer.
+    Lingering,
+}
+
+impl Phase {
+    pub fn overdue(self) -> &'static str {
+        match self {
+            Phase::Head => "the request's head did not arrive in time",
+            Phase::Busy => "busy for too long",
+            Phase::Waiting => "another thread did not answer in time",
+            Phase::Answering => "the answer was not read in time",
+            Phase::Idle => "idle",
+            Phase::Lingering => "the client did not close its side",
+        }
+    }
+}
+
+/// Longer than any request can take, short enough that a forgotten connection goes some day.
+const BUSY: Duration = Duration::from_secs(600);
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// More than the coarse clock is ever behind.
+pub const COARSENESS: Duration = Duration::from_millis(50);
+
+/// The time to a few milliseconds: several times a request, at a fraction of what the exact time costs.
+pub fn coarse_now() -> Duration {
+    #[cfg(target_os = "linux")]
+    const CLOCK: ClockId = ClockId::MonotonicCoarse;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: ClockId = ClockId::Monotonic;
+    let now = clock_gettime(CLOCK);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
+impl Watch {
+    pub fn new(limits: &Limits) -> Watch {
+        let watch = Watch {
+            started: Instant::now(),
+            started_coarse: coarse_now(),
+            phase: AtomicU8::new(0),
+            deadline: AtomicU64::new(0),
+            head: limits.head,
+            handler: limits.handler,
+            idle: limits.idle,
+            unread_answer: limits.unread_answer,
+        };
+        watch.enter(Phase::Head);
+        watch
+    }
+
+    // All of this happens on the task of the one connection; the atomics are there because the task moves between
+    // threads.
+    pub fn enter(&self, phase: Phase) {
+        let span = match phase {
+            Phase::Head => self.head,
+            Phase::Busy => BUSY,
+            Phase::Waiting => self.handler,
+            Phase::Answering => self.unread_answer,
+            Phase::Idle => self.idle,
+            Phase::Lingering => LINGER,
+        };
+        let deadline = (coarse_now().saturating_sub(self.started_coarse) + span).as_millis() as u64;
+        self.deadline.store(deadline, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub fn phase(&self) -> Phase {
+        const PHASES: [Phase; 6] =
+            [Phase::Head, Phase::Busy, Phase::Waiting, Phase::Answering, Phase::Idle, Phase::Lingering];
+        PHASES[self.phase.load(Ordering::Relaxed) as usize]
+    }
+
+    fn is_idle(&self) -> bool {
+        self.phase() == Phase::Idle
+    }
+
+    pub fn deadline(&self) -> Instant {
+        self.started + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// The deadline, by the coarse clock.
+    pub fn due(&self) -> Duration {
+        self.started_coarse + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+    }
+}
+
+/// The socket, telling the watch what passes through it.
+pub struct Socket<'a> {
+    inner: TokioIo<TcpStream>,
+    watch: &'a Watch,
+    /// The server stops: nobody lingers.
+    stopping: &'a AtomicBool,
+    discarded: usize,
+}
+
+impl<'a> Socket<'a> {
+    pub fn new(stream: TcpStream, watch: &'a Watch, stopping: &'a AtomicBool) -> Socket<'a> {
+        Socket { inner: TokioIo::new(stream), watch, stopping, discarded: 0 }
+    }
+}
+
+impl Read for Socket<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if outcome.is_ready() && self.watch.is_idle() {
+            self.watch.enter(Phase::Head);
+        }
+        outcome
+    }
+}
+
+impl Socket<'_> {
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if matches!(outcome, Poll::Ready(Ok(_))) && self.watch.phase() == Phase::Answering {
+            self.watch.enter(Phase::Answering);
+        }
+    }
+}
+
+impl Write for Socket<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.wrote(&outcome);
+        outcome
+    }
+
+    /// An answer is mostly small: cheaper to copy head and body together than to hand both to the system.
+    fn is_write_vectored(&self) -> bool {
+        false
+    }
+
+    /// hyper flushes when it has written all it had: in the answering phase, the whole answer.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.inner).poll_flush(cx);
+        if outcome.is_ready() && self.watch.phase() == Phase::Answering {
+            self.watch.enter(Phase::Idle);
+        }
+        outcome
+    }
+
+    /// Closes our side, then reads on until the client closes his. To close both at once while he is still sending
+    /// would reset the connection, and he might never see the answer that says why (RFC 9112 §9.6).
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.watch.phase() != Phase::Lingering {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+            self.watch.enter(Phase::Lingering);
+        }
+        let mut discard = [0; 4096];
+        while self.discarded < LINGER_BYTES && !self.stopping.load(Ordering::SeqCst) {
+            let mut buffer = ReadBuf::new(&mut discard);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buffer.unfilled()))?;
+            match buffer.filled().len() {
+                0 => break,
+                read => self.discarded += read,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
