@@ -116,9 +116,9 @@ impl App {
             unrenewed: config.session_idle.map_or(tokens.lifetime(), |idle| idle.min(tokens.lifetime())),
             max_age: config.session_max_age,
         };
-        let guesses = Arc::new(Guesses::new(store.clone(), clock.clone()));
         let usage = Arc::new(Usage::new(store.clone()));
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
+        let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
         store.clone().watch();
         let (keys, service_keys, sessions) = (store.clone(), store.clone(), store.clone());
         let entries = config.cache_entries;
@@ -148,13 +148,12 @@ impl App {
             proxies: config.proxies.clone(),
             address_limits: AddressLimits::new(config.address_rates, clock.clone()),
             password_rules: passwords.rules,
-            users: Users::new(store.clone(), passwords.clone(), guesses.clone(), events.clone(), clock.clone()),
+            users: Users::new(store.clone(), passwords.clone(), guesses.clone(), clock.clone()),
             sessions: Sessions::new(
                 store.clone(),
                 passwords,
                 guesses,
                 tokens.clone(),
-                events.clone(),
                 SessionRules { lifespan, signup_open: config.signup_open },
                 clock.clone(),
             ),

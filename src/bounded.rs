@@ -6,21 +6,20 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
-use std::sync::Mutex;
+use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::sharded::lock;
+use crate::sharded::{SHARDS, Sharded};
 
 /// A value that means nothing any more from some moment on.
 pub trait Fading: Copy + Default {
-    /// From this moment on (milliseconds since the epoch) it is as good as [`Default::default`].
-    fn over_at(&self) -> i64;
+    /// From this moment on, by [`crate::clock::Clock::elapsed`], it is as good as [`Default::default`].
+    fn over_at(&self) -> Duration;
 }
 
 pub struct Bounded<V> {
     hasher: RandomState,
     /// Made with their first value, so that what is not used takes no memory.
-    shards: Vec<Mutex<Vec<Slot<V>>>>,
+    shards: Sharded<Vec<Slot<V>>>,
     sets_a_shard: usize,
 }
 
@@ -30,7 +29,6 @@ struct Slot<V> {
     value: V,
 }
 
-const SHARDS: usize = 64;
 /// Places in a set.
 const WAYS: usize = 8;
 
@@ -39,22 +37,22 @@ impl<V: Fading> Bounded<V> {
     pub fn new(subjects: usize) -> Bounded<V> {
         Bounded {
             hasher: RandomState::new(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: Sharded::default(),
             sets_a_shard: subjects.div_ceil(SHARDS * WAYS).max(1),
         }
     }
 
     /// Reads and changes a subject's value; nobody else does at the same time.
-    pub fn with<R>(&self, subject: &impl Hash, now: Timestamp, act: impl FnOnce(&mut V) -> R) -> R {
+    pub fn with<R>(&self, subject: &impl Hash, now: Duration, act: impl FnOnce(&mut V) -> R) -> R {
         let subject = self.hasher.hash_one(subject);
         let number = subject as usize;
-        let mut shard = lock(&self.shards[number % SHARDS]);
+        let mut shard = self.shards.of(number);
         if shard.is_empty() {
             shard.resize(self.sets_a_shard * WAYS, Slot::default());
         }
         let first = number / SHARDS % self.sets_a_shard * WAYS;
         let set = &mut shard[first..first + WAYS];
-        let known = set.iter_mut().find(|slot| slot.subject == subject && slot.value.over_at() > now.millis());
+        let known = set.iter_mut().find(|slot| slot.subject == subject && slot.value.over_at() > now);
         if let Some(slot) = known {
             return act(&mut slot.value);
         }
@@ -62,7 +60,7 @@ impl<V: Fading> Bounded<V> {
         let outcome = act(&mut value);
         // What is over already comes first.
         let soonest = set.iter_mut().min_by_key(|slot| slot.value.over_at());
-        if let Some(slot) = soonest.filter(|_| value.over_at() > now.millis()) {
+        if let Some(slot) = soonest.filter(|_| value.over_at() > now) {
             *slot = Slot { subject, value };
         }
         outcome
@@ -70,51 +68,47 @@ impl<V: Fading> Bounded<V> {
 
     #[cfg(test)]
     pub fn places(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).capacity()).sum()
+        self.shards.all().map(|shard| crate::sharded::lock(shard).capacity()).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[derive(Clone, Copy, Default)]
-    struct Until(i64);
+    struct Until(Duration);
 
     impl Fading for Until {
-        fn over_at(&self) -> i64 {
+        fn over_at(&self) -> Duration {
             self.0
         }
     }
 
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millis(millis).unwrap()
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
     #[test]
     fn a_value_is_kept_until_it_is_over() {
         let bounded: Bounded<Until> = Bounded::new(100);
-        bounded.with(&"a", at(10), |value| value.0 = 20);
-        assert_eq!(bounded.with(&"a", at(19), |value| value.0), 20);
-        assert_eq!(bounded.with(&"b", at(19), |value| value.0), 0);
-        assert_eq!(bounded.with(&"a", at(20), |value| value.0), 0);
+        bounded.with(&"a", at(10), |value| value.0 = at(20));
+        assert_eq!(bounded.with(&"a", at(19), |value| value.0), at(20));
+        assert_eq!(bounded.with(&"b", at(19), |value| value.0), Duration::ZERO);
+        assert_eq!(bounded.with(&"a", at(20), |value| value.0), Duration::ZERO);
     }
 
     #[test]
     fn a_million_subjects_take_no_more_memory_and_push_out_none_that_has_longer_to_go() {
         let bounded: Bounded<Until> = Bounded::new(4096);
-        let now = at(1);
-        let long = at(1).plus(Duration::from_secs(60)).millis();
         for subject in 0..100 {
-            bounded.with(&("heavy", subject), now, |value| value.0 = long);
+            bounded.with(&("heavy", subject), at(1), |value| value.0 = at(60));
         }
         for subject in 0..1_000_000 {
-            bounded.with(&("light", subject), now, |value| value.0 = 1000);
+            bounded.with(&("light", subject), at(1), |value| value.0 = at(2));
         }
         assert_eq!(bounded.places(), 4096);
-        let kept = (0..100).filter(|subject| bounded.with(&("heavy", subject), now, |value| value.0) == long).count();
-        assert_eq!(kept, 100);
+        let is_kept = |subject: &i32| bounded.with(&("heavy", *subject), at(1), |value| value.0) == at(60);
+        assert_eq!((0..100).filter(is_kept).count(), 100);
     }
 }

@@ -13,11 +13,12 @@ use uuid::Uuid;
 
 use crate::address::neighbourhood;
 use crate::bounded::{Bounded, Fading};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::error::Error;
+use crate::event::{By, Events, Kind};
 use crate::id::UserId;
 use crate::limit::{Limiter, Rate};
-use crate::password::PasswordHash;
+use crate::password::{PasswordHash, Passwords};
 use crate::store::Store;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -48,7 +49,11 @@ pub struct Guess<'a> {
     /// The account's, if there is one, active or not: a deactivation that ended a wait would tell that there is.
     pub user: Option<UserId>,
     pub hash: Option<&'a PasswordHash>,
-    pub from: IpAddr,
+    /// A password of one who is not active is never right.
+    pub is_active: bool,
+    pub by: &'a By,
+    /// How the audit trail calls a failure.
+    pub failure: Kind,
 }
 
 impl Guess<'_> {
@@ -57,7 +62,7 @@ impl Guess<'_> {
     }
 
     fn pair(&self) -> ((&str, Option<&str>), IpAddr) {
-        (self.account(), neighbourhood(self.from))
+        (self.account(), neighbourhood(self.by.ip()))
     }
 }
 
@@ -65,58 +70,72 @@ impl Guess<'_> {
 #[derive(Clone, Copy, Default)]
 struct Failures {
     count: u32,
-    /// When the last one was, or the wait for it ends; in milliseconds since the epoch.
-    until: i64,
+    /// When the last one was, or the wait for it ends; by [`Clock::elapsed`].
+    until: Duration,
 }
 
 impl Fading for Failures {
-    fn over_at(&self) -> i64 {
-        self.until.saturating_add(REMEMBERED.as_millis() as i64)
+    fn over_at(&self) -> Duration {
+        if self.count == 0 { Duration::ZERO } else { self.until + REMEMBERED }
     }
 }
 
 impl Failures {
-    fn wait(&self, now: Timestamp) -> Result<(), Duration> {
-        let left = u64::try_from(self.until.saturating_sub(now.millis())).unwrap_or(0);
-        // Never longer than the longest: the clock may have been set back.
-        if left == 0 { Ok(()) } else { Err(Duration::from_millis(left).min(DAY)) }
+    fn wait(&self, now: Duration) -> Result<(), Duration> {
+        let left = self.until.saturating_sub(now);
+        if left.is_zero() { Ok(()) } else { Err(left) }
     }
 
-    fn add(&mut self, now: Timestamp) {
+    fn add(&mut self, now: Duration) {
         self.count = self.count.saturating_add(1);
         let step = WAITS.iter().rfind(|(count, _)| *count <= self.count);
         let wait =
             step.filter(|(count, wait)| *count == self.count || *wait == DAY).map_or(Duration::ZERO, |step| step.1);
-        self.until = now.plus(wait).millis();
+        self.until = now + wait;
     }
 }
 
 pub struct Guesses {
     store: Arc<dyn Store>,
+    passwords: Arc<Passwords>,
+    events: Arc<Events>,
     pairs: Bounded<Failures>,
     accounts: Limiter,
     clock: Clock,
 }
 
 impl Guesses {
-    pub fn new(store: Arc<dyn Store>, clock: Clock) -> Guesses {
-        Guesses { store, pairs: Bounded::new(KNOWN), accounts: Limiter::new(KNOWN), clock }
+    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, events: Arc<Events>, clock: Clock) -> Guesses {
+        let (pairs, accounts) = (Bounded::new(KNOWN), Limiter::new(KNOWN));
+        Guesses { store, passwords, events, pairs, accounts, clock }
     }
 
-    /// To be asked before the password is verified. An error: there is a wait; it gets no longer for being asked.
-    pub fn admit(&self, guess: &Guess<'_>) -> Result<(), Error> {
-        let now = self.clock.now();
+    /// Whether the password is right, after the same work whatever it is. An error: it is not, which counts, or whoever
+    /// guesses has to wait.
+    pub fn verify(&self, guess: &Guess<'_>, password: &str) -> Result<(), Error> {
+        let failed = || self.events.note_failure(guess.failure, guess.user, guess.by);
+        // Whoever hammers on during his wait is to be seen in the trail.
+        self.admit(guess).inspect_err(|error| {
+            if matches!(error, Error::TooMany { .. }) {
+                failed();
+            }
+        })?;
+        let right = self.passwords.verify(password.to_string(), guess.hash.filter(|_| guess.is_active))?;
+        self.settle(guess, right).inspect_err(|_| failed())
+    }
+
+    /// Asked before the password is verified. An error: there is a wait; it gets no longer for being asked.
+    fn admit(&self, guess: &Guess<'_>) -> Result<(), Error> {
+        let now = self.clock.elapsed();
         self.pairs.with(&guess.pair(), now, |failures| failures.wait(now)).map_err(too_many)?;
-        match self.accounts.check(&guess.account(), BACKSTOP, now) {
-            Err(_) if self.has_logged_in_there(guess)? => Ok(()),
-            judged => judged.map_err(too_many),
-        }
+        let all = self.accounts.look(&guess.account(), BACKSTOP, now);
+        if all.remaining > 0 || self.has_logged_in_there(guess)? { Ok(()) } else { Err(too_many(all.retry_after())) }
     }
 
     /// Counts a failure, or forgets those from this address. Of guesses that were verified at the same time, those that
     /// come after a wait has begun are refused whatever they are: nobody learns more by asking faster.
-    pub fn settle(&self, guess: &Guess<'_>, right: bool) -> Result<(), Error> {
-        let now = self.clock.now();
+    fn settle(&self, guess: &Guess<'_>, right: bool) -> Result<(), Error> {
+        let now = self.clock.elapsed();
         let counted = self.pairs.with(&guess.pair(), now, |failures| {
             failures.wait(now)?;
             if right {
@@ -131,7 +150,7 @@ impl Guesses {
             return Ok(());
         }
         if let Some(wait) = wait {
-            warn!("too many failed logins to one account from {}: it waits {} s", guess.from, wait.as_secs());
+            warn!("too many failed logins to one account from {}: it waits {} s", guess.by.ip(), wait.as_secs());
         }
         // Whether there was one left has been asked before.
         let _ = self.accounts.spend(&guess.account(), BACKSTOP, now);
@@ -142,7 +161,7 @@ impl Guesses {
     /// the same, and takes as long.
     fn has_logged_in_there(&self, guess: &Guess<'_>) -> Result<bool, Error> {
         let addresses = self.store.addresses_of(guess.user.unwrap_or(UserId(Uuid::nil())), ADDRESSES)?;
-        let place = neighbourhood(guess.from);
+        let place = neighbourhood(guess.by.ip());
         Ok(addresses.iter().any(|address| address.parse().is_ok_and(|ip| neighbourhood(ip) == place)))
     }
 }
@@ -158,7 +177,7 @@ mod tests {
     #[test]
     fn each_step_waits_longer_and_the_last_one_stays() {
         let mut failures = Failures::default();
-        let now = Timestamp::from_millis(1_700_000_000_000).unwrap();
+        let now = Duration::from_secs(1);
         let mut waits = Vec::new();
         for _ in 0..27 {
             failures.add(now);

@@ -14,8 +14,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
 use crate::event::By;
 use crate::id::{KeyId, UserId};
+use crate::limit::{Limiter, Quota, Rate};
 use crate::principal::Service;
-use crate::quota::{Limiter, Quota, RateLimit};
 use crate::scope::Scopes;
 use crate::store::Store;
 use crate::usage::{Counts, HOUR, Outcome, Usage};
@@ -25,6 +25,13 @@ const HEX_DIGITS: usize = 64;
 
 /// The most keys that one listing gives.
 const LISTED: i64 = 1000;
+
+/// What a key's rate limit may be.
+pub const MOST_IN_A_WINDOW: u32 = 1_000_000;
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Keys of whose limits something is spent, as far as is known at once.
+const LIMITED_KEYS: usize = 128 * 1024;
 
 /// A new key in clear. It is shown once; printing it shows nothing.
 pub struct KeySecret(String);
@@ -102,7 +109,7 @@ pub struct ApiKey {
     pub is_active: bool,
     pub expires_at: Option<Timestamp>,
     pub scopes: Scopes,
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<Rate>,
     pub last_used_at: Option<Timestamp>,
     pub created_at: Timestamp,
     /// Final, unlike a pause (`is_active`).
@@ -129,7 +136,7 @@ pub struct KeyChange {
     pub is_active: Option<bool>,
     pub expires_at: Option<Option<Timestamp>>,
     pub scopes: Option<Scopes>,
-    pub rate_limit: Option<Option<RateLimit>>,
+    pub rate_limit: Option<Option<Rate>>,
 }
 
 impl KeyChange {
@@ -190,7 +197,7 @@ pub struct KnownKey {
     pub owner_is_active: bool,
     pub expires_at: Option<Timestamp>,
     pub scopes: Scopes,
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<Rate>,
 }
 
 impl KnownKey {
@@ -243,7 +250,7 @@ pub struct KeySettings {
     pub name: String,
     pub expires_at: Option<Timestamp>,
     pub scopes: Scopes,
-    pub rate_limit: Option<RateLimit>,
+    pub rate_limit: Option<Rate>,
 }
 
 pub struct Keys {
@@ -257,7 +264,7 @@ pub struct Keys {
 
 impl Keys {
     pub fn new(store: Arc<dyn Store>, usage: Arc<Usage>, most: u32, clock: Clock) -> Keys {
-        Keys { store, usage, limiter: Limiter::default(), most, clock }
+        Keys { store, usage, limiter: Limiter::new(LIMITED_KEYS), most, clock }
     }
 
     /// Reads `expiresAt`; the error is the rule it breaks.
@@ -331,9 +338,9 @@ impl Keys {
         let quota = key.rate_limit.map(|limit| {
             let elapsed = self.clock.elapsed();
             if outcome != Outcome::Allowed || !limited {
-                return self.limiter.look(key.id, limit, elapsed);
+                return self.limiter.look(&key.id, limit, elapsed);
             }
-            self.limiter.spend(key.id, limit, elapsed).unwrap_or_else(|quota| {
+            self.limiter.spend(&key.id, limit, elapsed).unwrap_or_else(|quota| {
                 outcome = Outcome::RateLimited;
                 quota
             })

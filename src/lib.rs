@@ -7,10 +7,10 @@
 //! - [`guard`]: turns the credentials of a request into a [`principal::Principal`].
 //! - [`address`]: whose request it is, behind proxies.
 //! - [`api`]: one file a resource; a handler parses, makes one call and answers.
-//! - [`user`], [`session`], [`key`], [`scope`], [`quota`], [`password`], [`token`], [`usage`], [`verification`],
-//!   [`event`]: the rules, by noun; no HTTP, no SQL.
+//! - [`user`], [`session`], [`key`], [`scope`], [`password`], [`token`], [`usage`], [`verification`], [`event`]:
+//!   the rules, by noun; no HTTP, no SQL.
 //! - [`jws`], [`secrets`]: how tokens are signed, and where the keys for it come from.
-//! - [`limit`], [`guess`]: how often an address may ask, and how often a password may be guessed.
+//! - [`limit`], [`guess`]: how often a key and an address may ask, and how often a password may be guessed.
 //! - [`cache`]: what the hot path remembers of keys and sessions.
 //! - [`store`]: the trait [`store::Store`] and its two databases.
 //!
@@ -39,7 +39,6 @@ pub mod logging;
 pub mod password;
 pub mod pool;
 pub mod principal;
-pub mod quota;
 pub mod scope;
 pub mod secrets;
 pub mod session;

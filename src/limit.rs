@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::address::neighbourhood;
 use crate::bounded::{Bounded, Fading};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::error::Error;
 
-/// So many in a window. All of them may come at once; what is spent comes back evenly, one after the other.
+/// A bucket of so many, which fills up evenly, all of it in the window. All of them may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     pub limit: u32,
@@ -17,64 +17,88 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// In nanoseconds: until one comes back, and until all have. Rounded up, so that no window admits one too many.
-    fn spans(self) -> (i64, i64) {
-        let limit = i64::from(self.limit.max(1));
-        let window = i64::try_from(self.window.as_nanos()).unwrap_or(i64::MAX / 2);
-        let one = window / limit + i64::from(window % limit > 0);
-        (one, one.saturating_mul(limit))
+    /// Nanoseconds in which one comes back; rounded up, so that no window has one too many.
+    fn one(self) -> u64 {
+        nanos(self.window).div_ceil(u64::from(self.limit.max(1)))
+    }
+
+    /// Nanoseconds in which an empty bucket fills up.
+    fn all(self) -> u64 {
+        self.one().saturating_mul(u64::from(self.limit.max(1)))
+    }
+
+    fn quota(self, missing: u64) -> Quota {
+        let left = (self.all() - missing) / self.one().max(1);
+        Quota { policy: self, remaining: u32::try_from(left).unwrap_or(u32::MAX), reset: Duration::from_nanos(missing) }
     }
 }
 
-/// What a subject has spent: the moment at which all of it has come back, in nanoseconds since the epoch.
-#[derive(Clone, Copy, Debug, Default)]
-struct Spent(i64);
+/// What is left in a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    pub policy: Rate,
+    pub remaining: u32,
+    /// Until everything is there again.
+    pub reset: Duration,
+}
 
-impl Fading for Spent {
-    fn over_at(&self) -> i64 {
-        // Rounded up: to forget a little late is right.
-        self.0 / NANOS_A_MILLI + 1
+impl Quota {
+    /// Until one is there again, if there is none.
+    pub fn retry_after(&self) -> Duration {
+        self.reset.saturating_sub(Duration::from_nanos(self.policy.all() - self.policy.one()))
     }
 }
 
-const NANOS_A_MILLI: i64 = 1_000_000;
+/// When a subject's bucket is full again, by [`Clock::elapsed`].
+#[derive(Clone, Copy, Default)]
+struct FullAt(Duration);
 
-impl Spent {
-    /// Spends one. The error is how long until there is one to spend; nothing is spent then.
-    fn spend(&mut self, rate: Rate, now: Timestamp) -> Result<(), Duration> {
-        let (one, all) = rate.spans();
-        let now = now.millis().saturating_mul(NANOS_A_MILLI);
-        // Never more than all: the clock may have been set back, the rate lowered.
-        let spent = self.0.saturating_sub(now).clamp(0, all);
-        let wait = spent + one - all;
-        if wait > 0 {
-            return Err(Duration::from_nanos(wait.unsigned_abs()));
-        }
-        self.0 = now + spent + one;
-        Ok(())
+impl Fading for FullAt {
+    fn over_at(&self) -> Duration {
+        self.0
     }
 }
 
-/// Who has spent how much.
+impl FullAt {
+    /// In nanoseconds. Of a rate that was another one before, all is missing at the worst, from now on.
+    fn missing(&mut self, rate: Rate, now: Duration) -> u64 {
+        let missing = nanos(self.0.saturating_sub(now)).min(rate.all());
+        self.0 = now + Duration::from_nanos(missing);
+        missing
+    }
+}
+
+/// The buckets of many subjects.
 pub struct Limiter {
-    spent: Bounded<Spent>,
+    buckets: Bounded<FullAt>,
 }
 
 impl Limiter {
     /// `subjects`: how many are known at once. Of more, those that have spent least are forgotten.
     pub fn new(subjects: usize) -> Limiter {
-        Limiter { spent: Bounded::new(subjects) }
+        Limiter { buckets: Bounded::new(subjects) }
     }
 
-    /// Spends one of the subject's. The error is how long until there is one to spend; nothing is spent then.
-    pub fn spend(&self, subject: &impl Hash, rate: Rate, now: Timestamp) -> Result<(), Duration> {
-        self.spent.with(subject, now, |spent| spent.spend(rate, now))
+    /// Takes one out of the subject's bucket, if there is one. `now`: [`Clock::elapsed`]. `Err`: there is none.
+    pub fn spend(&self, subject: &impl Hash, rate: Rate, now: Duration) -> Result<Quota, Quota> {
+        self.buckets.with(subject, now, |full_at| {
+            let missing = full_at.missing(rate, now);
+            if missing + rate.one() > rate.all() {
+                return Err(rate.quota(missing));
+            }
+            *full_at = FullAt(now + Duration::from_nanos(missing + rate.one()));
+            Ok(rate.quota(missing + rate.one()))
+        })
     }
 
-    /// Whether the subject has one to spend, or how long until it has.
-    pub fn check(&self, subject: &impl Hash, rate: Rate, now: Timestamp) -> Result<(), Duration> {
-        self.spent.with(subject, now, |spent| { *spent }.spend(rate, now))
+    /// What is left, without taking anything.
+    pub fn look(&self, subject: &impl Hash, rate: Rate, now: Duration) -> Quota {
+        self.buckets.with(subject, now, |full_at| rate.quota(full_at.missing(rate, now)))
     }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What is counted by the address that it comes from.
@@ -111,26 +135,35 @@ impl AddressLimits {
 
     /// Counts one more of these. An error: it is one too many.
     pub fn spend(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
-        self.judge(what, |rate| self.limiter.spend(&(what, neighbourhood(client)), rate, self.clock.now()))
+        let Some(rate) = self.rate(what) else { return Ok(()) };
+        let spent = self.limiter.spend(&(what, neighbourhood(client)), rate, self.clock.elapsed());
+        spent.map(drop).map_err(|quota| what.too_many(quota))
     }
 
     /// Whether one more of these would be admitted.
     pub fn check(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
-        self.judge(what, |rate| self.limiter.check(&(what, neighbourhood(client)), rate, self.clock.now()))
+        let Some(rate) = self.rate(what) else { return Ok(()) };
+        let quota = self.limiter.look(&(what, neighbourhood(client)), rate, self.clock.elapsed());
+        if quota.remaining > 0 { Ok(()) } else { Err(what.too_many(quota)) }
     }
 
-    fn judge(&self, what: Limited, ask: impl FnOnce(Rate) -> Result<(), Duration>) -> Result<(), Error> {
-        let rate = match what {
+    fn rate(&self, what: Limited) -> Option<Rate> {
+        match what {
             Limited::SignUp => self.rates.sign_up,
             Limited::LogIn => self.rates.log_in,
             Limited::Refresh => self.rates.refresh,
             Limited::FailedKey => self.rates.failed_keys,
-        };
-        let message = match what {
+        }
+    }
+}
+
+impl Limited {
+    fn too_many(self, quota: Quota) -> Error {
+        let message = match self {
             Limited::FailedKey => "Too many invalid API keys from this address, try again later",
             _ => "Too many requests from this address, try again later",
         };
-        rate.map_or(Ok(()), ask).map_err(|wait| Error::TooMany { message, wait })
+        Error::TooMany { message, wait: quota.retry_after() }
     }
 }
 
@@ -142,44 +175,38 @@ mod tests {
 
     use super::*;
 
-    const START: i64 = 1_700_000_000_000;
-
-    fn at(millis: i64) -> Timestamp {
-        Timestamp::from_millis(START + millis).unwrap()
+    fn limiter() -> Limiter {
+        Limiter::new(10)
     }
 
     fn rate(limit: u32, millis: u64) -> Rate {
         Rate { limit, window: Duration::from_millis(millis) }
     }
 
-    #[test]
-    fn all_may_come_at_once_and_come_back_one_by_one() {
-        let limiter = Limiter::new(10);
-        let rate = rate(3, 3000);
-        let spend = |millis| limiter.spend(&"a", rate, at(millis));
-        assert_eq!([spend(0), spend(0), spend(0)], [Ok(()); 3]);
-        assert_eq!(spend(0), Err(Duration::from_millis(1000)));
-        // What was refused has spent nothing.
-        assert_eq!(spend(999), Err(Duration::from_millis(1)));
-        assert_eq!((spend(1000), spend(1000)), (Ok(()), Err(Duration::from_millis(1000))));
-        assert_eq!(limiter.spend(&"b", rate, at(1000)), Ok(()));
-        assert_eq!((limiter.check(&"b", rate, at(1000)), limiter.check(&"a", rate, at(1000)).is_err()), (Ok(()), true));
+    fn rates() -> impl Strategy<Value = Rate> {
+        (1..50_u32, 1..=120_000_u64).prop_map(|(limit, millis)| rate(limit, millis))
     }
 
     #[test]
-    fn a_clock_that_is_set_back_locks_nobody_out() {
-        let limiter = Limiter::new(10);
-        let rate = rate(2, 2000);
-        let spend = |millis| limiter.spend(&"a", rate, at(millis));
-        assert_eq!((spend(3_600_000), spend(3_600_000)), (Ok(()), Ok(())));
+    fn all_may_come_at_once_and_come_back_one_by_one() {
+        let limiter = limiter();
+        let rate = rate(3, 3000);
+        let outcome = |spent: Result<Quota, Quota>| spent.map(|left| left.remaining).map_err(|none| none.retry_after());
+        let spend = |millis| outcome(limiter.spend(&"a", rate, Duration::from_millis(millis)));
+        assert_eq!([spend(0), spend(0), spend(0)], [Ok(2), Ok(1), Ok(0)]);
         assert_eq!(spend(0), Err(Duration::from_millis(1000)));
+        // What was refused has spent nothing.
+        assert_eq!(spend(999), Err(Duration::from_millis(1)));
+        assert_eq!((spend(1000), spend(1000)), (Ok(0), Err(Duration::from_millis(1000))));
+        assert_eq!(outcome(limiter.spend(&"b", rate, Duration::from_millis(1000))), Ok(2));
+        let look = |subject| limiter.look(&subject, rate, Duration::from_millis(1000)).remaining;
+        assert_eq!((look("b"), look("b"), look("a")), (2, 2, 0));
     }
 
     #[test]
     fn a_million_addresses_take_no_more_memory_and_free_none_that_has_spent_more() {
-        let rates = AddressRates { log_in: Some(rate(60, 60_000)), ..AddressRates::default() };
-        let limits = AddressLimits::new(rates, Clock::default());
-        let now = limits.clock.now();
+        let limits = AddressLimits::new(AddressRates::default(), Clock::default());
+        let now = Duration::from_secs(1);
         let spend = |client: IpAddr| limits.limiter.spend(&(Limited::LogIn, client), rate(60, 60_000), now).is_ok();
         let guesser = IpAddr::from([198, 51, 100, 7]);
         assert_eq!((0..100).filter(|_| spend(guesser)).count(), 60);
@@ -188,7 +215,7 @@ mod tests {
             assert!(spend(IpAddr::V4(Ipv4Addr::from_bits(number))));
         }
         assert!(!spend(guesser));
-        assert_eq!(limits.limiter.spent.places(), ADDRESSES);
+        assert_eq!(limits.limiter.buckets.places(), ADDRESSES);
     }
 
     #[test]
@@ -196,41 +223,61 @@ mod tests {
         let limits = AddressLimits::new(AddressRates::default(), Clock::default());
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert!((0..1000).all(|_| limits.spend(Limited::Refresh, client).is_ok()));
-        assert_eq!(limits.limiter.spent.places(), 0);
+        assert_eq!(limits.limiter.buckets.places(), 0);
     }
 
     proptest! {
-        /// In any window: no more than the limit, and the burst.
         #[test]
-        fn no_window_admits_more_than_the_limit_and_a_burst(
-            limit in 1_u32..50,
-            window in 1_u64..10_000,
-            steps in prop::collection::vec(0_i64..2_000, 1..400),
+        fn no_span_of_time_has_more_than_the_limit_and_what_comes_back_in_it(
+            rate in rates(),
+            pauses in prop::collection::vec(0..4_000_u64, 1..300),
         ) {
-            let (limiter, rate) = (Limiter::new(10), rate(limit, window));
-            let mut now = 0;
-            let mut admitted: Vec<i64> = Vec::new();
-            for step in steps {
+            let limiter = limiter();
+            let mut now = Duration::ZERO;
+            let mut admitted = Vec::new();
+            for pause in pauses {
                 // Mostly in bursts.
-                now += if step < 1000 { 0 } else { step - 1000 };
-                match limiter.spend(&"a", rate, at(now)) {
-                    Ok(()) => admitted.push(now),
-                    Err(wait) => {
-                        // The time that is told is the right one, to the millisecond.
-                        let millis = i64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap();
-                        prop_assert!(limiter.check(&"a", rate, at(now + millis - 1)).is_err());
-                        prop_assert_eq!(limiter.check(&"a", rate, at(now + millis)), Ok(()));
+                now += Duration::from_millis(pause.saturating_sub(2_000));
+                match limiter.spend(&"a", rate, now) {
+                    Ok(_) => admitted.push(nanos(now)),
+                    // It is refused only while nothing is there, and told when something is.
+                    Err(quota) => {
+                        let wait = quota.retry_after();
+                        prop_assert!(quota.remaining == 0 && wait > Duration::ZERO);
+                        let before = now + wait - Duration::from_nanos(1);
+                        prop_assert_eq!(limiter.look(&"a", rate, before).remaining, 0);
+                        prop_assert_eq!(limiter.look(&"a", rate, now + wait).remaining, 1);
                     }
                 }
             }
-            let window = i64::try_from(window).unwrap();
-            for (index, start) in admitted.iter().enumerate() {
-                let within = admitted[index..].iter().filter(|time| **time < start + window).count();
-                prop_assert!(within <= 2 * limit as usize, "{within} in a window, the limit is {limit}");
+            for (index, first) in admitted.iter().enumerate() {
+                for (count, last) in (1..).zip(&admitted[index..]) {
+                    let back = u128::from(last - first) * u128::from(rate.limit) / rate.window.as_nanos();
+                    prop_assert!(count <= u128::from(rate.limit) + back);
+                }
             }
-            // A burst alone is never more than the limit.
-            let at_once = admitted.chunk_by(|one, next| one == next).map(<[i64]>::len).max();
-            prop_assert!(at_once.unwrap_or_default() <= limit as usize);
+        }
+
+        #[test]
+        fn after_its_reset_all_of_a_limit_is_there(rate in rates(), spent in 1..60_u32) {
+            let limiter = limiter();
+            for _ in 0..spent {
+                let _ = limiter.spend(&"a", rate, Duration::ZERO);
+            }
+            let quota = limiter.look(&"a", rate, Duration::ZERO);
+            prop_assert_eq!(quota.remaining, rate.limit.saturating_sub(spent));
+            prop_assert_eq!(limiter.look(&"a", rate, quota.reset).remaining, rate.limit);
+            let before = quota.reset - Duration::from_nanos(1);
+            prop_assert!(limiter.look(&"a", rate, before).remaining < rate.limit);
+        }
+
+        #[test]
+        fn a_changed_limit_keeps_nobody_out_for_longer_than_it_takes_to_come_back(old in rates(), new in rates()) {
+            let limiter = limiter();
+            while limiter.spend(&"a", old, Duration::ZERO).is_ok() {}
+            let quota = limiter.look(&"a", new, Duration::ZERO);
+            prop_assert!(limiter.spend(&"a", new, quota.retry_after()).is_ok());
+            prop_assert!(quota.retry_after().as_nanos() <= new.window.as_nanos() + u128::from(new.limit));
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
-use crate::event::{Actor, By, Events, Kind, Origin};
+use crate::event::{Actor, By, Kind, Origin};
 use crate::guess::{Guess, Guesses};
 use crate::id::{SessionId, UserId};
 use crate::password::{NewPassword, Passwords};
@@ -109,7 +109,6 @@ pub struct Sessions {
     passwords: Arc<Passwords>,
     guesses: Arc<Guesses>,
     tokens: Arc<Tokens>,
-    events: Arc<Events>,
     rules: SessionRules,
     clock: Clock,
 }
@@ -120,11 +119,10 @@ impl Sessions {
         passwords: Arc<Passwords>,
         guesses: Arc<Guesses>,
         tokens: Arc<Tokens>,
-        events: Arc<Events>,
         rules: SessionRules,
         clock: Clock,
     ) -> Sessions {
-        Sessions { store, passwords, guesses, tokens, events, rules, clock }
+        Sessions { store, passwords, guesses, tokens, rules, clock }
     }
 
     /// Whether anyone may sign up; told before the form is judged.
@@ -151,32 +149,26 @@ impl Sessions {
 
     /// Opens a session. Unknown e-mail, wrong password and inactive user are one answer, after the same work, and each
     /// is a failure that counts.
-    pub fn log_in(&self, email: &Email, password: String, origin: Origin) -> Result<LoggedIn, Error> {
+    pub fn log_in(&self, email: &Email, password: &str, origin: Origin) -> Result<LoggedIn, Error> {
+        let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
         // Another login may hash the same password anew in between; the second look finds what it left.
         for _ in 0..2 {
             let found = self.store.user_by_email(email)?;
-            let account = found.as_ref().map(|(user, _)| user.id);
-            let hash = found.as_ref().map(|(_, hash)| hash);
-            let guess = Guess { email: email.as_str(), user: account, hash, from: origin.ip };
-            let failed = || {
-                let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
-                self.events.note_failure(Kind::LoginFailed, account, &by);
+            let guess = Guess {
+                email: email.as_str(),
+                user: found.as_ref().map(|(user, _)| user.id),
+                hash: found.as_ref().map(|(_, hash)| hash),
+                is_active: found.as_ref().is_some_and(|(user, _)| user.is_active),
+                by: &by,
+                failure: Kind::LoginFailed,
             };
-            // Whoever hammers on during his wait is to be seen in the trail.
-            self.guesses.admit(&guess).inspect_err(|error| {
-                if matches!(error, Error::TooMany { .. }) {
-                    failed();
-                }
-            })?;
-            let active = found.as_ref().filter(|(user, _)| user.is_active);
-            let matches = self.passwords.verify(password.clone(), active.map(|(_, hash)| hash))?;
-            self.guesses.settle(&guess, matches).inspect_err(|_| failed())?;
-            let Some((user, hash)) = active else { break };
-            let rehashed = self.passwords.rehash(&password, hash);
+            self.guesses.verify(&guess, password)?;
+            let Some((user, hash)) = found else { break };
+            let rehashed = self.passwords.rehash(password, &hash);
             let session = self.new_session(user.id, &origin);
             let by = By::user(session.id, origin.clone());
-            match self.store.open_session(&session, hash, rehashed.as_ref(), &by)? {
-                Opened::Done => return self.logged_in(user.clone(), &session),
+            match self.store.open_session(&session, &hash, rehashed.as_ref(), &by)? {
+                Opened::Done => return self.logged_in(user, &session),
                 Opened::UserChanged => {}
             }
         }

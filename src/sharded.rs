@@ -1,13 +1,11 @@
-//! A value in many parts, one for each thread or for some ids each, so that threads which change it do not wait for each
+//! A value in many parts, one for each thread or for some subjects each, so that threads which change it do not wait for each
 //! other; whoever wants all of them looks at one after the other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use uuid::Uuid;
-
 /// More than there are busy threads on most machines: two that share one merely wait for each other at times.
-const SHARDS: usize = 64;
+pub const SHARDS: usize = 64;
 
 pub struct Sharded<T> {
     shards: Vec<Shard<T>>,
@@ -35,10 +33,9 @@ impl<T> Sharded<T> {
         lock(&self.shards[INDEX.with(|index| *index)].0)
     }
 
-    /// The one of this id.
-    pub fn of(&self, id: Uuid) -> MutexGuard<'_, T> {
-        // The last bytes of our ids are random.
-        lock(&self.shards[usize::from(id.as_bytes()[15]) % SHARDS].0)
+    /// The one of this number.
+    pub fn of(&self, number: usize) -> MutexGuard<'_, T> {
+        lock(&self.shards[number % SHARDS].0)
     }
 
     /// All of them, each to be locked in its turn.

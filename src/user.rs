@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
-use crate::event::{By, Events, Kind};
+use crate::event::{By, Kind};
 use crate::guess::{Guess, Guesses};
 use crate::id::UserId;
 use crate::password::{NewPassword, PasswordHash, Passwords};
@@ -94,19 +94,12 @@ pub struct Users {
     store: Arc<dyn Store>,
     passwords: Arc<Passwords>,
     guesses: Arc<Guesses>,
-    events: Arc<Events>,
     clock: Clock,
 }
 
 impl Users {
-    pub fn new(
-        store: Arc<dyn Store>,
-        passwords: Arc<Passwords>,
-        guesses: Arc<Guesses>,
-        events: Arc<Events>,
-        clock: Clock,
-    ) -> Users {
-        Users { store, passwords, guesses, events, clock }
+    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, guesses: Arc<Guesses>, clock: Clock) -> Users {
+        Users { store, passwords, guesses, clock }
     }
 
     /// Makes an active user, for the operator. `None`: the e-mail is taken.
@@ -177,15 +170,15 @@ impl Users {
     /// The hash of the user's password, when this is it. When it is not, that counts like a failed login.
     fn confirm(&self, user: &principal::User, password: &str, by: &By) -> Result<PasswordHash, Error> {
         let hash = self.store.password_of(user.id)?;
-        let guess = Guess { email: &user.email, user: Some(user.id), hash: hash.as_ref(), from: by.ip() };
-        let failed = || self.events.note_failure(Kind::PasswordFailed, Some(user.id), by);
-        self.guesses.admit(&guess).inspect_err(|error| {
-            if matches!(error, Error::TooMany { .. }) {
-                failed();
-            }
-        })?;
-        let matches = self.passwords.verify(password.to_string(), hash.as_ref())?;
-        self.guesses.settle(&guess, matches).inspect_err(|_| failed())?;
+        let guess = Guess {
+            email: &user.email,
+            user: Some(user.id),
+            hash: hash.as_ref(),
+            is_active: true,
+            by,
+            failure: Kind::PasswordFailed,
+        };
+        self.guesses.verify(&guess, password)?;
         hash.ok_or_else(Error::invalid_credentials)
     }
 

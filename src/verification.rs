@@ -6,7 +6,7 @@ use crate::cache::Lookup;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::key::{KeyHash, Keys, KnownKey};
-use crate::quota::Quota;
+use crate::limit::Quota;
 use crate::scope::Scopes;
 use crate::usage::Outcome;
 

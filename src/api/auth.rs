@@ -56,7 +56,7 @@ pub fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
     // No minimum: passwords of imported accounts may be shorter.
     let password = form.required("password", |text| Ok(text.to_string()));
     let (email, password) = form.finish(email.zip(password))?;
-    let logged_in = app.sessions.log_in(&email, password, request.origin())?;
+    let logged_in = app.sessions.log_in(&email, &password, request.origin())?;
     response::ok(&auth_result(&logged_in))
 }
 

@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response};
 use crate::id::KeyId;
-use crate::key::{ApiKey, KeyChange, KeySecret, KeySettings, Period, parse_key_name};
-use crate::quota::RateLimit;
+use crate::key::{ApiKey, KeyChange, KeySecret, KeySettings, LONGEST_WINDOW, MOST_IN_A_WINDOW, Period, parse_key_name};
+use crate::limit::Rate;
 use crate::scope::Scopes;
 use crate::usage::{DAY, HOUR, Outcome};
 
@@ -35,9 +35,9 @@ struct ShownLimit {
     window: String,
 }
 
-impl From<RateLimit> for ShownLimit {
-    fn from(limit: RateLimit) -> ShownLimit {
-        ShownLimit { limit: limit.limit(), window: duration::write(limit.window()) }
+impl From<Rate> for ShownLimit {
+    fn from(rate: Rate) -> ShownLimit {
+        ShownLimit { limit: rate.limit, window: duration::write(rate.window) }
     }
 }
 
@@ -145,14 +145,14 @@ pub fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// The field `rateLimit`; `Some(None)` is null.
-fn rate_limit(form: &mut Form) -> Option<Option<RateLimit>> {
+fn rate_limit(form: &mut Form) -> Option<Option<Rate>> {
     form.object("rateLimit", &["limit", "window"], |form| {
-        let limit = form.number("limit", 1..=RateLimit::MOST);
+        let limit = form.number("limit", 1..=MOST_IN_A_WINDOW);
         let window = form.required("window", |text| {
             const RULE: &str = "must be a whole number with a unit (s, m, h, d), such as 1s, 1m or 1h; at most 1d";
-            duration::parse(text).ok().filter(|span| !span.is_zero() && *span <= RateLimit::LONGEST).ok_or(RULE)
+            duration::parse(text).ok().filter(|span| !span.is_zero() && *span <= LONGEST_WINDOW).ok_or(RULE)
         });
-        limit.zip(window).and_then(|(limit, window)| RateLimit::new(limit, window))
+        limit.zip(window).map(|(limit, window)| Rate { limit, window })
     })
 }
 

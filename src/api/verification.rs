@@ -10,9 +10,8 @@ use crate::http::request::{Form, Request};
 use crate::http::response::{self, Response, whole_seconds};
 use crate::id::{KeyId, UserId};
 use crate::key::KeyHash;
-use crate::limit::Limited;
+use crate::limit::{Limited, Quota};
 use crate::principal::Principal;
-use crate::quota::Quota;
 use crate::scope::Scopes;
 use crate::usage::Outcome;
 use crate::verification::{self, Question, Verdict};
@@ -74,8 +73,8 @@ impl Verified<'_> {
 impl From<&Quota> for ShownQuota {
     fn from(quota: &Quota) -> ShownQuota {
         ShownQuota {
-            limit: quota.policy.limit(),
-            window: duration::write(quota.policy.window()),
+            limit: quota.policy.limit,
+            window: duration::write(quota.policy.window),
             remaining: quota.remaining,
             reset: whole_seconds(quota.reset),
             retry_after: (quota.remaining == 0).then(|| whole_seconds(quota.retry_after())),

@@ -30,10 +30,9 @@ use crate::app::App;
 use crate::cache::{Lookup, Subject};
 use crate::error::Error;
 use crate::guard::{Credentials, Verdict};
-use crate::limit::Limited;
+use crate::limit::{Limited, Quota};
 use crate::logging::{self, Access};
 use crate::principal::Principal;
-use crate::quota::Quota;
 
 /// Serves a connection until either side ends it, a time runs out, or the server stops.
 pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut stop: watch::Receiver<bool>) {

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::error::{Challenge, Error, Presenter, Sent};
-use crate::quota::Quota;
+use crate::limit::Quota;
 
 pub type Response = http::Response<Bytes>;
 
@@ -166,7 +166,7 @@ pub fn ambiguous(why: &str) -> Response {
 
 /// What a key's limit is and what is left of it (draft-ietf-httpapi-ratelimit-headers-10 §3, §4).
 pub fn tell_quota(response: &mut Response, quota: &Quota) {
-    let policy = format!("\"default\";q={};w={}", quota.policy.limit(), quota.policy.window().as_secs());
+    let policy = format!("\"default\";q={};w={}", quota.policy.limit, quota.policy.window.as_secs());
     let left = format!("\"default\";r={};t={}", quota.remaining, whole_seconds(quota.reset));
     for (name, value) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
         response.headers_mut().extend(HeaderValue::from_str(&value).ok().map(|value| (name, value)));

@@ -106,8 +106,9 @@ fn database_address(service: &Service) -> SocketAddr {
 fn operator(config: &Config) -> Users {
     let (store, _) = app::open_store(config, &Clock::default(), Arc::default()).unwrap();
     let events = Arc::new(Events::new(store.clone(), config.audit_retention, Clock::default()));
-    let guesses = Arc::new(Guesses::new(store.clone(), Clock::default()));
-    Users::new(store, app::passwords(config), guesses, events, Clock::default())
+    let passwords = app::passwords(config);
+    let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events, Clock::default()));
+    Users::new(store, passwords, guesses, Clock::default())
 }
 
 fn set_active(users: &Users, account: &Account, active: bool) {

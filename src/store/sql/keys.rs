@@ -11,8 +11,8 @@ use crate::cache::NOTHING;
 use crate::clock::Timestamp;
 use crate::event::{By, Event, Kind, Subject};
 use crate::id::{KeyId, UserId};
-use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
-use crate::quota::RateLimit;
+use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, LONGEST_WINDOW, MOST_IN_A_WINDOW};
+use crate::limit::Rate;
 use crate::scope::Scopes;
 use crate::store::StoreError;
 use crate::usage::{HOUR, HourOfUse, Outcome};
@@ -54,20 +54,21 @@ fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
 }
 
 /// Columns from this one on: rate_limit, rate_window.
-fn rate_limit(row: &mut Row, column: usize) -> Result<Option<RateLimit>, StoreError> {
+fn rate_limit(row: &mut Row, column: usize) -> Result<Option<Rate>, StoreError> {
     let (Some(limit), Some(window)) = (row.optional_int(column)?, row.optional_int(column + 1)?) else {
         return Ok(None);
     };
-    let parts = u32::try_from(limit).ok().zip(u64::try_from(window).ok());
-    let limit = parts.and_then(|(limit, window)| RateLimit::new(limit, Duration::from_secs(window)));
-    limit.map(Some).ok_or_else(|| unexpected(column))
+    let limit = u32::try_from(limit).ok().filter(|limit| (1..=MOST_IN_A_WINDOW).contains(limit));
+    let window = u64::try_from(window).ok().map(Duration::from_secs);
+    let window = window.filter(|window| !window.is_zero() && *window <= LONGEST_WINDOW);
+    limit.zip(window).map(|(limit, window)| Some(Rate { limit, window })).ok_or_else(|| unexpected(column))
 }
 
 /// Values of rate_limit and rate_window.
-fn rate_values(limit: Option<RateLimit>) -> [Value; 2] {
+fn rate_values(rate: Option<Rate>) -> [Value; 2] {
     [
-        Value::or_null(limit, |limit| Value::Int(i64::from(limit.limit()))),
-        Value::or_null(limit, |limit| Value::Int(limit.window().as_secs() as i64)),
+        Value::or_null(rate, |rate| Value::Int(i64::from(rate.limit))),
+        Value::or_null(rate, |rate| Value::Int(rate.window.as_secs() as i64)),
     ]
 }
 
