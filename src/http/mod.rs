@@ -1,8 +1,9 @@
 //! HTTP: bytes on a socket to a [`request::Request`], and a [`response::Response`] back to bytes.
 //!
-//! Only [`server`], [`connection`] and `watch` know hyper and tokio; everything above them is synchronous.
+//! Only [`server`], [`connection`], `exchange` and `watch` know hyper and tokio; everything above them is synchronous.
 
 pub mod connection;
+mod exchange;
 pub mod lanes;
 pub mod request;
 pub mod response;

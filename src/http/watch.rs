@@ -23,7 +23,6 @@ pub struct Watch {
     /// Milliseconds after `started`.
     deadline: AtomicU64,
     head: Duration,
-    handler: Duration,
     idle: Duration,
     unread_answer: Duration,
 }
@@ -32,10 +31,8 @@ pub struct Watch {
 pub enum Phase {
     /// A head is on its way.
     Head,
-    /// A request is being answered; its body has a time of its own.
+    /// A request is being answered; its body and each wait for another thread have times of their own.
     Busy,
-    /// Another thread has been asked for something.
-    Waiting,
     /// The answer is on its way.
     Answering,
     /// Kept alive.
@@ -49,7 +46,6 @@ impl Phase {
         match self {
             Phase::Head => "the request's head did not arrive in time",
             Phase::Busy => "busy for too long",
-            Phase::Waiting => "another thread did not answer in time",
             Phase::Answering => "the answer was not read in time",
             Phase::Idle => "idle",
             Phase::Lingering => "the client did not close its side",
@@ -83,7 +79,6 @@ impl Watch {
             phase: AtomicU8::new(0),
             deadline: AtomicU64::new(0),
             head: limits.head,
-            handler: limits.handler,
             idle: limits.idle,
             unread_answer: limits.unread_answer,
         };
@@ -97,7 +92,6 @@ impl Watch {
         let span = match phase {
             Phase::Head => self.head,
             Phase::Busy => BUSY,
-            Phase::Waiting => self.handler,
             Phase::Answering => self.unread_answer,
             Phase::Idle => self.idle,
             Phase::Lingering => LINGER,
@@ -108,8 +102,7 @@ impl Watch {
     }
 
     pub fn phase(&self) -> Phase {
-        const PHASES: [Phase; 6] =
-            [Phase::Head, Phase::Busy, Phase::Waiting, Phase::Answering, Phase::Idle, Phase::Lingering];
+        const PHASES: [Phase; 5] = [Phase::Head, Phase::Busy, Phase::Answering, Phase::Idle, Phase::Lingering];
         PHASES[self.phase.load(Ordering::Relaxed) as usize]
     }
 

@@ -1,0 +1,275 @@
+//! One request's way: what is ambiguous is refused, the guard finds out who asks, and the handler runs in its lane.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Version};
+use hyper::body::{Body, Incoming};
+use log::{error, warn};
+use tokio::sync::oneshot;
+
+use super::lanes::Lane;
+use super::request::{self, Request};
+use super::response::{self, Response};
+use super::router::{Destination, Route};
+use super::server::Front;
+use crate::app::App;
+use crate::cache::{Lookup, Subject};
+use crate::error::Error;
+use crate::guard::{Credentials, Verdict};
+use crate::limit::{Limited, Quota};
+use crate::logging::{self, Access};
+use crate::principal::Principal;
+
+/// From a request to its answer, whatever happens on the way, with its line in the access log.
+pub async fn answer(front: &Front, peer: IpAddr, request: hyper::Request<Incoming>) -> Response {
+    let started = Instant::now();
+    let (mut head, body) = request.into_parts();
+    let id = request::request_id(&head.headers).cloned().unwrap_or_else(logging::new_request_id);
+    let id_text = id.to_str().unwrap_or_default();
+    let path = head.uri.path();
+    let client = front.app.proxies.client(peer, &head.headers);
+
+    // What nobody has read yet of the request.
+    let mut unread = (!body.is_end_stream()).then_some(body);
+    let mut caller = Caller { principal: Principal::Anonymous, quota: None };
+    let mut response = if let Some(why) = ambiguity(head.version, &head.headers) {
+        response::ambiguous(why)
+    } else {
+        match front.router.find(&head.method, path) {
+            Destination::Nowhere => response::no_such_route(&head.method, path),
+            Destination::OtherMethods(allow) => response::method_not_allowed(&head.method, path, allow),
+            Destination::Route(route, parameter) => {
+                let parameter = parameter.to_string();
+                let query = head.uri.query().map(str::to_string);
+                let headers = std::mem::take(&mut head.headers);
+                let request = Request {
+                    id: id.clone(),
+                    headers,
+                    parameter,
+                    query,
+                    body: Ok(Bytes::new()),
+                    principal: Principal::Anonymous,
+                    client,
+                };
+                let outcome = run(front, route, request, &mut unread, &mut caller).await;
+                outcome.unwrap_or_else(|error| {
+                    match &error {
+                        Error::Internal(cause) => error!("{id_text}: {cause}"),
+                        Error::Unavailable(cause) => warn!("{id_text}: {cause}"),
+                        _ => {}
+                    }
+                    response::error(&error, id_text)
+                })
+            }
+        }
+    };
+    if unread.is_some() {
+        // hyper closes a connection with a body that nobody read. Unannounced, a client that keeps connections would
+        // send its next request into the void (RFC 9112 §9.6).
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    logging::access(&Access {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        status: response.status().as_u16(),
+        started,
+        request_id: id_text,
+        client,
+        principal: &caller.principal,
+    });
+    if let Some(quota) = &caller.quota {
+        response::tell_quota(&mut response, quota);
+    }
+    response::finish(&mut response, id);
+    response
+}
+
+/// Who asks, as far as is known yet.
+struct Caller {
+    principal: Principal,
+    /// What is left of the limit of the key that was sent.
+    quota: Option<Quota>,
+}
+
+/// Finds out who asks, reads the body, and runs the handler in the route's lane.
+async fn run(
+    front: &Front,
+    route: &'static Route,
+    mut request: Request,
+    unread: &mut Option<Incoming>,
+    caller: &mut Caller,
+) -> Result<Response, Error> {
+    if let Some(limit) = route.limit {
+        front.app.address_limits.spend(limit, request.client)?;
+    }
+    let judged = route.takes_body().then(|| front.app.changes.now());
+    let credentials = route.guard.read(&front.app, route.terms, &request.headers);
+    request.principal = identify(front, route, &request, credentials, &mut caller.quota).await?;
+    if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
+        request.body = read_body(body, route.body_bytes, front.limits.body).await;
+        if request.body.is_ok() {
+            *unread = None;
+        }
+        // A body may take its time, and the credential end meanwhile.
+        if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
+            let credentials = route.guard.read_again(&front.app, route.terms, &request.headers, &request.principal);
+            request.principal = identify(front, route, &request, credentials, &mut caller.quota).await?;
+        }
+    }
+    let pool = match route.lane {
+        Lane::Inline => {
+            let response = route.call(&front.app, &mut request);
+            caller.principal = request.principal;
+            return response;
+        }
+        Lane::Store => &front.lanes.store,
+        Lane::Password => &front.lanes.password,
+    };
+    caller.principal = request.principal.clone();
+    let (sender, receiver) = oneshot::channel();
+    let app = front.app.clone();
+    let job = move || {
+        // Whoever waited may be gone: the time ran out, or the client left.
+        if !sender.is_closed() {
+            let _ = sender.send(route.call(&app, &mut request));
+        }
+    };
+    pool.submit(Box::new(job)).map_err(|_| Error::Unavailable(format!("the {:?} lane is full", route.lane)))?;
+    in_time(front, receiver, route.lane).await?
+}
+
+/// Who asks, from memory when it can, from the store when it must.
+async fn identify(
+    front: &Front,
+    route: &Route,
+    request: &Request,
+    mut credentials: Credentials,
+    quota: &mut Option<Quota>,
+) -> Result<Principal, Error> {
+    let App { known_keys, address_limits, .. } = &*front.app;
+    let mut unasked = None;
+    loop {
+        let verdict = route.guard.judge(&front.app, route.terms, &mut credentials);
+        *quota = credentials.quota.or(*quota);
+        match verdict {
+            Verdict::Admitted(principal) => {
+                if credentials.key_failed() {
+                    let _ = address_limits.spend(Limited::FailedKey, request.client);
+                }
+                return Ok(principal);
+            }
+            Verdict::Refused(error) => {
+                if let Some(limited) = unasked {
+                    return Err(limited);
+                }
+                if credentials.key_failed() {
+                    address_limits.spend(Limited::FailedKey, request.client)?;
+                }
+                return Err(error);
+            }
+            Verdict::AskForKey(hash) => {
+                // Of an address with too many bad keys, only keys that were good here before are looked up: it is not to
+                // keep the store busy, and those who share it are not to suffer.
+                unasked = address_limits.check(Limited::FailedKey, request.client).err();
+                unasked = unasked.filter(|_| !known_keys.has_known(&hash));
+                credentials.found_key(if unasked.is_some() { None } else { ask(front, known_keys, hash).await? });
+            }
+            Verdict::AskForService(id) => {
+                credentials.found_service(ask(front, &front.app.service_keys, id).await?);
+            }
+            Verdict::AskForSession(id) => {
+                credentials.found_session(ask(front, &front.app.live_sessions, id).await?);
+            }
+        }
+    }
+}
+
+async fn ask<K, V>(front: &Front, lookup: &Lookup<K, V>, key: K) -> Result<Option<Arc<V>>, Error>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Subject,
+{
+    let (sender, receiver) = oneshot::channel();
+    lookup.ask(
+        key,
+        Box::new(move |found| {
+            let _ = sender.send(found);
+        }),
+    );
+    in_time(front, receiver, Lane::Store).await?
+}
+
+/// The answer from another thread, if it comes within the limit.
+async fn in_time<T>(front: &Front, receiver: oneshot::Receiver<T>, lane: Lane) -> Result<T, Error> {
+    match tokio::time::timeout(front.limits.handler, receiver).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(Error::Internal(format!("the {lane:?} lane dropped a request"))),
+        Err(_) => Err(Error::Unavailable(format!("no answer in time from the {lane:?} lane"))),
+    }
+}
+
+/// At most `most` bytes, within `limit`.
+async fn read_body(body: &mut Incoming, most: usize, limit: Duration) -> Result<Bytes, Error> {
+    if body.size_hint().lower() > most as u64 {
+        return Err(Error::TooLarge(most));
+    }
+    let read = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            let frame = frame.map_err(|error| Error::Malformed(format!("Request body cannot be read: {error}")))?;
+            // Trailers mean nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.len() + data.len() > most {
+                return Err(Error::TooLarge(most));
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
+    };
+    tokio::time::timeout(limit, read).await.unwrap_or(Err(Error::TooSlow))
+}
+
+/// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2), and hyper lets through.
+fn ambiguity(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version >= Version::HTTP_11 => return Some("Host header is missing"),
+        (Some(_), Some(_)) => return Some("Host header is repeated"),
+        (Some(host), None) if !is_host(host) => return Some("Host header is invalid"),
+        _ => {}
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Some("Transfer-Encoding must be chunked");
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().any(|length| {
+        let digits = length.as_bytes();
+        digits.len() > 1 && digits[0] == b'0'
+    }) {
+        return Some("Content-Length is invalid");
+    }
+    None
+}
+
+fn is_host(host: &HeaderValue) -> bool {
+    // RFC 9112 §3.2: empty where the target has no authority. Names and IPv4 addresses without a port, or with one, are
+    // seen at a glance.
+    let (name, port) = host.as_bytes().split_at(host.as_bytes().iter().position(|b| *b == b':').unwrap_or(host.len()));
+    let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+        && port.iter().skip(1).all(u8::is_ascii_digit);
+    host.is_empty()
+        || (is_plain && !name.is_empty())
+        || http::uri::Authority::try_from(host.as_bytes()).is_ok_and(|authority| {
+            // No user in it, and a port that is one: the URI parser takes anything.
+            let port = authority.as_str().strip_prefix(authority.host());
+            port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))
+        })
+}
