@@ -15,6 +15,7 @@ use crate::event::Events;
 use crate::guess::Guesses;
 use crate::http::lanes::password_threads;
 use crate::http::server::{Server, cores};
+use crate::http::tls::Tls;
 use crate::id::{KeyId, SessionId};
 use crate::key::{KeyHash, Keys, KnownKey};
 use crate::limit::AddressLimits;
@@ -179,19 +180,35 @@ pub struct Keyward {
 impl Keyward {
     /// Starts everything; the server answers when this returns. The error is one line for the operator.
     pub fn start(config: &Config, clock: Clock) -> Result<Keyward, String> {
+        let tls = config.tls.as_ref().map(Tls::start).transpose()?;
         let (app, store) = App::open(config, clock)?;
         let app = Arc::new(app);
         let embedded = matches!(config.database, Database::Sqlite(_)).then_some(store);
-        let server = Server::start(app.clone(), config)?;
+        let server = Server::start(app.clone(), tls, config)?;
         let maintenance = Maintenance::start(app)?;
+        // First: who waits for the next lines may stop the server.
+        for address in server.redirects() {
+            info!("sending http://{address} to HTTPS");
+        }
+        let scheme = server.scheme();
         for address in server.addresses() {
-            info!("listening on http://{address}, API documentation at http://{address}/api/docs");
+            info!("listening on {scheme}://{address}, API documentation at {scheme}://{address}/api/docs");
         }
         Ok(Keyward { server, maintenance, embedded })
     }
 
     pub fn addresses(&self) -> &[SocketAddr] {
         self.server.addresses()
+    }
+
+    /// Where plain HTTP is sent to HTTPS from.
+    pub fn redirects(&self) -> &[SocketAddr] {
+        self.server.redirects()
+    }
+
+    /// Reads anew what may change while it runs: the certificate.
+    pub fn reload(&self) {
+        self.server.reload();
     }
 
     /// Finishes what is under way, then writes what is only in memory.

@@ -47,6 +47,10 @@ pub struct Config {
     /// Whether `HOST` was set. If not, a machine without IPv6 is served on IPv4 alone.
     pub hosts_given: bool,
     pub port: u16,
+    /// `None`: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Where plain HTTP is sent to HTTPS from.
+    pub redirect_port: Option<u16>,
     pub database: Database,
     /// `None`: to be generated (SQLite) or refused (PostgreSQL).
     pub jwt_secret: Option<Secret>,
@@ -85,6 +89,8 @@ pub struct Config {
 /// How much and how long a client may take. Tests shorten the times.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
     /// Request line and headers, in bytes.
     pub head_bytes: usize,
     /// From the first byte of a head (for the first one: from accept) to its last.
@@ -104,6 +110,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
+            handshake: Duration::from_secs(5),
             head_bytes: 16 * 1024,
             head: Duration::from_secs(5),
             body: Duration::from_secs(10),
@@ -114,6 +121,15 @@ impl Default for Limits {
             stopping: Duration::from_secs(10),
         }
     }
+}
+
+/// Where the certificate is, and its key.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// How often it is looked whether they have changed. Not a setting of the operator's: tests shorten it.
+    pub look_every: Duration,
 }
 
 /// Where the data is.
@@ -168,6 +184,36 @@ pub static SETTINGS: &[Setting] = &[
         meaning: "Port to listen on",
         secret: false,
         read: |draft, value| whole_number(value, 0..=65535).map(|port| draft.port = port as u16),
+    },
+    Setting {
+        name: "TLS_CERT",
+        default: None,
+        accepts: "the path of a PEM file, together with TLS_KEY",
+        meaning: "Certificate of the server and its chain: PORT speaks HTTPS (HTTP/1.1 and HTTP/2)",
+        secret: false,
+        read: |draft, value| {
+            draft.tls_cert = Some(PathBuf::from(value));
+            Ok(())
+        },
+    },
+    Setting {
+        name: "TLS_KEY",
+        default: None,
+        accepts: "the path of a PEM file (PKCS#8, SEC1 or PKCS#1, without a passphrase), together with TLS_CERT",
+        meaning: "The certificate's private key; renewed files are taken up within seconds, and on SIGHUP",
+        secret: false,
+        read: |draft, value| {
+            draft.tls_key = Some(PathBuf::from(value));
+            Ok(())
+        },
+    },
+    Setting {
+        name: "HTTP_REDIRECT_PORT",
+        default: None,
+        accepts: "0 to 65535, other than PORT, with TLS_CERT and TLS_KEY; 0 takes a free port",
+        meaning: "Port that sends plain HTTP to HTTPS on PORT",
+        secret: false,
+        read: |draft, value| whole_number(value, 0..=65535).map(|port| draft.redirect_port = Some(port as u16)),
     },
     Setting {
         name: "KEYWARD_DB",
@@ -543,6 +589,9 @@ const SHORTEST_SECRET: usize = 32;
 struct Draft {
     hosts: Vec<IpAddr>,
     port: u16,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    redirect_port: Option<u16>,
     sqlite_path: PathBuf,
     database_url: Option<String>,
     db_host: Option<String>,
@@ -643,6 +692,9 @@ impl Config {
         let mut draft = Draft {
             hosts: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             port: 0,
+            tls_cert: None,
+            tls_key: None,
+            redirect_port: None,
             sqlite_path: PathBuf::new(),
             database_url: None,
             db_host: None,
@@ -685,10 +737,13 @@ impl Config {
             })?;
         }
         let database = database(&draft, given)?;
+        let tls = tls(&draft)?;
         Ok(Config {
             hosts: draft.hosts,
             hosts_given: given("HOST").is_some(),
             port: draft.port,
+            tls,
+            redirect_port: draft.redirect_port,
             database,
             jwt_secret: draft.jwt_secret,
             jwt_refresh_secret: draft.jwt_refresh_secret,
@@ -719,6 +774,30 @@ impl Config {
             log_format: draft.log_format,
             limits: Limits::default(),
         })
+    }
+}
+
+fn tls(draft: &Draft) -> Result<Option<TlsFiles>, ConfigError> {
+    let half = |set: &str, other: &str| {
+        Err(ConfigError(format!("{set}: is set, but {other} is not; accepted: both (HTTPS), or neither (plain HTTP)")))
+    };
+    match (&draft.tls_cert, &draft.tls_key) {
+        (Some(_), None) => half("TLS_CERT", "TLS_KEY"),
+        (None, Some(_)) => half("TLS_KEY", "TLS_CERT"),
+        (None, None) if draft.redirect_port.is_some() => Err(ConfigError(
+            "HTTP_REDIRECT_PORT: is set, but TLS_CERT and TLS_KEY are not; accepted: all three, or none".to_string(),
+        )),
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) if draft.redirect_port.is_some_and(|port| port != 0 && port == draft.port) => {
+            Err(ConfigError(format!(
+                "HTTP_REDIRECT_PORT: {} is PORT, which speaks HTTPS; accepted: another port",
+                draft.port
+            )))
+        }
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (certificate.clone(), key.clone());
+            Ok(Some(TlsFiles { certificate, key, look_every: Duration::from_secs(3) }))
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //!   the rules, by noun; no HTTP, no SQL.
 //! - [`jws`], [`secrets`]: how tokens are signed, and where the keys for it come from.
 //! - [`limit`], [`guess`]: how often a key and an address may ask, and how often a password may be guessed.
+//! - [`trust`]: whom we believe as a client in TLS.
 //! - [`cache`]: what the hot path remembers of keys and sessions.
 //! - [`store`]: the trait [`store::Store`] and its two databases.
 //!
@@ -45,6 +46,7 @@ pub mod session;
 pub mod sharded;
 pub mod store;
 pub mod token;
+pub mod trust;
 pub mod usage;
 pub mod user;
 pub mod verification;

@@ -1,109 +1,85 @@
-//! One connection: hyper reads and writes HTTP/1.1 on it, this file keeps to the times that a client may take.
+//! One connection, from its acceptance: TLS where it is spoken, then the version of HTTP that the client asks for.
 
+use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use log::debug;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use super::exchange;
+use super::exchange::Purpose;
 use super::server::Front;
-use super::watch::{COARSENESS, Phase, Socket, Watch, coarse_now};
+use super::tls::HTTP_2;
+use super::{http1, http2};
+
+/// What a listener is there for.
+#[derive(Clone)]
+pub enum Door {
+    /// The API, without TLS.
+    Http,
+    /// The API, with TLS.
+    Https(TlsAcceptor),
+    /// Sends everyone to HTTPS, which is on this port.
+    Redirect { to: u16 },
+}
 
 /// Serves a connection until either side ends it, a time runs out, or the server stops.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
+pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, door: Door, stop: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!("{peer}: {error}");
     }
-    // Borrowed by the parts of the connection: counting references that all connections share is work for each request.
-    let (front, watched) = (&*front, &Watch::new(&front.limits));
-    let socket = Socket::new(stream, watched, &front.stopping);
-    let service = service_fn(async |request: hyper::Request<Incoming>| {
-        watched.enter(Phase::Busy);
-        let response = exchange::answer(front, peer.ip(), request).await;
-        watched.enter(Phase::Answering);
-        Ok::<_, std::convert::Infallible>(response.map(Whole))
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .max_buf_size(front.limits.head_bytes)
-            .max_header_size(front.limits.head_bytes)
-            .serve_connection(socket, service)
-    );
-    let mut stopping = pin!(async move {
-        // An error is a server that is gone, which is a stop as well.
-        let _ = stop.wait_for(|stop| *stop).await;
-    });
-    let mut alarm = pin!(tokio::time::sleep_until(watched.deadline().into()));
-    let mut listening = false;
-    let mut told = false;
-    // When the alarm rings, by the coarse clock; `None`: it does not know yet whom to wake.
-    let mut rings: Option<Duration> = None;
-
-    std::future::poll_fn(|cx| {
-        // Polled once, it wakes this task when the server stops; to poll it takes a lock that all connections share.
-        if (!listening || front.stopping.load(Ordering::SeqCst)) && !told && stopping.as_mut().poll(cx).is_ready() {
-            told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        listening = true;
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            if let Err(error) = ended {
-                debug!("{peer}: {error}");
-            }
-            return Poll::Ready(());
-        }
-        // The alarm is moved only when it must ring earlier; when it rings early, it is set anew. So a request on
-        // a busy connection costs no timer.
-        let due = watched.due();
-        if rings.is_some_and(|rings| rings <= due && coarse_now() + COARSENESS < rings) {
-            return Poll::Pending;
-        }
-        alarm.as_mut().reset(watched.deadline().into());
-        rings = Some(due);
-        while alarm.as_mut().poll(cx).is_ready() {
-            let deadline = watched.deadline();
-            if deadline <= Instant::now() {
-                debug!("{peer}: cut, {}", watched.phase().overdue());
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(deadline.into());
-            rings = Some(watched.due());
-        }
-        Poll::Pending
-    })
-    .await;
+    match door {
+        Door::Http => http1::serve(stream, peer, &front, Purpose::Api { tls: false }, stop).await,
+        Door::Redirect { to } => http1::serve(stream, peer, &front, Purpose::Redirect { to }, stop).await,
+        // Its state is large, and connections without TLS are not to pay for it.
+        Door::Https(acceptor) => Box::pin(serve_https(stream, peer, front, acceptor, stop)).await,
+    }
 }
 
-/// A body that is there as a whole.
-struct Whole(Bytes);
-
-impl Body for Whole {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
-        let bytes = std::mem::take(&mut self.0);
-        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+async fn serve_https(
+    stream: TcpStream,
+    peer: SocketAddr,
+    front: Arc<Front>,
+    acceptor: TlsAcceptor,
+    mut stop: watch::Receiver<bool>,
+) {
+    match in_time(front.limits.handshake, &mut stop, shake_hands(stream, &acceptor)).await {
+        Some(Ok(Greeting::Tls(stream))) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
+            http2::serve(stream, peer, front, stop).await;
+        }
+        Some(Ok(Greeting::Tls(stream))) => http1::serve(stream, peer, &front, Purpose::Api { tls: true }, stop).await,
+        Some(Ok(Greeting::NoTls(stream))) => http1::serve(stream, peer, &front, Purpose::WrongScheme, stop).await,
+        Some(Err(error)) => debug!("{peer}: TLS: {error}"),
+        None => debug!("{peer}: cut, the TLS handshake was not done in time"),
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+/// What a client begins with.
+enum Greeting {
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Something else, of which nothing has been read.
+    NoTls(TcpStream),
+}
+
+async fn shake_hands(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Greeting> {
+    /// RFC 8446 §5.1: with a record of this type every client begins.
+    const HANDSHAKE: u8 = 22;
+    let mut first = [HANDSHAKE];
+    stream.peek(&mut first).await?;
+    if first != [HANDSHAKE] {
+        return Ok(Greeting::NoTls(stream));
     }
+    Ok(Greeting::Tls(Box::new(acceptor.accept(stream).await?)))
+}
 
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.len() as u64)
+/// What comes of it, unless the time runs out or the server stops before.
+pub async fn in_time<F: Future>(limit: Duration, stop: &mut watch::Receiver<bool>, work: F) -> Option<F::Output> {
+    tokio::select! {
+        done = tokio::time::timeout(limit, work) => done.ok(),
+        _ = stop.wait_for(|stop| *stop) => None,
     }
 }

@@ -1,5 +1,6 @@
 //! One request's way: what is ambiguous is refused, the guard finds out who asks, and the handler runs in its lane.
 
+use std::fmt::Display;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -8,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Version};
-use hyper::body::{Body, Incoming};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Version};
+use hyper::body::Body;
 use log::{error, warn};
 use tokio::sync::oneshot;
 
@@ -26,8 +29,27 @@ use crate::limit::{Limited, Quota};
 use crate::logging::{self, Access};
 use crate::principal::Principal;
 
+/// What a connection serves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Api {
+        tls: bool,
+    },
+    /// Nothing but the way to HTTPS, which is on this port.
+    Redirect {
+        to: u16,
+    },
+    /// Nothing: the client speaks plain HTTP where HTTPS is spoken.
+    WrongScheme,
+}
+
+/// A body on its way, of either version of HTTP.
+pub trait Upload: Body<Data = Bytes, Error: Display> + Unpin {}
+
+impl<B: Body<Data = Bytes, Error: Display> + Unpin> Upload for B {}
+
 /// From a request to its answer, whatever happens on the way, with its line in the access log.
-pub async fn answer(front: &Front, peer: IpAddr, request: hyper::Request<Incoming>) -> Response {
+pub async fn answer(front: &Front, purpose: Purpose, peer: IpAddr, request: http::Request<impl Upload>) -> Response {
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let id = request::request_id(&head.headers).cloned().unwrap_or_else(logging::new_request_id);
@@ -38,8 +60,8 @@ pub async fn answer(front: &Front, peer: IpAddr, request: hyper::Request<Incomin
     // What nobody has read yet of the request.
     let mut unread = (!body.is_end_stream()).then_some(body);
     let mut caller = Caller { principal: Principal::Anonymous, quota: None };
-    let mut response = if let Some(why) = ambiguity(head.version, &head.headers) {
-        response::ambiguous(why)
+    let mut response = if let Some(turned_away) = turn_away(purpose, &head) {
+        turned_away
     } else {
         match front.router.find(&head.method, path) {
             Destination::Nowhere => response::no_such_route(&head.method, path),
@@ -87,7 +109,40 @@ pub async fn answer(front: &Front, peer: IpAddr, request: hyper::Request<Incomin
         response::tell_quota(&mut response, quota);
     }
     response::finish(&mut response, id);
+    if purpose == (Purpose::Api { tls: true }) {
+        response::insist_on_tls(&mut response);
+    }
     response
+}
+
+/// The answer to what no route is looked for.
+fn turn_away(purpose: Purpose, head: &Parts) -> Option<Response> {
+    if let Some(why) = ambiguity(head) {
+        return Some(response::ambiguous(why));
+    }
+    match purpose {
+        Purpose::Api { .. } => None,
+        Purpose::Redirect { to } => Some(match address_on(to, head) {
+            Some(address) => response::moved(address),
+            None => response::ambiguous("Host header is missing or empty"),
+        }),
+        Purpose::WrongScheme => Some(response::ambiguous("This port speaks HTTPS")),
+    }
+}
+
+/// What a request asks for, at the same host's HTTPS on this port.
+fn address_on(port: u16, head: &Parts) -> Option<HeaderValue> {
+    // RFC 9112 §3.2.2: a target that names its host counts, and not the header.
+    let host = match head.uri.authority() {
+        Some(authority) => authority.clone(),
+        None => Authority::try_from(head.headers.get(HOST)?.as_bytes()).ok()?,
+    };
+    if host.host().is_empty() {
+        return None;
+    }
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let path = head.uri.path_and_query().map(PathAndQuery::as_str).filter(|path| path.starts_with('/'));
+    HeaderValue::try_from(format!("https://{}{port}{}", host.host(), path.unwrap_or("/"))).ok()
 }
 
 /// Who asks, as far as is known yet.
@@ -102,7 +157,7 @@ async fn run(
     front: &Front,
     route: &'static Route,
     mut request: Request,
-    unread: &mut Option<Incoming>,
+    unread: &mut Option<impl Upload>,
     caller: &mut Caller,
 ) -> Result<Response, Error> {
     if let Some(limit) = route.limit {
@@ -215,7 +270,7 @@ async fn in_time<T>(front: &Front, receiver: oneshot::Receiver<T>, lane: Lane) -
 }
 
 /// At most `most` bytes, within `limit`.
-async fn read_body(body: &mut Incoming, most: usize, limit: Duration) -> Result<Bytes, Error> {
+async fn read_body(body: &mut impl Upload, most: usize, limit: Duration) -> Result<Bytes, Error> {
     if body.size_hint().lower() > most as u64 {
         return Err(Error::TooLarge(most));
     }
@@ -235,14 +290,24 @@ async fn read_body(body: &mut Incoming, most: usize, limit: Duration) -> Result<
     tokio::time::timeout(limit, read).await.unwrap_or(Err(Error::TooSlow))
 }
 
-/// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2), and hyper lets through.
-fn ambiguity(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+/// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2, RFC 9113 §8.3.1), and hyper and h2 let
+/// through.
+fn ambiguity(head: &Parts) -> Option<&'static str> {
+    let (version, headers) = (head.version, &head.headers);
     let mut hosts = headers.get_all(HOST).iter();
+    // HTTP/2 has a field of its own for it.
+    let authority = head.uri.authority().filter(|_| version >= Version::HTTP_2);
     match (hosts.next(), hosts.next()) {
-        (None, _) if version >= Version::HTTP_11 => return Some("Host header is missing"),
+        (None, _) if version >= Version::HTTP_11 && authority.is_none() => return Some("Host header is missing"),
         (Some(_), Some(_)) => return Some("Host header is repeated"),
-        (Some(host), None) if !is_host(host) => return Some("Host header is invalid"),
+        (Some(host), None) if !is_host(host.as_bytes()) => return Some("Host header is invalid"),
+        (Some(host), None) if authority.is_some_and(|authority| authority.as_str() != host) => {
+            return Some("Host header is not the :authority");
+        }
         _ => {}
+    }
+    if authority.is_some_and(|authority| !is_host(authority.as_str().as_bytes())) {
+        return Some(":authority is invalid");
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -259,15 +324,15 @@ fn ambiguity(version: Version, headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn is_host(host: &HeaderValue) -> bool {
+fn is_host(host: &[u8]) -> bool {
     // RFC 9112 §3.2: empty where the target has no authority. Names and IPv4 addresses without a port, or with one, are
     // seen at a glance.
-    let (name, port) = host.as_bytes().split_at(host.as_bytes().iter().position(|b| *b == b':').unwrap_or(host.len()));
+    let (name, port) = host.split_at(host.iter().position(|b| *b == b':').unwrap_or(host.len()));
     let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
         && port.iter().skip(1).all(u8::is_ascii_digit);
     host.is_empty()
         || (is_plain && !name.is_empty())
-        || http::uri::Authority::try_from(host.as_bytes()).is_ok_and(|authority| {
+        || Authority::try_from(host).is_ok_and(|authority| {
             // No user in it, and a port that is one: the URI parser takes anything.
             let port = authority.as_str().strip_prefix(authority.host());
             port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))

@@ -1,12 +1,16 @@
 //! HTTP: bytes on a socket to a [`request::Request`], and a [`response::Response`] back to bytes.
 //!
-//! Only [`server`], [`connection`], `exchange` and `watch` know hyper and tokio; everything above them is synchronous.
+//! Only [`server`], [`connection`] and the private modules know hyper, h2, rustls and tokio; everything above them is
+//! synchronous.
 
 pub mod connection;
 mod exchange;
+mod http1;
+mod http2;
 pub mod lanes;
 pub mod request;
 pub mod response;
 pub mod router;
 pub mod server;
+pub mod tls;
 mod watch;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -164,6 +166,15 @@ pub fn ambiguous(why: &str) -> Response {
     response
 }
 
+/// 308: the same request, at this address. Nothing more is served on the connection.
+pub fn moved(address: HeaderValue) -> Response {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(LOCATION, address);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// What a key's limit is and what is left of it (draft-ietf-httpapi-ratelimit-headers-10 §3, §4).
 pub fn tell_quota(response: &mut Response, quota: &Quota) {
     let policy = format!("\"default\";q={};w={}", quota.policy.limit, quota.policy.window.as_secs());
@@ -185,4 +196,10 @@ pub fn finish(response: &mut Response, request_id: HeaderValue) {
     headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Tokens, keys and what is only for their holder: nobody on the way may keep it.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// RFC 6797: for a year, browsers come with TLS only. Other hosts of the same domain may have none, so it says nothing of
+/// them. It must not be said without TLS (§7.2).
+pub fn insist_on_tls(response: &mut Response) {
+    response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
 }

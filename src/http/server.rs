@@ -13,9 +13,10 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
-use super::connection;
+use super::connection::{self, Door};
 use super::lanes::Lanes;
 use super::router::{ROUTES, Router};
+use super::tls::Tls;
 use crate::app::App;
 use crate::config::{Config, Limits};
 
@@ -33,7 +34,9 @@ pub struct Front {
 pub struct Server {
     runtime: Runtime,
     front: Arc<Front>,
+    tls: Option<Tls>,
     addresses: Vec<SocketAddr>,
+    redirects: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     /// All of its permits are back when the last connection is gone.
     connections: Arc<Semaphore>,
@@ -44,8 +47,8 @@ pub struct Server {
 const BACKLOG: u32 = 4096;
 
 impl Server {
-    /// Listens on every address of the configuration; the server answers when this returns.
-    pub fn start(app: Arc<App>, config: &Config) -> Result<Server, String> {
+    /// Listens on every address of the configuration, with TLS if there is any; the server answers when this returns.
+    pub fn start(app: Arc<App>, tls: Option<Tls>, config: &Config) -> Result<Server, String> {
         raise_descriptor_limit();
         let cores = cores();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -61,21 +64,47 @@ impl Server {
             limits: config.limits.clone(),
             stopping: AtomicBool::new(false),
         });
-        let listeners = {
+        let (listeners, redirecting) = {
             let _context = runtime.enter();
-            listen(config)?
+            let listeners = listen(config, config.port, "PORT")?;
+            let redirecting =
+                config.redirect_port.map(|port| listen(config, port, "HTTP_REDIRECT_PORT")).transpose()?;
+            (listeners, redirecting.unwrap_or_default())
         };
-        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let (addresses, redirects) = (addresses(&listeners), addresses(&redirecting));
+        let door = tls.as_ref().map_or(Door::Http, |tls| Door::Https(tls.acceptor.clone()));
+        let redirect = Door::Redirect { to: addresses.first().map_or(config.port, SocketAddr::port) };
+        let mut entrances: Vec<(TcpListener, Door)> = Vec::new();
+        entrances.extend(listeners.into_iter().map(|listener| (listener, door.clone())));
+        entrances.extend(redirecting.into_iter().map(|listener| (listener, redirect.clone())));
         let connections = Arc::new(Semaphore::new(config.max_connections));
         let (stop, stopping) = watch::channel(false);
-        runtime.spawn(accept(listeners, front.clone(), connections.clone(), stopping));
+        runtime.spawn(accept(entrances, front.clone(), connections.clone(), stopping));
         let max_connections = config.max_connections as u32;
-        Ok(Server { runtime, front, addresses, stop, connections, max_connections })
+        Ok(Server { runtime, front, tls, addresses, redirects, stop, connections, max_connections })
     }
 
     /// Where it listens; with port 0 in the configuration, the port it got.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it sends plain HTTP to HTTPS from.
+    pub fn redirects(&self) -> &[SocketAddr] {
+        &self.redirects
+    }
+
+    /// The scheme of the API's addresses.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Reads anew what may change while the server runs.
+    pub fn reload(&self) {
+        match &self.tls {
+            Some(tls) => tls.reload(),
+            None => info!("there is no certificate to be read anew"),
+        }
     }
 
     /// Stops accepting, lets what is under way finish within its limit, and ends the threads.
@@ -92,30 +121,40 @@ impl Server {
     }
 }
 
-/// The signals that ask the process to end. From [`StopSignals::register`] on none is missed, and none kills.
-pub struct StopSignals {
+/// The signals that ask the process to end or to read its files anew. From [`Signals::register`] on none is missed, and
+/// none kills.
+pub struct Signals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
-impl StopSignals {
-    pub fn register() -> Result<StopSignals, String> {
+impl Signals {
+    pub fn register() -> Result<Signals, String> {
         let failed = |error| format!("signals cannot be received: {error}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
-        let (terminate, interrupt) = {
+        let [terminate, interrupt, hangup] = {
             let _context = runtime.enter();
-            (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?)
+            let registered = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+            let [terminate, interrupt, hangup] = registered;
+            [terminate.map_err(failed)?, interrupt.map_err(failed)?, hangup.map_err(failed)?]
         };
-        Ok(StopSignals { runtime, terminate, interrupt })
+        Ok(Signals { runtime, terminate, interrupt, hangup })
     }
 
-    /// Returns when one has come.
-    pub fn wait(mut self) {
+    /// Returns when one has come that ends the process; calls `reload` for each of the other kind.
+    pub fn wait(mut self, reload: impl Fn()) {
         let name = self.runtime.block_on(async {
-            tokio::select! {
-                _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
+            loop {
+                tokio::select! {
+                    _ = self.terminate.recv() => return "SIGTERM",
+                    _ = self.interrupt.recv() => return "SIGINT",
+                    _ = self.hangup.recv() => {
+                        info!("SIGHUP: reading files anew");
+                        reload();
+                    }
+                }
             }
         });
         info!("{name}: stopping");
@@ -137,9 +176,13 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+}
+
+/// On all hosts, on one port, of which a setting says the number.
+fn listen(config: &Config, mut port: u16, setting: &str) -> Result<Vec<TcpListener>, String> {
     let mut listeners = Vec::new();
-    let mut port = config.port;
     for &host in &config.hosts {
         let address = SocketAddr::new(host, port);
         match bind(address) {
@@ -152,7 +195,7 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
             Err(error) if !config.hosts_given && host.is_ipv6() && error.kind() != ErrorKind::AddrInUse => {
                 debug!("not listening on {address}: {error}");
             }
-            Err(error) => return Err(format!("cannot listen on {address}: {error}; HOST and PORT say where")),
+            Err(error) => return Err(format!("cannot listen on {address}: {error}; HOST and {setting} say where")),
         }
     }
     Ok(listeners)
@@ -170,16 +213,20 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// The next connection on any of them. One permit waits for all: were each listener to hold one, the last permit could
 /// wait where nobody connects.
-async fn accept_any(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
+async fn accept_any(entrances: &[(TcpListener, Door)]) -> std::io::Result<(TcpStream, SocketAddr, Door)> {
     std::future::poll_fn(|cx| {
-        let mut ready = listeners.iter().map(|listener| listener.poll_accept(cx)).filter(Poll::is_ready);
-        ready.next().unwrap_or(Poll::Pending)
+        for (listener, door) in entrances {
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(accepted.map(|(stream, peer)| (stream, peer, door.clone())));
+            }
+        }
+        Poll::Pending
     })
     .await
 }
 
 async fn accept(
-    listeners: Vec<TcpListener>,
+    entrances: Vec<(TcpListener, Door)>,
     front: Arc<Front>,
     connections: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
@@ -191,11 +238,11 @@ async fn accept(
             loop {
                 // The permit first: what cannot be served stays in the kernel's backlog.
                 let Ok(permit) = connections.clone().acquire_owned().await else { return };
-                match accept_any(&listeners).await {
-                    Ok((stream, peer)) => {
+                match accept_any(&entrances).await {
+                    Ok((stream, peer, door)) => {
                         let (front, stop) = (front.clone(), stop.clone());
                         tokio::spawn(async move {
-                            connection::serve(stream, peer, front, stop).await;
+                            connection::serve(stream, peer, front, door, stop).await;
                             drop(permit);
                         });
                     }

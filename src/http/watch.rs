@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::config::Limits;
 
@@ -35,8 +34,12 @@ pub enum Phase {
     Busy,
     /// The answer is on its way.
     Answering,
-    /// Kept alive.
+    /// Kept alive; whatever arrives begins a head.
     Idle,
+    /// Kept alive, with HTTP/2: what arrives need not belong to a request.
+    Quiet,
+    /// The client was told that the connection ends, with HTTP/2.
+    Leaving,
     /// We have said our last; what the client still sends is read and thrown away, or it might lose our answer.
     Lingering,
 }
@@ -47,8 +50,8 @@ impl Phase {
             Phase::Head => "the request's head did not arrive in time",
             Phase::Busy => "busy for too long",
             Phase::Answering => "the answer was not read in time",
-            Phase::Idle => "idle",
-            Phase::Lingering => "the client did not close its side",
+            Phase::Idle | Phase::Quiet => "idle",
+            Phase::Leaving | Phase::Lingering => "the client did not close its side",
         }
     }
 }
@@ -59,10 +62,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// More than the coarse clock is ever behind.
-pub const COARSENESS: Duration = Duration::from_millis(50);
+const COARSENESS: Duration = Duration::from_millis(50);
 
 /// The time to a few milliseconds: several times a request, at a fraction of what the exact time costs.
-pub fn coarse_now() -> Duration {
+fn coarse_now() -> Duration {
     #[cfg(target_os = "linux")]
     const CLOCK: ClockId = ClockId::MonotonicCoarse;
     #[cfg(not(target_os = "linux"))]
@@ -93,8 +96,8 @@ impl Watch {
             Phase::Head => self.head,
             Phase::Busy => BUSY,
             Phase::Answering => self.unread_answer,
-            Phase::Idle => self.idle,
-            Phase::Lingering => LINGER,
+            Phase::Idle | Phase::Quiet => self.idle,
+            Phase::Leaving | Phase::Lingering => LINGER,
         };
         let deadline = (coarse_now().saturating_sub(self.started_coarse) + span).as_millis() as u64;
         self.deadline.store(deadline, Ordering::Relaxed);
@@ -102,7 +105,8 @@ impl Watch {
     }
 
     pub fn phase(&self) -> Phase {
-        const PHASES: [Phase; 5] = [Phase::Head, Phase::Busy, Phase::Answering, Phase::Idle, Phase::Lingering];
+        const PHASES: [Phase; 7] =
+            [Phase::Head, Phase::Busy, Phase::Answering, Phase::Idle, Phase::Quiet, Phase::Leaving, Phase::Lingering];
         PHASES[self.phase.load(Ordering::Relaxed) as usize]
     }
 
@@ -110,33 +114,67 @@ impl Watch {
         self.phase() == Phase::Idle
     }
 
-    pub fn deadline(&self) -> Instant {
+    fn deadline(&self) -> Instant {
         self.started + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
     }
 
     /// The deadline, by the coarse clock.
-    pub fn due(&self) -> Duration {
+    fn due(&self) -> Duration {
         self.started_coarse + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
     }
 }
 
-/// The socket, telling the watch what passes through it.
-pub struct Socket<'a> {
-    inner: TokioIo<TcpStream>,
+/// Wakes the connection's task by a watch's deadline.
+pub struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    /// When it rings, by the coarse clock; `None`: it does not know yet whom to wake.
+    rings: Option<Duration>,
+}
+
+impl Alarm {
+    pub fn new(watch: &Watch) -> Alarm {
+        Alarm { sleep: Box::pin(tokio::time::sleep_until(watch.deadline().into())), rings: None }
+    }
+
+    /// Ready when the deadline has passed.
+    pub fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<()> {
+        // It is moved only when it must ring earlier; when it rings early, it is set anew. So a request on a busy
+        // connection costs no timer.
+        let due = watch.due();
+        if self.rings.is_some_and(|rings| rings <= due && coarse_now() + COARSENESS < rings) {
+            return Poll::Pending;
+        }
+        self.sleep.as_mut().reset(watch.deadline().into());
+        self.rings = Some(due);
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            let deadline = watch.deadline();
+            if deadline <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(deadline.into());
+            self.rings = Some(watch.due());
+        }
+        Poll::Pending
+    }
+}
+
+/// A stream to the client, telling the watch what passes through it.
+pub struct Socket<'a, S> {
+    inner: S,
     watch: &'a Watch,
     /// The server stops: nobody lingers.
     stopping: &'a AtomicBool,
     discarded: usize,
 }
 
-impl<'a> Socket<'a> {
-    pub fn new(stream: TcpStream, watch: &'a Watch, stopping: &'a AtomicBool) -> Socket<'a> {
-        Socket { inner: TokioIo::new(stream), watch, stopping, discarded: 0 }
+impl<'a, S> Socket<'a, S> {
+    pub fn new(stream: S, watch: &'a Watch, stopping: &'a AtomicBool) -> Socket<'a, S> {
+        Socket { inner: stream, watch, stopping, discarded: 0 }
     }
 }
 
-impl Read for Socket<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if outcome.is_ready() && self.watch.is_idle() {
             self.watch.enter(Phase::Head);
@@ -145,18 +183,12 @@ impl Read for Socket<'_> {
     }
 }
 
-impl Socket<'_> {
-    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
         if matches!(outcome, Poll::Ready(Ok(_))) && self.watch.phase() == Phase::Answering {
             self.watch.enter(Phase::Answering);
         }
-    }
-}
-
-impl Write for Socket<'_> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.wrote(&outcome);
         outcome
     }
 
@@ -184,7 +216,7 @@ impl Write for Socket<'_> {
         let mut discard = [0; 4096];
         while self.discarded < LINGER_BYTES && !self.stopping.load(Ordering::SeqCst) {
             let mut buffer = ReadBuf::new(&mut discard);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, buffer.unfilled()))?;
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
             match buffer.filled().len() {
                 0 => break,
                 read => self.discarded += read,

@@ -1,0 +1,91 @@
+//! HTTP/1.1 on a connection: hyper reads and writes it, one request after the other.
+
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use log::debug;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use super::exchange::{self, Purpose};
+use super::server::Front;
+use super::watch::{Alarm, Phase, Socket, Watch};
+
+/// Serves it until either side ends it, a time runs out, or the server stops.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: SocketAddr,
+    front: &Front,
+    purpose: Purpose,
+    mut stop: watch::Receiver<bool>,
+) {
+    let watched = &Watch::new(&front.limits);
+    let socket = TokioIo::new(Socket::new(stream, watched, &front.stopping));
+    let service = service_fn(async |request: hyper::Request<Incoming>| {
+        watched.enter(Phase::Busy);
+        let response = exchange::answer(front, purpose, peer.ip(), request).await;
+        watched.enter(Phase::Answering);
+        Ok::<_, std::convert::Infallible>(response.map(Whole))
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(front.limits.head_bytes)
+            .max_header_size(front.limits.head_bytes)
+            .serve_connection(socket, service)
+    );
+    let mut stopping = pin!(async move {
+        // An error is a server that is gone, which is a stop as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    let mut alarm = Alarm::new(watched);
+    let mut listening = false;
+    let mut told = false;
+
+    std::future::poll_fn(|cx| {
+        // Polled once, it wakes this task when the server stops; to poll it takes a lock that all connections share.
+        if (!listening || front.stopping.load(Ordering::SeqCst)) && !told && stopping.as_mut().poll(cx).is_ready() {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        listening = true;
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            if let Err(error) = ended {
+                debug!("{peer}: {error}");
+            }
+            return Poll::Ready(());
+        }
+        alarm.poll(cx, watched).map(|()| debug!("{peer}: cut, {}", watched.phase().overdue()))
+    })
+    .await;
+}
+
+/// A body that is there as a whole.
+struct Whole(Bytes);
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
+        let bytes = std::mem::take(&mut self.0);
+        Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}

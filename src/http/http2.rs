@@ -1,0 +1,269 @@
+//! HTTP/2 on a connection: h2 reads and writes its frames, each stream is a task that ends with the connection, and what
+//! a client may have under way at once is bounded, in number, in time and in memory.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::Utc;
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
+use http::{HeaderValue, Method};
+use hyper::body::{Body, Frame, SizeHint};
+use log::debug;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+
+use super::connection::in_time;
+use super::exchange::{self, Purpose};
+use super::response::Response;
+use super::server::Front;
+use super::watch::{Alarm, Phase, Socket, Watch};
+
+/// Streams at once on a connection; RFC 9113 §6.5.2 advises against fewer.
+const STREAMS: u32 = 100;
+/// What a client may send before we have read it: on a stream, and on all of them.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// What is handed over of an answer before the client's socket has taken it.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How many more requests a client may take back than he waits for. Each has cost us its work (CVE-2023-44487).
+const TAKEN_BACK: u32 = 100;
+
+/// Serves it until either side ends it, a time runs out, or the server stops.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: SocketAddr,
+    front: Arc<Front>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let limits = &front.limits;
+    let watched = &Watch::new(limits);
+    let socket = Patient::new(Socket::new(stream, watched, &front.stopping), limits.unread_answer);
+    // h2 bounds the rest by itself: CONTINUATION frames, resets before a stream is accepted, empty frames, and answers to
+    // PING and SETTINGS, of which one is kept at a time.
+    let preface = Builder::new()
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .handshake(socket);
+    let mut connection = match in_time(limits.head, &mut stop, preface).await {
+        Some(Ok(connection)) => connection,
+        Some(Err(error)) => return debug!("{peer}: {error}"),
+        None => return debug!("{peer}: cut, {}", watched.phase().overdue()),
+    };
+    let mut stopping = pin!(async move {
+        // An error is a server that is gone, which is a stop as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    let mut streams = JoinSet::new();
+    let mut taken_back = 0u32;
+    let mut alarm = Alarm::new(watched);
+    let mut listening = false;
+    let mut told = false;
+
+    std::future::poll_fn(|cx| {
+        // Polled once, it wakes this task when the server stops; to poll it takes a lock that all connections share.
+        if (!listening || front.stopping.load(Ordering::SeqCst)) && !told && stopping.as_mut().poll(cx).is_ready() {
+            told = true;
+            connection.graceful_shutdown();
+            watched.enter(Phase::Busy);
+        }
+        listening = true;
+        loop {
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    watched.enter(Phase::Busy);
+                    streams.spawn(converse(front.clone(), peer, request, respond));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    debug!("{peer}: {error}");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        while let Poll::Ready(Some(end)) = streams.poll_join_next(cx) {
+            taken_back = match end {
+                Ok(End::TakenBack) => taken_back + 1,
+                _ => taken_back.saturating_sub(1),
+            };
+        }
+        let goodbye = if taken_back > TAKEN_BACK {
+            Some(("the client takes back what it asks for", Reason::ENHANCE_YOUR_CALM))
+        } else {
+            if watched.phase() == Phase::Busy && !connection.has_streams() {
+                watched.enter(if told { Phase::Leaving } else { Phase::Quiet });
+            }
+            let overdue = alarm.poll(cx, watched).is_ready();
+            overdue.then(|| (watched.phase().overdue(), Reason::NO_ERROR))
+        };
+        let Some((why, reason)) = goodbye else { return Poll::Pending };
+        debug!("{peer}: cut, {why}");
+        if matches!(watched.phase(), Phase::Leaving | Phase::Lingering) {
+            return Poll::Ready(());
+        }
+        watched.enter(Phase::Leaving);
+        taken_back = 0;
+        connection.abrupt_shutdown(reason);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// How a stream ended.
+enum End {
+    /// Its answer was sent, or could not be.
+    Over,
+    /// The client wanted no answer any more.
+    TakenBack,
+}
+
+/// One request and its answer.
+async fn converse(
+    front: Arc<Front>,
+    peer: SocketAddr,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) -> End {
+    let is_head = request.method() == Method::HEAD;
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let request = request.map(|stream| Upload { stream, length: length.unwrap_or(0) });
+    let response = tokio::select! {
+        response = exchange::answer(&front, Purpose::Api { tls: true }, peer.ip(), request) => response,
+        _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return End::TakenBack,
+    };
+    if let Err(error) = send(response, is_head, &mut respond, front.limits.unread_answer).await {
+        debug!("{peer}: {error}");
+    }
+    End::Over
+}
+
+/// Sends an answer at the pace at which the client takes it. One of which he takes nothing for so long is cut.
+async fn send(
+    response: Response,
+    is_head: bool,
+    respond: &mut SendResponse<Bytes>,
+    patience: Duration,
+) -> Result<(), h2::Error> {
+    let (mut head, mut body) = response.into_parts();
+    // RFC 9113 §8.2.2: it means nothing here.
+    head.headers.remove(CONNECTION);
+    let now = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    head.headers.extend(HeaderValue::try_from(now).ok().map(|now| (DATE, now)));
+    if !body.is_empty() {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    let ends = is_head || body.is_empty();
+    let mut stream = respond.send_response(http::Response::from_parts(head, ()), ends)?;
+    if ends {
+        return Ok(());
+    }
+    while !body.is_empty() {
+        stream.reserve_capacity(body.len());
+        while stream.capacity() == 0 {
+            let more = std::future::poll_fn(|cx| stream.poll_capacity(cx));
+            match tokio::time::timeout(patience, more).await {
+                Ok(Some(capacity)) => drop(capacity?),
+                // The client has taken back the request.
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    stream.send_reset(Reason::CANCEL);
+                    return Ok(());
+                }
+            }
+        }
+        let part = body.split_to(stream.capacity().min(body.len()));
+        stream.send_data(part, body.is_empty())?;
+    }
+    Ok(())
+}
+
+/// The body of a request.
+struct Upload {
+    stream: RecvStream,
+    /// As it was announced, or 0. h2 refuses what is longer or shorter.
+    length: u64,
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let data = ready!(self.stream.poll_data(cx));
+        Poll::Ready(data.map(|data| {
+            let data = data?;
+            // Room for as much again.
+            self.stream.flow_control().release_capacity(data.len())?;
+            Ok(Frame::data(data))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.length);
+        hint
+    }
+}
+
+/// A stream that fails when the client takes nothing of what is written for so long.
+struct Patient<S> {
+    inner: S,
+    limit: Duration,
+    /// Set while the client takes nothing.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    fn new(inner: S, limit: Duration) -> Patient<S> {
+        Patient { inner, limit, waiting: None }
+    }
+
+    fn judge<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.waiting = None;
+            return outcome;
+        }
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
+        waiting.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, Phase::Answering.overdue())))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.judge(cx, outcome)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.inner).poll_flush(cx);
+        self.judge(cx, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,207 @@
+//! TLS to clients: versions, protocols, and the certificate, which is read anew when its files change.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+
+use crate::clock::Timestamp;
+use crate::config::TlsFiles;
+
+/// The names of the protocols in the handshake (RFC 7301, RFC 9113 §3.2).
+pub const HTTP_2: &[u8] = b"h2";
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// More than any chain of certificates has.
+const LARGEST_FILE: u64 = 1024 * 1024;
+/// How long before its end a certificate is complained of. Those who renew by themselves have done so by then.
+const EXPIRES_SOON: Duration = Duration::from_secs(7 * 86400);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(86400);
+
+/// TLS as it is served. While it is there, a thread looks after the files.
+pub struct Tls {
+    pub acceptor: TlsAcceptor,
+    reload: Sender<()>,
+}
+
+impl Tls {
+    /// The error is one line for the operator.
+    pub fn start(files: &TlsFiles) -> Result<Tls, String> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let stamps = stamps(files);
+        let current = Arc::new(Current(RwLock::new(load(files, &provider)?)));
+        let mut config = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("TLS: {error}"))?
+            .with_no_client_auth()
+            .with_cert_resolver(current.clone());
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
+        let (reload, reloads) = channel();
+        let renewal = Renewal { files: files.clone(), provider, current, tried: stamps, seen: stamps };
+        std::thread::Builder::new()
+            .name("certificate".to_string())
+            .spawn(move || renewal.run(&reloads))
+            .map_err(|error| format!("the thread that looks after the certificate cannot be started: {error}"))?;
+        Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), reload })
+    }
+
+    /// Reads the files anew, whether they have changed or not.
+    pub fn reload(&self) {
+        let _ = self.reload.send(());
+    }
+}
+
+/// The certificate that new connections get, and its key.
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Current")
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// What changes when a file is written or replaced, or a link on its path leads elsewhere; `None`: it is not there.
+type Stamp = Option<(u64, u64, u64, [i64; 4])>;
+
+/// Of the certificate's file and of the key's.
+fn stamps(files: &TlsFiles) -> [Stamp; 2] {
+    [&files.certificate, &files.key].map(|path| {
+        let file = fs::metadata(path).ok()?;
+        Some((file.dev(), file.ino(), file.len(), [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()]))
+    })
+}
+
+/// Takes up files that have changed.
+struct Renewal {
+    files: TlsFiles,
+    provider: Arc<CryptoProvider>,
+    current: Arc<Current>,
+    /// As the files were when they were last read, for good or ill.
+    tried: [Stamp; 2],
+    /// As they were when they were last looked at.
+    seen: [Stamp; 2],
+}
+
+impl Renewal {
+    /// Until the other end of the channel is gone.
+    fn run(mut self, reloads: &Receiver<()>) {
+        let mut complained: Option<Instant> = None;
+        loop {
+            if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+                self.complain_of_expiry();
+                complained = Some(Instant::now());
+            }
+            let asked = match reloads.recv_timeout(self.files.look_every) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let now = stamps(&self.files);
+            // Not while somebody is still writing.
+            let settled = now == std::mem::replace(&mut self.seen, now);
+            if !asked && (now == self.tried || !settled) {
+                continue;
+            }
+            self.tried = now;
+            match load(&self.files, &self.provider) {
+                Ok(read) => {
+                    *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = read;
+                    info!("new connections get the certificate that is now in {}", self.files.certificate.display());
+                    complained = None;
+                }
+                Err(why) => warn!("{why}; the certificate and key from before stay in use"),
+            }
+        }
+    }
+
+    fn complain_of_expiry(&self) {
+        let current = self.current.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(end) = current.cert.first().and_then(|certificate| end_of(certificate, &self.provider)) else {
+            return;
+        };
+        let path = self.files.certificate.display();
+        let now = UnixTime::now();
+        let shown = Timestamp::from_millis(i64::try_from(end.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000));
+        let shown = shown.unwrap_or(Timestamp::LAST);
+        if end <= now {
+            warn!("the certificate in {path} has expired, at {shown}: clients refuse it");
+        } else if end.as_secs() - now.as_secs() < EXPIRES_SOON.as_secs() {
+            warn!("the certificate in {path} expires soon, at {shown}");
+        }
+    }
+}
+
+/// When a certificate expires.
+fn end_of(certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<UnixTime> {
+    // Dates are judged before anything else is: who asks about the end of time is told the end of the certificate.
+    let verdict = verify_server_cert_signed_by_trust_anchor(
+        &ParsedCertificate::try_from(certificate).ok()?,
+        &RootCertStore::empty(),
+        &[],
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX)),
+        provider.signature_verification_algorithms.all,
+    );
+    match verdict {
+        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => Some(not_after),
+        _ => None,
+    }
+}
+
+/// The chain and the key, if they belong together. The error is one line for the operator.
+fn load(files: &TlsFiles, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, String> {
+    let (chain_path, key_path) = (files.certificate.display(), files.key.display());
+    let pem = read("TLS_CERT", &files.certificate)?;
+    let chain = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("TLS_CERT: {chain_path} is not PEM: {error}"))?;
+    for (position, certificate) in chain.iter().enumerate() {
+        ParsedCertificate::try_from(certificate)
+            .map_err(|error| format!("TLS_CERT: certificate {} in {chain_path} is damaged: {error}", position + 1))?;
+    }
+    if chain.is_empty() {
+        return Err(format!("TLS_CERT: there is no certificate in {chain_path}; accepted: one or more in PEM"));
+    }
+    let pem = read("TLS_KEY", &files.key)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        format!("TLS_KEY: there is no private key in {key_path}; accepted: PKCS#8, SEC1 or PKCS#1 in PEM, without a passphrase")
+    })?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| {
+        format!("TLS_KEY: the key in {key_path} is damaged or of another kind; accepted: ECDSA, Ed25519, RSA of 2048 bits or more")
+    })?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
+        Err(_) => Err(format!(
+            "TLS_KEY: the key in {key_path} does not belong to the first certificate in {chain_path}, which must be the \
+             server's own"
+        )),
+    }
+}
+
+fn read(setting: &str, path: &Path) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST_FILE).read_to_end(&mut content))
+        .map_err(|error| format!("{setting}: {}: {error}", path.display()))?;
+    Ok(content)
+}
