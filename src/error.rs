@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::scope::Scopes;
+
 /// Why a request was not granted.
 ///
 /// The texts are for the client. What only the log may know is in `Unavailable` and `Internal`.
@@ -23,9 +25,9 @@ pub enum Error {
     },
     /// The credential is good, but this is not allowed.
     Forbidden(&'static str),
-    /// The credential is good, but not for what needs this scope (RFC 6750 §3.1).
+    /// The credential is good, but not for what needs these scopes (RFC 6750 §3.1).
     InsufficientScope {
-        scope: &'static str,
+        scopes: Scopes,
         by: Presenter,
     },
     NotFound(Cow<'static, str>),

@@ -34,13 +34,20 @@ pub enum Guard {
 }
 
 /// What a route asks of a key beside being good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    pub scope: Option<&'static str>,
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// All of these.
+    pub scopes: &'a Scopes,
     /// Whether a token that was derived from the key does as well.
     pub derived: bool,
     /// Whether it spends the key's limit, and is refused when there is none left.
     pub limited: bool,
+}
+
+/// What a request that stands for another one says of the credentials that it is to be judged by.
+pub struct Narrowed {
+    pub guard: Guard,
+    pub scopes: Scopes,
 }
 
 /// One credential of a request.
@@ -111,7 +118,7 @@ impl Credentials {
 
 impl Guard {
     /// Reads the credentials that this guard takes.
-    pub fn read(self, app: &App, terms: Terms, headers: &HeaderMap) -> Credentials {
+    pub fn read(self, app: &App, terms: Terms<'_>, headers: &HeaderMap) -> Credentials {
         let derived = self.takes_key() && terms.derived;
         let presented = if self.takes_token() || derived { presented_token(app, headers) } else { Bearer::Absent };
         let (token, derived) = match presented {
@@ -135,7 +142,7 @@ impl Guard {
     }
 
     /// Reads the credentials of a request once more, which they have admitted before: a use is counted once.
-    pub fn read_again(self, app: &App, terms: Terms, headers: &HeaderMap, principal: &Principal) -> Credentials {
+    pub fn read_again(self, app: &App, terms: Terms<'_>, headers: &HeaderMap, principal: &Principal) -> Credentials {
         let mut credentials = self.read(app, terms, headers);
         credentials.again = Some(principal.clone());
         if matches!(principal, Principal::User(_)) && !matches!(credentials.key, Presented::Absent) {
@@ -146,7 +153,7 @@ impl Guard {
 
     /// Judges the credentials. The key goes first, then what was derived from one; where it is no good, the user's token
     /// decides. Never blocks.
-    pub fn judge(self, app: &App, terms: Terms, credentials: &mut Credentials) -> Verdict {
+    pub fn judge(self, app: &App, terms: Terms<'_>, credentials: &mut Credentials) -> Verdict {
         if self == Guard::Public {
             return Verdict::Admitted(Principal::Anonymous);
         }
@@ -166,12 +173,14 @@ impl Guard {
     }
 
     /// The error for credentials none of which is good: a key's comes before a token's.
-    fn refusal(self, terms: Terms, credentials: &Credentials) -> Error {
+    fn refusal(self, terms: Terms<'_>, credentials: &Credentials) -> Error {
         let key_is_absent = matches!(credentials.key, Presented::Absent);
         let told = credentials.outcome.filter(|(_, by)| *by == Presenter::Key || key_is_absent);
-        match (told, terms.scope, credentials.quota) {
-            (Some((Outcome::InsufficientScope, by)), Some(scope), _) => return Error::InsufficientScope { scope, by },
-            (Some((Outcome::RateLimited, _)), _, Some(quota)) => {
+        match (told, credentials.quota) {
+            (Some((Outcome::InsufficientScope, by)), _) => {
+                return Error::InsufficientScope { scopes: terms.scopes.clone(), by };
+            }
+            (Some((Outcome::RateLimited, _)), Some(quota)) => {
                 let message = "API key is over its rate limit";
                 return Error::TooMany { message, wait: quota.retry_after() };
             }
@@ -188,7 +197,7 @@ impl Guard {
 }
 
 /// `None`: the key is no good, or there is none. A key that is known is counted, once, whatever becomes of it.
-fn judge_key(app: &App, terms: Terms, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
+fn judge_key(app: &App, terms: Terms<'_>, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
     let known = match &credentials.key {
         Presented::Absent | Presented::Bad => return None,
         Presented::Plausible(hash) => match app.known_keys.recall(hash) {
@@ -198,11 +207,11 @@ fn judge_key(app: &App, terms: Terms, credentials: &mut Credentials, now: Timest
         Presented::Found(_, known) => known.clone(),
     };
     credentials.key = Presented::Bad;
-    present(app, terms, credentials, &*known?, None, now)
+    present(app, terms, credentials, known?, None, now)
 }
 
 /// `None`: the key behind the token is no good, or there is no such token. It counts as the key.
-fn judge_derived(app: &App, terms: Terms, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
+fn judge_derived(app: &App, terms: Terms<'_>, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
     let (claims, known) = match &credentials.derived {
         Presented::Absent | Presented::Bad => return None,
         Presented::Plausible(claims) => match app.service_keys.recall(&claims.key) {
@@ -212,25 +221,25 @@ fn judge_derived(app: &App, terms: Terms, credentials: &mut Credentials, now: Ti
         Presented::Found(claims, known) => (claims.clone(), known.clone()),
     };
     credentials.derived = Presented::Bad;
-    present(app, terms, credentials, &*known?, Some(&claims.scopes), now)
+    present(app, terms, credentials, known?, Some(claims), now)
 }
 
 fn present(
     app: &App,
-    terms: Terms,
+    terms: Terms<'_>,
     credentials: &mut Credentials,
-    key: &KnownKey,
-    narrowed: Option<&Scopes>,
+    key: Arc<KnownKey>,
+    derived: Option<Arc<ServiceClaims>>,
     now: Timestamp,
 ) -> Option<Verdict> {
-    let scopes = terms.scope.as_slice();
+    let narrowed = derived.as_ref().map(|claims| &claims.scopes);
     let outcome = if let Some(admitted) = &credentials.again {
-        if !matches!(admitted, Principal::Service(service) if service.key == key.id) {
+        if !matches!(admitted, Principal::Service(service) if service.key.id == key.id) {
             return None;
         }
-        key.outcome(scopes, narrowed, now)
+        key.outcome(terms.scopes, narrowed, now)
     } else {
-        let (outcome, quota) = app.keys.present(key, scopes, narrowed, terms.limited, now);
+        let (outcome, quota) = app.keys.present(&key, terms.scopes, narrowed, terms.limited, now);
         // Of a key that is no good nothing is told, not even that it has a limit; of two, what the answer is about.
         if credentials.outcome.is_none() || outcome == Outcome::Allowed {
             let is_good = matches!(outcome, Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope);
@@ -241,9 +250,7 @@ fn present(
     let presenter = if narrowed.is_some() { Presenter::Token } else { Presenter::Key };
     // The error speaks of the key, where both were sent.
     credentials.outcome.get_or_insert((outcome, presenter));
-    (outcome == Outcome::Allowed).then(|| {
-        Verdict::Admitted(Principal::Service(Service { key: key.id, owner: key.owner, email: key.email.clone() }))
-    })
+    (outcome == Outcome::Allowed).then_some(Verdict::Admitted(Principal::Service(Service { key, derived })))
 }
 
 /// `None`: the token is no good, or there is none.

@@ -205,7 +205,7 @@ impl KnownKey {
     /// limit allows; asked at every use, however the key is known.
     ///
     /// `narrowed`: it is presented by a token that has only these of its scopes.
-    pub fn outcome(&self, scopes: &[&str], narrowed: Option<&Scopes>, now: Timestamp) -> Outcome {
+    pub fn outcome(&self, scopes: &Scopes, narrowed: Option<&Scopes>, now: Timestamp) -> Outcome {
         if !self.is_active || !self.owner_is_active {
             Outcome::Disabled
         } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
@@ -329,7 +329,7 @@ impl Keys {
     pub fn present(
         &self,
         key: &KnownKey,
-        scopes: &[&str],
+        scopes: &Scopes,
         narrowed: Option<&Scopes>,
         limited: bool,
         now: Timestamp,
@@ -430,7 +430,7 @@ impl Keys {
     /// Revokes a key that asks for it itself. Revoked or deleted by someone else between the guard and here, it has ended
     /// all the same.
     pub fn revoke_own(&self, service: &Service, by: &By) -> Result<(), Error> {
-        self.store.revoke_key(service.key, Some(service.owner), by, self.clock.now())?;
+        self.store.revoke_key(service.key.id, Some(service.key.owner), by, self.clock.now())?;
         Ok(())
     }
 

@@ -291,7 +291,7 @@ impl fmt::Display for LoggablePrincipal<'_> {
         match self.0 {
             Principal::Anonymous => f.write_str("-"),
             Principal::User(user) => write!(f, "user:{}", user.id),
-            Principal::Service(service) => write!(f, "key:{}", service.key),
+            Principal::Service(service) => write!(f, "key:{}", service.key.id),
         }
     }
 }

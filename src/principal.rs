@@ -6,10 +6,12 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::event::Actor;
-use crate::id::{KeyId, SessionId, UserId};
+use crate::id::{SessionId, UserId};
+use crate::key::KnownKey;
+use crate::token::ServiceClaims;
 
 /// Who asks, and by which credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Principal {
     Anonymous,
     User(User),
@@ -17,7 +19,7 @@ pub enum Principal {
 }
 
 /// A user, by an access token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct User {
     pub id: UserId,
     pub email: Arc<str>,
@@ -25,11 +27,19 @@ pub struct User {
 }
 
 /// A service, by an API key. It acts for the user who made the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Service {
-    pub key: KeyId,
-    pub owner: UserId,
-    pub email: Arc<str>,
+    pub key: Arc<KnownKey>,
+    /// What the token says that was derived from the key, if that is what was presented.
+    pub derived: Option<Arc<ServiceClaims>>,
+}
+
+impl Service {
+    /// Those of the key, as far as a derived token has them too.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        let granted = self.derived.as_ref().map(|claims| &claims.scopes);
+        self.key.scopes.iter().filter(move |scope| granted.is_none_or(|granted| granted.contains(scope)))
+    }
 }
 
 impl Principal {
@@ -38,7 +48,7 @@ impl Principal {
         match self {
             Principal::Anonymous => None,
             Principal::User(user) => Some([user.session.0, user.id.0]),
-            Principal::Service(service) => Some([service.key.0, service.owner.0]),
+            Principal::Service(service) => Some([service.key.id.0, service.key.owner.0]),
         }
     }
 
@@ -55,7 +65,7 @@ impl Principal {
         match self {
             Principal::Anonymous => Actor::Anonymous,
             Principal::User(user) => Actor::User { session_id: user.session },
-            Principal::Service(service) => Actor::Key { key_id: service.key },
+            Principal::Service(service) => Actor::Key { key_id: service.key.id },
         }
     }
 

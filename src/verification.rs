@@ -37,7 +37,7 @@ pub fn verify(
     let judged = questions.iter().map(|question| {
         let known = question.key.and_then(|_| found.next().flatten());
         known.map_or(Verdict::NotFound, |key| {
-            let (outcome, quota) = keys.present(&key, &question.scopes.iter().collect::<Vec<_>>(), None, true, now);
+            let (outcome, quota) = keys.present(&key, &question.scopes, None, true, now);
             Verdict::Judged { key, outcome, quota }
         })
     });

@@ -90,13 +90,13 @@ const DERIVED: Duration = Duration::from_secs(60 * 60);
 
 /// `POST /auth/token` → 200 with a short-lived token for the key that asks. It ends with the key.
 pub fn derive_token(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let key = request.principal.service()?.key;
+    let key = request.principal.service()?.key.id;
     let key = app.service_keys.get(&[key])?.pop().flatten();
     // Deleted between the guard and here.
     let key = key.ok_or(Error::unauthorized(Challenge { token: None, key: true }))?;
     let mut form = Form::read(request, &["scopes", "expiresIn"])?;
     let scopes = form.texts("scopes", |scopes| match Scopes::parse(scopes)? {
-        _ if !key.scopes.cover(scopes) => Err("must be among those of the key"),
+        scopes if !key.scopes.cover(&scopes) => Err("must be among those of the key"),
         scopes => Ok(scopes),
     });
     let lifetime = form.optional("expiresIn", |text| {

@@ -1,6 +1,7 @@
 //! One file a resource. A handler parses, makes one call and answers; the rules are elsewhere.
 
 pub mod auth;
+pub mod authz;
 pub mod docs;
 pub mod events;
 pub mod health;

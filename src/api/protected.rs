@@ -49,7 +49,7 @@ pub fn flexible(_: &App, request: &mut Request) -> Result<Response, Error> {
 fn admitted(message: &'static str, principal: &Principal) -> Result<Response, Error> {
     let (user_id, email, kind) = match principal {
         Principal::User(user) => (user.id, &user.email, "user"),
-        Principal::Service(service) => (service.owner, &service.email, "service"),
+        Principal::Service(service) => (service.key.owner, &service.key.email, "service"),
         Principal::Anonymous => return Err(Error::Internal("a protected route has no guard".to_string())),
     };
     response::ok(&Admitted { message, user: Caller { user_id, email, kind: Some(kind) }, access_type: kind })

@@ -24,7 +24,7 @@ use super::server::Front;
 use crate::app::App;
 use crate::cache::{Lookup, Subject};
 use crate::error::Error;
-use crate::guard::{Credentials, Verdict};
+use crate::guard::{Credentials, Guard, Narrowed, Terms, Verdict};
 use crate::limit::{Limited, Quota};
 use crate::logging::{self, Access};
 use crate::principal::Principal;
@@ -86,7 +86,7 @@ pub async fn answer(front: &Front, purpose: Purpose, peer: IpAddr, request: http
                         Error::Unavailable(cause) => warn!("{id_text}: {cause}"),
                         _ => {}
                     }
-                    response::error(&error, id_text)
+                    response::error(&error, route.too_many, id_text)
                 })
             }
         }
@@ -163,9 +163,20 @@ async fn run(
     if let Some(limit) = route.limit {
         front.app.address_limits.spend(limit, request.client)?;
     }
+    let narrowed = route.narrow.map(|narrow| narrow(&request)).transpose()?;
+    let (guard, terms) = match &narrowed {
+        Some(Narrowed { guard, scopes }) => (*guard, Terms { scopes, ..route.terms }),
+        None => (route.guard, route.terms),
+    };
+    // The body of a request of any method means nothing here. Read, it leaves the connection usable.
+    if let (None, Some(body)) = (&route.method, unread.as_mut())
+        && read_body(body, route.body_bytes, front.limits.body).await.is_ok()
+    {
+        *unread = None;
+    }
     let judged = route.takes_body().then(|| front.app.changes.now());
-    let credentials = route.guard.read(&front.app, route.terms, &request.headers);
-    request.principal = identify(front, route, &request, credentials, &mut caller.quota).await?;
+    let credentials = guard.read(&front.app, terms, &request.headers);
+    request.principal = identify(front, guard, terms, &request, credentials, &mut caller.quota).await?;
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
         request.body = read_body(body, route.body_bytes, front.limits.body).await;
         if request.body.is_ok() {
@@ -173,8 +184,8 @@ async fn run(
         }
         // A body may take its time, and the credential end meanwhile.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
-            let credentials = route.guard.read_again(&front.app, route.terms, &request.headers, &request.principal);
-            request.principal = identify(front, route, &request, credentials, &mut caller.quota).await?;
+            let credentials = guard.read_again(&front.app, terms, &request.headers, &request.principal);
+            request.principal = identify(front, guard, terms, &request, credentials, &mut caller.quota).await?;
         }
     }
     let pool = match route.lane {
@@ -202,7 +213,8 @@ async fn run(
 /// Who asks, from memory when it can, from the store when it must.
 async fn identify(
     front: &Front,
-    route: &Route,
+    guard: Guard,
+    terms: Terms<'_>,
     request: &Request,
     mut credentials: Credentials,
     quota: &mut Option<Quota>,
@@ -210,7 +222,7 @@ async fn identify(
     let App { known_keys, address_limits, .. } = &*front.app;
     let mut unasked = None;
     loop {
-        let verdict = route.guard.judge(&front.app, route.terms, &mut credentials);
+        let verdict = guard.judge(&front.app, terms, &mut credentials);
         *quota = credentials.quota.or(*quota);
         match verdict {
             Verdict::Admitted(principal) => {

@@ -84,20 +84,15 @@ impl Form {
 
     /// The query's fields, which are all text.
     pub fn read_query(request: &Request, known: &[&str]) -> Result<Form, Error> {
-        let decoded = |text: &str| {
-            let text = text.replace('+', " ");
-            percent_decode_str(&text).decode_utf8().map(Cow::into_owned)
-        };
         let mut fields = Map::new();
-        for pair in request.query.as_deref().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Ok(name), Ok(value)) = (decoded(name), decoded(value)) else {
-                return Err(Error::Malformed("Query is not valid UTF-8".to_string()));
+        for pair in url_encoded(request.query.as_deref().unwrap_or_default()) {
+            let Some((name, value)) = pair else {
+                return Err(Error::Malformed("Query is not percent-encoded UTF-8".to_string()));
             };
-            if fields.contains_key(&name) {
+            if fields.contains_key(&*name) {
                 return Err(Error::Malformed(format!("Query has {name} twice")));
             }
-            fields.insert(name, Value::String(value));
+            fields.insert(name.into_owned(), Value::String(value.into_owned()));
         }
         Ok(Form::of(fields, known))
     }
@@ -268,6 +263,29 @@ impl Form {
             _ => Err(Error::BrokenRules(self.broken)),
         }
     }
+}
+
+/// The names and values of a query, or of a body of the type `application/x-www-form-urlencoded`. `None`: this one cannot
+/// be decoded.
+pub fn url_encoded(text: &str) -> impl Iterator<Item = Option<(Cow<'_, str>, Cow<'_, str>)>> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((form_decoded(name)?, form_decoded(value)?))
+    })
+}
+
+/// One name or value of it. `None`: it is not percent-encoded UTF-8.
+pub fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
+    let is_code = |code: &[u8]| code.iter().all(u8::is_ascii_hexdigit);
+    if !text.split('%').skip(1).all(|rest| rest.as_bytes().get(..2).is_some_and(is_code)) {
+        return None;
+    }
+    if text.contains('+') {
+        let text = text.replace('+', " ");
+        return percent_decode_str(&text).decode_utf8().ok().map(|text| text.into_owned().into());
+    }
+    percent_decode_str(text).decode_utf8().ok()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

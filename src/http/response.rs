@@ -75,8 +75,8 @@ fn error_body(status: StatusCode, message: Message<'_>, request_id: Option<&str>
     json(status, &body).unwrap_or_else(|_| with_body(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", Bytes::new()))
 }
 
-/// The answer to what went wrong, and what the log should know of it.
-pub fn error(error: &Error, request_id: &str) -> Response {
+/// The answer to what went wrong. `too_many`: the status of [`Error::TooMany`].
+pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response {
     let status = match error {
         Error::BrokenRules(_) | Error::Malformed(_) => StatusCode::BAD_REQUEST,
         Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -85,7 +85,7 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::Forbidden(_) | Error::InsufficientScope { .. } => StatusCode::FORBIDDEN,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Conflict(_) => StatusCode::CONFLICT,
-        Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Error::TooMany { .. } => too_many,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
@@ -102,9 +102,10 @@ pub fn error(error: &Error, request_id: &str) -> Response {
         Error::Unauthenticated { message, .. } => Message::One(message),
         Error::Forbidden(what) => Message::One(what),
         Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
-        Error::InsufficientScope { scope, by } => {
+        Error::InsufficientScope { scopes, by } => {
             let what = if *by == Presenter::Key { "API key" } else { "Token" };
-            lacking = format!("{what} lacks the scope {scope}");
+            let scope = if scopes.iter().count() > 1 { "one of the scopes" } else { "the scope" };
+            lacking = format!("{what} lacks {scope} {scopes}");
             Message::One(&lacking)
         }
         Error::TooMany { message, .. } => Message::One(message),
@@ -119,9 +120,9 @@ pub fn error(error: &Error, request_id: &str) -> Response {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(value));
             }
         }
-        Error::InsufficientScope { scope, by } => {
+        Error::InsufficientScope { scopes, by } => {
             let scheme = if *by == Presenter::Key { "ApiKey" } else { "Bearer" };
-            let challenge = format!("{scheme} error=\"insufficient_scope\", scope=\"{scope}\"");
+            let challenge = format!("{scheme} error=\"insufficient_scope\", scope=\"{scopes}\"");
             headers.extend(HeaderValue::from_str(&challenge).ok().map(|value| (WWW_AUTHENTICATE, value)));
         }
         Error::TooMany { wait, .. } => {

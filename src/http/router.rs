@@ -3,30 +3,38 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use http::Method;
+use http::{Method, StatusCode};
 
 use super::lanes::Lane;
 use super::request::Request;
 use super::response::Response;
-use crate::api::{auth, docs, events, health, jwks, keys, protected, sessions, verification};
+use crate::api::{auth, authz, docs, events, health, jwks, keys, protected, sessions, verification};
 use crate::app::App;
 use crate::error::Error;
 use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
-use crate::guard::Terms;
+use crate::guard::{Narrowed, Terms};
 use crate::limit::Limited;
+use crate::scope::{KEYS_VERIFY, NO_SCOPES, Scopes};
 
 pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
+pub type Narrow = fn(&Request) -> Result<Narrowed, Error>;
 
-/// One line of the API. One segment may start with `:`; it takes any one segment.
+/// One line of the API. One segment may start with `:`; it takes any one segment. A last one may be `*`: it takes
+/// whatever there is, also nothing.
 pub struct Route {
-    pub method: Method,
+    /// `None`: any.
+    pub method: Option<Method>,
     pub path: &'static str,
     pub guard: Guard,
     pub lane: Lane,
     pub handler: Handler,
     /// What is counted of it by address, before anything else is done.
     pub limit: Option<Limited>,
-    pub terms: Terms,
+    pub terms: Terms<'static>,
+    /// Lets a request say which credentials count, and for what.
+    pub narrow: Option<Narrow>,
+    /// The status of whatever is too much.
+    pub too_many: StatusCode,
     /// The largest body that is read.
     pub body_bytes: usize,
     /// A body is read although the method has none by itself.
@@ -37,8 +45,30 @@ pub struct Route {
 const BODY_BYTES: usize = 16 * 1024;
 
 const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    let terms = Terms { scope: None, derived: true, limited: true };
-    Route { method, path, guard, lane, handler, terms, limit: None, body_bytes: BODY_BYTES, body: false }
+    line(Some(method), path, guard, lane, handler)
+}
+
+const fn line(method: Option<Method>, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
+    Route {
+        method,
+        path,
+        guard,
+        lane,
+        handler,
+        limit: None,
+        terms: Terms { scopes: &NO_SCOPES, derived: true, limited: true },
+        narrow: None,
+        too_many: StatusCode::TOO_MANY_REQUESTS,
+        body_bytes: BODY_BYTES,
+        body: false,
+    }
+}
+
+/// A gateway asks whether it may pass a request on.
+const fn gateway(method: Option<Method>, path: &'static str, narrow: Narrow) -> Route {
+    let mut route = line(method, path, Flexible, Lane::Inline, authz::admit);
+    route.narrow = Some(narrow);
+    route
 }
 
 /// Open to everyone, but only so often from one address.
@@ -49,9 +79,15 @@ const fn limited(path: &'static str, limit: Limited, lane: Lane, handler: Handle
 }
 
 impl Route {
-    /// A key needs this scope; a user may do whatever his keys may.
-    const fn with_scope(mut self, scope: &'static str) -> Route {
-        self.terms.scope = Some(scope);
+    /// A key needs these scopes; a user may do whatever his keys may.
+    const fn with_scopes(mut self, scopes: &'static Scopes) -> Route {
+        self.terms.scopes = scopes;
+        self
+    }
+
+    /// Too many is as good as forbidden.
+    const fn with_no_429(mut self) -> Route {
+        self.too_many = StatusCode::FORBIDDEN;
         self
     }
 
@@ -96,9 +132,9 @@ pub static ROUTES: &[Route] = &[
     route(Method::DELETE, "/auth/sessions/:id", Jwt, Lane::Store, sessions::end),
     route(Method::GET, "/auth/events", Jwt, Lane::Store, events::list),
     route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create),
-    route(Method::POST, "/keys/verify", Flexible, Lane::Store, verification::verify).with_scope("keys:verify"),
+    route(Method::POST, "/keys/verify", Flexible, Lane::Store, verification::verify).with_scopes(&KEYS_VERIFY),
     route(Method::POST, "/keys/verify-batch", Flexible, Lane::Store, verification::verify_batch)
-        .with_scope("keys:verify")
+        .with_scopes(&KEYS_VERIFY)
         .with_body_bytes(256 * 1024),
     // Whoever finds a leaked key must be able to end it while others use it up.
     route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self).without_derived().without_limit(),
@@ -110,6 +146,9 @@ pub static ROUTES: &[Route] = &[
     route(Method::GET, "/protected/user-only", Jwt, Lane::Inline, protected::user_only),
     route(Method::GET, "/protected/service-only", ApiKey, Lane::Inline, protected::service_only),
     route(Method::GET, "/protected/flexible", Flexible, Lane::Inline, protected::flexible),
+    gateway(None, "/authz/forward-auth", authz::narrow),
+    gateway(Some(Method::GET), "/authz/auth-request", authz::narrow).with_no_429(),
+    gateway(None, "/authz/ext-authz/*", authz::narrow_before_path),
     route(Method::GET, "/.well-known/jwks.json", Public, Lane::Inline, jwks::jwks),
     route(Method::GET, "/health", Public, Lane::Inline, health::health),
     route(Method::GET, "/api/docs", Public, Lane::Inline, docs::page),
@@ -121,23 +160,46 @@ pub static ROUTES: &[Route] = &[
 impl Route {
     /// Whether a body is read for this route.
     pub fn takes_body(&self) -> bool {
-        self.body || self.method == Method::POST || self.method == Method::PATCH || self.method == Method::PUT
+        let has_one = |method| matches!(method, &Method::POST | &Method::PATCH | &Method::PUT);
+        self.body || self.method.as_ref().is_some_and(has_one)
+    }
+
+    /// Its method, or `ANY`.
+    pub fn verb(&self) -> &str {
+        self.method.as_ref().map_or("ANY", Method::as_str)
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|known| known == method)
+    }
+
+    fn shares_a_method_with(&self, other: &Route) -> bool {
+        other.method.as_ref().is_none_or(|method| self.takes(method)) || self.method.is_none()
     }
 
     /// Runs the handler. A panic in it is a fault of ours, and of this one request.
     pub fn call(&self, app: &App, request: &mut Request) -> Result<Response, Error> {
         catch_unwind(AssertUnwindSafe(|| (self.handler)(app, request)))
-            .unwrap_or_else(|_| Err(Error::Internal(format!("the handler of {} {} panicked", self.method, self.path))))
+            .unwrap_or_else(|_| Err(Error::Internal(format!("the handler of {} {} panicked", self.verb(), self.path))))
     }
 }
 
 /// Where a request goes.
 pub enum Destination<'a> {
-    /// The route, and what its `:name` stands for here.
+    /// The route, and what its `:name` or `*` stands for here.
     Route(&'static Route, &'a str),
     /// The path exists, with these methods: the value of `Allow`.
     OtherMethods(&'static str),
     Nowhere,
+}
+
+/// What a path of the table stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pattern {
+    Fixed,
+    /// What comes after the `:name`.
+    Parameter(&'static str),
+    Rest,
 }
 
 /// All routes of one path.
@@ -151,43 +213,65 @@ pub struct Router {
     fixed: HashMap<&'static str, Resource>,
     /// What comes before the `:name`, what comes after it, and what is there.
     with_parameter: Vec<(&'static str, &'static str, Resource)>,
+    /// What comes before the `/*`, and what is there.
+    with_rest: Vec<(&'static str, Resource)>,
+}
+
+/// The rest of a path that begins with these segments: empty, or a slash and what follows.
+fn rest<'a>(path: &'a str, before: &str) -> Option<&'a str> {
+    path.strip_prefix(before).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether some path fits both this line and one that ends in `/*` after `before`.
+fn overlaps(line: &str, before: &str) -> bool {
+    let mut segments = line.split('/');
+    before.split('/').all(|expected| {
+        segments.next().is_some_and(|segment| segment == expected || segment == "*" || segment.starts_with(':'))
+    })
 }
 
 impl Router {
     /// Refuses a table in which two lines claim the same requests.
     pub fn new(routes: &'static [Route]) -> Result<Router, String> {
-        // The text after the parameter; `None` where there is none.
-        let mut by_path: Vec<(&'static str, Option<&'static str>, Vec<&'static Route>)> = Vec::new();
+        let mut by_path: Vec<(&'static str, Pattern, Vec<&'static Route>)> = Vec::new();
         for route in routes {
-            let (before, after) = match route.path.split_once(':') {
-                Some((before, rest)) => (before, Some(&rest[rest.find('/').unwrap_or(rest.len())..])),
-                None => (route.path, None),
+            let (before, pattern) = if let Some(before) = route.path.strip_suffix("/*") {
+                let other = routes.iter().find(|other| other.path != route.path && overlaps(other.path, before));
+                if let Some(other) = other {
+                    return Err(format!("{} and {} claim the same paths", route.path, other.path));
+                }
+                (before, Pattern::Rest)
+            } else if let Some((before, rest)) = route.path.split_once(':') {
+                (before, Pattern::Parameter(&rest[rest.find('/').unwrap_or(rest.len())..]))
+            } else {
+                (route.path, Pattern::Fixed)
             };
-            if after.is_some_and(|after| after.contains(':')) {
+            if matches!(pattern, Pattern::Parameter(after) if after.contains(':')) {
                 return Err(format!("{} has more than one parameter", route.path));
             }
-            match by_path.iter_mut().find(|known| (known.0, known.1) == (before, after)) {
-                Some((_, _, same)) if same.iter().any(|other| other.method == route.method) => {
-                    return Err(format!("{} {} is in the table twice", route.method, route.path));
+            match by_path.iter_mut().find(|known| (known.0, known.1) == (before, pattern)) {
+                Some((_, _, same)) if same.iter().any(|other| other.shares_a_method_with(route)) => {
+                    return Err(format!("{} {} is in the table twice", route.verb(), route.path));
                 }
                 Some((_, _, same)) => same.push(route),
-                None => by_path.push((before, after, vec![route])),
+                None => by_path.push((before, pattern, vec![route])),
             }
         }
-        let mut router = Router { fixed: HashMap::new(), with_parameter: Vec::new() };
-        for (before, after, routes) in by_path {
+        let mut router = Router { fixed: HashMap::new(), with_parameter: Vec::new(), with_rest: Vec::new() };
+        for (before, pattern, routes) in by_path {
             let mut allow = Vec::new();
             for route in &routes {
-                allow.push(route.method.as_str());
-                if route.method == Method::GET {
+                allow.push(route.verb());
+                if route.method == Some(Method::GET) {
                     allow.push("HEAD");
                 }
             }
             // A handful of texts, made once for the life of the process.
             let resource = Resource { routes, allow: allow.join(", ").leak() };
-            match after {
-                Some(after) => router.with_parameter.push((before, after, resource)),
-                None => {
+            match pattern {
+                Pattern::Parameter(after) => router.with_parameter.push((before, after, resource)),
+                Pattern::Rest => router.with_rest.push((before, resource)),
+                Pattern::Fixed => {
                     router.fixed.insert(before, resource);
                 }
             }
@@ -195,8 +279,9 @@ impl Router {
         Ok(router)
     }
 
-    /// One trailing slash is as good as none; HEAD goes where GET goes.
+    /// One trailing slash is as good as none, except in what a `*` stands for; HEAD goes where GET goes.
     pub fn find<'a>(&self, method: &Method, path: &'a str) -> Destination<'a> {
+        let whole = path;
         let path = match path.strip_suffix('/') {
             Some("") | None => path,
             Some(shorter) => shorter,
@@ -208,9 +293,12 @@ impl Router {
             })
         };
         let fixed = self.fixed.get(path).map(|resource| (resource, ""));
-        let Some((resource, parameter)) = fixed.or_else(with_parameter) else { return Destination::Nowhere };
+        let with_rest = || self.with_rest.iter().find_map(|(before, resource)| Some((resource, rest(whole, before)?)));
+        let Some((resource, parameter)) = fixed.or_else(with_parameter).or_else(with_rest) else {
+            return Destination::Nowhere;
+        };
         let wanted = if method == Method::HEAD { &Method::GET } else { method };
-        match resource.routes.iter().find(|route| route.method == *wanted) {
+        match resource.routes.iter().find(|route| route.takes(wanted)) {
             Some(route) => Destination::Route(route, parameter),
             None => Destination::OtherMethods(resource.allow),
         }
@@ -241,12 +329,68 @@ mod tests {
     }
 
     #[test]
+    fn a_rest_is_whatever_follows_as_it_was_sent_or_nothing() {
+        static TABLE: &[Route] = &[
+            line(None, "/a/*", Public, Lane::Inline, nothing),
+            route(Method::GET, "/b/*", Public, Lane::Inline, nothing),
+        ];
+        let router = Router::new(TABLE).unwrap();
+        let find = |method: &Method, path: &'static str| match router.find(method, path) {
+            Destination::Route(_, rest) => Some(rest),
+            _ => None,
+        };
+        for rest in ["", "/", "//", "/b/../../c", "/%2e%2e/%00", "/b/", "/a/*"] {
+            for method in [Method::GET, Method::OPTIONS, Method::from_bytes(b"PURGE").unwrap()] {
+                assert_eq!(find(&method, format!("/a{rest}").leak()), Some(rest), "{rest}");
+            }
+        }
+        for path in ["/ab", "/A", "/a*", "/a%2fb", "//a/", "/./a/b"] {
+            assert_eq!(find(&Method::GET, path), None, "{path}");
+        }
+        assert!(matches!(router.find(&Method::POST, "/b/c"), Destination::OtherMethods("GET, HEAD")));
+        assert_eq!(find(&Method::HEAD, "/b/c"), Some("/c"));
+    }
+
+    #[test]
     fn a_table_that_contradicts_itself_is_refused() {
         static TWICE: &[Route] = &[
             route(Method::GET, "/a/:id", Public, Lane::Inline, nothing),
             route(Method::GET, "/a/:name", Public, Lane::Inline, nothing),
         ];
         assert!(Router::new(TWICE).is_err());
+        static ANY_AND_ONE: &[Route] =
+            &[line(None, "/a", Public, Lane::Inline, nothing), route(Method::GET, "/a", Public, Lane::Inline, nothing)];
+        assert!(Router::new(ANY_AND_ONE).is_err());
+        static BELOW_A_REST: &[&[Route]] = &[
+            &[
+                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
+                route(Method::GET, "/a/b", Public, Lane::Inline, nothing),
+            ],
+            &[
+                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
+                route(Method::POST, "/a", Public, Lane::Inline, nothing),
+            ],
+            &[
+                route(Method::GET, "/:name", Public, Lane::Inline, nothing),
+                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
+            ],
+            &[
+                route(Method::GET, "/a/b/*", Public, Lane::Inline, nothing),
+                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
+            ],
+            &[
+                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
+                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
+            ],
+        ];
+        assert!(BELOW_A_REST.iter().all(|table| Router::new(table).is_err()));
+        static BESIDE_A_REST: &[Route] = &[
+            route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
+            route(Method::POST, "/a/*", Public, Lane::Inline, nothing),
+            route(Method::GET, "/ab", Public, Lane::Inline, nothing),
+            route(Method::GET, "/", Public, Lane::Inline, nothing),
+        ];
+        assert!(Router::new(BESIDE_A_REST).is_ok());
         static TWO_PARAMETERS: &[Route] = &[route(Method::GET, "/a/:id/:name", Public, Lane::Inline, nothing)];
         assert!(Router::new(TWO_PARAMETERS).is_err());
     }

@@ -786,10 +786,10 @@ fn head_has_the_headers_of_get_and_no_body() {
 #[test]
 fn a_wrong_method_is_a_405_that_names_the_right_ones() {
     let service = patient_service(&[], |_| {});
-    let paths: BTreeSet<&str> = ROUTES.iter().map(|route| route.path).collect();
+    let routes = || ROUTES.iter().filter(|route| route.method.is_some());
+    let paths: BTreeSet<&str> = routes().map(|route| route.path).collect();
     for path in paths {
-        let mut right: BTreeSet<&str> =
-            ROUTES.iter().filter(|route| route.path == path).map(|route| route.method.as_str()).collect();
+        let mut right: BTreeSet<&str> = routes().filter(|route| route.path == path).map(|route| route.verb()).collect();
         if right.contains("GET") {
             right.insert("HEAD");
         }
@@ -967,7 +967,7 @@ fn the_credential_is_judged_before_the_body() {
     let guarded: Vec<(&str, &str)> = ROUTES
         .iter()
         .filter(|route| route.guard != Guard::Public && route.takes_body())
-        .map(|route| (route.method.as_str(), route.path))
+        .map(|route| (route.verb(), route.path))
         .filter(|(_, path)| !path.contains(':'))
         .collect();
     assert!(guarded.contains(&("POST", "/keys/create")) && guarded.contains(&("DELETE", "/auth/me")));

@@ -11,6 +11,7 @@ mod service;
 
 mod audit;
 mod auth;
+mod authz;
 mod client_address;
 mod command_line;
 mod front;

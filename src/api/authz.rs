@@ -1,0 +1,128 @@
+//! `/authz/…`: whether a gateway may pass a request on, and whose it is. There is a route for each gateway's contract; one
+//! guard judges for all of them, and nothing but what it found is told.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderName, HeaderValue};
+use log::warn;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::guard::{Guard, Narrowed};
+use crate::http::request::{Request, url_encoded};
+use crate::http::response::Response;
+use crate::principal::Principal;
+use crate::scope::Scopes;
+
+const X_AUTH_TYPE: HeaderName = HeaderName::from_static("x-auth-type");
+const X_AUTH_USER_ID: HeaderName = HeaderName::from_static("x-auth-user-id");
+const X_AUTH_EMAIL: HeaderName = HeaderName::from_static("x-auth-email");
+const X_AUTH_KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
+const X_AUTH_KEY_NAME: HeaderName = HeaderName::from_static("x-auth-key-name");
+const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
+
+/// What is percent-encoded: all but letters, digits and what e-mails and scopes are mostly made of. `+` is, since some
+/// read it as a space.
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':').remove(b'/');
+
+/// Any method, `/authz/forward-auth`, `/authz/auth-request` and `/authz/ext-authz/*` → 200 without a body, and whose request
+/// it is in six headers. All of them are there, empty if there is nothing to say: a gateway that copies them overwrites
+/// whatever the client has sent under these names.
+pub fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
+    let nothing = || Ok(HeaderValue::from_static(""));
+    let (kind, user, email, key_id, key_name, scopes) = match &request.principal {
+        Principal::User(user) => ("user", user.id.0, &*user.email, nothing(), nothing(), nothing()),
+        Principal::Service(service) => {
+            let key = &*service.key;
+            ("service", key.owner.0, &*key.email, id(key.id.0), text(&key.name), list(service.scopes()))
+        }
+        Principal::Anonymous => return Err(Error::Internal("a gateway's route has no guard".to_string())),
+    };
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    // These, and those that every answer has.
+    headers.reserve(12);
+    // hyper does not say it of a HEAD by itself.
+    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    headers.insert(X_AUTH_TYPE, HeaderValue::from_static(kind));
+    headers.insert(X_AUTH_USER_ID, id(user)?);
+    headers.insert(X_AUTH_EMAIL, text(email)?);
+    headers.insert(X_AUTH_KEY_ID, key_id?);
+    headers.insert(X_AUTH_KEY_NAME, key_name?);
+    headers.insert(X_AUTH_SCOPES, scopes?);
+    Ok(response)
+}
+
+fn id(id: Uuid) -> Result<HeaderValue, Error> {
+    value(id.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]))
+}
+
+fn text(text: &str) -> Result<HeaderValue, Error> {
+    value(&Cow::from(utf8_percent_encode(text, ENCODED)))
+}
+
+/// Each encoded, separated by spaces.
+fn list<'a>(scopes: impl Iterator<Item = &'a str>) -> Result<HeaderValue, Error> {
+    let mut listed = String::new();
+    for scope in scopes {
+        if !listed.is_empty() {
+            listed.push(' ');
+        }
+        listed.extend(utf8_percent_encode(scope, ENCODED));
+    }
+    value(&listed)
+}
+
+fn value(encoded: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(encoded).map_err(|error| Error::Internal(format!("writing a header: {error}")))
+}
+
+/// Reads the query that the gateway's operator has written: `allow=user`, `allow=service` or both, separated by a comma,
+/// and `scope=` with scopes separated by spaces, all of which a key needs. Whatever else it holds denies everything.
+pub fn narrow(request: &Request) -> Result<Narrowed, Error> {
+    narrowed(request, request.query.as_deref().unwrap_or_default())
+}
+
+/// The same where a gateway appends the client's path and query to an address of its operator's, as Envoy does. A client
+/// has no say: nothing is read from the first slash on, or, in a query of the operator's, from `path=` on.
+pub fn narrow_before_path(request: &Request) -> Result<Narrowed, Error> {
+    let query = request.query.as_deref().filter(|_| request.parameter.is_empty()).unwrap_or_default();
+    let end = if query.starts_with("path=") { Some(0) } else { query.find("&path=") };
+    narrowed(request, &query[..end.unwrap_or(query.len())])
+}
+
+fn narrowed(request: &Request, query: &str) -> Result<Narrowed, Error> {
+    let (mut allowed, mut scopes) = (None, None);
+    let read = url_encoded(query).try_for_each(|pair| {
+        let (name, value) = pair.ok_or("must be percent-encoded UTF-8")?;
+        match &*name {
+            "allow" if allowed.is_none() => allowed = Some(guard(&value)?),
+            "scope" if scopes.is_none() => {
+                let tokens: Vec<&str> = value.split(' ').collect();
+                scopes = Some(Scopes::parse(&tokens).map_err(|_| "must have scopes in scope, separated by spaces")?);
+            }
+            _ => return Err("must hold nothing but allow and scope, once each"),
+        }
+        Ok(())
+    });
+    read.map_err(|rule| {
+        warn!("{}: a gateway's request is denied, its query {rule}", request.id.to_str().unwrap_or_default());
+        Error::Forbidden("The gateway is misconfigured: its query is not understood")
+    })?;
+    Ok(Narrowed { guard: allowed.unwrap_or(Guard::Flexible), scopes: scopes.unwrap_or_default() })
+}
+
+fn guard(allowed: &str) -> Result<Guard, &'static str> {
+    match allowed {
+        "user" => Ok(Guard::Jwt),
+        "service" => Ok(Guard::ApiKey),
+        "user,service" | "service,user" => Ok(Guard::Flexible),
+        _ => Err("must have user, service or both, separated by a comma, in allow"),
+    }
+}
