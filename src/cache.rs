@@ -99,8 +99,14 @@ pub const NOTHING: [Uuid; 2] = [Uuid::nil(); 2];
 /// Fetches the values of these keys; a key without a value is left out.
 pub type Fetch<K, V> = Box<dyn Fn(&[K]) -> Result<Vec<(K, V)>, StoreError> + Send + Sync>;
 
+pub type Found<V> = Result<Option<Arc<V>>, Error>;
+
 /// Called with what was found, on a thread that must not be held up.
-pub type Answer<V> = Box<dyn FnOnce(Result<Option<Arc<V>>, Error>) + Send>;
+pub type Answer<V> = Box<dyn FnOnce(Found<V>) + Send>;
+
+fn wait_for<V>(receiver: Receiver<Found<V>>) -> Found<V> {
+    receiver.recv().unwrap_or_else(|_| Err(Error::Internal("a lookup was dropped".to_string())))
+}
 
 /// Keys that are fetched with one query.
 const BATCH: usize = 256;
@@ -177,23 +183,23 @@ where
 
     /// What is known of these keys, in their order. Waits for what has to be fetched: not on an I/O thread.
     pub fn get(&self, keys: &[K]) -> Result<Vec<Option<Arc<V>>>, Error> {
-        let ask = |key: &K| match self.recall(key) {
-            Some(known) => Ok(known),
-            None => {
-                let (sender, receiver) = channel();
-                let answer = move |found| {
-                    let _ = sender.send(found);
-                };
-                self.ask(*key, Box::new(answer));
-                Err(receiver)
-            }
-        };
         // All are asked for before the first is waited for: they are fetched together.
-        let asked: Vec<_> = keys.iter().map(ask).collect();
-        let wait = |receiver: Receiver<_>| {
-            receiver.recv().unwrap_or_else(|_| Err(Error::Internal("a lookup was dropped".to_string())))
+        let asked: Vec<_> = keys.iter().map(|key| self.recall(key).ok_or_else(|| self.request(*key))).collect();
+        asked.into_iter().map(|known| known.or_else(wait_for)).collect()
+    }
+
+    /// What is stored of this key, whatever is remembered. Waits: not on an I/O thread.
+    pub fn fetch(&self, key: K) -> Found<V> {
+        wait_for(self.request(key))
+    }
+
+    fn request(&self, key: K) -> Receiver<Found<V>> {
+        let (sender, receiver) = channel();
+        let answer = move |found| {
+            let _ = sender.send(found);
         };
-        asked.into_iter().map(|known| known.or_else(wait)).collect()
+        self.ask(key, Box::new(answer));
+        receiver
     }
 
     /// Finds out; `answer` is called on another thread, or at once when too many wait already.

@@ -58,6 +58,8 @@ pub struct Challenge {
     pub token: Option<Sent>,
     /// An API key is taken.
     pub key: bool,
+    /// An API key is taken as a password (RFC 7617).
+    pub basic: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ pub enum Sent {
 impl Error {
     /// What is wrong with the credentials is nobody's business.
     pub fn invalid_credentials() -> Error {
-        let challenge = Challenge { token: Some(Sent::No), key: false };
+        let challenge = Challenge { token: Some(Sent::No), key: false, basic: false };
         Error::Unauthenticated { message: "Invalid credentials", challenge }
     }
 

@@ -4,17 +4,20 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
 use crate::app::App;
 use crate::clock::Timestamp;
 use crate::error::{Challenge, Error, Presenter, Sent};
+use crate::http::request::form_decoded;
 use crate::id::{KeyId, SessionId};
 use crate::key::{KeyHash, KnownKey};
 use crate::limit::Quota;
 use crate::principal::{Principal, Service, User};
-use crate::scope::Scopes;
+use crate::scope::{NO_SCOPES, Scopes};
 use crate::session::LiveSession;
 use crate::token::{AccessClaims, Claims, ServiceClaims};
 use crate::usage::Outcome;
@@ -42,6 +45,16 @@ pub struct Terms<'a> {
     pub derived: bool,
     /// Whether it spends the key's limit, and is refused when there is none left.
     pub limited: bool,
+    /// Whether a key may also be the token of `Bearer` or the password of `Basic`, as OAuth's clients send their secrets
+    /// (RFC 6749 §2.3.1).
+    pub oauth: bool,
+}
+
+impl Terms<'static> {
+    /// Whatever stands for a key does, if it is good.
+    pub const fn plain() -> Terms<'static> {
+        Terms { scopes: &NO_SCOPES, derived: true, limited: true, oauth: false }
+    }
 }
 
 /// What a request that stands for another one says of the credentials that it is to be judged by.
@@ -86,6 +99,28 @@ pub enum Verdict {
 }
 
 impl Credentials {
+    fn none() -> Credentials {
+        Credentials {
+            key: Presented::Absent,
+            derived: Presented::Absent,
+            outcome: None,
+            quota: None,
+            again: None,
+            token: Presented::Absent,
+        }
+    }
+
+    pub fn of_key(hash: KeyHash) -> Credentials {
+        Credentials { key: Presented::Plausible(hash), ..Credentials::none() }
+    }
+
+    pub fn of_token(claims: Claims) -> Credentials {
+        match claims {
+            Claims::User(claims) => Credentials { token: Presented::Plausible(claims), ..Credentials::none() },
+            Claims::Service(claims) => Credentials { derived: Presented::Plausible(claims), ..Credentials::none() },
+        }
+    }
+
     pub fn found_key(&mut self, found: Option<Arc<KnownKey>>) {
         if let Presented::Plausible(hash) = self.key {
             self.key = Presented::Found(hash, found);
@@ -120,25 +155,31 @@ impl Guard {
     /// Reads the credentials that this guard takes.
     pub fn read(self, app: &App, terms: Terms<'_>, headers: &HeaderMap) -> Credentials {
         let derived = self.takes_key() && terms.derived;
-        let presented = if self.takes_token() || derived { presented_token(app, headers) } else { Bearer::Absent };
-        let (token, derived) = match presented {
-            Bearer::Absent => (Presented::Absent, Presented::Absent),
-            Bearer::Good(Claims::User(claims)) if self.takes_token() => {
-                (Presented::Plausible(claims), Presented::Absent)
-            }
-            Bearer::Good(Claims::Service(claims)) if derived => (Presented::Absent, Presented::Plausible(claims)),
-            // Where only a derived token would do, this one was meant as one.
-            Bearer::Good(_) | Bearer::Bad if !self.takes_token() => (Presented::Absent, Presented::Bad),
-            Bearer::Good(_) | Bearer::Bad => (Presented::Bad, Presented::Absent),
-        };
-        Credentials {
-            key: if self.takes_key() { presented_key(headers) } else { Presented::Absent },
-            derived,
-            outcome: None,
-            quota: None,
-            again: None,
-            token,
+        let mut credentials = Credentials::none();
+        if self.takes_key() {
+            credentials.key = presented_key(headers);
         }
+        let authorization = if self.takes_token() || derived || terms.oauth {
+            authorization(app, terms, headers)
+        } else {
+            Authorization::Absent
+        };
+        match authorization {
+            Authorization::Absent => {}
+            // RFC 6749 §2.3: in one way only.
+            _ if terms.oauth && !matches!(credentials.key, Presented::Absent) => credentials.key = Presented::Bad,
+            Authorization::Key(key) => credentials.key = key,
+            Authorization::Token(Claims::User(claims)) if self.takes_token() => {
+                credentials.token = Presented::Plausible(claims);
+            }
+            Authorization::Token(Claims::Service(claims)) if derived => {
+                credentials.derived = Presented::Plausible(claims);
+            }
+            // Where only a derived token would do, this one was meant as one.
+            _ if !self.takes_token() => credentials.derived = Presented::Bad,
+            _ => credentials.token = Presented::Bad,
+        }
+        credentials
     }
 
     /// Reads the credentials of a request once more, which they have admitted before: a use is counted once.
@@ -162,6 +203,19 @@ impl Guard {
             .or_else(|| judge_derived(app, terms, credentials, now))
             .or_else(|| judge_token(app, credentials, now))
             .unwrap_or_else(|| Verdict::Refused(self.refusal(terms, credentials)))
+    }
+
+    /// Judges credentials to the end; `None`: they are no good. Waits for the store: not on an I/O thread.
+    pub fn settle(self, app: &App, terms: Terms<'_>, mut credentials: Credentials) -> Result<Option<Principal>, Error> {
+        loop {
+            match self.judge(app, terms, &mut credentials) {
+                Verdict::Admitted(principal) => return Ok(Some(principal)),
+                Verdict::Refused(_) => return Ok(None),
+                Verdict::AskForKey(hash) => credentials.found_key(app.known_keys.fetch(hash)?),
+                Verdict::AskForService(id) => credentials.found_service(app.service_keys.fetch(id)?),
+                Verdict::AskForSession(id) => credentials.found_session(app.live_sessions.fetch(id)?),
+            }
+        }
     }
 
     fn takes_key(self) -> bool {
@@ -188,7 +242,11 @@ impl Guard {
         }
         let derived = !matches!(credentials.derived, Presented::Absent);
         let sent = if derived || !matches!(credentials.token, Presented::Absent) { Sent::Yes } else { Sent::No };
-        let challenge = Challenge { token: (derived || self.takes_token()).then_some(sent), key: self.takes_key() };
+        let challenge = Challenge {
+            token: (derived || self.takes_token() || terms.oauth).then_some(sent),
+            key: self.takes_key(),
+            basic: terms.oauth,
+        };
         match credentials.key {
             Presented::Absent => Error::unauthorized(challenge),
             _ => Error::Unauthenticated { message: "Invalid or expired API key", challenge },
@@ -282,27 +340,44 @@ fn presented_key(headers: &HeaderMap) -> Presented<KeyHash, KnownKey> {
     }
 }
 
-/// What was sent as `Authorization: Bearer`.
-enum Bearer {
+/// What was sent as `Authorization`.
+enum Authorization {
     Absent,
     Bad,
-    Good(Claims),
+    Token(Claims),
+    Key(Presented<KeyHash, KnownKey>),
 }
 
-/// RFC 6750 §2.1. Another scheme's credential is no token, good or bad.
-fn presented_token(app: &App, headers: &HeaderMap) -> Bearer {
+/// RFC 6750 §2.1, RFC 7617 §2. A credential of a scheme that is not taken is no credential, good or bad.
+fn authorization(app: &App, terms: Terms<'_>, headers: &HeaderMap) -> Authorization {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
-        (None, _) => return Bearer::Absent,
+        (None, _) => return Authorization::Absent,
         (Some(value), None) => value.as_bytes(),
-        (Some(_), Some(_)) => return Bearer::Bad,
+        (Some(_), Some(_)) => return Authorization::Bad,
     };
-    let Some((scheme, token)) = value.split_at_checked("Bearer ".len()) else { return Bearer::Absent };
-    if !scheme.eq_ignore_ascii_case(b"Bearer ") {
-        return Bearer::Absent;
+    if let Some(token) = of_scheme(b"Bearer ", value) {
+        if let Some(hash) = KeyHash::of(token).filter(|_| terms.oauth) {
+            return Authorization::Key(Presented::Plausible(hash));
+        }
+        let claims = std::str::from_utf8(token).ok().and_then(|token| app.tokens.judge(token));
+        return claims.map_or(Authorization::Bad, Authorization::Token);
     }
-    std::str::from_utf8(token)
-        .ok()
-        .and_then(|token| app.tokens.judge(token.trim_ascii()))
-        .map_or(Bearer::Bad, Bearer::Good)
+    match of_scheme(b"Basic ", value).filter(|_| terms.oauth) {
+        Some(pair) => Authorization::Key(password(pair).map_or(Presented::Bad, Presented::Plausible)),
+        None => Authorization::Absent,
+    }
+}
+
+/// The credential of this scheme, whose case does not matter.
+fn of_scheme<'a>(scheme: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let (sent, credential) = value.split_at_checked(scheme.len())?;
+    sent.eq_ignore_ascii_case(scheme).then(|| credential.trim_ascii())
+}
+
+/// A key that is the password of `Basic`, whoever the user is: a key has its owner.
+fn password(pair: &[u8]) -> Option<KeyHash> {
+    let pair = String::from_utf8(BASE64_STANDARD.decode(pair).ok()?).ok()?;
+    let (_, password) = pair.split_once(':')?;
+    KeyHash::of(form_decoded(password)?.as_bytes())
 }

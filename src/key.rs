@@ -198,6 +198,7 @@ pub struct KnownKey {
     pub expires_at: Option<Timestamp>,
     pub scopes: Scopes,
     pub rate_limit: Option<Rate>,
+    pub created_at: Timestamp,
 }
 
 impl KnownKey {
@@ -295,7 +296,9 @@ impl Keys {
         match self.store.create_key(&key, &hash, self.most, by)? {
             Ok(()) => Ok((key, secret)),
             // Deleted or deactivated between the guard and here.
-            Err(KeyRefusal::Gone) => Err(Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false })),
+            Err(KeyRefusal::Gone) => {
+                Err(Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false, basic: false }))
+            }
             Err(refusal) => Err(self.refused(refusal)),
         }
     }

@@ -233,5 +233,5 @@ impl Sessions {
 }
 
 fn refused_refresh() -> Error {
-    Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false })
+    Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false, basic: false })
 }

@@ -21,7 +21,7 @@ use crate::scope::Scopes;
 pub struct AccessClaims {
     pub sub: UserId,
     pub sid: SessionId,
-    lifetime: Lifetime,
+    issue: Issue,
 }
 
 /// What is known of a service from a good token that was derived from its key.
@@ -30,7 +30,7 @@ pub struct ServiceClaims {
     pub key: KeyId,
     /// The key may have lost some of them meanwhile.
     pub scopes: Scopes,
-    lifetime: Lifetime,
+    issue: Issue,
 }
 
 /// What a good token says that is sent as `Authorization: Bearer`.
@@ -41,19 +41,28 @@ pub enum Claims {
 }
 
 impl Claims {
-    fn lifetime(&self) -> Lifetime {
+    pub fn issue(&self) -> Issue {
         match self {
-            Claims::User(claims) => claims.lifetime,
-            Claims::Service(claims) => claims.lifetime,
+            Claims::User(claims) => claims.issue,
+            Claims::Service(claims) => claims.issue,
         }
     }
 }
 
+/// Which token it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Issue {
+    pub jti: Uuid,
+    /// In Unix seconds.
+    pub iat: i64,
+    pub lifetime: Lifetime,
+}
+
 /// From when to when a token is in force, in Unix seconds: `exp` is the first second in which it is not.
 #[derive(Clone, Copy, Debug)]
-struct Lifetime {
+pub struct Lifetime {
     nbf: Option<i64>,
-    exp: i64,
+    pub exp: i64,
 }
 
 impl Lifetime {
@@ -207,6 +216,10 @@ impl Tokens {
         self.access_lifetime.max(self.refresh_lifetime)
     }
 
+    pub fn parties(&self) -> &Parties {
+        &self.parties
+    }
+
     /// The public keys of access tokens.
     pub fn jwks(&self) -> JwkSet {
         self.access.jwks()
@@ -274,22 +287,22 @@ impl Tokens {
         let hash = digest::digest(&digest::SHA256, token.as_bytes()).as_ref().try_into().ok()?;
         let now = self.clock.now();
         if let Some(claims) = self.verified.get(&hash) {
-            return claims.lifetime().includes(now).then_some(claims);
+            return claims.issue().lifetime.includes(now).then_some(claims);
         }
-        let claims = self.verify(token).filter(|claims| claims.lifetime().includes(now))?;
+        let claims = self.verify(token).filter(|claims| claims.issue().lifetime.includes(now))?;
         self.verified.insert(hash, claims.clone());
         Some(claims)
     }
 
     fn verify(&self, token: &str) -> Option<Claims> {
         let payload = self.access.verify(token)?;
-        if let Some(AccessPayload { iss, aud, sub, sid, nbf, exp, .. }) = object(&payload) {
-            let claims = AccessClaims { sub, sid, lifetime: Lifetime { nbf, exp } };
+        if let Some(AccessPayload { iss, aud, sub, sid, iat, nbf, exp, jti, .. }) = object(&payload) {
+            let claims = AccessClaims { sub, sid, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
             return self.is_ours(iss, aud).then_some(Claims::User(claims));
         }
-        let ServicePayload { iss, aud, key, scope, nbf, exp, .. } = object(&payload)?;
+        let ServicePayload { iss, aud, key, scope, iat, nbf, exp, jti, .. } = object(&payload)?;
         let scopes = Scopes::from_stored(scope.into_owned());
-        let claims = ServiceClaims { key, scopes, lifetime: Lifetime { nbf, exp } };
+        let claims = ServiceClaims { key, scopes, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
         self.is_ours(iss, aud).then(|| Claims::Service(Arc::new(claims)))
     }
 

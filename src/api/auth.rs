@@ -93,7 +93,7 @@ pub fn derive_token(app: &App, request: &mut Request) -> Result<Response, Error>
     let key = request.principal.service()?.key.id;
     let key = app.service_keys.get(&[key])?.pop().flatten();
     // Deleted between the guard and here.
-    let key = key.ok_or(Error::unauthorized(Challenge { token: None, key: true }))?;
+    let key = key.ok_or(Error::unauthorized(Challenge { token: None, key: true, basic: false }))?;
     let mut form = Form::read(request, &["scopes", "expiresIn"])?;
     let scopes = form.texts("scopes", |scopes| match Scopes::parse(scopes)? {
         scopes if !key.scopes.cover(&scopes) => Err("must be among those of the key"),

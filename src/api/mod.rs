@@ -7,6 +7,7 @@ pub mod events;
 pub mod health;
 pub mod jwks;
 pub mod keys;
+pub mod oauth;
 pub mod protected;
 pub mod sessions;
 pub mod verification;

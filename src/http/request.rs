@@ -59,7 +59,7 @@ pub fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     })
 }
 
-/// The fields of a JSON body or a query. Reading them gathers the rules that they break; [`Form::finish`] tells them all.
+/// The fields of a body or a query. Reading them gathers the rules that they break; [`Form::finish`] tells them all.
 pub struct Form {
     fields: Map<String, Value>,
     broken: Vec<String>,
@@ -72,8 +72,8 @@ impl Form {
         let fields = if body.is_empty() && !request.headers.contains_key(CONTENT_TYPE) {
             Map::new()
         } else {
-            if !is_json(&request.headers) {
-                return Err(Error::Malformed("Content-Type must be application/json".to_string()));
+            if !has_type(&request.headers, JSON) {
+                return Err(Error::Malformed(format!("Content-Type must be {JSON}")));
             }
             let Object(fields) = serde_json::from_slice(&body)
                 .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
@@ -86,11 +86,31 @@ impl Form {
     pub fn read_query(request: &Request, known: &[&str]) -> Result<Form, Error> {
         let mut fields = Map::new();
         for pair in url_encoded(request.query.as_deref().unwrap_or_default()) {
-            let Some((name, value)) = pair else {
-                return Err(Error::Malformed("Query is not percent-encoded UTF-8".to_string()));
-            };
+            let (name, value) = pair.ok_or_else(|| not_decodable("Query"))?;
             if fields.contains_key(&*name) {
                 return Err(Error::Malformed(format!("Query has {name} twice")));
+            }
+            fields.insert(name.into_owned(), Value::String(value.into_owned()));
+        }
+        Ok(Form::of(fields, known))
+    }
+
+    /// The fields of a body of the type `application/x-www-form-urlencoded`, as OAuth has it: one without a value is as
+    /// good as none, others than the known ones are passed over, and of those none may be there twice (RFC 6749 §3.2).
+    pub fn read_url_encoded(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
+        let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
+        if !has_type(&request.headers, URL_ENCODED) {
+            return Err(Error::Malformed(format!("Content-Type must be {URL_ENCODED}")));
+        }
+        let body = std::str::from_utf8(&body).map_err(|_| not_decodable("Request body"))?;
+        let mut fields = Map::new();
+        for pair in url_encoded(body) {
+            let (name, value) = pair.ok_or_else(|| not_decodable("Request body"))?;
+            if value.is_empty() || !known.contains(&&*name) {
+                continue;
+            }
+            if fields.contains_key(&*name) {
+                return Err(Error::Malformed(format!("Request body has {name} twice")));
             }
             fields.insert(name.into_owned(), Value::String(value.into_owned()));
         }
@@ -265,8 +285,7 @@ impl Form {
     }
 }
 
-/// The names and values of a query, or of a body of the type `application/x-www-form-urlencoded`. `None`: this one cannot
-/// be decoded.
+/// The names and values of a query, or of a body that is written like one. `None`: this one cannot be decoded.
 pub fn url_encoded(text: &str) -> impl Iterator<Item = Option<(Cow<'_, str>, Cow<'_, str>)>> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| {
@@ -288,12 +307,19 @@ pub fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(text).decode_utf8().ok()
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+const JSON: &str = "application/json";
+const URL_ENCODED: &str = "application/x-www-form-urlencoded";
+
+fn not_decodable(what: &str) -> Error {
+    Error::Malformed(format!("{what} is not percent-encoded UTF-8"))
+}
+
+fn has_type(headers: &HeaderMap, media_type: &str) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
     let Ok(value) = value.to_str() else { return false };
     let essence = value.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
+    essence.trim().eq_ignore_ascii_case(media_type)
 }
 
 /// A JSON object whose names are all different, and so in everything within. A repeated one is refused: two readers could

@@ -136,13 +136,14 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
     response
 }
 
-/// RFC 6750 §3 and RFC 9110 §11.6.1.
+/// RFC 6750 §3, RFC 7617 §2 and RFC 9110 §11.6.1.
 fn challenges(challenge: Challenge) -> impl Iterator<Item = &'static str> {
     let bearer = challenge.token.map(|sent| match sent {
         Sent::Yes => "Bearer error=\"invalid_token\"",
         Sent::No => "Bearer",
     });
-    bearer.into_iter().chain(challenge.key.then_some("ApiKey"))
+    let basic = challenge.basic.then_some("Basic realm=\"keyward\", charset=\"UTF-8\"");
+    bearer.into_iter().chain(challenge.key.then_some("ApiKey")).chain(basic)
 }
 
 /// 404 for a path that no route has.

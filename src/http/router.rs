@@ -8,13 +8,13 @@ use http::{Method, StatusCode};
 use super::lanes::Lane;
 use super::request::Request;
 use super::response::Response;
-use crate::api::{auth, authz, docs, events, health, jwks, keys, protected, sessions, verification};
+use crate::api::{auth, authz, docs, events, health, jwks, keys, oauth, protected, sessions, verification};
 use crate::app::App;
 use crate::error::Error;
 use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
 use crate::guard::{Narrowed, Terms};
 use crate::limit::Limited;
-use crate::scope::{KEYS_VERIFY, NO_SCOPES, Scopes};
+use crate::scope::{KEYS_VERIFY, Scopes};
 
 pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
 pub type Narrow = fn(&Request) -> Result<Narrowed, Error>;
@@ -56,7 +56,7 @@ const fn line(method: Option<Method>, path: &'static str, guard: Guard, lane: La
         lane,
         handler,
         limit: None,
-        terms: Terms { scopes: &NO_SCOPES, derived: true, limited: true },
+        terms: Terms::plain(),
         narrow: None,
         too_many: StatusCode::TOO_MANY_REQUESTS,
         body_bytes: BODY_BYTES,
@@ -88,6 +88,12 @@ impl Route {
     /// Too many is as good as forbidden.
     const fn with_no_429(mut self) -> Route {
         self.too_many = StatusCode::FORBIDDEN;
+        self
+    }
+
+    /// A key may be sent in the ways of OAuth too.
+    const fn with_oauth_credentials(mut self) -> Route {
+        self.terms.oauth = true;
         self
     }
 
@@ -136,6 +142,9 @@ pub static ROUTES: &[Route] = &[
     route(Method::POST, "/keys/verify-batch", Flexible, Lane::Store, verification::verify_batch)
         .with_scopes(&KEYS_VERIFY)
         .with_body_bytes(256 * 1024),
+    route(Method::POST, "/oauth/introspect", ApiKey, Lane::Store, oauth::introspect)
+        .with_scopes(&KEYS_VERIFY)
+        .with_oauth_credentials(),
     // Whoever finds a leaked key must be able to end it while others use it up.
     route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self).without_derived().without_limit(),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),

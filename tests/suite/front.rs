@@ -987,7 +987,9 @@ fn the_credential_is_judged_before_the_body() {
                 let answer = Wire::open(service.address()).send(&head).answer();
                 openapi::check(method, path, &answer);
                 let shown = &head[..head.len().min(200)];
-                assert_eq!((answer.status, answer.json()), (401, error(401, "Unauthorized")), "{shown}");
+                let is_key = path == "/oauth/introspect" && credential.contains("Basic");
+                let message = if is_key { "Invalid or expired API key" } else { "Unauthorized" };
+                assert_eq!((answer.status, answer.json()), (401, error(401, message)), "{shown}");
             }
         }
     }

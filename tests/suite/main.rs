@@ -18,6 +18,7 @@ mod front;
 mod guessing;
 mod hostile_tokens;
 mod instances;
+mod introspection;
 mod key_life;
 mod key_limits;
 mod keys;

@@ -128,6 +128,9 @@ fn the_document_asks_for_the_credential_that_the_route_takes() {
         let expected = match route.guard {
             Guard::Public => json!([]),
             Guard::Jwt => json!([{ "jwt": [] }]),
+            Guard::ApiKey if route.terms.oauth => {
+                json!([{ "apiKey": [] }, { "keyAsBearer": [] }, { "keyAsPassword": [] }])
+            }
             Guard::ApiKey => json!([{ "apiKey": [] }]),
             Guard::Flexible => json!([{ "jwt": [] }, { "apiKey": [] }]),
         };
@@ -233,6 +236,20 @@ fn every_operation_answers_as_documented() {
         service.post("/auth/token").send(),
     ] {
         see("POST", "/auth/token", answer);
+    }
+    let gateway = service.sign_up("gateway@example.com");
+    let gateway = service.create_key(&gateway.access, json!({ "name": "gateway", "scopes": ["keys:verify"] }));
+    let introspect = || service.post("/oauth/introspect").bearer(gateway["key"].as_str().unwrap());
+    const FORM: &str = "application/x-www-form-urlencoded";
+    for answer in [
+        introspect().body(FORM, format!("token={key}")).send(),
+        introspect().body(FORM, format!("token={}", ann.access)).send(),
+        introspect().body(FORM, "token=x").send(),
+        introspect().body(FORM, "").send(),
+        introspect().body(FORM, vec![b'x'; 20_000]).send(),
+        service.post("/oauth/introspect").send(),
+    ] {
+        see("POST", "/oauth/introspect", answer);
     }
     let found = service.create_key(&ann.access, json!({ "name": "found" }));
     for _ in 0..2 {

@@ -1,0 +1,106 @@
+//! `/oauth/…`: what gateways and services ask that speak OAuth 2.0.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::guard::{Credentials, Guard, Terms};
+use crate::http::request::{Form, Request};
+use crate::http::response::{self, Response};
+use crate::id::{KeyId, SessionId, UserId};
+use crate::key::KeyHash;
+use crate::principal::Principal;
+use crate::token::Claims;
+
+/// RFC 7662 §2.2. Times are in Unix seconds. Of what is no good, nothing is told but that.
+#[derive(Default, Serialize)]
+struct Introspection<'a> {
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
+    /// Separated by spaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<KeyId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<SessionId>,
+}
+
+impl<'a> Introspection<'a> {
+    /// `claims`: the token's; a key has none.
+    fn new(app: &'a App, principal: &'a Principal, claims: Option<&Claims>) -> Introspection<'a> {
+        let mut said = match principal {
+            Principal::Anonymous => return Introspection::default(),
+            Principal::User(user) => Introspection {
+                username: Some(&user.email),
+                sub: Some(user.id),
+                sid: Some(user.session),
+                ..Introspection::default()
+            },
+            Principal::Service(service) => {
+                let scopes = service.scopes().collect::<Vec<_>>().join(" ");
+                Introspection {
+                    token_type: Some("ApiKey"),
+                    scope: Some(scopes).filter(|scopes| !scopes.is_empty()),
+                    client_id: Some(service.key.id),
+                    username: Some(&service.key.email),
+                    sub: Some(service.key.owner),
+                    iat: Some(service.key.created_at.seconds()),
+                    exp: service.key.expires_at.map(|expires_at| expires_at.seconds()),
+                    ..Introspection::default()
+                }
+            }
+        };
+        said.active = true;
+        if let Some(claims) = claims {
+            let issue = claims.issue();
+            let parties = app.tokens.parties();
+            said.token_type = Some("Bearer");
+            said.iss = parties.issuer.as_deref();
+            said.aud = parties.audience.as_deref();
+            said.iat = Some(issue.iat);
+            // The key may have got an earlier end meanwhile.
+            said.exp = Some(said.exp.map_or(issue.lifetime.exp, |end| end.min(issue.lifetime.exp)));
+            said.jti = Some(issue.jti);
+        }
+        said
+    }
+}
+
+/// `POST /oauth/introspect` → 200 with what an access token, a derived token or a key is worth (RFC 7662): whatever a
+/// guard would admit is active. Counts as a use of the key, like `/keys/verify`. A refresh token is no token here.
+pub fn introspect(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read_url_encoded(request, &["token", "token_type_hint"])?;
+    let token = form.required("token", |text| match text {
+        "" => Err("should not be empty"),
+        text => Ok(text.to_string()),
+    });
+    // A hint is no help: each kind is known by its form.
+    form.optional("token_type_hint", |_| Ok(()));
+    let token = form.finish(token)?;
+    let hash = KeyHash::of(token.as_bytes());
+    let claims = if hash.is_none() { app.tokens.judge(&token) } else { None };
+    let credentials = hash.map(Credentials::of_key).or_else(|| claims.clone().map(Credentials::of_token));
+    let principal = match credentials {
+        Some(credentials) => Guard::Flexible.settle(app, Terms::plain(), credentials)?,
+        None => None,
+    };
+    let principal = principal.unwrap_or(Principal::Anonymous);
+    response::ok(&Introspection::new(app, &principal, claims.as_ref()))
+}
