@@ -102,6 +102,8 @@ fn cached() -> Result<(), Box<dyn Error>> {
             scenario("(c) user-only, a JWT", &server, &with_token("/protected/user-only", &account.access)),
             scenario("(d) flexible, a key", &server, &with_key("/protected/flexible", &account.key)),
             scenario("    flexible, a JWT", &server, &with_token("/protected/flexible", &account.access)),
+            scenario("    forward-auth, a key", &server, &with_key("/authz/forward-auth", &account.key)),
+            scenario("    forward-auth, a JWT", &server, &with_token("/authz/forward-auth", &account.access)),
         ],
         CONNECTIONS,
         ROUNDS,

@@ -474,6 +474,20 @@ mod away {
         add("revoke a key", 200, 200, Box::new(move |client| client.delete(&path).bearer(&access).send()));
         let service_only = move |client: &Client| client.get("/protected/service-only").api_key(&works.key).send();
         add("service only", 200, 200, Box::new(service_only));
+        for (name, path) in [
+            ("forward auth", "/authz/forward-auth"),
+            ("auth request", "/authz/auth-request"),
+            ("ext authz", "/authz/ext-authz/orders"),
+        ] {
+            let access = ann.access.clone();
+            add(name, 200, 200, Box::new(move |client| client.get(path).bearer(&access).send()));
+        }
+        let gateway = service.create_key(&ann.access, json!({ "name": "gateway", "scopes": ["keys:verify"] }));
+        let (gateway, form) = (key(&gateway).key, format!("token={}", ann.access));
+        let introspect = move |client: &Client| {
+            client.post("/oauth/introspect").api_key(&gateway).body("application/x-www-form-urlencoded", &*form).send()
+        };
+        add("introspect", 200, 200, Box::new(introspect));
         requests
     }
 
