@@ -15,6 +15,7 @@ mod authz;
 mod client_address;
 mod command_line;
 mod front;
+mod gateways;
 mod guessing;
 mod hostile_tokens;
 mod instances;

@@ -1,13 +1,13 @@
 //! A TCP relay between a server and what it depends on, for tests that take the link away.
 //!
 //! A cut link fails at once, as when the other side is down; a frozen one is silent, as when a cable is
-//! pulled or the other side hangs.
+//! pulled or the other side hangs. It also tells how many connections came, and whether certain words did.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -35,6 +35,8 @@ impl Relay {
         let link = Arc::new(Link {
             target,
             words,
+            connections: AtomicUsize::new(0),
+            heard: AtomicBool::new(false),
             state: Mutex::new(State { generation: 0, frozen: Frozen::Nothing, streams: Vec::new() }),
             changed: Condvar::new(),
         });
@@ -44,6 +46,16 @@ impl Relay {
 
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many connections were made so far.
+    pub fn connections(&self) -> usize {
+        self.link.connections.load(Ordering::SeqCst)
+    }
+
+    /// Whether a client has said the marking words on any connection.
+    pub fn heard_words(&self) -> bool {
+        self.link.heard.load(Ordering::SeqCst)
     }
 
     /// Closes every connection; new ones are refused. Ends a freeze.
@@ -90,6 +102,12 @@ impl Drop for Relay {
     }
 }
 
+/// A port that nobody listens on, for a program that has to be told one. Whoever starts it tries again with another
+/// should somebody have been faster.
+pub fn free_port() -> u16 {
+    listen().local_addr().expect("a listener has an address").port()
+}
+
 /// Picks a port below those that systems hand out by themselves: during a cut nobody holds the port, and a
 /// parallel test that asks for any port must not be given this one.
 fn listen() -> TcpListener {
@@ -103,6 +121,8 @@ fn listen() -> TcpListener {
 struct Link {
     target: SocketAddr,
     words: Option<&'static [u8]>,
+    connections: AtomicUsize,
+    heard: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -154,6 +174,7 @@ impl Link {
     }
 
     fn carry(self: Arc<Link>, client: Arc<TcpStream>, generation: u64) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
         let passage = Passage { generation, marked: AtomicBool::new(false) };
         if !self.wait_for_thaw(&passage) {
             return;
@@ -177,6 +198,7 @@ impl Link {
                 && buffer[..*count].windows(words.len()).any(|window| window == words)
             {
                 passage.marked.store(true, Ordering::SeqCst);
+                self.heard.store(true, Ordering::SeqCst);
             }
             if !self.wait_for_thaw(passage) {
                 return;
