@@ -1,4 +1,5 @@
-//! Compresses what the documentation page needs, so that the binary holds it in the form that goes over the wire.
+//! Takes what the documentation page needs out of Swagger UI's release, and compresses what is large, so that the binary
+//! holds it in the form that goes over the wire.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -9,30 +10,32 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use zip::ZipArchive;
 
-const OURS: [&str; 3] = ["docs.html", "docs.js", "openapi.json"];
 /// Swagger UI's files, by the end of their path in its release. Its licence asks that it goes with them.
-const SWAGGER_UI: [&str; 5] =
-    ["dist/swagger-ui.css", "dist/swagger-ui-bundle.js", "dist/favicon-32x32.png", "LICENSE", "NOTICE"];
+const LARGE: [&str; 3] = ["dist/swagger-ui.css", "dist/swagger-ui-bundle.js", "LICENSE"];
+/// Compressed, they would hardly be smaller, or not at all.
+const SMALL: [&str; 2] = ["dist/favicon-32x32.png", "NOTICE"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::var("OUT_DIR")?;
-    for name in OURS {
-        let path = format!("static/{name}");
-        println!("cargo::rerun-if-changed={path}");
-        write_compressed(&out, name, &fs::read(path)?)?;
-    }
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=static/openapi.json");
+    write_compressed(&out, "openapi.json", &fs::read("static/openapi.json")?)?;
     let mut release = ZipArchive::new(Cursor::new(utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED))?;
     for index in 0..release.len() {
         let mut file = release.by_index(index)?;
         let path = file.name()?.into_owned();
         // Everything is in one folder, named after the release.
         let inside = path.split_once('/').map_or("", |(_, inside)| inside);
-        if SWAGGER_UI.contains(&inside) {
-            let name = inside.trim_start_matches("dist/");
-            let mut content = Vec::new();
-            file.read_to_end(&mut content)?;
+        if !LARGE.contains(&inside) && !SMALL.contains(&inside) {
+            continue;
+        }
+        let name = inside.trim_start_matches("dist/");
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        if LARGE.contains(&inside) {
             write_compressed(&out, name, &content)?;
+        } else {
+            fs::write(Path::new(&out).join(name), &content)?;
         }
     }
     Ok(())

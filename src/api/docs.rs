@@ -1,4 +1,4 @@
-//! `/api/docs`: Swagger UI and the OpenAPI document, embedded compressed by the build script.
+//! `/api/docs`: Swagger UI and the OpenAPI document, embedded; the large files compressed, by the build script.
 
 use std::io::Read;
 use std::sync::OnceLock;
@@ -17,31 +17,48 @@ use crate::http::response::{self, Response};
 struct Embedded {
     name: &'static str,
     content_type: &'static str,
-    gzipped: &'static [u8],
-    /// Unpacked once, for the first client that does not take gzip.
-    plain: OnceLock<Bytes>,
+    content: Content,
+    /// Of the plain form and of the compressed one, which are different representations (RFC 9110 §8.8.3.3).
+    tags: OnceLock<[HeaderValue; 2]>,
 }
 
-macro_rules! embedded {
-    ($name:literal, $content_type:literal) => {
-        Embedded {
-            name: $name,
-            content_type: $content_type,
-            gzipped: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz")),
-            plain: OnceLock::new(),
-        }
+enum Content {
+    /// Too small to gain by compression.
+    Plain(&'static [u8]),
+    /// With what it unpacks to, once there was a client that does not take gzip.
+    Gzipped(&'static [u8], OnceLock<Bytes>),
+}
+
+const fn embedded(name: &'static str, content_type: &'static str, content: Content) -> Embedded {
+    Embedded { name, content_type, content, tags: OnceLock::new() }
+}
+
+/// A file that the build script has written.
+macro_rules! built {
+    ($name:expr) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name))
     };
 }
 
-static PAGE: Embedded = embedded!("docs.html", "text/html; charset=utf-8");
-static OPENAPI: Embedded = embedded!("openapi.json", "application/json; charset=utf-8");
+macro_rules! gzipped {
+    ($name:literal) => {
+        Content::Gzipped(built!(concat!($name, ".gz")), OnceLock::new())
+    };
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+static PAGE: Embedded = embedded("docs.html", HTML, Content::Plain(include_bytes!("../../static/docs.html")));
+static OPENAPI: Embedded = embedded("openapi.json", "application/json; charset=utf-8", gzipped!("openapi.json"));
 static FILES: [Embedded; 6] = [
-    embedded!("docs.js", "text/javascript; charset=utf-8"),
-    embedded!("swagger-ui.css", "text/css; charset=utf-8"),
-    embedded!("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
-    embedded!("favicon-32x32.png", "image/png"),
-    embedded!("LICENSE", "text/plain; charset=utf-8"),
-    embedded!("NOTICE", "text/plain; charset=utf-8"),
+    embedded("docs.js", JAVASCRIPT, Content::Plain(include_bytes!("../../static/docs.js"))),
+    embedded("swagger-ui.css", "text/css; charset=utf-8", gzipped!("swagger-ui.css")),
+    embedded("swagger-ui-bundle.js", JAVASCRIPT, gzipped!("swagger-ui-bundle.js")),
+    embedded("favicon-32x32.png", "image/png", Content::Plain(built!("favicon-32x32.png"))),
+    embedded("LICENSE", TEXT, gzipped!("LICENSE")),
+    embedded("NOTICE", TEXT, Content::Plain(built!("NOTICE"))),
 ];
 
 /// Scripts and styles are files of ours; Swagger UI's icons are data: images.
@@ -49,43 +66,66 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 impl Embedded {
-    fn answer(&'static self, headers: &HeaderMap, cache: &'static str) -> Result<Response, Error> {
-        let gzip = takes_gzip(headers);
-        let body = if gzip { Bytes::from_static(self.gzipped) } else { self.plain()? };
+    fn answer(&'static self, asked: &HeaderMap, cache: &'static str) -> Result<Response, Error> {
+        let gzip = matches!(self.content, Content::Gzipped(..)) && prefers_gzip(asked);
+        let body = match &self.content {
+            Content::Plain(content) => Bytes::from_static(content),
+            Content::Gzipped(gzipped, _) if gzip => Bytes::from_static(gzipped),
+            Content::Gzipped(gzipped, plain) => self.unpacked(gzipped, plain)?,
+        };
         let mut response = response::with_body(StatusCode::OK, self.content_type, body);
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
-        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        if matches!(self.content, Content::Gzipped(..)) {
+            headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        }
         if gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        Ok(response)
+        let [plain_tag, gzip_tag] = self.tags()?;
+        let tag = if gzip { gzip_tag } else { plain_tag };
+        Ok(response::with_entity_tag(response, tag.clone(), asked))
     }
 
-    fn plain(&self) -> Result<Bytes, Error> {
-        if let Some(plain) = self.plain.get() {
+    fn unpacked(&self, gzipped: &[u8], plain: &OnceLock<Bytes>) -> Result<Bytes, Error> {
+        if let Some(plain) = plain.get() {
             return Ok(plain.clone());
         }
-        let mut plain = Vec::new();
-        GzDecoder::new(self.gzipped)
-            .read_to_end(&mut plain)
+        let mut unpacked = Vec::new();
+        GzDecoder::new(gzipped)
+            .read_to_end(&mut unpacked)
             .map_err(|error| Error::Internal(format!("unpacking {}: {error}", self.name)))?;
-        Ok(self.plain.get_or_init(|| plain.into()).clone())
+        Ok(plain.get_or_init(|| unpacked.into()).clone())
+    }
+
+    fn tags(&self) -> Result<&[HeaderValue; 2], Error> {
+        if let Some(tags) = self.tags.get() {
+            return Ok(tags);
+        }
+        // What is embedded stands for both: it changes whenever either form does.
+        let (Content::Plain(content) | Content::Gzipped(content, _)) = &self.content;
+        let tags = [response::entity_tag(content, "")?, response::entity_tag(content, "-gzip")?];
+        Ok(self.tags.get_or_init(|| tags))
     }
 }
 
-/// RFC 9110 §12.5.3, as far as gzip is concerned.
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| {
-            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-            let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.trim().parse() == Ok(0.0));
-            name.trim().eq_ignore_ascii_case("gzip") && !refused
-        })
+/// Whether gzip is at least as welcome as no coding (RFC 9110 §12.5.3). Whoever takes neither gets no coding.
+fn prefers_gzip(asked: &HeaderMap) -> bool {
+    let (mut gzip, mut identity, mut any) = (None, None, None);
+    let lists = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    for coding in lists.flat_map(|list| list.split(',')) {
+        let (name, parameter) = coding.split_once(';').unwrap_or((coding, "q=1"));
+        let parameter = parameter.trim().to_ascii_lowercase();
+        let Some(weight) = parameter.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok()) else { continue };
+        match name.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => gzip = Some(weight),
+            "identity" => identity = Some(weight),
+            "*" => any = Some(weight),
+            _ => {}
+        }
+    }
+    let gzip = gzip.or(any).unwrap_or(0.0);
+    gzip > 0.0 && gzip >= identity.unwrap_or(0.0)
 }
 
 /// `GET /api/docs` → 200, the page.
@@ -114,14 +154,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
-        let takes = |value: &'static str| {
+    fn gzip_is_sent_to_those_who_prefer_it() {
+        let prefers = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(value));
-            takes_gzip(&headers)
+            for value in values {
+                headers.append(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            }
+            prefers_gzip(&headers)
         };
-        assert!(takes("gzip, deflate, br") && takes("br;q=1.0, GZIP;q=0.8"));
-        assert!(!takes("") && !takes("br") && !takes("gzip;q=0") && !takes("gzip; q=0.0"));
-        assert!(!takes_gzip(&HeaderMap::new()));
+        for taken in [
+            "gzip",
+            "gzip, deflate, br",
+            "br;q=1.0, GZIP;q=0.8",
+            "gzip; Q=0.001",
+            "x-gzip",
+            "*",
+            "br, *;q=0.1",
+            "gzip;q=0.5, *;q=0",
+            "identity;q=0, gzip",
+            "identity;q=0.5, gzip;q=0.5",
+            "identity;q=0, *",
+        ] {
+            assert!(prefers(&[taken]), "{taken}");
+        }
+        for refused in [
+            "",
+            "br",
+            "identity",
+            "gzip;q=0",
+            "gzip; q=0.000",
+            "gzip;q=0, *",
+            "*;q=0",
+            "identity;q=0",
+            "identity, gzip;q=0.9",
+            "gzip;q=NaN",
+            "gzip;q=-1",
+            "gzip;level=9",
+            "gzipped",
+        ] {
+            assert!(!prefers(&[refused]), "{refused}");
+        }
+        assert!(!prefers(&[]));
+        assert!(prefers(&["br", "gzip"]));
     }
 }

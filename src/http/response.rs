@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
+    STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
 };
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::error::{Challenge, Error, Presenter, Sent};
@@ -49,6 +51,31 @@ pub fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) ->
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// Names this content, and no other; the suffix tells its forms apart.
+pub fn entity_tag(content: &[u8], suffix: &str) -> Result<HeaderValue, Error> {
+    let hash = hex::encode(&digest::digest(&digest::SHA256, content).as_ref()[..16]);
+    HeaderValue::try_from(format!("\"{hash}{suffix}\"")).map_err(|error| Error::Internal(format!("a tag: {error}")))
+}
+
+/// A 200 with its strong entity tag. Whoever has that content already gets 304 and none (RFC 9110 §13.1.2, §15.4.5).
+pub fn with_entity_tag(mut response: Response, tag: HeaderValue, asked: &HeaderMap) -> Response {
+    if has_already(asked, &tag) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response.body_mut().clear();
+        response.headers_mut().remove(CONTENT_TYPE);
+        response.headers_mut().remove(CONTENT_ENCODING);
+    }
+    response.headers_mut().insert(ETAG, tag);
+    response
+}
+
+/// Weak comparison (RFC 9110 §8.8.3.2). A tag of ours has no comma in it, so a list may be cut at each.
+fn has_already(asked: &HeaderMap, tag: &HeaderValue) -> bool {
+    let tags = asked.get_all(IF_NONE_MATCH).iter().flat_map(|list| list.as_bytes().split(|b| *b == b','));
+    tags.map(<[u8]>::trim_ascii)
+        .any(|known| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes())
 }
 
 /// The contract's error shape.

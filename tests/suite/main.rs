@@ -30,6 +30,7 @@ mod readme;
 mod refresh;
 mod service_tokens;
 mod sessions;
+mod static_files;
 mod stores;
 mod tokens;
 mod usage;

@@ -1,0 +1,131 @@
+//! What is the same for everyone and may be kept: in which form it is sent, and that it is not sent twice. The store plays
+//! no part: it is SQLite throughout.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+use http::HeaderMap;
+
+use crate::http_client::{Answer, Client};
+use crate::service::{Backend, Service};
+
+/// Every static answer: its path, and whether it is large enough to be compressed.
+const FILES: [(&str, bool); 9] = [
+    ("/api/docs", false),
+    ("/api/docs/docs.js", false),
+    ("/api/docs/favicon-32x32.png", false),
+    ("/api/docs/NOTICE", false),
+    ("/.well-known/jwks.json", false),
+    ("/api/docs/openapi.json", true),
+    ("/api/docs/swagger-ui.css", true),
+    ("/api/docs/swagger-ui-bundle.js", true),
+    ("/api/docs/LICENSE", true),
+];
+
+fn ask(service: &Service, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+    // Compressed answers cannot be held against openapi.json.
+    let client = Client::new(service.address(), |_, _, _| {});
+    let request = client.method(method, target);
+    headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send()
+}
+
+#[track_caller]
+fn tag(answer: &Answer) -> String {
+    answer.header("etag").unwrap_or_else(|| panic!("no tag: {answer:?}")).to_string()
+}
+
+/// What describes an answer rather than its content, and is the same each time.
+fn lasting(answer: &Answer) -> HeaderMap {
+    let mut headers = answer.headers.clone();
+    for name in ["date", "x-request-id", "content-type", "content-length", "content-encoding"] {
+        headers.remove(name);
+    }
+    headers
+}
+
+#[test]
+fn large_files_are_compressed_for_those_who_take_gzip() {
+    let service = Service::start(Backend::Sqlite);
+    for (path, large) in FILES {
+        let plain = ask(&service, "GET", path, &[]);
+        let packed = ask(&service, "GET", path, &[("accept-encoding", "gzip, deflate, br")]);
+        for answer in [&plain, &packed] {
+            assert_eq!(answer.status, 200, "{path}");
+            // A cache must know that there are two.
+            assert_eq!(answer.header("vary"), large.then_some("accept-encoding"), "{path}");
+        }
+        assert_eq!(plain.header("content-encoding"), None, "{path}");
+        assert_eq!(packed.header("content-encoding"), large.then_some("gzip"), "{path}");
+        if large {
+            let mut unpacked = Vec::new();
+            GzDecoder::new(packed.body.as_slice()).read_to_end(&mut unpacked).unwrap();
+            assert!(unpacked == plain.body, "{path}");
+            assert!(packed.body.len() < plain.body.len() / 2, "{path}");
+        } else {
+            assert!(packed.body == plain.body && plain.body.len() < 1000, "{path}");
+        }
+        for (accepted, gzip) in [("gzip;q=0", false), ("identity, gzip;q=0.5", false), ("*", large), ("br;q=1", false)]
+        {
+            let answer = ask(&service, "GET", path, &[("accept-encoding", accepted)]);
+            assert_eq!(answer.header("content-encoding").is_some(), gzip, "{path} {accepted}");
+        }
+    }
+}
+
+#[test]
+fn whoever_has_a_file_already_is_told_so_and_nothing_more() {
+    let service = Service::start(Backend::Sqlite);
+    for (path, large) in FILES {
+        for method in ["GET", "HEAD"] {
+            for accepted in ["gzip", "identity"] {
+                let accepted = ("accept-encoding", accepted);
+                let full = ask(&service, method, path, &[accepted]);
+                let tag = tag(&full);
+                assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag} is not strong");
+                for known in [
+                    tag.clone(),
+                    format!("W/{tag}"),
+                    format!("\"other\", {tag}"),
+                    format!("\"a,b\",W/\"x\"\t,{tag} ,"),
+                    "*".to_string(),
+                ] {
+                    let answer = ask(&service, method, path, &[accepted, ("if-none-match", &known)]);
+                    assert_eq!((answer.status, answer.body.len()), (304, 0), "{method} {path} {known}");
+                    // RFC 9110 §15.4.5, and the page's policy: a browser takes the headers over into what it has kept.
+                    assert_eq!(lasting(&answer), lasting(&full), "{method} {path}");
+                    for absent in ["content-type", "content-encoding", "content-length"] {
+                        assert_eq!(answer.header(absent), None, "{method} {path}");
+                    }
+                }
+                for other in ["", "\"other\"", "W/\"\"", &tag[1..tag.len() - 1], &tag.to_uppercase(), "\"*\""] {
+                    let answer = ask(&service, method, path, &[accepted, ("if-none-match", other)]);
+                    assert_eq!((answer.status, tag == self::tag(&answer)), (200, true), "{method} {path} {other}");
+                }
+                let lines = [accepted, ("if-none-match", "\"other\""), ("if-none-match", tag.as_str())];
+                assert_eq!(ask(&service, method, path, &lines).status, 304, "{method} {path}");
+            }
+        }
+        // Two forms of a file are two things to have.
+        let [plain, packed] =
+            ["identity", "gzip"].map(|accepted| tag(&ask(&service, "GET", path, &[("accept-encoding", accepted)])));
+        assert_eq!(plain != packed, large, "{path}");
+        let crossed = ask(&service, "GET", path, &[("accept-encoding", "gzip"), ("if-none-match", &plain)]);
+        assert_eq!(crossed.status, if large { 200 } else { 304 }, "{path}");
+    }
+    let tags: BTreeSet<String> = FILES.iter().map(|(path, _)| tag(&ask(&service, "GET", path, &[]))).collect();
+    assert_eq!(tags.len(), FILES.len(), "two files share a tag");
+}
+
+#[test]
+fn a_tag_outlives_a_restart_and_what_is_not_static_has_none() {
+    let mut service = Service::start(Backend::Sqlite);
+    let tags = |service: &Service| FILES.map(|(path, _)| tag(&ask(service, "GET", path, &[])));
+    let before = tags(&service);
+    service.restart();
+    assert_eq!(before, tags(&service));
+    for target in ["/health", "/keys", "/api/docs/nothing.js"] {
+        let answer = ask(&service, "GET", target, &[("if-none-match", "*")]);
+        assert_eq!((answer.status == 304, answer.header("etag")), (false, None), "{target}");
+    }
+}
