@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Method, Version};
 use hyper::body::Body;
 use log::{error, warn};
 use tokio::sync::oneshot;
@@ -65,6 +65,8 @@ pub async fn answer(front: &Front, purpose: Purpose, peer: IpAddr, request: http
     } else {
         match front.router.find(&head.method, path) {
             Destination::Nowhere => response::no_such_route(&head.method, path),
+            Destination::Tunnel => response::no_tunnel(),
+            Destination::Options(allow) => response::options(allow),
             Destination::OtherMethods(allow) => response::method_not_allowed(&head.method, path, allow),
             Destination::Route(route, parameter) => {
                 let parameter = parameter.to_string();
@@ -111,6 +113,9 @@ pub async fn answer(front: &Front, purpose: Purpose, peer: IpAddr, request: http
     response::finish(&mut response, id);
     if purpose == (Purpose::Api { tls: true }) {
         response::insist_on_tls(&mut response);
+    }
+    if head.method == Method::HEAD {
+        response::drop_body(&mut response);
     }
     response
 }

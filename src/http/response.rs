@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
-    STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION,
+    RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -188,6 +188,22 @@ pub fn method_not_allowed(method: &http::Method, path: &str, allow: &str) -> Res
     response
 }
 
+/// 204 with the methods of a path, or of all (RFC 9110 §9.3.7).
+pub fn options(allow: &'static str) -> Response {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// 501 for CONNECT, which is for proxies. What a hasty client has sent after it is meant for the other end of the tunnel,
+/// so nothing of it is read.
+pub fn no_tunnel() -> Response {
+    let mut response = error_body(StatusCode::NOT_IMPLEMENTED, Message::One("Cannot CONNECT"), None);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// 400 for a request that two parties could read differently; nothing after it on the connection can be trusted.
 pub fn ambiguous(why: &str) -> Response {
     let mut response = error_body(StatusCode::BAD_REQUEST, Message::One(why), None);
@@ -216,6 +232,14 @@ pub fn tell_quota(response: &mut Response, quota: &Quota) {
 /// Rounded up: whoever waits that long has waited enough.
 pub fn whole_seconds(span: Duration) -> u64 {
     span.as_nanos().div_ceil(1_000_000_000) as u64
+}
+
+/// Makes the answer to GET that to HEAD: the same headers, no body (RFC 9110 §9.3.2).
+pub fn drop_body(response: &mut Response) {
+    let length = std::mem::take(response.body_mut()).len();
+    if response.status() != StatusCode::NOT_MODIFIED {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
 }
 
 /// The headers that every answer carries.

@@ -1,6 +1,6 @@
 //! The one route table, and the way of a request from it to its handler.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::{Method, StatusCode};
@@ -197,8 +197,12 @@ impl Route {
 pub enum Destination<'a> {
     /// The route, and what its `:name` or `*` stands for here.
     Route(&'static Route, &'a str),
+    /// OPTIONS of a path that does not take it itself, or of the server: the value of `Allow`.
+    Options(&'static str),
     /// The path exists, with these methods: the value of `Allow`.
     OtherMethods(&'static str),
+    /// CONNECT, whose target is no path.
+    Tunnel,
     Nowhere,
 }
 
@@ -224,6 +228,24 @@ pub struct Router {
     with_parameter: Vec<(&'static str, &'static str, Resource)>,
     /// What comes before the `/*`, and what is there.
     with_rest: Vec<(&'static str, Resource)>,
+    /// The methods of all.
+    allow: &'static str,
+}
+
+/// The value of `Allow` for these routes.
+fn allow<'a>(routes: impl IntoIterator<Item = &'a Route>) -> &'static str {
+    let mut methods: Vec<&str> = Vec::new();
+    for route in routes {
+        methods.extend(route.method.as_ref().map(Method::as_str));
+        if route.method == Some(Method::GET) {
+            methods.push("HEAD");
+        }
+    }
+    methods.push("OPTIONS");
+    let mut seen = HashSet::new();
+    methods.retain(|method| seen.insert(*method));
+    // A handful of texts, made once for the life of the process.
+    methods.join(", ").leak()
 }
 
 /// The rest of a path that begins with these segments: empty, or a slash and what follows.
@@ -266,17 +288,10 @@ impl Router {
                 None => by_path.push((before, pattern, vec![route])),
             }
         }
-        let mut router = Router { fixed: HashMap::new(), with_parameter: Vec::new(), with_rest: Vec::new() };
+        let mut router =
+            Router { fixed: HashMap::new(), with_parameter: Vec::new(), with_rest: Vec::new(), allow: allow(routes) };
         for (before, pattern, routes) in by_path {
-            let mut allow = Vec::new();
-            for route in &routes {
-                allow.push(route.verb());
-                if route.method == Some(Method::GET) {
-                    allow.push("HEAD");
-                }
-            }
-            // A handful of texts, made once for the life of the process.
-            let resource = Resource { routes, allow: allow.join(", ").leak() };
+            let resource = Resource { allow: allow(routes.iter().copied()), routes };
             match pattern {
                 Pattern::Parameter(after) => router.with_parameter.push((before, after, resource)),
                 Pattern::Rest => router.with_rest.push((before, resource)),
@@ -288,7 +303,8 @@ impl Router {
         Ok(router)
     }
 
-    /// One trailing slash is as good as none, except in what a `*` stands for; HEAD goes where GET goes.
+    /// One trailing slash is as good as none, except in what a `*` stands for; HEAD goes where GET goes. OPTIONS is
+    /// answered for every path (RFC 9110 §9.3.7), unless a route takes it itself.
     pub fn find<'a>(&self, method: &Method, path: &'a str) -> Destination<'a> {
         let whole = path;
         let path = match path.strip_suffix('/') {
@@ -304,11 +320,16 @@ impl Router {
         let fixed = self.fixed.get(path).map(|resource| (resource, ""));
         let with_rest = || self.with_rest.iter().find_map(|(before, resource)| Some((resource, rest(whole, before)?)));
         let Some((resource, parameter)) = fixed.or_else(with_parameter).or_else(with_rest) else {
-            return Destination::Nowhere;
+            return match *method {
+                Method::OPTIONS if path == "*" => Destination::Options(self.allow),
+                Method::CONNECT => Destination::Tunnel,
+                _ => Destination::Nowhere,
+            };
         };
         let wanted = if method == Method::HEAD { &Method::GET } else { method };
         match resource.routes.iter().find(|route| route.takes(wanted)) {
             Some(route) => Destination::Route(route, parameter),
+            None if method == Method::OPTIONS => Destination::Options(resource.allow),
             None => Destination::OtherMethods(resource.allow),
         }
     }
@@ -356,8 +377,24 @@ mod tests {
         for path in ["/ab", "/A", "/a*", "/a%2fb", "//a/", "/./a/b"] {
             assert_eq!(find(&Method::GET, path), None, "{path}");
         }
-        assert!(matches!(router.find(&Method::POST, "/b/c"), Destination::OtherMethods("GET, HEAD")));
+        assert!(matches!(router.find(&Method::POST, "/b/c"), Destination::OtherMethods("GET, HEAD, OPTIONS")));
         assert_eq!(find(&Method::HEAD, "/b/c"), Some("/c"));
+    }
+
+    #[test]
+    fn options_is_answered_for_every_path_but_where_a_route_takes_it() {
+        static TABLE: &[Route] = &[
+            route(Method::GET, "/a", Public, Lane::Inline, nothing),
+            route(Method::POST, "/b", Public, Lane::Inline, nothing),
+            route(Method::OPTIONS, "/b", Public, Lane::Inline, nothing),
+        ];
+        let router = Router::new(TABLE).unwrap();
+        assert!(matches!(router.find(&Method::OPTIONS, "/a/"), Destination::Options("GET, HEAD, OPTIONS")));
+        assert!(matches!(router.find(&Method::OPTIONS, "/b"), Destination::Route(..)));
+        assert!(matches!(router.find(&Method::PUT, "/b"), Destination::OtherMethods("POST, OPTIONS")));
+        assert!(matches!(router.find(&Method::OPTIONS, "*"), Destination::Options("GET, HEAD, POST, OPTIONS")));
+        assert!(matches!(router.find(&Method::GET, "*"), Destination::Nowhere));
+        assert!(matches!(router.find(&Method::CONNECT, ""), Destination::Tunnel));
     }
 
     #[test]

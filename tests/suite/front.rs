@@ -793,7 +793,8 @@ fn a_wrong_method_is_a_405_that_names_the_right_ones() {
         if right.contains("GET") {
             right.insert("HEAD");
         }
-        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"] {
+        right.insert("OPTIONS");
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "QUERY"] {
             if !right.contains(method) {
                 let answer = service.method(method, &path.replace(':', "")).send();
                 assert_eq!(answer.status, 405, "{method} {path}");
@@ -803,6 +804,37 @@ fn a_wrong_method_is_a_405_that_names_the_right_ones() {
             }
         }
     }
+}
+
+/// RFC 9110 §9.3.7. It needs no credential, and a path with a limit does not spend it.
+#[test]
+fn options_says_what_a_path_takes() {
+    let service = patient_service(&[("RATE_LIMIT_LOGIN", "1/1h")], |_| {});
+    // One connection: a body where none may be would be taken for the next answer.
+    let client = Client::new(service.address(), openapi::check);
+    for (target, allow) in [
+        ("/health", "GET, HEAD, OPTIONS"),
+        ("/health/?a=b", "GET, HEAD, OPTIONS"),
+        ("/auth/login", "POST, OPTIONS"),
+        ("/auth/me", "GET, HEAD, DELETE, OPTIONS"),
+        ("/keys", "GET, HEAD, OPTIONS"),
+        ("/keys/x", "PATCH, DELETE, OPTIONS"),
+        ("/api/docs/docs.js", "GET, HEAD, OPTIONS"),
+        ("*", "POST, GET, HEAD, DELETE, PATCH, OPTIONS"),
+    ] {
+        let answer = client.method("OPTIONS", target).send();
+        assert_eq!((answer.status, answer.header("allow")), (204, Some(allow)), "{target}");
+        for absent in ["content-length", "content-type", "transfer-encoding", "vary", "access-control-allow-origin"] {
+            assert_eq!(answer.header(absent), None, "{target}: {answer:?}");
+        }
+        assert!(answer.header("x-request-id").is_some() && answer.header("cache-control") == Some("no-store"));
+    }
+    for target in ["/nowhere", "/", "/keys/a/b"] {
+        let answer = client.method("OPTIONS", target).send();
+        assert_eq!((answer.status, answer.json()), (404, error(404, &format!("Cannot OPTIONS {target}"))));
+    }
+    assert_eq!(client.post("/auth/login").json(json!({})).send().status, 400);
+    assert_eq!(client.post("/auth/login").json(json!({})).send().status, 429);
 }
 
 #[test]
@@ -858,12 +890,17 @@ fn targets_in_other_forms_are_answered_and_the_server_goes_on() {
         ("GET /health#fragment HTTP/1.1", 200),
         ("GET /%00 HTTP/1.1", 404),
         ("GET * HTTP/1.1", 404),
-        ("OPTIONS * HTTP/1.1", 404),
-        ("CONNECT keyward:443 HTTP/1.1", 404),
+        ("OPTIONS * HTTP/1.1", 204),
+        ("OPTIONS http://keyward/health HTTP/1.1", 204),
     ] {
         assert_eq!(wire.send(format!("{line}\r\nHost: keyward\r\n\r\n")).answer().status, status, "{line}");
         assert_eq!(wire.send(get("/health")).answer().status, 200, "after {line}");
     }
+    // What follows is meant for the other end of a tunnel.
+    let tunnel =
+        answers(service.address(), format!("CONNECT keyward:443 HTTP/1.1\r\nHost: keyward\r\n\r\n{}", smuggled()));
+    let [answer] = tunnel.as_slice() else { panic!("one answer, not {tunnel:?}") };
+    assert_eq!((answer.json(), answer.header("connection")), (error(501, "Cannot CONNECT"), Some("close")));
     for target in ["health", "http://", "\\health", "/a\"b", "/\u{e4}", "?", "[::1]:80", ":0", "@", "%"] {
         let answers = answers(service.address(), get(target).replace("Host", "Connection: close\r\nHost"));
         let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}: {target}") };
