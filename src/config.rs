@@ -13,6 +13,7 @@ use http::HeaderName;
 
 use crate::address::{Network, Proxies};
 use crate::duration;
+use crate::http::cors::Cors;
 use crate::jws::Algorithm;
 use crate::limit::{AddressRates, Rate};
 use crate::logging::LogFormat;
@@ -74,6 +75,7 @@ pub struct Config {
     pub signup_open: bool,
     pub address_rates: AddressRates,
     pub proxies: Proxies,
+    pub cors: Cors,
     pub max_connections: usize,
     pub cache_entries: usize,
     /// Of one user, usable at once.
@@ -508,6 +510,14 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "CORS_ORIGINS",
+        default: None,
+        accepts: "origins, separated by commas, such as https://app.example.com or http://localhost:5173",
+        meaning: "Origins whose web pages may call Keyward from a browser and read its answers",
+        secret: false,
+        read: |draft, value| Cors::parse(value).map(|cors| draft.cors = cors),
+    },
+    Setting {
         name: "MAX_CONNECTIONS",
         default: Some("10000"),
         accepts: "1 to 1000000",
@@ -618,6 +628,7 @@ struct Draft {
     signup_open: bool,
     address_rates: AddressRates,
     proxies: Proxies,
+    cors: Cors,
     max_connections: usize,
     cache_entries: usize,
     max_keys_per_user: u32,
@@ -721,6 +732,7 @@ impl Config {
             signup_open: false,
             address_rates: AddressRates::default(),
             proxies: Proxies { trusted: Vec::new(), header: HeaderName::from_static("x-forwarded-for") },
+            cors: Cors::default(),
             max_connections: 0,
             cache_entries: 0,
             max_keys_per_user: 0,
@@ -765,6 +777,7 @@ impl Config {
             signup_open: draft.signup_open,
             address_rates: draft.address_rates,
             proxies: draft.proxies,
+            cors: draft.cors,
             max_connections: draft.max_connections,
             cache_entries: draft.cache_entries,
             max_keys_per_user: draft.max_keys_per_user,
@@ -950,6 +963,13 @@ mod tests {
                 "Forwarded",
                 "TRUSTED_PROXY_HEADER: \"Forwarded\" has a syntax of its own, which is not read; accepted: the name of a \
                  header that holds addresses, such as X-Forwarded-For or X-Real-IP",
+            ),
+            (
+                "CORS_ORIGINS",
+                "https://a.example,https://b.example/",
+                "CORS_ORIGINS: \"https://a.example,https://b.example/\" has https://b.example/ with a slash at its end, \
+                 write https://b.example; accepted: origins, separated by commas, such as https://app.example.com or \
+                 http://localhost:5173",
             ),
             ("SIGNUP", "yes", "SIGNUP: \"yes\" is neither; accepted: open or closed"),
             ("JWT_SECRET", "hunter2", "JWT_SECRET: the value has 7 bytes; accepted: 32 bytes or more"),

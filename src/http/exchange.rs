@@ -56,6 +56,7 @@ pub async fn answer(front: &Front, purpose: Purpose, peer: IpAddr, request: http
     let id_text = id.to_str().unwrap_or_default();
     let path = head.uri.path();
     let client = front.app.proxies.client(peer, &head.headers);
+    let origin = front.cors.origin(&head.headers);
 
     // What nobody has read yet of the request.
     let mut unread = (!body.is_end_stream()).then_some(body);
@@ -66,7 +67,11 @@ pub async fn answer(front: &Front, purpose: Purpose, peer: IpAddr, request: http
         match front.router.find(&head.method, path) {
             Destination::Nowhere => response::no_such_route(&head.method, path),
             Destination::Tunnel => response::no_tunnel(),
-            Destination::Options(allow) => response::options(allow),
+            Destination::Options(allow) => {
+                let mut response = response::options(allow);
+                front.cors.preflight(origin.as_ref(), &head.headers, allow, &mut response);
+                response
+            }
             Destination::OtherMethods(allow) => response::method_not_allowed(&head.method, path, allow),
             Destination::Route(route, parameter) => {
                 let parameter = parameter.to_string();
@@ -111,6 +116,7 @@ pub async fn answer(front: &Front, purpose: Purpose, peer: IpAddr, request: http
         response::tell_quota(&mut response, quota);
     }
     response::finish(&mut response, id);
+    front.cors.finish(origin, &mut response);
     if purpose == (Purpose::Api { tls: true }) {
         response::insist_on_tls(&mut response);
     }

@@ -4,6 +4,7 @@
 //! synchronous.
 
 pub mod connection;
+pub mod cors;
 mod exchange;
 mod http1;
 mod http2;

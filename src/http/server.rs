@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use super::connection::{self, Door};
+use super::cors::Cors;
 use super::lanes::Lanes;
 use super::router::{ROUTES, Router};
 use super::tls::Tls;
@@ -25,6 +26,7 @@ pub struct Front {
     pub app: Arc<App>,
     pub router: Router,
     pub lanes: Lanes,
+    pub cors: Cors,
     pub limits: Limits,
     /// The server stops. Connections that wait are woken besides.
     pub stopping: AtomicBool,
@@ -61,6 +63,7 @@ impl Server {
             app,
             router: Router::new(ROUTES)?,
             lanes: Lanes::new(cores),
+            cors: config.cors.clone(),
             limits: config.limits.clone(),
             stopping: AtomicBool::new(false),
         });

@@ -14,6 +14,7 @@ mod auth;
 mod authz;
 mod client_address;
 mod command_line;
+mod cors;
 mod front;
 mod gateways;
 mod guessing;
