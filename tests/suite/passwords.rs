@@ -29,6 +29,19 @@ on_both_stores! {
         }
     }
 
+    fn the_longest_password_has_72_bytes_of_which_each_counts(service) {
+        for (number, longest) in ["x".repeat(72), "ä".repeat(36), "🔑".repeat(18)].iter().enumerate() {
+            let email = format!("a{number}@example.com");
+            assert_eq!(sign_up_status(service, &email, &format!("{longest}x")), 400);
+            assert_eq!(sign_up_status(service, &email, longest), 201);
+            assert_eq!(log_in_status(service, &email, longest), 200);
+            let mut shorter = longest.clone();
+            shorter.pop();
+            assert_eq!(log_in_status(service, &email, &shorter), 401);
+            assert_eq!(log_in_status(service, &email, &format!("{shorter}y")), 401);
+        }
+    }
+
     fn a_common_password_from_before_still_logs_in(service) {
         let ann = service.sign_up("ann@example.com");
         service.store_hash(&bcrypt::hash("password", 10).unwrap());
