@@ -190,16 +190,17 @@ impl Form {
         rule(&texts).map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
     }
 
-    /// A whole number that must be there.
+    /// A whole number that must be there. `1.0` is one, as JSON Schema has it.
     pub fn number(&mut self, name: &str, accepted: RangeInclusive<u32>) -> Option<u32> {
-        let number =
-            self.fields.remove(name).and_then(|value| value.as_u64()).and_then(|number| number.try_into().ok());
-        let number = number.filter(|number| accepted.contains(number));
+        let (least, most) = accepted.into_inner();
+        let accepted = f64::from(least)..=f64::from(most);
+        let number = self.fields.remove(name).and_then(|value| value.as_f64());
+        let number = number.filter(|number| number.fract() == 0.0 && accepted.contains(number));
         if number.is_none() {
-            let (least, most) = accepted.into_inner();
             self.broken.push(format!("{name} must be a whole number from {least} to {most}"));
         }
-        number
+        // In the range of what it becomes, and whole.
+        number.map(|number| number as u32)
     }
 
     /// An object that may be left out, with the fields that it has; `Some(None)` is null.

@@ -93,6 +93,8 @@ on_both_stores! {
             (json!({ "rateLimit": { "limit": 2, "window": "3600s" } }), "rateLimit", json!({ "limit": 2, "window": "1h" })),
             (json!({ "name": "ci" }), "name", json!("ci")),
             (json!({ "scopes": [] }), "scopes", json!([])),
+            (json!({ "rateLimit": { "limit": 7.0, "window": "60s" } }), "rateLimit", json!({ "limit": 7, "window": "1m" })),
+            (json!({ "rateLimit": { "limit": 1e6, "window": "1d" } }), "rateLimit", json!({ "limit": 1_000_000, "window": "1d" })),
             (json!({ "rateLimit": null }), "rateLimit", json!(null)),
         ] {
             expected[field] = value;
@@ -127,6 +129,8 @@ on_both_stores! {
             (json!({ "rateLimit": {} }), vec![limit, window, "rateLimit.window must be a string"]),
             (json!({ "rateLimit": { "limit": 0, "window": "0s" } }), vec![limit, window]),
             (json!({ "rateLimit": { "limit": 1.5, "window": "25h" } }), vec![limit, window]),
+            (json!({ "rateLimit": { "limit": 1e300, "window": "1h" } }), vec![limit]),
+            (json!({ "rateLimit": { "limit": -1, "window": "1h" } }), vec![limit]),
             (
                 json!({ "rateLimit": { "limit": 1_000_001, "window": "1m", "burst": 7 } }),
                 vec!["rateLimit.property burst should not exist", limit],
