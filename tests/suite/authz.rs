@@ -407,7 +407,7 @@ on_both_stores! {
         }
         assert_eq!(service.get("/authz/forward-auth/").bearer(&ann.access).send().status, 200);
         let answer = service.post("/authz/auth-request").bearer(&ann.access).send();
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")));
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, OPTIONS")));
         for target in ["/authz/forward-auth/x", "/authz/auth-request/x"] {
             assert_eq!(service.get(target).bearer(&ann.access).send().status, 404);
         }

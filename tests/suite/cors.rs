@@ -139,10 +139,11 @@ fn pages_of_other_origins_are_answered_and_may_read_nothing() {
 #[test]
 fn a_preflight_of_every_path_is_answered_without_a_credential_and_spends_no_limit() {
     let service = open_service();
-    for route in ROUTES {
-        let answer = preflight(&service, &route.path.replace(':', ""), route.method.as_str(), APP).send();
+    // What takes any method judges OPTIONS as well.
+    for (route, method) in ROUTES.iter().filter_map(|route| Some((route, route.method.as_ref()?.as_str()))) {
+        let answer = preflight(&service, &route.path.replace(':', ""), method, APP).send();
         let allow = answer.header("allow").unwrap();
-        assert!(answer.status == 204 && allow.split(", ").any(|method| method == route.method.as_str()), "{answer:?}");
+        assert!(answer.status == 204 && allow.split(", ").any(|allowed| allowed == method), "{answer:?}");
         let expected = [
             ("access-control-allow-headers", "authorization, content-type, x-api-key, x-request-id"),
             ("access-control-allow-methods", allow),
