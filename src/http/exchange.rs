@@ -48,10 +48,16 @@ pub trait Upload: Body<Data = Bytes, Error: Display> + Unpin {}
 
 impl<B: Body<Data = Bytes, Error: Display> + Unpin> Upload for B {}
 
-/// From a request to its answer, whatever happens on the way, with its line in the access log.
-pub async fn answer(front: &Front, purpose: Purpose, peer: IpAddr, request: http::Request<impl Upload>) -> Response {
+/// From a request to its answer, whatever happens on the way, with its line in the access log. Of the body, what nobody
+/// needs is left.
+pub async fn answer(
+    front: &Front,
+    purpose: Purpose,
+    peer: IpAddr,
+    mut head: Parts,
+    body: &mut impl Upload,
+) -> Response {
     let started = Instant::now();
-    let (mut head, body) = request.into_parts();
     let id = request::request_id(&head.headers).cloned().unwrap_or_else(logging::new_request_id);
     let id_text = id.to_str().unwrap_or_default();
     let path = head.uri.path();
@@ -168,7 +174,7 @@ async fn run(
     front: &Front,
     route: &'static Route,
     mut request: Request,
-    unread: &mut Option<impl Upload>,
+    unread: &mut Option<&mut impl Upload>,
     caller: &mut Caller,
 ) -> Result<Response, Error> {
     if let Some(limit) = route.limit {

@@ -30,7 +30,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let socket = TokioIo::new(Socket::new(stream, watched, &front.stopping));
     let service = service_fn(async |request: hyper::Request<Incoming>| {
         watched.enter(Phase::Busy);
-        let response = exchange::answer(front, purpose, peer.ip(), request).await;
+        let (head, mut body) = request.into_parts();
+        let response = exchange::answer(front, purpose, peer.ip(), head, &mut body).await;
         watched.enter(Phase::Answering);
         Ok::<_, std::convert::Infallible>(response.map(Whole))
     });

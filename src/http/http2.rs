@@ -26,7 +26,7 @@ use super::connection::in_time;
 use super::exchange::{self, Purpose};
 use super::response::Response;
 use super::server::Front;
-use super::watch::{Alarm, Phase, Socket, Watch};
+use super::watch::{Alarm, LINGER, LINGER_BYTES, Phase, Socket, Watch};
 
 /// Streams at once on a connection; RFC 9113 §6.5.2 advises against fewer.
 const STREAMS: u32 = 100;
@@ -140,14 +140,18 @@ async fn converse(
 ) -> End {
     let is_head = request.method() == Method::HEAD;
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let request = request.map(|stream| Upload { stream, length: length.unwrap_or(0) });
+    let (head, stream) = request.into_parts();
+    let mut body = Upload { stream, length: length.unwrap_or(0) };
     let response = tokio::select! {
-        response = exchange::answer(&front, Purpose::Api { tls: true }, peer.ip(), request) => response,
+        // First: a body that ends with it is no bad request.
+        biased;
         _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return End::TakenBack,
+        response = exchange::answer(&front, Purpose::Api { tls: true }, peer.ip(), head, &mut body) => response,
     };
     if let Err(error) = send(response, is_head, &mut respond, front.limits.unread_answer).await {
         debug!("{peer}: {error}");
     }
+    body.discard().await;
     End::Over
 }
 
@@ -196,6 +200,24 @@ struct Upload {
     stream: RecvStream,
     /// As it was announced, or 0. h2 refuses what is longer or shorter.
     length: u64,
+}
+
+impl Upload {
+    /// Reads on for a while. To break off at once would be allowed (RFC 9113 §8.1), but there are clients who then take
+    /// their answer for lost.
+    async fn discard(&mut self) {
+        let mut discarded = 0;
+        let read = std::future::poll_fn(|cx| {
+            while discarded < LINGER_BYTES {
+                match ready!(Pin::new(&mut *self).poll_frame(cx)) {
+                    Some(Ok(frame)) => discarded += frame.data_ref().map_or(0, Bytes::len),
+                    Some(Err(_)) | None => break,
+                }
+            }
+            Poll::Ready(())
+        });
+        let _ = tokio::time::timeout(LINGER, read).await;
+    }
 }
 
 impl Body for Upload {

@@ -58,8 +58,9 @@ impl Phase {
 
 /// Longer than any request can take, short enough that a forgotten connection goes some day.
 const BUSY: Duration = Duration::from_secs(600);
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// How long, and how much, is read of a client who was answered, so that he gets to see it.
+pub const LINGER: Duration = Duration::from_secs(2);
+pub const LINGER_BYTES: usize = 1024 * 1024;
 
 /// More than the coarse clock is ever behind.
 const COARSENESS: Duration = Duration::from_millis(50);

@@ -180,6 +180,11 @@ impl Service {
         self.keyward.as_ref().unwrap().addresses()[0]
     }
 
+    /// Where plain HTTP is sent to HTTPS from.
+    pub fn redirect(&self) -> SocketAddr {
+        self.keyward.as_ref().unwrap().redirects()[0]
+    }
+
     /// Of the PostgreSQL half only.
     pub fn database(&self) -> Option<&Database> {
         match &self.data {

@@ -163,7 +163,7 @@ impl Home {
         thread::spawn(move || forward(stderr, &sender, &gate));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut server = Server { process, lines, log: Vec::new(), address: nowhere, _home: self };
-        let line = server.wait_for_line("listening on http://");
+        let line = server.wait_for_line("listening on http");
         server.address = address_in(&line).unwrap_or_else(|| panic!("no address in {line:?}"));
         server
     }
@@ -183,8 +183,8 @@ fn forward(stderr: impl BufRead, sender: &Sender<String>, gate: &Receiver<()>) {
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let (_, rest) = line.split_once("listening on http://")?;
-    rest.split([',', ' ', '"']).next()?.parse().ok()
+    let (_, rest) = line.split_once("listening on http")?;
+    rest.trim_start_matches('s').strip_prefix("://")?.split([',', ' ', '"']).next()?.parse().ok()
 }
 
 /// Killed when it is dropped.

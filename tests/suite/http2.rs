@@ -1,0 +1,468 @@
+//! HTTP/2, frame by frame: what a connection may cost, whatever its client does with its streams, and what could be read
+//! in two ways and is refused. The store plays no part: it is SQLite throughout.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyward::config::Limits;
+
+use crate::http_client::PATIENCE;
+use crate::tls_client::{Secure, TlsWire};
+
+/// A time that runs out in a test.
+const SHORT: Duration = Duration::from_millis(500);
+/// A time that does not.
+const NEVER: Duration = Duration::from_secs(600);
+
+// Types of frames, and flags (RFC 9113 §6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+// Settings (§6.5.2) and reasons (§7).
+const HEADER_TABLE_SIZE: u16 = 1;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+const NO_ERROR: u32 = 0;
+const PROTOCOL_ERROR: u32 = 1;
+const CANCEL: u32 = 8;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// A service that cuts nobody, but for the limits that the test shortens.
+fn patient_service(settings: &[(&str, &str)], shorten: impl FnOnce(&mut Limits)) -> Secure {
+    Secure::start(settings, |config| {
+        let Limits { handshake, head, body, idle, unread_answer, handler, .. } = &mut config.limits;
+        for limit in [handshake, head, body, idle, unread_answer, handler] {
+            *limit = NEVER;
+        }
+        shorten(&mut config.limits);
+    })
+}
+
+#[derive(Debug)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Why a stream or the connection ended.
+    fn reason(&self) -> u32 {
+        let start = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[start..start + 4].try_into().unwrap())
+    }
+}
+
+/// One connection with HTTP/2.
+struct Http2(TlsWire);
+
+impl Http2 {
+    #[track_caller]
+    fn open(secure: &Secure) -> Http2 {
+        Http2::open_with(secure, &[])
+    }
+
+    #[track_caller]
+    fn open_with(secure: &Secure, settings: &[(u16, u32)]) -> Http2 {
+        let mut wire = secure.connect(&["h2"]);
+        assert_eq!(wire.protocol(), Some("h2"));
+        wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let mut connection = Http2(wire);
+        // Without a table, each head can be read by itself.
+        let settings = [&[(HEADER_TABLE_SIZE, 0)], settings].concat();
+        let settings =
+            settings.iter().flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat());
+        connection.send(&frame(SETTINGS, 0, 0, &settings.collect::<Vec<u8>>()));
+        connection
+    }
+
+    #[track_caller]
+    fn send(&mut self, frames: &[u8]) {
+        self.0.send(frames);
+    }
+
+    fn try_read(&mut self) -> io::Result<Frame> {
+        let mut head = [0; 9];
+        self.0.0.read_exact(&mut head)?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        self.0.0.read_exact(&mut payload)?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Ok(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// The next frame of one of these types.
+    #[track_caller]
+    fn next_of(&mut self, kinds: &[u8]) -> Frame {
+        loop {
+            let frame = self.try_read().unwrap_or_else(|error| panic!("no frame of {kinds:?}: {error}"));
+            if kinds.contains(&frame.kind) {
+                return frame;
+            }
+            assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+        }
+    }
+
+    /// The next head of an answer: its stream and its status.
+    #[track_caller]
+    fn status(&mut self) -> (u32, u16) {
+        let frame = self.next_of(&[HEADERS, RST_STREAM]);
+        assert_eq!((frame.kind, frame.flags & END_HEADERS), (HEADERS, END_HEADERS), "{frame:?}");
+        (frame.stream, status(&frame.payload))
+    }
+
+    /// Why the server ended the connection; it is closed by then.
+    #[track_caller]
+    fn end(&mut self) -> u32 {
+        let reason = loop {
+            match self.try_read() {
+                Ok(frame) if frame.kind == GOAWAY => break frame.reason(),
+                Ok(_) => {}
+                Err(error) => panic!("no goodbye: {error}"),
+            }
+        };
+        self.0.rest();
+        reason
+    }
+
+    /// Everything that was sent so far has been read when this returns.
+    #[track_caller]
+    fn is_read(&mut self) -> &mut Http2 {
+        self.send(&frame(PING, 0, 0, b"are you?"));
+        let ack = self.next_of(&[PING]);
+        assert_eq!((ack.flags, ack.payload.as_slice()), (ACK, &b"are you?"[..]));
+        self
+    }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// RFC 7541 §6.2.2: literals that refer to nothing.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fn text(text: &str) -> Vec<u8> {
+        if text.len() < 127 {
+            return [&[text.len() as u8], text.as_bytes()].concat();
+        }
+        let mut encoded = vec![127];
+        let mut rest = text.len() - 127;
+        while rest >= 128 {
+            encoded.push((rest % 128 + 128) as u8);
+            rest /= 128;
+        }
+        encoded.push(rest as u8);
+        [&encoded, text.as_bytes()].concat()
+    }
+    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+}
+
+fn head<'a>(method: &'a str, path: &'a str, more: &[(&'a str, &'a str)]) -> Vec<u8> {
+    let fields = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "localhost")];
+    block(&[&fields, more].concat())
+}
+
+fn get(stream: u32, path: &str) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("GET", path, &[]))
+}
+
+/// The head of a request to a route that reads its body and needs nothing else: with `{}` it is a 400.
+fn post(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &head("POST", "/auth/refresh", &[("content-type", "application/json")]))
+}
+
+/// The first field of an answer: from the static table, or digits (RFC 7541, appendices A and B).
+fn status(block: &[u8]) -> u16 {
+    let block = if block[0] & 0xe0 == 0x20 { &block[1..] } else { block };
+    const IN_THE_TABLE: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
+    if block[0] & 0x80 != 0 {
+        return IN_THE_TABLE[usize::from(block[0] & 0x7f) - 8];
+    }
+    assert_eq!(block[0] & 0x0f, 8, "{block:?}");
+    let (is_packed, length) = (block[1] & 0x80 != 0, usize::from(block[1] & 0x7f));
+    let value = &block[2..2 + length];
+    if !is_packed {
+        return str::from_utf8(value).unwrap().parse().unwrap();
+    }
+    let mut bits = value.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)));
+    let digits = (0..3).map(|_| {
+        let code = (0..5).fold(0, |code, _| code * 2 + bits.next().unwrap());
+        // The digits 0 to 2 have five bits, the others six.
+        if code < 3 { code } else { code * 2 + bits.next().unwrap() - 0x19 + 3 }
+    });
+    digits.fold(0, |status, digit| status * 10 + digit)
+}
+
+#[test]
+fn a_hundred_streams_are_answered_at_once_and_a_thousand_after_one_another() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    let streams: Vec<u32> = (0..1000).map(|number| 2 * number + 1).collect();
+    for hundred in streams.chunks(100) {
+        client.send(&hundred.iter().flat_map(|stream| get(*stream, "/health")).collect::<Vec<u8>>());
+        let answered: BTreeSet<(u32, u16)> = hundred.iter().map(|_| client.status()).collect();
+        assert_eq!(answered, hundred.iter().map(|stream| (*stream, 200)).collect());
+    }
+}
+
+#[test]
+fn a_request_that_takes_its_time_holds_up_no_other() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    client.send(&post(1));
+    client.send(&get(3, "/health"));
+    assert_eq!(client.status(), (3, 200));
+    client.send(&frame(DATA, END_STREAM, 1, b"{}"));
+    assert_eq!(client.status(), (1, 400));
+}
+
+#[test]
+fn an_answer_to_head_has_no_body() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("HEAD", "/api/docs/swagger-ui.css", &[])));
+    let answer = client.next_of(&[HEADERS]);
+    assert_eq!((answer.flags, status(&answer.payload)), (END_HEADERS | END_STREAM, 200));
+}
+
+#[test]
+fn a_body_over_its_limit_is_a_413_and_the_connection_goes_on() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    client.send(&post(1));
+    client.send(&frame(DATA, 0, 1, &[b' '; 16 * 1024]));
+    client.send(&frame(DATA, 0, 1, b" "));
+    assert_eq!(client.status(), (1, 413));
+    client.send(&[frame(DATA, END_STREAM, 1, b" "), get(3, "/health")].concat());
+    assert_eq!(client.status(), (3, 200));
+}
+
+#[test]
+fn a_body_that_does_not_arrive_in_time_is_a_408_of_its_stream() {
+    let secure = patient_service(&[], |limits| limits.body = SHORT);
+    let mut client = Http2::open(&secure);
+    let started = Instant::now();
+    client.send(&post(1));
+    client.send(&frame(DATA, 0, 1, b"{"));
+    assert_eq!(client.status(), (1, 408));
+    assert!(started.elapsed() >= SHORT);
+    client.send(&get(3, "/health"));
+    assert_eq!(client.status(), (3, 200));
+}
+
+#[test]
+fn requests_that_are_taken_back_again_and_again_end_the_connection() {
+    let secure = patient_service(&[], |_| {});
+    let take_back = |stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
+    // As many as fit into a few packets.
+    let mut client = Http2::open(&secure);
+    let burst = (0..1000).flat_map(|number| [get(2 * number + 1, "/health"), take_back(2 * number + 1)].concat());
+    let _ = client.0.try_send(burst.collect::<Vec<u8>>());
+    assert_eq!(client.end(), ENHANCE_YOUR_CALM);
+
+    // One after the other, each when it has been begun.
+    let mut client = Http2::open(&secure);
+    let mut stream = 1;
+    let goodbye = loop {
+        assert!(stream < 1000, "nobody minds");
+        client.send(&[post(stream), frame(PING, 0, 0, b"are you?")].concat());
+        let answer = client.next_of(&[PING, GOAWAY]);
+        if answer.kind == GOAWAY {
+            break answer.reason();
+        }
+        client.send(&take_back(stream));
+        stream += 2;
+    };
+    assert_eq!(goodbye, ENHANCE_YOUR_CALM);
+
+    // A client who mostly waits for his answers may change his mind for as long as he likes.
+    let mut client = Http2::open(&secure);
+    for number in 0..300 {
+        let stream = 4 * number + 1;
+        client.send(&[post(stream), take_back(stream), get(stream + 2, "/health")].concat());
+        assert_eq!(client.status(), (stream + 2, 200));
+    }
+}
+
+#[test]
+fn a_head_of_more_than_16_kib_is_a_431_and_an_endless_one_ends_the_connection() {
+    let secure = patient_service(&[], |_| {});
+    let padded = |length: usize| head("GET", "/health", &[("x-padding", &"x".repeat(length))]);
+    let mut client = Http2::open(&secure);
+    for (stream, length, expected) in [(1, 15 * 1024, 200), (3, 16 * 1024, 431), (5, 15 * 1024, 200)] {
+        let block = padded(length);
+        let (start, rest) = block.split_at(9000);
+        client.send(&frame(HEADERS, END_STREAM, stream, start));
+        client.send(&frame(CONTINUATION, END_HEADERS, stream, rest));
+        assert_eq!(client.status(), (stream, expected), "{length}");
+    }
+    let mut client = Http2::open(&secure);
+    client.send(&frame(HEADERS, END_STREAM, 1, &padded(100)));
+    let more = frame(CONTINUATION, 0, 1, &block(&[("x-padding", &"x".repeat(1000))]));
+    assert!((0..100_000).any(|_| client.0.try_send(&more).is_err()), "100 MB were taken");
+    let mut client = Http2::open(&secure);
+    client.send(&get(1, "/health"));
+    assert_eq!(client.status(), (1, 200));
+}
+
+#[test]
+fn an_answer_for_which_there_is_no_room_is_cut_and_no_other() {
+    let secure = patient_service(&[], |limits| limits.unread_answer = SHORT);
+    let mut client = Http2::open_with(&secure, &[(INITIAL_WINDOW_SIZE, 0)]);
+    let started = Instant::now();
+    client.send(&get(1, "/health"));
+    assert_eq!(client.status(), (1, 200));
+    let end = client.next_of(&[DATA, RST_STREAM]);
+    assert_eq!((end.kind, end.stream, end.reason()), (RST_STREAM, 1, CANCEL));
+    assert!(started.elapsed() >= SHORT);
+    client.send(&[get(3, "/health"), frame(WINDOW_UPDATE, 0, 3, &100u32.to_be_bytes())].concat());
+    assert_eq!(client.status(), (3, 200));
+    assert_eq!(client.next_of(&[DATA, RST_STREAM]).kind, DATA);
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_cut() {
+    let secure = patient_service(&[("MAX_CONNECTIONS", "1")], |limits| limits.unread_answer = SHORT);
+    const ROOM: u32 = 1 << 30;
+    let mut reads_nothing = Http2::open_with(&secure, &[(INITIAL_WINDOW_SIZE, ROOM)]);
+    reads_nothing.send(&frame(WINDOW_UPDATE, 0, 0, &ROOM.to_be_bytes()));
+    for number in 0..50 {
+        reads_nothing.send(&get(2 * number + 1, "/api/docs/swagger-ui-bundle.js"));
+    }
+    // The only place is free again when the server has given up.
+    let mut client = Http2::open(&secure);
+    client.send(&get(1, "/health"));
+    assert_eq!(client.status(), (1, 200));
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed() {
+    // Of which nothing is heard, not even the preface.
+    let secure = patient_service(&[], |limits| limits.head = SHORT);
+    assert_eq!(secure.connect(&["h2"]).rest().len(), preface_length(&secure));
+    // Of which no request is heard.
+    let started = Instant::now();
+    assert_eq!(Http2::open(&secure).is_read().end(), NO_ERROR);
+    assert!(started.elapsed() + Duration::from_millis(10) >= SHORT);
+
+    let secure = patient_service(&[], |limits| limits.idle = SHORT);
+    let mut client = Http2::open(&secure);
+    for stream in [1, 3] {
+        client.send(&get(stream, "/health"));
+        assert_eq!(client.status(), (stream, 200));
+    }
+    let started = Instant::now();
+    // To knock is not to ask.
+    assert_eq!(client.is_read().end(), NO_ERROR);
+    assert!(started.elapsed() >= SHORT / 2, "{:?}", started.elapsed());
+}
+
+/// What the server says before it has heard anything: nothing, or its settings.
+fn preface_length(secure: &Secure) -> usize {
+    let mut client = Http2::open(secure);
+    let first = client.try_read().unwrap();
+    assert_eq!((first.kind, first.flags), (SETTINGS, 0));
+    9 + first.payload.len()
+}
+
+#[test]
+fn whom_a_request_is_for_is_said_once() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    let bare = [(":method", "GET"), (":scheme", "https"), (":path", "/health")];
+    let cases: &[(&[(&str, &str)], u16)] = &[
+        (&[(":authority", "localhost")], 200),
+        (&[(":authority", "localhost"), ("host", "localhost")], 200),
+        (&[("host", "localhost")], 200),
+        (&[], 400),
+        (&[(":authority", "localhost"), ("host", "elsewhere")], 400),
+        (&[(":authority", "localhost"), ("host", "")], 400),
+        (&[("host", "localhost"), ("host", "localhost")], 400),
+        (&[("host", "local host")], 400),
+        (&[(":authority", "ann@localhost")], 400),
+        (&[(":authority", "localhost:https")], 400),
+    ];
+    for ((fields, expected), stream) in cases.iter().zip((1..).step_by(2)) {
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&[&bare, *fields].concat())));
+        assert_eq!(client.status(), (stream, *expected), "{fields:?}");
+    }
+}
+
+#[test]
+fn what_has_no_place_in_http_2_is_refused() {
+    let secure = patient_service(&[], |_| {});
+    let plain = [(":method", "GET"), (":scheme", "https"), (":path", "/health"), (":authority", "localhost")];
+    let cases: &[Vec<(&str, &str)>] = &[
+        [&plain[..], &[("connection", "close")]].concat(),
+        [&plain[..], &[("transfer-encoding", "chunked")]].concat(),
+        [&plain[..], &[("upgrade", "websocket")]].concat(),
+        [&plain[..], &[("te", "gzip")]].concat(),
+        [&plain[..], &[("X-Upper-Case", "1")]].concat(),
+        [&plain[..], &[(":path", "/")]].concat(),
+        plain[1..].to_vec(),
+        vec![
+            (":method", "CONNECT"),
+            (":scheme", "https"),
+            (":path", "/"),
+            (":authority", "localhost"),
+            (":protocol", "websocket"),
+        ],
+    ];
+    for fields in cases {
+        let mut client = Http2::open(&secure);
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(fields)));
+        let end = client.next_of(&[HEADERS, RST_STREAM, GOAWAY]);
+        assert!(end.kind != HEADERS && end.reason() == PROTOCOL_ERROR, "{fields:?}: {end:?}");
+    }
+    // A tunnel to elsewhere.
+    let mut client = Http2::open(&secure);
+    client.send(&frame(HEADERS, END_HEADERS, 1, &block(&[(":method", "CONNECT"), (":authority", "localhost:443")])));
+    assert_eq!(client.status(), (1, 404));
+}
+
+#[test]
+fn a_length_that_is_not_the_bodys_is_refused() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    for (stream, length) in [(1, "1"), (3, "3")] {
+        let fields = [("content-type", "application/json"), ("content-length", length)];
+        client.send(&frame(HEADERS, END_HEADERS, stream, &head("POST", "/auth/refresh", &fields)));
+        client.send(&frame(DATA, END_STREAM, stream, b"{}"));
+        let end = client.next_of(&[HEADERS, RST_STREAM]);
+        assert_eq!((end.kind, end.stream, end.reason()), (RST_STREAM, stream, PROTOCOL_ERROR), "{length}");
+    }
+}
+
+#[test]
+fn a_stop_lets_what_is_under_way_finish_and_waits_for_nobody_else() {
+    let mut secure = patient_service(&[], |limits| limits.stopping = NEVER);
+    let mut busy = Http2::open(&secure);
+    busy.send(&post(1));
+    busy.is_read();
+    let mut idle = Http2::open(&secure);
+    idle.send(&get(1, "/health"));
+    assert_eq!(idle.status(), (1, 200));
+    // Before it has said which protocol it speaks.
+    let silent = secure.connect(&["h2"]);
+    let stopping = thread::spawn(move || secure.service.stop());
+    let goodbye = busy.next_of(&[GOAWAY]);
+    assert_eq!(goodbye.reason(), NO_ERROR);
+    busy.send(&frame(DATA, END_STREAM, 1, b"{}"));
+    assert_eq!(busy.status(), (1, 400));
+    // `idle` reads nothing of this, and is left behind.
+    let started = Instant::now();
+    stopping.join().unwrap();
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+    drop((idle, silent));
+}
