@@ -798,7 +798,8 @@ fn tls(draft: &Draft) -> Result<Option<TlsFiles>, ConfigError> {
         (Some(_), None) => half("TLS_CERT", "TLS_KEY"),
         (None, Some(_)) => half("TLS_KEY", "TLS_CERT"),
         (None, None) if draft.redirect_port.is_some() => Err(ConfigError(
-            "HTTP_REDIRECT_PORT: is set, but TLS_CERT and TLS_KEY are not; accepted: all three, or none".to_string(),
+            "HTTP_REDIRECT_PORT: is set, but TLS_CERT and TLS_KEY are not; accepted: all three, or none of them"
+                .to_string(),
         )),
         (None, None) => Ok(None),
         (Some(_), Some(_)) if draft.redirect_port.is_some_and(|port| port != 0 && port == draft.port) => {
@@ -1014,6 +1015,26 @@ mod tests {
             };
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.starts_with(&format!("{name}: is set, but DB_HOST is not")), "{error}");
+        }
+    }
+
+    #[test]
+    fn tls_has_a_certificate_and_a_key_or_neither() {
+        let (cert, key, port) = (("TLS_CERT", "c.pem"), ("TLS_KEY", "k.pem"), ("HTTP_REDIRECT_PORT", "80"));
+        assert!(read(&[]).unwrap().tls.is_none() && read(&[cert, key, port]).unwrap().tls.is_some());
+        for (values, expected) in [
+            (&[cert][..], "TLS_CERT: is set, but TLS_KEY is not; accepted: both (HTTPS), or neither (plain HTTP)"),
+            (&[key, port], "TLS_KEY: is set, but TLS_CERT is not; accepted: both (HTTPS), or neither (plain HTTP)"),
+            (
+                &[port],
+                "HTTP_REDIRECT_PORT: is set, but TLS_CERT and TLS_KEY are not; accepted: all three, or none of them",
+            ),
+            (
+                &[cert, key, port, ("PORT", "80")],
+                "HTTP_REDIRECT_PORT: 80 is PORT, which speaks HTTPS; accepted: another port",
+            ),
+        ] {
+            assert_eq!(read(values).unwrap_err(), expected);
         }
     }
 

@@ -100,22 +100,22 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 _ => taken_back.saturating_sub(1),
             };
         }
-        let goodbye = if taken_back > TAKEN_BACK {
-            Some(("the client takes back what it asks for", Reason::ENHANCE_YOUR_CALM))
+        if watched.phase() == Phase::Busy && !connection.has_streams() {
+            watched.enter(if told { Phase::Leaving } else { Phase::Quiet });
+        }
+        let leaving = matches!(watched.phase(), Phase::Leaving | Phase::Lingering);
+        let (why, reason) = if taken_back > TAKEN_BACK && !leaving {
+            ("the client takes back what it asks for", Reason::ENHANCE_YOUR_CALM)
+        } else if alarm.poll(cx, watched).is_ready() {
+            (watched.phase().overdue(), Reason::NO_ERROR)
         } else {
-            if watched.phase() == Phase::Busy && !connection.has_streams() {
-                watched.enter(if told { Phase::Leaving } else { Phase::Quiet });
-            }
-            let overdue = alarm.poll(cx, watched).is_ready();
-            overdue.then(|| (watched.phase().overdue(), Reason::NO_ERROR))
+            return Poll::Pending;
         };
-        let Some((why, reason)) = goodbye else { return Poll::Pending };
         debug!("{peer}: cut, {why}");
-        if matches!(watched.phase(), Phase::Leaving | Phase::Lingering) {
+        if leaving {
             return Poll::Ready(());
         }
         watched.enter(Phase::Leaving);
-        taken_back = 0;
         connection.abrupt_shutdown(reason);
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -442,19 +442,16 @@ mod renewing {
 
     #[test]
     fn a_certificate_that_expires_soon_is_complained_of() {
-        let (home, pair) = program();
-        for (options, line) in [(&["-days", "3"][..], "expires soon"), (&["-days", "30"], "listening")] {
-            Pair::make_with(&home.path(""), "server", &[&["-newkey", "rsa:2048"], options].concat());
-            let mut server = home.start(&[]);
-            if line != "listening" {
-                let said = server.log().iter().any(|said| said.contains(line));
-                let said = said || !server.wait_for_line(line).is_empty();
-                assert!(said);
-            }
-            let finished = server.stop();
-            assert_eq!(finished.stderr.contains("expires soon"), line == "expires soon", "{finished:?}");
+        let (home, _) = program();
+        let finished = home.start(&[]).stop();
+        assert!(!finished.stderr.contains("expires"), "{finished:?}");
+        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        Pair::make_with(&home.path(""), "server", &[&key[..], &["-days", "3"]].concat());
+        let mut server = home.start(&[]);
+        // It is said by another thread than that which tells the address.
+        if !server.log().iter().any(|line| line.contains("expires soon")) {
+            server.wait_for_line("the certificate in server.pem expires soon, at ");
         }
-        assert!(pair.certificate.exists());
     }
 
     #[test]
