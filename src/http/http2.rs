@@ -13,8 +13,8 @@ use bytes::Bytes;
 use chrono::Utc;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
+use http::HeaderValue;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
-use http::{HeaderValue, Method};
 use hyper::body::{Body, Frame, SizeHint};
 use log::debug;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -138,7 +138,6 @@ async fn converse(
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> End {
-    let is_head = request.method() == Method::HEAD;
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let (head, stream) = request.into_parts();
     let mut body = Upload { stream, length: length.unwrap_or(0) };
@@ -148,7 +147,7 @@ async fn converse(
         _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return End::TakenBack,
         response = exchange::answer(&front, Purpose::Api { tls: true }, peer.ip(), head, &mut body) => response,
     };
-    if let Err(error) = send(response, is_head, &mut respond, front.limits.unread_answer).await {
+    if let Err(error) = send(response, &mut respond, front.limits.unread_answer).await {
         debug!("{peer}: {error}");
     }
     body.discard().await;
@@ -156,12 +155,7 @@ async fn converse(
 }
 
 /// Sends an answer at the pace at which the client takes it. One of which he takes nothing for so long is cut.
-async fn send(
-    response: Response,
-    is_head: bool,
-    respond: &mut SendResponse<Bytes>,
-    patience: Duration,
-) -> Result<(), h2::Error> {
+async fn send(response: Response, respond: &mut SendResponse<Bytes>, patience: Duration) -> Result<(), h2::Error> {
     let (mut head, mut body) = response.into_parts();
     // RFC 9113 §8.2.2: it means nothing here.
     head.headers.remove(CONNECTION);
@@ -170,11 +164,7 @@ async fn send(
     if !body.is_empty() {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
-    let ends = is_head || body.is_empty();
-    let mut stream = respond.send_response(http::Response::from_parts(head, ()), ends)?;
-    if ends {
-        return Ok(());
-    }
+    let mut stream = respond.send_response(http::Response::from_parts(head, ()), body.is_empty())?;
     while !body.is_empty() {
         stream.reserve_capacity(body.len());
         while stream.capacity() == 0 {

@@ -428,7 +428,7 @@ fn what_has_no_place_in_http_2_is_refused() {
     // A tunnel to elsewhere.
     let mut client = Http2::open(&secure);
     client.send(&frame(HEADERS, END_HEADERS, 1, &block(&[(":method", "CONNECT"), (":authority", "localhost:443")])));
-    assert_eq!(client.status(), (1, 404));
+    assert_eq!(client.status(), (1, 501));
 }
 
 #[test]
