@@ -16,6 +16,8 @@ pub struct Timestamp(i64);
 
 impl Timestamp {
     pub const EPOCH: Timestamp = Timestamp(0);
+    /// The first that is written as RFC 3339: the year 0.
+    pub const FIRST: Timestamp = Timestamp(-62_167_219_200_000);
     /// The last that is written as RFC 3339.
     pub const LAST: Timestamp = Timestamp(253_402_300_799_999);
 
@@ -26,9 +28,9 @@ impl Timestamp {
 
     /// Reads RFC 3339 with any offset; `None` for anything else and for years beyond 0 to 9999 in UTC.
     pub fn parse(text: &str) -> Option<Timestamp> {
-        let utc = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
-        let written = utc.to_rfc3339_opts(SecondsFormat::Millis, true);
-        (written.len() == "2025-12-31T23:59:59.000Z".len()).then(|| Timestamp(utc.timestamp_millis()))
+        let instant = Timestamp(DateTime::parse_from_rfc3339(text).ok()?.timestamp_millis());
+        // Judged as it will be written: a leap second belongs to the next day, which may be the first of another year.
+        (Timestamp::FIRST..=Timestamp::LAST).contains(&instant).then_some(instant)
     }
 
     /// Milliseconds since the epoch.
@@ -123,14 +125,24 @@ mod tests {
     }
 
     #[test]
-    fn the_last_instant_is_the_last_of_the_year_9999() {
+    fn the_first_instant_and_the_last_are_those_of_the_years_0_and_9999() {
+        assert_eq!(Timestamp::FIRST.to_string(), "0000-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::LAST.to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]
     fn what_would_not_sort_as_text_or_has_no_offset_is_refused() {
-        for text in ["9999-12-31T23:59:59-12:00", "2026-01-01T00:00:00", "2026-01-01", "", "now"] {
+        for text in
+            ["9999-12-31T23:59:59-12:00", "0000-01-01T00:00:00+00:01", "2026-01-01T00:00:00", "2026-01-01", "", "now"]
+        {
             assert_eq!(Timestamp::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_leap_second_is_the_second_after_it_and_the_year_9999_has_none() {
+        let instant = Timestamp::parse("2016-12-31T23:59:60.500Z").unwrap();
+        assert_eq!(instant.to_string(), "2017-01-01T00:00:00.500Z");
+        assert_eq!(Timestamp::parse("9999-12-31T23:59:60Z"), None);
     }
 }
