@@ -273,7 +273,7 @@ pub fn access(access: &Access<'_>) {
     let duration_ms = access.started.elapsed().as_micros() as f64 / 1000.0;
     log::info!(
         target: "access",
-        method = access.method,
+        method = loggable_method(access.method),
         path:% = LoggablePath(access.path),
         status = access.status,
         duration_ms = duration_ms,
@@ -282,6 +282,12 @@ pub fn access(access: &Access<'_>) {
         principal:% = LoggablePrincipal(access.principal);
         ""
     );
+}
+
+/// A method that is safe to log. It may be any token, also a key, which is longer than every method that is registered.
+fn loggable_method(method: &str) -> &str {
+    const LONGEST: usize = "UPDATEREDIRECTREF".len();
+    if method.len() <= LONGEST { method } else { "…" }
 }
 
 struct LoggablePrincipal<'a>(&'a Principal);
@@ -349,6 +355,12 @@ mod tests {
         assert_eq!(LoggablePath(&key).to_string(), "/keys/sk_5e5e5…");
         let id = "/keys/0192f0c1-0000-7000-8000-000000000000";
         assert_eq!(LoggablePath(id).to_string(), id);
+    }
+
+    #[test]
+    fn a_key_or_token_in_the_place_of_the_method_is_not_logged() {
+        assert_eq!(loggable_method(&format!("sk_{}", "5e".repeat(32))), "…");
+        assert_eq!(loggable_method("DELETE"), "DELETE");
     }
 
     #[test]
