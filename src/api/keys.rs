@@ -227,7 +227,7 @@ pub fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
     let step = step.unwrap_or(HOUR);
     let to = to.unwrap_or_else(|| app.clock.now());
     // A day of hours or a month of days, the running one included.
-    let from = from.unwrap_or_else(|| to.minus(if step == DAY { 29 * DAY } else { 23 * HOUR }));
+    let from = from.unwrap_or_else(|| to.minus(if step == DAY { 29 * DAY } else { 23 * HOUR }).max(Timestamp::FIRST));
     let from = from.start_of(step);
     form.require(from < to, "from must be before to");
     form.require(from.plus(POINTS * step) >= to, "from and to must be at most 1000 steps apart");

@@ -100,6 +100,17 @@ on_both_stores! {
         assert_eq!((answer.status, answer.json()), (400, error(400, "Query has by twice")));
     }
 
+    fn the_span_that_is_left_out_ends_at_the_year_0(service) {
+        let ann = service.sign_up("ann@example.com");
+        let made = service.create_key(&ann.access, json!({ "name": "ci" }));
+        let id = made["id"].as_str().unwrap();
+        for by in ["hour", "day"] {
+            let answer = usage(service, &ann.access, id, &format!("?to=0000-01-01T00:30:00Z&by={by}"));
+            assert_eq!(answer["from"], "0000-01-01T00:00:00.000Z");
+            assert_eq!(answer["series"].as_array().unwrap().len(), 1);
+        }
+    }
+
     fn the_use_of_a_key_that_is_not_ones_own_does_not_exist(service) {
         let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
         let made = service.create_key(&ann.access, json!({ "name": "ci" }));
