@@ -75,8 +75,11 @@ impl Form {
             if !has_type(&request.headers, JSON) {
                 return Err(Error::Malformed(format!("Content-Type must be {JSON}")));
             }
-            let Object(fields) = serde_json::from_slice(&body)
+            let Unambiguous(value) = serde_json::from_slice(&body)
                 .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
+            let Value::Object(fields) = value else {
+                return Err(Error::Malformed("Request body must be a JSON object".to_string()));
+            };
             fields
         };
         Ok(Form::of(fields, known))
@@ -323,43 +326,8 @@ fn has_type(headers: &HeaderMap, media_type: &str) -> bool {
     essence.trim().eq_ignore_ascii_case(media_type)
 }
 
-/// A JSON object whose names are all different, and so in everything within. A repeated one is refused: two readers could
-/// take either value.
-struct Object(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object, A::Error> {
-                fields(map).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
-    }
-}
-
-fn fields<'de, A: MapAccess<'de>>(mut map: A) -> Result<Map<String, Value>, A::Error> {
-    let mut fields = Map::new();
-    while let Some(name) = map.next_key::<String>()? {
-        if fields.contains_key(&name) {
-            return Err(de::Error::custom(format!("property {name} is there twice")));
-        }
-        let Unambiguous(value) = map.next_value()?;
-        fields.insert(name, value);
-    }
-    Ok(fields)
-}
-
-/// A JSON value within.
+/// A JSON value in which the names of every object are all different. A repeated one is refused: two readers could take
+/// either value.
 struct Unambiguous(Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -413,7 +381,15 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Unambiguous(Value::Array(values)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Unambiguous, A::Error> {
-        fields(map).map(|fields| Unambiguous(Value::Object(fields)))
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unambiguous, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if fields.contains_key(&name) {
+                return Err(de::Error::custom(format!("property {name} is there twice")));
+            }
+            let Unambiguous(value) = map.next_value()?;
+            fields.insert(name, value);
+        }
+        Ok(Unambiguous(Value::Object(fields)))
     }
 }
