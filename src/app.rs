@@ -96,7 +96,7 @@ fn fetchers() -> usize {
 
 impl App {
     /// Opens the store and wires the services. The error is one line for the operator.
-    fn open(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
+    pub fn open(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
         let jwt_keys = secrets::resolve(config)?;
         let changes = Arc::new(Changes::default());
         let (store, applied) = open_store(config, &clock, changes.clone()).map_err(|error| error.to_string())?;

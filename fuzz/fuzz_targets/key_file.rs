@@ -1,0 +1,57 @@
+//! PEM files with keys for tokens: what is taken signs, what is not is refused in one line that names the file.
+#![no_main]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use keyward::config::Config;
+use keyward::secrets;
+use libfuzzer_sys::fuzz_target;
+
+static FILE: LazyLock<PathBuf> =
+    LazyLock::new(|| std::env::temp_dir().join(format!("keyward-fuzz-{}.pem", std::process::id())));
+static CONFIGS: LazyLock<[Config; 2]> =
+    LazyLock::new(|| [config("JWT_PRIVATE_KEY_FILE"), config("JWT_PREVIOUS_KEY_FILES")]);
+
+/// With the file in this setting. Nothing connects.
+fn config(setting: &str) -> Config {
+    let secret = "a secret of thirty-two bytes or so";
+    let file = FILE.to_str().expect("a path in UTF-8");
+    let settings = [
+        ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
+        ("JWT_SECRET", secret),
+        ("JWT_REFRESH_SECRET", secret),
+        (setting, file),
+    ];
+    let settings: HashMap<String, String> =
+        settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let mut config = Config::from_values(&settings).expect("good settings");
+    if config.jwt_private_key_file.is_some() {
+        config.jwt_alg = keyward::jws::Algorithm::EdDsa;
+    }
+    config
+}
+
+fuzz_target!(|data: &[u8]| {
+    std::fs::write(&*FILE, data).expect("a file in the temporary folder");
+    let [private, public] = &*CONFIGS;
+    let (private, public) = (secrets::resolve(private), secrets::resolve(public));
+    if let Ok(keys) = &private {
+        let token = keys.access.sign(&serde_json::json!({ "a": 1 })).expect("a key that signs");
+        assert_eq!(keys.access.verify(&token).as_deref(), Some(b"{\"a\":1}".as_slice()));
+        // What signs would do to verify.
+        let verifying = public.as_ref().expect("a key that verifies");
+        assert_eq!(keys.access.jwks(), verifying.access.jwks());
+        assert!(verifying.access.verify(&token).is_some());
+    }
+    if let Ok(keys) = &public {
+        assert_eq!(keys.access.jwks().keys.len(), 1);
+        let published = serde_json::to_string(&keys.access.jwks()).expect("JSON");
+        assert!(!published.contains("\"d\""), "{published}");
+    }
+    for error in [private.err(), public.err()].into_iter().flatten() {
+        let is_one_line = !error.contains(['\n', '\r']);
+        assert!(is_one_line && error.contains(FILE.to_str().unwrap_or_default()), "{error:?}");
+    }
+});

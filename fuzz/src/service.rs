@@ -1,0 +1,151 @@
+//! The real server on a free port of this machine, in this process, and what every answer of it has to be like.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyward::app::App;
+use keyward::http::server::Server;
+use serde_json::Value;
+
+use crate::account::{self, Account};
+
+/// A server, an account on it, and a connection that is kept as long as the server keeps it.
+pub struct Service {
+    pub app: Arc<App>,
+    pub account: Account,
+    address: SocketAddr,
+    connection: Option<BufReader<TcpStream>>,
+    /// Serves until the process ends.
+    _server: Server,
+}
+
+/// An answer without its interim ones.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Service {
+    pub fn start() -> Service {
+        let config = account::config();
+        let app = Arc::new(account::open(&config));
+        let server = Server::start(app.clone(), &config).expect("a server that listens");
+        let account = Account::new(&app);
+        let address = server.addresses()[0];
+        Service { app, account, address, connection: None, _server: server }
+    }
+
+    /// So that what one input has changed does not show in what the next one does.
+    pub fn renew_account(&mut self) {
+        self.account = Account::new(&self.app);
+    }
+
+    /// Sends one whole request. Fails when it is not answered.
+    pub fn send(&mut self, request: &[u8]) -> Answer {
+        let is_head = request.starts_with(b"HEAD ");
+        // A kept connection may have been closed since.
+        let kept = self.connection.take();
+        let answered = kept.and_then(|connection| exchange(connection, request, is_head).ok());
+        let (answer, connection) = answered.unwrap_or_else(|| {
+            let fresh = BufReader::new(self.connect());
+            exchange(fresh, request, is_head).expect("an answer")
+        });
+        if answer.header("connection") != Some("close") {
+            self.connection = Some(connection);
+        }
+        answer
+    }
+
+    /// Sends these bytes on a connection of their own and gives everything that comes back. What the client does not wait
+    /// for may go unanswered.
+    pub fn send_all(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect();
+        // The server may close before it has read them all.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answers = Vec::new();
+        match stream.read_to_end(&mut answers) {
+            Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => answers,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("a server that accepts");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit of time");
+        stream.set_nodelay(true).expect("no delay");
+        stream
+    }
+}
+
+fn exchange(
+    mut connection: BufReader<TcpStream>,
+    request: &[u8],
+    is_head: bool,
+) -> std::io::Result<(Answer, BufReader<TcpStream>)> {
+    connection.get_mut().write_all(request)?;
+    loop {
+        let answer = read_answer(&mut connection, is_head)?;
+        if answer.status >= 200 {
+            return Ok((answer, connection));
+        }
+    }
+}
+
+/// Reads the next answer; a body needs a `Content-Length`, as all of ours have.
+pub fn read_answer(from: &mut impl BufRead, is_head: bool) -> std::io::Result<Answer> {
+    let mut line = || {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        let line = line.strip_suffix("\r\n").map(str::to_string);
+        line.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
+    };
+    let status_line = line()?;
+    let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("this is no status line: {status_line:?}"));
+    let mut headers = Vec::new();
+    loop {
+        let line = line()?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
+        headers.push((name.to_ascii_lowercase(), value.to_string()));
+    }
+    let mut answer = Answer { status, headers, body: Vec::new() };
+    assert_eq!(answer.header("transfer-encoding"), None, "{answer:?}");
+    let length = answer.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    if !is_head && status >= 200 && status != 204 && status != 304 {
+        answer.body.resize(length, 0);
+        from.read_exact(&mut answer.body)?;
+    }
+    Ok(answer)
+}
+
+/// The contract's shape of an error.
+#[track_caller]
+pub fn assert_error_shape(status: u16, body: &[u8]) {
+    let shown = String::from_utf8_lossy(body);
+    let value: Value = serde_json::from_slice(body).unwrap_or_else(|_| panic!("{status} without JSON: {shown}"));
+    assert_eq!(value["statusCode"], status, "{shown}");
+    let phrase = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    assert_eq!(value["error"].as_str(), phrase, "{shown}");
+    let is_message = match &value["message"] {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(rules) => !rules.is_empty() && rules.iter().all(|rule| rule.is_string()),
+        _ => false,
+    };
+    assert!(is_message, "{shown}");
+    assert_eq!(value.as_object().map(|fields| fields.len()), Some(3), "{shown}");
+}
