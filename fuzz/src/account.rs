@@ -1,7 +1,7 @@
 //! The services of a server on a fresh SQLite file, and somebody who has an account there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -159,6 +159,14 @@ pub fn assert_no_secret(text: &str, of_what: &str) {
     assert!(!text.contains("$2b$"), "a hash is in {of_what}: {text}");
 }
 
+/// Whether anything but reading was granted, as the log has it.
+static CHANGED: AtomicBool = AtomicBool::new(false);
+
+/// Whether there was such a thing since this was asked last.
+pub fn take_changed() -> bool {
+    CHANGED.swap(false, Ordering::Relaxed)
+}
+
 /// Looks at everything that is logged.
 fn watch_log() {
     struct Watcher;
@@ -183,7 +191,14 @@ fn watch_log() {
             let mut line = Fields(record.args().to_string());
             record.key_values().visit(&mut line).expect("fields that can be written");
             assert_no_secret(&line.0, "the log");
-            assert!(record.target() != "access" || !line.0.contains(['\n', '\r']), "two lines: {:?}", line.0);
+            assert!(record.level() > log::Level::Error, "a fault: {}", line.0);
+            if record.target() == "access" {
+                assert!(!line.0.contains(['\n', '\r']), "two lines: {:?}", line.0);
+                assert!(!line.0.contains(" status=5"), "a fault: {}", line.0);
+                if line.0.contains(" status=2") && !line.0.contains(" method=GET ") {
+                    CHANGED.store(true, Ordering::Relaxed);
+                }
+            }
         }
 
         fn flush(&self) {}

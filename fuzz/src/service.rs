@@ -2,11 +2,17 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keyward::app::App;
+use keyward::config::{Config, TlsFiles};
 use keyward::http::server::Server;
+use keyward::http::tls::Tls;
+use keyward::trust::Verifier;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::Value;
 
 use crate::account::{self, Account};
@@ -19,6 +25,7 @@ pub struct Service {
     connection: Option<BufReader<TcpStream>>,
     /// Serves until the process ends.
     _server: Server,
+    tls: Arc<ClientConfig>,
 }
 
 /// An answer without its interim ones.
@@ -38,12 +45,45 @@ impl Answer {
 
 impl Service {
     pub fn start() -> Service {
-        let config = account::config();
-        let app = Arc::new(account::open(&config));
-        let server = Server::start(app.clone(), &config).expect("a server that listens");
+        Service::start_with(&account::config())
+    }
+
+    pub fn start_with_tls() -> Service {
+        let pem = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/seeds/certificate/ec")).to_path_buf();
+        let mut config = account::config();
+        config.tls = Some(TlsFiles { certificate: pem.clone(), key: pem, look_every: Duration::from_secs(3600) });
+        Service::start_with(&config)
+    }
+
+    fn start_with(config: &Config) -> Service {
+        let app = Arc::new(account::open(config));
+        let tls = config.tls.as_ref().map(|files| Tls::start(files).expect("a good certificate"));
+        let server = Server::start(app.clone(), tls, config).expect("a server that listens");
         let account = Account::new(&app);
         let address = server.addresses()[0];
-        Service { app, account, address, connection: None, _server: server }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        // Whoever it is: it is we.
+        let anyone = Verifier { trusted: Vec::new(), chain: None, name: false, provider: provider.clone() };
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions of TLS")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(anyone))
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![keyward::http::tls::HTTP_2.to_vec()];
+        Service { app, account, address, connection: None, _server: server, tls: Arc::new(tls) }
+    }
+
+    /// Whether anything but reading was granted since this was asked last.
+    pub fn has_changed(&self) -> bool {
+        account::take_changed()
+    }
+
+    /// A connection that speaks HTTP/2.
+    pub fn connect_tls(&self) -> StreamOwned<ClientConnection, TcpStream> {
+        let name = ServerName::try_from("keyward.example").expect("a name");
+        let client = ClientConnection::new(self.tls.clone(), name).expect("a client");
+        StreamOwned::new(client, self.connect())
     }
 
     /// So that what one input has changed does not show in what the next one does.
