@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
 use http::{HeaderName, HeaderValue};
 use log::warn;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -48,8 +47,6 @@ pub fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
     let headers = response.headers_mut();
     // These, and those that every answer has.
     headers.reserve(12);
-    // hyper does not say it of a HEAD by itself.
-    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     headers.insert(X_AUTH_TYPE, HeaderValue::from_static(kind));
     headers.insert(X_AUTH_USER_ID, id(user)?);
     headers.insert(X_AUTH_EMAIL, text(email)?);

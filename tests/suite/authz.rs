@@ -433,3 +433,16 @@ fn bad_keys_count_by_the_clients_address_that_the_gateway_tells() {
         assert_eq!(other.status, 200, "{target}");
     }
 }
+
+#[test]
+fn a_preflight_that_a_gateway_asks_about_is_judged_like_any_other_request() {
+    const APP: &str = "https://app.example.com";
+    let service = Service::start_with(Backend::Sqlite, &[("CORS_ORIGINS", APP)], |_| {});
+    let ann = service.sign_up("ann@example.com");
+    for target in ["/authz/forward-auth", "/authz/ext-authz/orders/7"] {
+        let ask =
+            || service.method("OPTIONS", target).header("origin", APP).header("access-control-request-method", "PUT");
+        assert_eq!(ask().send().status, 401, "{target}");
+        assert_eq!(ask().bearer(&ann.access).send().header("x-auth-type"), Some("user"), "{target}");
+    }
+}
