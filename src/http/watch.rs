@@ -1,7 +1,7 @@
 //! The times that a client may take on a connection: what the connection is at, by when it must have moved on, and the
 //! socket that tells.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -61,6 +61,9 @@ const BUSY: Duration = Duration::from_secs(600);
 /// How long, and how much, is read of a client who was answered, so that he gets to see it.
 pub const LINGER: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Bytes of an answer that are copied together.
+const TOGETHER: usize = 2048;
 
 /// More than the coarse clock is ever behind.
 const COARSENESS: Duration = Duration::from_millis(50);
@@ -184,18 +187,45 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<'_, S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
+impl<S> Socket<'_, S> {
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
         if matches!(outcome, Poll::Ready(Ok(_))) && self.watch.phase() == Phase::Answering {
             self.watch.enter(Phase::Answering);
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.wrote(&outcome);
         outcome
     }
 
-    /// An answer is mostly small: cheaper to copy head and body together than to hand both to the system.
+    /// hyper hands on head and body as they are. It would copy them together otherwise, and the copies of large answers
+    /// would wait for clients who do not read.
     fn is_write_vectored(&self) -> bool {
-        false
+        true
+    }
+
+    /// An answer is mostly small: cheaper to copy head and body together than to hand both to the system.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut together = [0; TOGETHER];
+        let mut length = 0;
+        for part in parts {
+            let Some(place) = together.get_mut(length..length + part.len()) else {
+                let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, parts);
+                self.wrote(&outcome);
+                return outcome;
+            };
+            place.copy_from_slice(part);
+            length += part.len();
+        }
+        self.poll_write(cx, &together[..length])
     }
 
     /// hyper flushes when it has written all it had: in the answering phase, the whole answer.
