@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use log::{debug, info, warn};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -51,7 +52,7 @@ const BACKLOG: u32 = 4096;
 impl Server {
     /// Listens on every address of the configuration, with TLS if there is any; the server answers when this returns.
     pub fn start(app: Arc<App>, tls: Option<Tls>, config: &Config) -> Result<Server, String> {
-        raise_descriptor_limit();
+        let max_connections = affordable_connections(config.max_connections);
         let cores = cores();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores)
@@ -80,10 +81,9 @@ impl Server {
         let mut entrances: Vec<(TcpListener, Door)> = Vec::new();
         entrances.extend(listeners.into_iter().map(|listener| (listener, door.clone())));
         entrances.extend(redirecting.into_iter().map(|listener| (listener, redirect.clone())));
-        let connections = Arc::new(Semaphore::new(config.max_connections));
+        let connections = Arc::new(Semaphore::new(max_connections as usize));
         let (stop, stopping) = watch::channel(false);
         runtime.spawn(accept(entrances, front.clone(), connections.clone(), stopping));
-        let max_connections = config.max_connections as u32;
         Ok(Server { runtime, front, tls, addresses, redirects, stop, connections, max_connections })
     }
 
@@ -169,14 +169,27 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// Every connection is a descriptor; the soft limit of many systems is 1024.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
+/// Descriptors for everything but connections: PostgreSQL takes four for each of its own, SQLite two.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// As many connections as are wanted, or as there are descriptors for: the store and the log must not go without one
+/// because clients have them all. The soft limit of many systems is 1024, and is raised to the hard one.
+fn affordable_connections(wanted: usize) -> u32 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!("the limit of open files cannot be raised: {error}");
+        limit = getrlimit(Resource::Nofile);
     }
+    let wanted = wanted as u64;
+    let Some(limit) = limit.current else { return wanted as u32 };
+    let affordable = limit - OTHER_DESCRIPTORS.min(limit / 2);
+    if affordable < wanted {
+        warn!(
+            "MAX_CONNECTIONS is {wanted}, but the limit of open files ({limit}) has room for {affordable} connections"
+        );
+    }
+    wanted.min(affordable) as u32
 }
 
 fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
