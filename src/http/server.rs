@@ -60,6 +60,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|error| format!("the I/O threads cannot be started: {error}"))?;
+        outlive_file_limit(&runtime);
         let front = Arc::new(Front {
             app,
             router: Router::new(ROUTES)?,
@@ -190,6 +191,15 @@ fn affordable_connections(wanted: usize) -> u32 {
         );
     }
     wanted.min(affordable) as u32
+}
+
+/// A write that meets a limit on the size of files is to fail. The signal that comes with it would end the process, if
+/// nobody cared for it; once somebody does, the system never ends the process by it again.
+fn outlive_file_limit(runtime: &Runtime) {
+    let _context = runtime.enter();
+    if let Err(error) = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())) {
+        warn!("a limit on the size of files would end the process: {error}");
+    }
 }
 
 fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
