@@ -13,7 +13,7 @@ use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Config, Statement};
-use r2d2::{ManageConnection, Pool, PooledConnection};
+use r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection};
 use r2d2_postgres::PostgresConnectionManager;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
@@ -206,6 +206,8 @@ impl Postgres {
             .max_size(CONNECTIONS)
             .min_idle(Some(1))
             .connection_timeout(CONNECT)
+            // Whoever waits for a connection is told why he gets none, and tells it.
+            .error_handler(Box::new(NopErrorHandler))
             .build(connections)
             .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
         Ok(Postgres { pool, direct })
@@ -496,8 +498,8 @@ fn fault(error: postgres::Error) -> StoreError {
             | &SqlState::LOCK_NOT_AVAILABLE
             | &SqlState::T_R_SERIALIZATION_FAILURE
             | &SqlState::T_R_DEADLOCK_DETECTED => StoreError::Unavailable(text),
-            // Connection exceptions, insufficient resources, operator intervention.
-            _ if ["08", "53", "57"].contains(&class) => StoreError::Unavailable(text),
+            // Connection exceptions, insufficient resources, operator intervention, faults of the server's system.
+            _ if ["08", "53", "57", "58"].contains(&class) => StoreError::Unavailable(text),
             _ => StoreError::Internal(text),
         };
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use r2d2::{ManageConnection, Pool};
+use r2d2::{ManageConnection, NopErrorHandler, Pool};
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
@@ -64,6 +64,8 @@ impl Sqlite {
             .min_idle(Some(0))
             .test_on_check_out(false)
             .connection_timeout(BUSY)
+            // Whoever waits for a reader is told why he gets none, and tells it.
+            .error_handler(Box::new(NopErrorHandler))
             .build_unchecked(Readers { path: path.to_path_buf(), flags });
         Ok(Sqlite { writer: Mutex::new(writer), readers })
     }
