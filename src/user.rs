@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::event::{By, Kind};
@@ -12,7 +14,8 @@ use crate::password::{NewPassword, PasswordHash, Passwords};
 use crate::principal;
 use crate::store::{Created, Store, StoreError};
 
-/// An e-mail address in lower case, so that equal addresses are equal texts.
+/// An e-mail address in lower case and composed (Unicode's normalization form C), so that equal addresses are equal texts,
+/// however they were typed (RFC 8265 §3.3, but for its mapping of widths).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email(String);
 
@@ -21,7 +24,7 @@ impl Email {
     /// The error is the rule it breaks, to be put behind the field's name.
     pub fn parse(text: &str) -> Result<Email, &'static str> {
         const NO_EMAIL: &str = "must be an email";
-        let email = text.to_lowercase();
+        let email: String = text.to_lowercase().nfc().collect();
         if email.chars().count() > 254 {
             return Err("must be shorter than or equal to 254 characters");
         }
