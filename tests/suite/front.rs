@@ -1,9 +1,9 @@
-//! The front, byte by byte: what a connection may cost, what could be read in two ways and is refused, how the server
-//! stops, and what it does when more is asked of it than it can do. The store plays no part: it is SQLite throughout.
+//! The front, byte by byte: what a connection may cost, which request goes where, how the server stops, and what it does
+//! when more is asked of it than it can do. The store plays no part: it is SQLite throughout. What could be read in two
+//! ways and what is no HTTP is in the hostile suite.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,9 +15,10 @@ use keyward::http::router::ROUTES;
 use keyward::http::server::cores;
 use serde_json::json;
 
-use crate::http_client::{Answer, Client, PATIENCE, connect, raw, read_answer};
+use crate::http_client::{Client, PATIENCE, read_answer};
 use crate::openapi;
 use crate::service::{Backend, PASSWORD, Service, broken_rules, error};
+use crate::wire::{CHUNKED, EMPTY_REFRESH, Wire, answers, chunked, get, parsed, refresh, smuggled, statuses};
 
 const KIB: usize = 1024;
 
@@ -37,114 +38,6 @@ fn patient_service(settings: &[(&str, &str)], shorten: impl FnOnce(&mut Limits))
         }
         shorten(&mut config.limits);
     })
-}
-
-/// One connection, on which a test says exactly what it wants.
-struct Wire(BufReader<TcpStream>);
-
-impl Wire {
-    #[track_caller]
-    fn open(address: SocketAddr) -> Wire {
-        Wire(BufReader::new(connect(address).unwrap()))
-    }
-
-    #[track_caller]
-    fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Wire {
-        self.try_send(bytes).unwrap();
-        self
-    }
-
-    fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.0.get_mut().write_all(bytes.as_ref())
-    }
-
-    #[track_caller]
-    fn answer(&mut self) -> Answer {
-        read_answer(&mut self.0, false).unwrap_or_else(|error| panic!("no answer: {error}"))
-    }
-
-    /// The interim answer that asks for the body (RFC 9110 §10.1.1).
-    #[track_caller]
-    fn hears_100_continue(&mut self) {
-        let expected = b"HTTP/1.1 100 Continue\r\n\r\n";
-        let mut heard = [0; 25];
-        self.0.read_exact(&mut heard).unwrap();
-        assert_eq!(str::from_utf8(&heard), str::from_utf8(expected));
-    }
-
-    /// What arrives until the server closes.
-    #[track_caller]
-    fn rest(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        match self.0.read_to_end(&mut rest) {
-            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("not closed: {error}"),
-            _ => rest,
-        }
-    }
-
-    /// Whether nothing arrives for so long, not even the end.
-    fn is_silent_for(&mut self, span: Duration) -> bool {
-        self.0.get_ref().set_read_timeout(Some(span)).unwrap();
-        let silent = self.0.fill_buf().is_err_and(|error| is_timeout(&error));
-        self.0.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
-        silent
-    }
-
-    /// Sends a byte every now and then until the server closes, and gives what it said by then.
-    fn trickle(&mut self) -> Vec<u8> {
-        let mut heard = Vec::new();
-        let started = Instant::now();
-        while self.is_silent_for(SHORT / 10) {
-            assert!(started.elapsed() < SHORT + SLACK, "a client that trickles is never cut");
-            // A byte too late meets a closed connection; the next look at it tells.
-            let _ = self.try_send("x");
-        }
-        let _ = self.0.read_to_end(&mut heard);
-        heard
-    }
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: keyward\r\n\r\n")
-}
-
-/// A request to a route that reads its body and needs nothing else: with `{}` for a body it is answered with
-/// [`EMPTY_REFRESH`].
-fn refresh(framing: &str, body: &str) -> String {
-    let head = "POST /auth/refresh HTTP/1.1\r\nHost: keyward\r\nContent-Type: application/json";
-    format!("{head}\r\n{framing}\r\n\r\n{body}")
-}
-
-const EMPTY_REFRESH: &[&str] = &["refreshToken must be a string"];
-const CHUNKED: &str = "Transfer-Encoding: chunked";
-
-/// One chunk and the end.
-fn chunked(body: &str) -> String {
-    format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
-}
-
-/// Every answer on a connection that carries these bytes, up to its end.
-#[track_caller]
-fn answers(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<Answer> {
-    parsed(&raw(address, bytes.as_ref()))
-}
-
-#[track_caller]
-fn statuses(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Vec<u16> {
-    answers(address, bytes).iter().map(|answer| answer.status).collect()
-}
-
-#[track_caller]
-fn parsed(mut bytes: &[u8]) -> Vec<Answer> {
-    let mut answers = Vec::new();
-    while !bytes.is_empty() {
-        answers.push(read_answer(&mut bytes, false).unwrap());
-    }
-    answers
 }
 
 /// The time since `started` is that of [`SHORT`], give or take what a busy machine needs.
@@ -256,7 +149,11 @@ fn a_head_that_does_not_arrive_in_time_is_cut() {
         scope.spawn(move || {
             let started = Instant::now();
             let mut wire = Wire::open(address);
-            assert_eq!(wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(), b"", "a head that trickles");
+            assert_eq!(
+                wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(SHORT / 10, SHORT + SLACK),
+                b"",
+                "a head that trickles"
+            );
             took_short(started);
         });
         // On a kept connection the time begins with the first byte, not with the end of the last answer.
@@ -266,7 +163,11 @@ fn a_head_that_does_not_arrive_in_time_is_cut() {
             assert!(wire.is_silent_for(2 * SHORT), "a kept connection was cut");
             assert_eq!(wire.send(get("/health")).answer().status, 200);
             let started = Instant::now();
-            assert_eq!(wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(), b"", "a second head that trickles");
+            assert_eq!(
+                wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(SHORT / 10, SHORT + SLACK),
+                b"",
+                "a second head that trickles"
+            );
             took_short(started);
         });
         // Nor with the end of an answer to which the second head came too early.
@@ -274,7 +175,7 @@ fn a_head_that_does_not_arrive_in_time_is_cut() {
             let mut wire = Wire::open(address);
             let started = Instant::now();
             assert_eq!(wire.send(get("/health") + "GET /health HTTP/1.1\r\nX-Endless: ").answer().status, 200);
-            assert_eq!(wire.trickle(), b"", "a pipelined head that trickles");
+            assert_eq!(wire.trickle(SHORT / 10, SHORT + SLACK), b"", "a pipelined head that trickles");
             took_short(started);
         });
     });
@@ -289,7 +190,7 @@ fn a_body_that_does_not_arrive_in_time_is_a_408() {
             scope.spawn(move || {
                 let mut wire = Wire::open(address);
                 let started = Instant::now();
-                let heard = wire.send(refresh(framing, start)).trickle();
+                let heard = wire.send(refresh(framing, start)).trickle(SHORT / 10, SHORT + SLACK);
                 took_short(started);
                 let answers = parsed(&heard);
                 let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}") };
@@ -474,171 +375,6 @@ fn more_logins_than_can_be_hashed_are_refused_and_hold_up_nobody_else() {
     assert!(refused > 0);
     drop(storm);
     stormy.stop();
-}
-
-// What could be read in two ways.
-
-/// A request that is there only for those who misread the one before it; they answer it, and close.
-fn smuggled() -> String {
-    "GET /health HTTP/1.1\r\nHost: keyward\r\nConnection: close\r\n\r\n".to_string()
-}
-
-#[test]
-fn a_request_that_could_be_read_in_two_ways_is_refused_and_ends_its_connection() {
-    let service = patient_service(&[], |_| {});
-    let smuggled = smuggled();
-    for framing in [
-        "Content-Length: 2\r\nContent-Length: 3",
-        "Content-Length: 3\r\nContent-Length: 2",
-        "Content-Length: 2, 3",
-        "Content-Length: +2",
-        "Content-Length: -2",
-        "Content-Length: 02",
-        "Content-Length: 0000000000000000000000002",
-        "Content-Length: 0x2",
-        "Content-Length: 2 2",
-        "Content-Length: 2.0",
-        "Content-Length: two",
-        "Content-Length: \u{662}",
-        "Content-Length:",
-        "Content-Length: 18446744073709551618",
-        "Content-Length : 2",
-        "Content-Length:\r\n 2",
-        "Transfer-Encoding: gzip, chunked",
-        "Transfer-Encoding: chunked, chunked",
-        "Transfer-Encoding: chunked, identity",
-        "Transfer-Encoding: chunked,",
-        "Transfer-Encoding: chunked;q=1",
-        "Transfer-Encoding: \"chunked\"",
-        "Transfer-Encoding: xchunked",
-        "Transfer-Encoding: identity",
-        "Transfer-Encoding:",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
-        "Transfer-Encoding : chunked",
-        "Transfer-Encoding:\r\n chunked",
-        "Transfer-Encoding: \u{b}chunked",
-        "X-Bare-Return: a\rContent-Length: 2",
-        "X-Nul: a\0b\r\nContent-Length: 2",
-        "X No Colon\r\nContent-Length: 2",
-    ] {
-        for body in ["{}", &chunked("{}")] {
-            assert_eq!(statuses(service.address(), refresh(framing, body) + &smuggled), [400], "{framing:?}");
-        }
-    }
-    for host in [
-        "X-No: host",
-        "Host: a\r\nHost: b",
-        "Host: a\r\nHost: a",
-        "Host: a b",
-        "Host: a/b",
-        "Host: user@a",
-        "Host: http://a",
-        "Host: a?b",
-        "Host: a:b",
-        "Host: [::1",
-        "Host: a\\b",
-        "Host: \u{e4}",
-        "Host : a",
-    ] {
-        let request = format!("GET /health HTTP/1.1\r\n{host}\r\n\r\n");
-        assert_eq!(statuses(service.address(), request + &smuggled), [400], "{host:?}");
-    }
-    let old = "POST /auth/refresh HTTP/1.0\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n";
-    assert_eq!(statuses(service.address(), old.to_string() + &chunked("{}") + &smuggled), [400]);
-    // What looks odd but can be read in one way only is served.
-    let mut wire = Wire::open(service.address());
-    for host in ["Host:", "Host: [::1]:3000", "hOST:\t127.0.0.1:3000 "] {
-        assert_eq!(wire.send(format!("GET /health HTTP/1.1\r\n{host}\r\n\r\n")).answer().status, 200, "{host:?}");
-    }
-    for (framing, body) in [("content-length:2 ", "{}"), ("transfer-encoding: Chunked", chunked("{}").as_str())] {
-        assert_eq!(wire.send(refresh(framing, body)).answer().json(), broken_rules(EMPTY_REFRESH), "{framing:?}");
-    }
-}
-
-/// RFC 9112 §6.1 and §6.3: the coding wins, and nothing that follows is believed.
-#[test]
-fn a_length_beside_a_coding_is_read_as_chunked_and_ends_the_connection() {
-    let service = patient_service(&[], |_| {});
-    for framing in [
-        "Content-Length: 4\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 4",
-        "Content-Length: 12\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive",
-    ] {
-        let answers = answers(service.address(), refresh(framing, &chunked("{}")) + &smuggled());
-        let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}: {framing}") };
-        assert_eq!(answer.json(), broken_rules(EMPTY_REFRESH), "{framing}");
-        assert_eq!(answer.header("connection"), Some("close"), "{framing}");
-    }
-}
-
-#[test]
-fn a_body_is_never_taken_for_a_request() {
-    let service = patient_service(&[], |_| {});
-    let hidden = smuggled();
-    // One that the route does not read is passed over, or ends the connection.
-    let last = smuggled().replace("/health", "/nowhere");
-    for framed in
-        [format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len()), format!("{CHUNKED}\r\n\r\n{}", chunked(&hidden))]
-    {
-        let request = format!("GET /health HTTP/1.1\r\nHost: keyward\r\n{framed}{last}");
-        let answers = answers(service.address(), request);
-        let heard: Vec<_> = answers.iter().map(|answer| (answer.status, answer.header("connection"))).collect();
-        assert!([vec![(200, None), (404, Some("close"))], vec![(200, Some("close"))]].contains(&heard), "{answers:?}");
-    }
-    // One whose end cannot be told ends the connection, read or not.
-    for chunks in [
-        "zz\r\n{}\r\n0\r\n\r\n",
-        "-2\r\n{}\r\n0\r\n\r\n",
-        "+2\r\n{}\r\n0\r\n\r\n",
-        "0x2\r\n{}\r\n0\r\n\r\n",
-        "\r\n{}\r\n0\r\n\r\n",
-        "2\r\n{}}\r\n0\r\n\r\n",
-        "2\r\n{}0\r\n\r\n",
-        "2\n{}\n0\n\n",
-        "2;a=\nb\r\n{}\r\n0\r\n\r\n",
-        "10000000000000002\r\n{}\r\n0\r\n\r\n",
-        "2\r\n{}\r\n0\r\nbad trailer\r\n\r\n",
-    ] {
-        assert_eq!(statuses(service.address(), refresh(CHUNKED, chunks) + &hidden), [400], "{chunks:?}");
-        let unread = format!("GET /nowhere HTTP/1.1\r\nHost: keyward\r\n{CHUNKED}\r\n\r\n{chunks}{hidden}");
-        assert_eq!(statuses(service.address(), unread), [404], "{chunks:?}");
-    }
-}
-
-#[test]
-fn what_is_no_http_is_turned_away_and_the_server_goes_on() {
-    let service = patient_service(&[], |limits| limits.head = SHORT);
-    let tls_hello = b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\x5a\x5a\x00\x20\x13\x02\x13\x03\x13\x01\r\n\r\n";
-    let noise: Vec<u8> = (0u32..8192).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let address = service.address();
-    thread::scope(|scope| {
-        for garbage in [
-            tls_hello.as_slice(),
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
-            b"GET /health\r\n\r\n",
-            b"GET /health HTTP/3.0\r\nHost: a\r\n\r\n",
-            b"GET /health HTTP/1.1 \r\nHost: a\r\n\r\n",
-            b"GET  /health HTTP/1.1\r\nHost: a\r\n\r\n",
-            b"GET /he\xffalth\0 HTTP/1.1\r\nHost: a\r\n\r\n",
-            b"G\0T /health HTTP/1.1\r\nHost: a\r\n\r\n",
-            b" GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
-            b"\0\0\0\0\0\0\0\0",
-            b"\r\n\r\n\r\n\r\n",
-            b"\r",
-            b"SSH-2.0-OpenSSH_9.6\r\n",
-            b"{\"email\":\"a@b.co\"}",
-            &noise,
-        ] {
-            scope.spawn(move || {
-                for answer in answers(address, garbage) {
-                    assert!((400..500).contains(&answer.status), "{garbage:?}: {answer:?}");
-                }
-            });
-        }
-    });
-    assert_eq!(service.get("/health").send().status, 200);
 }
 
 // How requests follow each other.

@@ -9,6 +9,7 @@ mod postgres_cluster;
 mod relay;
 mod service;
 mod tls_client;
+mod wire;
 
 mod audit;
 mod auth;

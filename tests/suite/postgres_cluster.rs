@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use postgres::{Client, Config, NoTls};
 
 const HOST: &str = "127.0.0.1";
-const USER: &str = "keyward";
+pub const USER: &str = "keyward";
 const STARTUP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether the PostgreSQL half of the suite can run here; where it cannot, the caller skips it.
@@ -265,7 +265,7 @@ fn is_ready(directory: &Path) -> bool {
 }
 
 /// A directory with the password file in it, and the user it was given to: the server refuses to run as root.
-fn create_directory(password: &str) -> Result<(PathBuf, Option<(u32, u32)>), String> {
+pub fn create_directory(password: &str) -> Result<(PathBuf, Option<(u32, u32)>), String> {
     let name = format!("keyward-postgres-{}", random_hex());
     let directory = [memory_directory(), Some(env::temp_dir())]
         .into_iter()
@@ -318,7 +318,7 @@ fn unprivileged_user() -> io::Result<(u32, u32)> {
 }
 
 /// Where initdb and postgres are installed.
-static BINARIES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+pub static BINARIES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     let configured = Command::new("pg_config").arg("--bindir").output().ok();
     let configured = configured.and_then(|output| String::from_utf8(output.stdout).ok());
     let mut candidates = vec![PathBuf::from(configured.unwrap_or_default().trim())];
@@ -346,12 +346,12 @@ fn newest_first(parent: &str, prefix: &str) -> Vec<PathBuf> {
     versions.into_iter().map(|(_, directory)| directory).collect()
 }
 
-fn free_port() -> io::Result<u16> {
+pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// Not to be guessed: whoever can connect may run programs as the server's user.
-fn random_hex() -> String {
+pub fn random_hex() -> String {
     let mut bytes = [0; 16];
     File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).expect("/dev/urandom is readable");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -33,11 +33,10 @@ impl Relay {
         let listener = listen();
         let address = listener.local_addr().expect("a listener has an address");
         let link = Arc::new(Link {
-            target,
             words,
             connections: AtomicUsize::new(0),
             heard: AtomicBool::new(false),
-            state: Mutex::new(State { generation: 0, frozen: Frozen::Nothing, streams: Vec::new() }),
+            state: Mutex::new(State { target, generation: 0, frozen: Frozen::Nothing, streams: Vec::new() }),
             changed: Condvar::new(),
         });
         let acceptor = Mutex::new(Some(link.accept_from(listener)));
@@ -77,6 +76,14 @@ impl Relay {
             let listener = TcpListener::bind(self.address).expect("the relay's port is still free");
             *acceptor = Some(self.link.accept_from(listener));
         }
+    }
+
+    /// Closes every connection, and carries new ones to another target.
+    #[allow(dead_code, reason = "for the hostile suite")]
+    pub fn redirect(&self, target: SocketAddr) {
+        self.cut();
+        self.link.state.lock().unwrap().target = target;
+        self.restore();
     }
 
     /// Holds back every byte that arrives from now on, and the end of a stream too. Connections stay open
@@ -119,7 +126,6 @@ fn listen() -> TcpListener {
 }
 
 struct Link {
-    target: SocketAddr,
     words: Option<&'static [u8]>,
     connections: AtomicUsize,
     heard: AtomicBool,
@@ -128,6 +134,7 @@ struct Link {
 }
 
 struct State {
+    target: SocketAddr,
     /// Moves on with each cut; threads and connections of a past generation end.
     generation: u64,
     frozen: Frozen,
@@ -179,7 +186,8 @@ impl Link {
         if !self.wait_for_thaw(&passage) {
             return;
         }
-        let server = TcpStream::connect(self.target).ok();
+        let target = self.state.lock().unwrap().target;
+        let server = TcpStream::connect(target).ok();
         let Some(server) = server.and_then(|server| self.adopt(server, generation)) else {
             return;
         };

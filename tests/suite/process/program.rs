@@ -155,7 +155,23 @@ impl Home {
     /// should it send something, the log is closed instead.
     #[track_caller]
     pub fn start_reading_while(&self, settings: &[(&str, &str)], gate: Receiver<()>) -> Server<'_> {
-        let mut command = self.command(&[]);
+        self.start_as(self.command(&[]), settings, gate)
+    }
+
+    /// Starts the server in a shell that was told `order` before, such as a limit on what it may use.
+    #[allow(dead_code, reason = "for the hostile suite")]
+    #[track_caller]
+    pub fn start_after(&self, order: &str, settings: &[(&str, &str)]) -> Server<'_> {
+        let usual = self.command(&[]);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("{order} && exec \"$0\"")]).arg(usual.get_program()).env_clear();
+        command.envs(self.settings.iter().cloned()).current_dir(self.folder.path());
+        let (_, open) = channel();
+        self.start_as(command, settings, open)
+    }
+
+    #[track_caller]
+    fn start_as(&self, mut command: Command, settings: &[(&str, &str)], gate: Receiver<()>) -> Server<'_> {
         command.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
         let stderr = BufReader::new(process.0.stderr.take().unwrap());
@@ -225,6 +241,11 @@ impl Server<'_> {
 
     pub fn log(&self) -> &[String] {
         &self.log
+    }
+
+    #[allow(dead_code, reason = "for the hostile suite")]
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     pub fn signal(&self, signal: Signal) {

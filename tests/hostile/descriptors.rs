@@ -1,0 +1,98 @@
+//! Fewer descriptors than connections: at the start, and from one moment to the next.
+
+use std::time::Instant;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde_json::json;
+
+use crate::process::program::{Home, Server, in_both_homes};
+use crate::service::{Backend, PASSWORD};
+use crate::target::{NO_LIMITS, SLACK, Witness, create_key, sign_up, unobserved};
+use crate::wire::{Wire, get};
+
+/// From now on the process may have so many.
+fn limit_descriptors(server: &Server<'_>, most: usize) {
+    let pid = Pid::from_raw(server.pid().try_into().unwrap());
+    // The upper limit is the one that it has from here: only the superuser could raise it again.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most as u64), maximum }).unwrap();
+}
+
+#[test]
+fn connections_are_no_more_than_the_limit_of_open_files_has_room_for_and_the_store_goes_on() {
+    let home = Home::fresh(Backend::Sqlite);
+    let server = home.start_after("ulimit -n 64", &NO_LIMITS);
+    let warned = server.log().iter().any(|line| line.contains("MAX_CONNECTIONS") && line.contains("open files (64)"));
+    assert!(warned, "{:?}", server.log());
+    let witness = Witness::of(&server);
+    let kept = unobserved(server.address());
+    assert_eq!(kept.get("/health").send().status, 200);
+    let mut attackers: Vec<Wire> = (0..100)
+        .map(|_| {
+            let mut wire = Wire::open(server.address());
+            wire.send("GET /health HTTP/1.1\r\nX-Half: ");
+            wire
+        })
+        .collect();
+    // Whoever is connected is served as ever, with all that the store needs.
+    for number in 0..10 {
+        let ann = sign_up(&kept, &format!("ann{number}@example.com"));
+        let key = create_key(&kept, &ann);
+        assert_eq!(kept.get("/protected/service-only").api_key(&key).send().status, 200);
+        assert_eq!(kept.get("/keys").bearer(&ann.access).send().status, 200);
+    }
+    // Whoever is not waits until there is room.
+    let mut next = Wire::open(server.address());
+    next.send(get("/health"));
+    attackers.clear();
+    assert_eq!(next.answer().status, 200);
+    witness.testify();
+    let said = server.stop();
+    assert_eq!(said.code, Some(0));
+    assert!(!said.stderr.contains("could not be accepted"), "{}", said.stderr);
+}
+
+in_both_homes! {
+    fn a_server_that_runs_out_of_descriptors_serves_whoever_is_connected_and_comes_back(home) {
+        let mut server = home.start(&NO_LIMITS);
+        let witness = Witness::of(&server);
+        let kept = unobserved(server.address());
+        assert_eq!(kept.get("/health").send().status, 200);
+
+        limit_descriptors(&server, witness.descriptors());
+        let mut next: Vec<Wire> = (0..10)
+            .map(|_| {
+                let mut wire = Wire::open(server.address());
+                wire.send(get("/health"));
+                wire
+            })
+            .collect();
+        server.wait_for_line("a connection could not be accepted");
+        for number in 0..5 {
+            let asked = Instant::now();
+            // It may be that the store needs a descriptor.
+            let client = &kept;
+            let form = json!({ "email": format!("ann{number}@example.com"), "password": PASSWORD });
+            let answers = [
+                client.get("/health").send(),
+                client.post("/auth/signup").json(form).send(),
+                client.get("/keys").bearer(&witness.account.access).send(),
+                client.get("/protected/service-only").api_key(&witness.key).send(),
+            ];
+            for (answer, expected) in answers.iter().zip([200, 201, 200, 200]) {
+                assert!(answer.status == expected || answer.status == 503, "{answer:?}");
+            }
+            assert!(asked.elapsed() < 2 * SLACK, "{:?}", asked.elapsed());
+        }
+
+        limit_descriptors(&server, 10_000);
+        let back = Instant::now();
+        for wire in &mut next {
+            assert_eq!(wire.answer().status, 200);
+        }
+        witness.testify();
+        println!("served again after {:?}", back.elapsed());
+        let number_of_lines = server.log().len();
+        assert!(number_of_lines < 1000, "{number_of_lines} lines");
+    }
+}
