@@ -11,6 +11,7 @@ use crate::address::Proxies;
 use crate::cache::{Changes, Lookup};
 use crate::clock::Clock;
 use crate::config::{Config, Database};
+use crate::error::Error;
 use crate::event::Events;
 use crate::guess::Guesses;
 use crate::http::lanes::password_threads;
@@ -236,6 +237,8 @@ struct Maintenance {
 
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// For those who wait to write.
+const BETWEEN_PARTS: Duration = Duration::from_millis(10);
 /// A store that is away at the end is not waited for any longer.
 const LAST_FLUSH: Duration = Duration::from_secs(5);
 
@@ -262,36 +265,49 @@ impl Maintenance {
 }
 
 fn maintain(app: &App, stopping: &Receiver<()>) {
-    let mut pruned: Option<Instant> = None;
+    let (mut flushed, mut pruned) = (Instant::now(), None::<Instant>);
+    let mut pruning = false;
     // One line when the store goes away, one when it is back.
     let mut failing = false;
     loop {
-        let last = matches!(stopping.recv_timeout(FLUSH_EVERY), Err(RecvTimeoutError::Disconnected));
-        let (uses, failures) = (app.usage.flush(), app.events.flush());
-        match uses.and(failures) {
-            Ok(()) if failing => {
-                info!("uses of keys and failed logins are written again");
-                failing = false;
+        let pause = if pruning { BETWEEN_PARTS } else { FLUSH_EVERY };
+        let last = matches!(stopping.recv_timeout(pause), Err(RecvTimeoutError::Disconnected));
+        if last || flushed.elapsed() >= FLUSH_EVERY {
+            let (uses, failures) = (app.usage.flush(), app.events.flush());
+            match uses.and(failures) {
+                Ok(()) if failing => {
+                    info!("uses of keys and failed logins are written again");
+                    failing = false;
+                }
+                Err(error) if !failing => {
+                    warn!("uses of keys and failed logins cannot be written, they are kept: {error:?}");
+                    failing = true;
+                }
+                _ => {}
             }
-            Err(error) if !failing => {
-                warn!("uses of keys and failed logins cannot be written, they are kept: {error:?}");
-                failing = true;
-            }
-            _ => {}
+            flushed = Instant::now();
         }
         if last {
             return;
         }
         if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
-            let before = app.clock.now().minus(app.usage_retention);
             if let Err(error) = app.users.note_costs() {
                 warn!("the costs of the stored password hashes cannot be read: {error:?}");
             }
-            let expired = app.sessions.prune().and_then(|()| app.usage.prune(before)).and_then(|()| app.events.prune());
-            if let Err(error) = expired {
-                warn!("what has expired cannot be deleted: {error:?}");
-            }
+            pruning = true;
             pruned = Some(Instant::now());
         }
+        if pruning {
+            pruning = prune_a_part(app).unwrap_or_else(|error| {
+                warn!("what has expired cannot be deleted: {error:?}");
+                false
+            });
+        }
     }
+}
+
+/// Deletes some of what is kept no longer: others want to write, too. False: there is no more.
+fn prune_a_part(app: &App) -> Result<bool, Error> {
+    let before = app.clock.now().minus(app.usage_retention);
+    Ok(app.sessions.prune()? || app.usage.prune(before)? || app.events.prune()?)
 }

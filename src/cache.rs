@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use uuid::Uuid;
 
@@ -88,9 +89,28 @@ fn age(of: Moment, now: Moment) -> Duration {
     Duration::from_nanos(now.0.saturating_sub(of.0))
 }
 
-/// What is remembered of something: the ids whose change makes it worthless.
+/// What is remembered of something.
 pub trait Subject: Send + Sync + 'static {
+    /// The ids whose change makes it worthless.
     fn ids(&self) -> [Uuid; 2];
+
+    /// The length of the texts in it, in bytes.
+    fn text_bytes(&self) -> usize;
+}
+
+/// As how many entries one with so much text counts: whoever has long texts is not to have more memory.
+pub fn places(text_bytes: usize) -> u64 {
+    const A_PLACE: usize = 512;
+    1 + (text_bytes / A_PLACE) as u64
+}
+
+#[derive(Clone)]
+struct ByText;
+
+impl<K, V: Subject> Weighter<K, (Moment, Arc<V>)> for ByText {
+    fn weight(&self, _: &K, (_, value): &(Moment, Arc<V>)) -> u64 {
+        places(value.text_bytes())
+    }
 }
 
 /// The ids of what is not there. It changes when something is made.
@@ -121,7 +141,7 @@ pub struct Lookup<K, V> {
 }
 
 struct Shared<K, V> {
-    known: Cache<K, (Moment, Arc<V>)>,
+    known: Cache<K, (Moment, Arc<V>), ByText>,
     unknown: Cache<K, Moment>,
     changes: Arc<Changes>,
     fetch: Fetch<K, V>,
@@ -149,7 +169,7 @@ where
     pub fn new(name: &str, entries: usize, fetchers: usize, changes: Arc<Changes>, fetch: Fetch<K, V>) -> Lookup<K, V> {
         let queue = Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, idle: 0, closing: false };
         let shared = Arc::new(Shared {
-            known: Cache::new(entries),
+            known: Cache::with_weighter(entries, entries as u64, ByText),
             unknown: Cache::new(UNKNOWN),
             changes,
             fetch,

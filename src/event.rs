@@ -296,8 +296,8 @@ impl Events {
         Ok(self.store.events(filter, after.map(|event| (event.at, event.id)), limit)?)
     }
 
-    /// Forgets events that are kept no longer.
-    pub fn prune(&self) -> Result<(), Error> {
+    /// Forgets some events that are kept no longer. False: there were none.
+    pub fn prune(&self) -> Result<bool, Error> {
         Ok(self.store.prune_events(self.clock.now().minus(self.retention))?)
     }
 }

@@ -223,6 +223,10 @@ impl Subject for KnownKey {
     fn ids(&self) -> [Uuid; 2] {
         [self.id.0, self.owner.0]
     }
+
+    fn text_bytes(&self) -> usize {
+        self.name.len() + self.email.len() + self.scopes.as_str().len()
+    }
 }
 
 /// A span of time in steps of an hour or a day.

@@ -161,9 +161,9 @@ fn write_lines(lines: &Lines) {
         if lock(&lines.flushes).is_empty() {
             std::thread::park_timeout(GATHERING);
         }
-        let flushes = std::mem::take(&mut *lock(&lines.flushes));
-        // Before the lines are taken: a line that comes later is told of again.
+        // Before anything is taken: what comes later is told of again.
         lines.told.store(false, Ordering::SeqCst);
+        let flushes = std::mem::take(&mut *lock(&lines.flushes));
         for waiting in lines.waiting.all() {
             std::mem::swap(&mut *lock(waiting), &mut taken);
             // Whether standard error takes what is written is beyond us: there is nowhere else to tell.

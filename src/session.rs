@@ -96,6 +96,10 @@ impl Subject for LiveSession {
     fn ids(&self) -> [Uuid; 2] {
         [self.id.0, self.user.0]
     }
+
+    fn text_bytes(&self) -> usize {
+        self.email.len()
+    }
 }
 
 /// A new session's user and tokens.
@@ -208,8 +212,8 @@ impl Sessions {
         Ok(self.store.end_other_sessions(user, kept, by, self.clock.now())?)
     }
 
-    /// Forgets sessions that no token can name any more.
-    pub fn prune(&self) -> Result<(), Error> {
+    /// Forgets some sessions that no token can name any more. False: there were none.
+    pub fn prune(&self) -> Result<bool, Error> {
         Ok(self.store.prune_sessions(self.clock.now())?)
     }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use jsonwebtoken::jwk::JwkSet;
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::cache::places;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::{KeyId, SessionId, UserId};
@@ -183,6 +185,18 @@ pub struct Parties {
     pub audience: Option<String>,
 }
 
+#[derive(Clone)]
+struct ByText;
+
+impl Weighter<[u8; 32], Claims> for ByText {
+    fn weight(&self, _: &[u8; 32], claims: &Claims) -> u64 {
+        match claims {
+            Claims::User(_) => 1,
+            Claims::Service(claims) => places(claims.scopes.as_str().len()),
+        }
+    }
+}
+
 /// Signs and judges tokens.
 pub struct Tokens {
     access: Keyring,
@@ -192,7 +206,7 @@ pub struct Tokens {
     parties: Parties,
     /// What verified access and service tokens say, by the SHA-256 of the whole token. It follows from the token and the configured
     /// keys alone, so it never has to be forgotten; whether it is in force is judged at every use.
-    verified: Cache<[u8; 32], Claims>,
+    verified: Cache<[u8; 32], Claims, ByText>,
     clock: Clock,
 }
 
@@ -207,7 +221,7 @@ impl Tokens {
         remembered: usize,
         clock: Clock,
     ) -> Tokens {
-        let verified = Cache::new(remembered);
+        let verified = Cache::with_weighter(remembered, remembered as u64, ByText);
         Tokens { access, refresh, access_lifetime, refresh_lifetime, parties, verified, clock }
     }
 

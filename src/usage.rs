@@ -107,7 +107,7 @@ pub struct Usage {
     noted: Sharded<Uses>,
     /// What has been taken from the shards and is not known to be written.
     unwritten: Mutex<Uses>,
-    /// Odd while something is being written: in that time it may be seen twice, in memory and in the store.
+    /// Odd while something is on its way from the shards to the store: in that time it may be seen twice.
     writes: AtomicU64,
     store: Arc<dyn Store>,
 }
@@ -146,7 +146,7 @@ impl Usage {
         keys: impl Fn(&T) -> Vec<KeyId>,
     ) -> Result<(T, Vec<Vec<HourOfUse>>), Error> {
         // A store that hangs while it writes is not waited for.
-        const TRIES: usize = 50;
+        const TRIES: usize = 5;
         let mut tried = 0;
         loop {
             let before = self.writes.load(Ordering::SeqCst);
@@ -156,12 +156,19 @@ impl Usage {
             if (before.is_multiple_of(2) && before == self.writes.load(Ordering::SeqCst)) || tried == TRIES {
                 return Ok((stored, pending));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// Writes what was noted, in one transaction. What cannot be written is kept for the next time.
     pub fn flush(&self) -> Result<(), Error> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let outcome = self.write();
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        outcome
+    }
+
+    fn write(&self) -> Result<(), Error> {
         let mut unwritten = lock(&self.unwritten);
         for shard in self.noted.all() {
             // Under both locks: `pending` never misses what moves from one to the other.
@@ -188,18 +195,14 @@ impl Usage {
         drop(unwritten);
         // The same order in every instance, so that no two of them wait for each other's rows.
         uses.sort_unstable_by_key(|(key, noted)| (*key, noted.hour));
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        let outcome = self.store.record_uses(&uses);
-        if outcome.is_ok() {
-            // Only this thread adds to it.
-            lock(&self.unwritten).clear();
-        }
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        Ok(outcome?)
+        self.store.record_uses(&uses)?;
+        // Only this thread adds to it.
+        lock(&self.unwritten).clear();
+        Ok(())
     }
 
-    /// Forgets what was counted before this time.
-    pub fn prune(&self, before: Timestamp) -> Result<(), Error> {
+    /// Forgets some of what was counted before this time. False: there was nothing.
+    pub fn prune(&self, before: Timestamp) -> Result<bool, Error> {
         Ok(self.store.prune_usage(before)?)
     }
 }

@@ -64,7 +64,7 @@ pub fn serve() -> Result<(), Box<dyn Error>> {
                     }
                     Ok::<_, Infallible>(response)
                 });
-                let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = http1::Builder::new().writev(false).serve_connection(TokioIo::new(stream), service).await;
             });
         }
     })

@@ -1,7 +1,8 @@
 //! The load generator: one thread, many kept-alive connections, each with one request on its way at a time. It reads
 //! and checks every answer, and does nothing else that costs time: a slow generator would flatter every ratio.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,6 +13,18 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// How long to wait for an answer before the run fails.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When a connection sends its next request.
+#[derive(Clone, Copy)]
+pub enum Pace {
+    /// As soon as it has its answer.
+    AtOnce,
+    /// So long after it has had its answer.
+    After(Duration),
+    /// Once in each such span, or as soon as it has an answer that came later. The wait for an answer counts from when it
+    /// should have been asked: a stall must not hide what it held up.
+    Every(Duration),
+}
 
 /// The requests of a run, one after the other.
 pub struct Requests<'a> {
@@ -131,43 +144,45 @@ impl Clients {
 
     /// Sends requests for so long, as fast as answers come; every answer must have one of these statuses.
     pub fn run(&mut self, requests: &mut Requests<'_>, span: Duration, statuses: &[u16]) -> io::Result<Seen> {
-        self.run_paced(requests, span, statuses, Duration::ZERO)
+        self.run_paced(requests, span, statuses, Pace::AtOnce)
     }
 
-    /// Each connection lets `pause` pass between an answer and its next request.
     pub fn run_paced(
         &mut self,
         requests: &mut Requests<'_>,
         span: Duration,
         statuses: &[u16],
-        pause: Duration,
+        pace: Pace,
     ) -> io::Result<Seen> {
         let mut seen = Seen::default();
         let cpu = thread_cpu();
         let started = Instant::now();
         let mut expected = Expected::default();
-        // Who is to ask when; in order, as everyone pauses for the same time.
-        let mut resting = std::collections::VecDeque::new();
+        // Who is to ask when.
+        let mut resting = BinaryHeap::new();
         let mut under_way = 0;
         let count = self.connections.len() as u32;
         for (number, connection) in self.connections.iter_mut().enumerate() {
-            if pause.is_zero() {
-                connection.ask(requests)?;
-                under_way += 1;
-            } else {
-                resting.push_back((started + pause * number as u32 / count, number));
+            match pace {
+                Pace::AtOnce => {
+                    connection.ask(requests, started)?;
+                    under_way += 1;
+                }
+                Pace::After(pause) | Pace::Every(pause) => {
+                    resting.push(Reverse((started + pause * number as u32 / count, number)));
+                }
             }
         }
         let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let now = Instant::now();
-            while let Some((at, number)) = resting.front().copied() {
+            while let Some(Reverse((at, number))) = resting.peek().copied() {
                 if now.duration_since(started) >= span {
                     resting.clear();
                 } else if at <= now {
-                    resting.pop_front();
-                    self.connections[number].ask(requests)?;
+                    resting.pop();
+                    self.connections[number].ask(requests, at)?;
                     under_way += 1;
                 } else {
                     break;
@@ -176,7 +191,7 @@ impl Clients {
             if under_way == 0 && resting.is_empty() {
                 break;
             }
-            let patience = resting.front().map_or(PATIENCE, |(at, _)| at.saturating_duration_since(now));
+            let patience = resting.peek().map_or(PATIENCE, |Reverse((at, _))| at.saturating_duration_since(now));
             self.poll.poll(&mut events, Some(patience))?;
             if events.is_empty() && resting.is_empty() && under_way > 0 {
                 return Err(io::Error::other(format!("{under_way} requests had no answer within {PATIENCE:?}")));
@@ -193,12 +208,16 @@ impl Clients {
                 }
                 under_way -= 1;
                 if now.duration_since(started) < span {
-                    if pause.is_zero() {
-                        connection.ask(requests)?;
-                        under_way += 1;
-                    } else {
-                        resting.push_back((now + pause, event.token().0));
-                    }
+                    let next = match pace {
+                        Pace::AtOnce => {
+                            connection.ask(requests, now)?;
+                            under_way += 1;
+                            continue;
+                        }
+                        Pace::After(pause) => now + pause,
+                        Pace::Every(span) => connection.asked + span,
+                    };
+                    resting.push(Reverse((next, event.token().0)));
                 }
             }
         }
@@ -225,9 +244,10 @@ const END: &[u8] = b"\r\n\r\n";
 const GOOD: &[u8] = b"HTTP/1.1 200 ";
 
 impl Connection {
-    fn ask(&mut self, requests: &mut Requests<'_>) -> io::Result<()> {
+    /// `due`: when it was to be asked, now or before.
+    fn ask(&mut self, requests: &mut Requests<'_>, due: Instant) -> io::Result<()> {
         let request = requests.next();
-        self.asked = Instant::now();
+        self.asked = due;
         // A connection whose last answer has come has room for a small request.
         if self.stream.write(request)? != request.len() {
             return Err(io::Error::other("a request could not be written as a whole"));

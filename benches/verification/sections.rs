@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::data::{self, Account, EMAIL, PASSWORD};
-use crate::load::{Clients, Keys, Requests, Seen};
+use crate::load::{Clients, Keys, Pace, Requests, Seen};
 use crate::postgres_cluster::{Database, available};
 use crate::process::{Folder, Server, ask};
 use crate::report::{Measured, median, milliseconds, ratio, table, title};
@@ -299,13 +299,13 @@ fn logins() -> Result<(), Box<dyn Error>> {
         median(rounds.iter().map(|(raw, _)| *raw).collect())
     );
 
-    title("(g) Keys while 400 connections log in: as many as are answered, and 64 connections with a pause of 20 ms");
+    title("(g) Keys while 400 connections log in: as many as are answered, and 64 connections with one every 20 ms");
     let service_only = with_key(SERVICE_ONLY, &account.key);
     let paused = |span| -> io::Result<Measured> {
         let mut clients = Clients::connect(server.address, CONNECTIONS)?;
         let cpu = server.cpu()?;
-        let pause = Duration::from_millis(20);
-        let seen = clients.run_paced(&mut Requests::same(&service_only), span, &[200], pause)?;
+        let pace = Pace::Every(Duration::from_millis(20));
+        let seen = clients.run_paced(&mut Requests::same(&service_only), span, &[200], pace)?;
         Ok(Measured { seen, server_cpu: server.cpu()? - cpu })
     };
     let busy = |span| measure(&mut scenario("", &server, &service_only), CONNECTIONS, span);
@@ -347,8 +347,8 @@ fn storm(server: &Server, request: &str, over: &AtomicBool) -> io::Result<Vec<Se
     let mut clients = Clients::connect(server.address, 400)?;
     let mut seen = Vec::new();
     while !over.load(Ordering::Relaxed) {
-        let pause = Duration::from_millis(1000);
-        seen.push(clients.run_paced(&mut Requests::same(request), Duration::from_secs(2), &[200, 503], pause)?);
+        let pace = Pace::After(Duration::from_secs(1));
+        seen.push(clients.run_paced(&mut Requests::same(request), Duration::from_secs(2), &[200, 503], pace)?);
     }
     Ok(seen)
 }

@@ -171,8 +171,8 @@ pub trait Store: Send + Sync {
     /// Ends all sessions of the user but `kept`.
     fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Deletes sessions that have expired, ended or not.
-    fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// Deletes up to a thousand sessions that have expired, ended or not. False: there were none.
+    fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Stores a key of an active owner's, as long as he has fewer than `most` that are neither revoked nor expired. Of
     /// those who ask at once, no more succeed than may.
@@ -244,8 +244,9 @@ pub trait Store: Send + Sync {
         to: Timestamp,
     ) -> Result<Option<Vec<HourOfUse>>, StoreError>;
 
-    /// Deletes what was counted in the hours before `before`; when a key was used last stays known.
-    fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError>;
+    /// Deletes up to a thousand counts of hours before `before`; when a key was used last stays known. False: there were
+    /// none.
+    fn prune_usage(&self, before: Timestamp) -> Result<bool, StoreError>;
 
     /// Writes events of failures; one that is there already adds its count.
     fn record_failures(&self, failures: &[Event]) -> Result<(), StoreError>;
@@ -262,8 +263,8 @@ pub trait Store: Send + Sync {
         limit: i64,
     ) -> Result<Vec<Event>, StoreError>;
 
-    /// Deletes events from before `before`.
-    fn prune_events(&self, before: Timestamp) -> Result<(), StoreError>;
+    /// Deletes up to a thousand events from before `before`. False: there were none.
+    fn prune_events(&self, before: Timestamp) -> Result<bool, StoreError>;
 
     /// Notes what other instances and processes change, on a thread of its own, as long as the store lives. Without it
     /// a change made elsewhere takes effect when what is remembered has grown too old.

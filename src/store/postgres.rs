@@ -5,10 +5,10 @@ use std::error::Error as _;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use postgres::config::{Host, SslMode};
+use postgres::config::{Host, SslMode, TargetSessionAttrs};
 use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
@@ -36,9 +36,11 @@ const CONNECTIONS: u32 = 20;
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a server may take to greet the first connection.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
-/// PostgreSQL gives up a statement before its request is given up. Our statements are planned once: planning one anew for
-/// its parameters costs more than running it.
-const SETTINGS: &str = "SET statement_timeout = '4500ms'; SET plan_cache_mode = force_generic_plan";
+/// PostgreSQL gives up a statement before its request is given up, and the locks of an instance that is gone without a
+/// word in seconds. Our statements are planned once: planning one anew for its parameters costs more than running it.
+const SETTINGS: &str = "SET statement_timeout = '4500ms'; SET idle_in_transaction_session_timeout = '10s'; \
+    SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; \
+    SET plan_cache_mode = force_generic_plan";
 
 /// `DB_SSLMODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +152,9 @@ impl PostgresTarget {
         self.config.keepalives_idle(Duration::from_secs(5));
         self.config.keepalives_interval(Duration::from_secs(1));
         self.config.keepalives_retries(3);
+        // Of several hosts the one that is written to now. A standby knows neither what was revoked a moment ago nor tells
+        // of it.
+        self.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         if self.config.get_application_name().is_none() {
             self.config.application_name("keyward");
         }
@@ -205,6 +210,7 @@ impl Postgres {
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .min_idle(Some(1))
+            .test_on_check_out(false)
             .connection_timeout(CONNECT)
             // Whoever waits for a connection is told why he gets none, and tells it.
             .error_handler(Box::new(NopErrorHandler))
@@ -215,6 +221,23 @@ impl Postgres {
 
     fn connection(&self) -> Result<PooledConnection<Connections>, StoreError> {
         self.pool.get().map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))
+    }
+
+    /// Does something that may be done twice, on a connection that it gives as well. Those that have died while they lay
+    /// in the pool, all of them after a restart of the server, are found out by their first use.
+    fn begin<T>(
+        &self,
+        act: impl Fn(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<(PooledConnection<Connections>, T), StoreError> {
+        let started = Instant::now();
+        loop {
+            let mut connection = self.connection()?;
+            match act(&mut connection) {
+                Ok(value) => return Ok((connection, value)),
+                Err(error) if !connection.client.is_closed() || started.elapsed() >= CONNECT => return Err(error),
+                Err(_) => {}
+            }
+        }
     }
 }
 
@@ -253,14 +276,9 @@ impl ManageConnection for Connections {
         Ok(Connection { client, statements: HashMap::new(), broken: false })
     }
 
-    /// Sees whether the server has closed the connection, without asking it anything.
-    fn is_valid(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        // Reads what has arrived, the end included, and does not wait for more.
-        connection.client.notifications().iter().next().map_err(fault)?;
-        match connection.client.is_closed() {
-            true => Err(StoreError::Unavailable("PostgreSQL: the server has closed the connection".to_string())),
-            false => Ok(()),
-        }
+    /// To know, one would have to ask the server before each use: see [`Postgres::begin`].
+    fn is_valid(&self, _: &mut Connection) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
@@ -336,13 +354,7 @@ impl Driver for Postgres {
         Some("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7739562938471253)");
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-        let mut connection = self.connection()?;
-        let outcome = connection.query(sql, parameters);
-        if outcome.is_err() && connection.client.is_closed() {
-            drop(connection);
-            return self.connection()?.query(sql, parameters);
-        }
-        outcome
+        Ok(self.begin(|connection| connection.query(sql, parameters))?.1)
     }
 
     fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
@@ -353,9 +365,9 @@ impl Driver for Postgres {
         &self,
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut connection = self.connection()?;
         // Whatever the database's default is: the statements count on seeing what others have committed.
-        connection.script("BEGIN ISOLATION LEVEL READ COMMITTED")?;
+        let (mut connection, ()) =
+            self.begin(|connection| connection.script("BEGIN ISOLATION LEVEL READ COMMITTED"))?;
         // Until it is known how it ended; a panic in `work` leaves it so, and the pool closes the connection.
         connection.broken = true;
         let outcome = work(&mut *connection);

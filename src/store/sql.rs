@@ -195,10 +195,9 @@ impl<D: Driver> SqlStore<D> {
         SqlStore { driver, changes }
     }
 
-    /// Runs a statement that deletes up to a thousand rows until it finds no more: nobody else is to wait for long.
-    fn delete_in_parts(&self, sql: &'static str, before: Timestamp) -> Result<(), StoreError> {
-        while self.driver.execute(sql, &[Value::Timestamp(before)])? > 0 {}
-        Ok(())
+    /// Whether anything was deleted.
+    fn delete(&self, sql: &'static str, before: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.driver.execute(sql, &[Value::Timestamp(before)])? > 0)
     }
 
     /// A transaction that may change the verdict on `subject`: here, and on all instances.
@@ -592,11 +591,8 @@ impl<D: Driver> Store for SqlStore<D> {
         })
     }
 
-    fn prune_sessions(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.delete_in_parts(
-            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)",
-            now,
-        )
+    fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.delete("DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)", now)
     }
 
     fn create_key(
@@ -674,7 +670,7 @@ impl<D: Driver> Store for SqlStore<D> {
         self.hours_of_use(owner, key, from, to)
     }
 
-    fn prune_usage(&self, before: Timestamp) -> Result<(), StoreError> {
+    fn prune_usage(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.delete_usage(before)
     }
 
@@ -695,8 +691,8 @@ impl<D: Driver> Store for SqlStore<D> {
         events::list(&self.driver, filter, after, limit)
     }
 
-    fn prune_events(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.delete_in_parts("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < $1 LIMIT 1000)", before)
+    fn prune_events(&self, before: Timestamp) -> Result<bool, StoreError> {
+        self.delete("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < $1 LIMIT 1000)", before)
     }
 
     fn watch(self: Arc<Self>) {

@@ -254,6 +254,90 @@ on_both_stores! {
     }
 }
 
+on_both_stores! {
+    fn what_was_counted_is_written_when_a_server_stops_amid_deleting_what_is_kept_no_longer(service) {
+        const OLD: i64 = 200_000;
+        let ann = service.sign_up("ann@example.com");
+        let made = new_key(service, &ann);
+        service.stop();
+        let id = match service.database() {
+            Some(_) => "CAST('00000000-0000-7000-8000-' || (100000000000 + i) AS UUID)",
+            None => "'00000000-0000-7000-8000-' || (100000000000 + i)",
+        };
+        run(service, &format!(
+            "WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {OLD}) \
+             INSERT INTO events (id, at, kind, actor, details, count) \
+             SELECT {id}, '2000-01-01T00:00:00.000Z', 'login.failed', 'anonymous', '{{}}', 1 FROM numbers"
+        ));
+        service.restart();
+        let left = |service: &Service| count(service, "SELECT COUNT(*) FROM events WHERE at < '2001-01-01T00:00:00.000Z'");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while left(service) == OLD {
+            assert!(Instant::now() < deadline, "nothing is deleted");
+        }
+        for _ in 0..3 {
+            assert_eq!(service.key_status(&made.key), 200);
+        }
+        service.stop();
+        assert!(left(service) > 0, "it was done before the test was");
+        service.restart();
+        let listed = service.get("/keys").bearer(&ann.access).send().json();
+        assert_eq!(listed[0]["usesLast24h"], 3);
+    }
+}
+
+/// Runs statements past the server.
+fn run(service: &Service, statements: &str) {
+    match service.database() {
+        Some(database) => database.client().batch_execute(statements).unwrap(),
+        None => rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap().execute_batch(statements).unwrap(),
+    }
+}
+
+fn count(service: &Service, sql: &str) -> i64 {
+    match service.database() {
+        Some(database) => database.client().query_one(sql, &[]).unwrap().get(0),
+        None => {
+            let file = rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap();
+            file.query_row(sql, [], |row| row.get(0)).unwrap()
+        }
+    }
+}
+
+#[test]
+fn connections_that_postgresql_has_closed_cost_no_request_its_answer() {
+    if !postgres_cluster::available() {
+        return;
+    }
+    let service = Service::start(Backend::Postgres);
+    let ann = service.sign_up("ann@example.com");
+    let ask = |client: &Client| client.get("/auth/me").bearer(&ann.access).send().status;
+    // So many at once that there are many connections.
+    let all = Barrier::new(20);
+    thread::scope(|scope| {
+        for client in (0..20).map(|_| service.client()) {
+            let (all, ask) = (&all, &ask);
+            scope.spawn(move || {
+                all.wait();
+                assert!((0..20).all(|_| ask(&client) == 200));
+            });
+        }
+    });
+    let client = service.client();
+    let terminate = "SELECT COUNT(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
+                     WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    for round in 0..2 {
+        let ended = count(&service, terminate);
+        assert!(ended > 1, "{ended} connections");
+        match round {
+            0 => assert_eq!(ask(&client), 200),
+            _ => drop(new_key(&service, &ann)),
+        }
+        // No other connection of the pool is met by others.
+        assert!((0..20).all(|_| ask(&client) == 200));
+    }
+}
+
 #[test]
 fn two_servers_share_one_postgresql() {
     if !postgres_cluster::available() {

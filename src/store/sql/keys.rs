@@ -452,9 +452,8 @@ impl<D: Driver> SqlStore<D> {
         Ok(Some(hours))
     }
 
-    pub(super) fn delete_usage(&self, before: Timestamp) -> Result<(), StoreError> {
-        // A thousand at a time: nobody else is to wait for long.
-        while self.driver.transaction(|transaction| {
+    pub(super) fn delete_usage(&self, before: Timestamp) -> Result<bool, StoreError> {
+        self.driver.transaction(|transaction| {
             let rows = transaction.query(
                 "DELETE FROM key_hours WHERE (key_id, hour) IN \
                  (SELECT key_id, hour FROM key_hours WHERE hour < $1 LIMIT 1000) RETURNING key_id, last_allowed_at",
@@ -477,7 +476,6 @@ impl<D: Driver> SqlStore<D> {
                 &mut last_uses.into_iter().map(|(key, at)| vec![Value::Uuid(key), Value::Timestamp(at)]),
             )?;
             Ok(any)
-        })? {}
-        Ok(())
+        })
     }
 }
