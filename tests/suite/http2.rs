@@ -7,8 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyward::config::Limits;
+use serde_json::json;
 
 use crate::http_client::PATIENCE;
+use crate::service::PASSWORD;
 use crate::tls_client::{Secure, TlsWire};
 
 /// A time that runs out in a test.
@@ -225,6 +227,24 @@ fn a_request_that_takes_its_time_holds_up_no_other() {
     assert_eq!(client.status(), (3, 200));
     client.send(&frame(DATA, END_STREAM, 1, b"{}"));
     assert_eq!(client.status(), (1, 400));
+}
+
+#[test]
+fn what_is_not_done_in_time_is_a_503_of_its_stream() {
+    let secure = patient_service(&[], |limits| limits.handler = SHORT);
+    let mut client = Http2::open(&secure);
+    // More than can be hashed by then.
+    let streams: Vec<u32> = (0..90).map(|number| 2 * number + 1).collect();
+    for stream in &streams {
+        let body = json!({ "email": format!("nobody{stream}@example.com"), "password": PASSWORD }).to_string();
+        let head = head("POST", "/auth/login", &[("content-type", "application/json")]);
+        let head = frame(HEADERS, END_HEADERS, *stream, &head);
+        client.send(&[head, frame(DATA, END_STREAM, *stream, body.as_bytes())].concat());
+    }
+    let statuses: BTreeSet<u16> = streams.iter().map(|_| client.status().1).collect();
+    assert!(statuses.contains(&503) && statuses.is_subset(&[401, 503].into()), "{statuses:?}");
+    client.send(&get(201, "/health"));
+    assert_eq!(client.status(), (201, 200));
 }
 
 #[test]
