@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -62,7 +62,16 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             }
             return Poll::Ready(());
         }
-        alarm.poll(cx, watched).map(|()| debug!("{peer}: cut, {}", watched.phase().overdue()))
+        ready!(alarm.poll(cx, watched));
+        debug!("{peer}: cut, {}", watched.phase().overdue());
+        if purpose == (Purpose::Api { tls: true }) && watched.phase() == Phase::Idle && !told {
+            // TLS has a goodbye of its own (RFC 8446 §6.1).
+            told = true;
+            connection.as_mut().graceful_shutdown();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     })
     .await;
 }

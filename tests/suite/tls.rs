@@ -220,6 +220,15 @@ mod speaking {
     }
 
     #[test]
+    fn a_kept_connection_without_a_request_is_closed_with_a_goodbye() {
+        let secure = Secure::start(&[], |config| config.limits.idle = SHORT);
+        let mut wire = secure.connect(&[]);
+        assert_eq!(wire.send(GET_HEALTH).answer().status, 200);
+        // Without the goodbye, this would be an error: anyone on the way could have cut it.
+        assert_eq!(wire.0.read_to_end(&mut Vec::new()).unwrap(), 0);
+    }
+
+    #[test]
     fn a_connection_in_its_handshake_is_a_connection() {
         let secure = Secure::start(&[("MAX_CONNECTIONS", "1")], |config| config.limits.handshake = SHORT);
         let silent = connect(secure.address()).unwrap();
