@@ -173,7 +173,8 @@ fn load(files: &TlsFiles, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>
     let pem = read("TLS_CERT", &files.certificate)?;
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("TLS_CERT: {chain_path} is not PEM: {error}"))?;
+        // The library's own message repeats a line, which may be a private key's.
+        .map_err(|_| format!("TLS_CERT: {chain_path} is not PEM; accepted: one or more certificates in PEM"))?;
     for (position, certificate) in chain.iter().enumerate() {
         ParsedCertificate::try_from(certificate)
             .map_err(|error| format!("TLS_CERT: certificate {} in {chain_path} is damaged: {error}", position + 1))?;
@@ -204,4 +205,20 @@ fn read(setting: &str, path: &Path) -> Result<Vec<u8>, String> {
         .and_then(|file| file.take(LARGEST_FILE).read_to_end(&mut content))
         .map_err(|error| format!("{setting}: {}: {error}", path.display()))?;
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_place_of_the_certificate_is_not_told() {
+        let file = std::env::temp_dir().join(format!("keyward-damaged-{}.pem", std::process::id()));
+        fs::write(&file, "-----BEGIN PRIVATE KEY-----hunter2").unwrap();
+        let files = TlsFiles { certificate: file.clone(), key: file.clone(), look_every: EXPIRES_SOON };
+        let fault = load(&files, &aws_lc_rs::default_provider()).unwrap_err();
+        fs::remove_file(&file).unwrap();
+        let expected = format!("TLS_CERT: {} is not PEM; accepted: one or more certificates in PEM", file.display());
+        assert_eq!(fault, expected);
+    }
 }

@@ -186,7 +186,8 @@ fn read_roots(path: &PathBuf) -> Result<(Vec<CertificateDer<'static>>, RootCertS
     let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
     let trusted = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| failed(error.to_string()))?;
+        // The library's own message repeats a line, which may be a private key's.
+        .map_err(|_| failed("is not PEM".to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in &trusted {
         roots.add(certificate.clone()).map_err(|error| failed(error.to_string()))?;

@@ -738,6 +738,10 @@ mod tls {
         let verify = [("DB_SSLMODE", "verify-full"), ("DB_SSLROOTCERT", certificate.to_str().unwrap())];
         let line = refused(&home, &verify);
         assert!(line.contains("DB_SSLROOTCERT") && line.contains("No such file"), "{line}");
+        std::fs::write(&certificate, "-----BEGIN PRIVATE KEY-----hunter2").unwrap();
+        let line = refused(&home, &verify);
+        let numbers = "104, 117, 110, 116, 101, 114";
+        assert!(line.ends_with("ca.crt: is not PEM") && !line.contains("hunter2") && !line.contains(numbers), "{line}");
         std::fs::write(&certificate, "no certificate").unwrap();
         let line = refused(&home, &verify);
         assert!(line.contains("DB_SSLROOTCERT") && line.contains("no certificate"), "{line}");
