@@ -8,6 +8,7 @@ use keyward::id::UserId;
 use keyward::password::PasswordRules;
 use keyward::user::{Email, UserRef, parse_name};
 use libfuzzer_sys::fuzz_target;
+use unicode_normalization::UnicodeNormalization;
 
 static COMMON: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("../../static/common-passwords.txt").lines().collect());
@@ -20,6 +21,10 @@ fuzz_target!(|text: &str| {
         // Read again, it is the same: equal addresses are equal texts, however often they were stored and read.
         assert_eq!(Email::parse(kept), Ok(email.clone()), "{text:?}");
         assert_eq!(Email::parse(&text.to_ascii_uppercase()), Ok(email.clone()), "{text:?}");
+        // Typed in the other form of Unicode, it is the same.
+        for other in [text.nfd().collect::<String>(), text.nfc().collect()] {
+            assert_eq!(Email::parse(&other), Ok(email.clone()), "{text:?} as {other:?}");
+        }
         assert!(kept.chars().count() <= 254 && kept.matches('@').count() == 1, "{kept:?}");
         // It goes into logs, headers and lists: nothing in it ends a line, separates or cannot be seen.
         assert!(!kept.chars().any(|c| c.is_control() || c.is_whitespace() || ",;<>()[]\\\"".contains(c)), "{kept:?}");

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use keyward_fuzz::account::assert_no_secret;
+use keyward_fuzz::account::{ORIGIN, assert_no_secret};
 use keyward_fuzz::operations::{Call, call};
 use keyward_fuzz::service::{Answer, Service, assert_error_shape};
 use libfuzzer_sys::arbitrary::Unstructured;
@@ -60,16 +60,20 @@ fn check(call: &Call, answer: &Answer) {
     if is_error && call.method != "HEAD" {
         assert_error_shape(answer.status, &answer.body);
     }
-    assert_eq!(
-        answer.status == 401,
-        answer.header("www-authenticate").is_some() && answer.status != 403,
-        "{}",
-        shown()
-    );
+    assert!(answer.status != 401 || answer.header("www-authenticate").is_some(), "{}", shown());
     assert!(answer.status != 405 || answer.header("allow").is_some(), "{}", shown());
     assert!(answer.status != 429 || answer.header("retry-after").is_some(), "{}", shown());
     // Answers that are only for who asks are kept by nobody else.
     assert!(!is_error || answer.header("cache-control") == Some("no-store"), "{}", shown());
+    let allowed = answer.header("access-control-allow-origin");
+    assert_eq!(allowed, call.origin.as_deref().filter(|origin| *origin == ORIGIN), "{}", shown());
+    assert_eq!(answer.header("access-control-allow-credentials"), None, "{}", shown());
+    if call.operation.path.starts_with("/authz/") && answer.status == 200 && call.as_documented {
+        assert!(answer.body.is_empty(), "{}", shown());
+        for name in ["type", "user-id", "email", "key-id", "key-name", "scopes"] {
+            assert!(answer.header(&format!("x-auth-{name}")).is_some(), "{}", shown());
+        }
+    }
     if let Ok(body) = serde_json::from_slice(&answer.body) {
         assert_times(&body);
     }

@@ -9,7 +9,7 @@ use keyward::app::App;
 use keyward::error::Error;
 use keyward::guard::Guard;
 use keyward::http::response;
-use keyward::http::router::ROUTES;
+use keyward::http::router::{ROUTES, Route};
 use keyward::principal::Principal;
 use keyward_fuzz::account::{Account, assert_no_secret, config, open};
 use keyward_fuzz::request;
@@ -27,22 +27,20 @@ thread_local! {
 fuzz_target!(|data: &[u8]| {
     let end = data.iter().position(|b| *b == b'\n').unwrap_or(data.len());
     let (line, body) = (&data[..end], data.get(end + 1..).unwrap_or_default());
-    let is_named = |route: &&keyward::http::router::Route| {
-        route.takes_body()
-            && line.strip_prefix(route.method.as_str().as_bytes()) == Some(&[b" ", route.path.as_bytes()].concat())
-    };
+    let is_named = |route: &&Route| route.takes_body() && line == format!("{} {}", route.verb(), route.path).as_bytes();
     let Some(route) = ROUTES.iter().find(is_named) else { return };
     APP.with_borrow_mut(|(app, account)| {
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let media_type = if route.terms.oauth { "application/x-www-form-urlencoded" } else { "application/json" };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         let mut request = request(headers, None, &account.fill(body));
         request.parameter = account.key_id.clone();
         request.principal = match route.guard {
             Guard::Public => Principal::Anonymous,
             Guard::Jwt => account.as_user(),
             // A user may do more: his requests are not asked for a scope.
-            Guard::Flexible if body.len() % 2 == 0 => account.as_user(),
-            Guard::ApiKey | Guard::Flexible => account.as_service(),
+            Guard::Flexible if body.len().is_multiple_of(2) => account.as_user(),
+            Guard::ApiKey | Guard::Flexible => account.as_service(app),
         };
         match route.call(app, &mut request) {
             Ok(answer) => {
@@ -52,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
             }
             Err(error @ (Error::Internal(_) | Error::Unavailable(_))) => panic!("{error:?}"),
             Err(error) => {
-                let answer = response::error(&error, "fuzz");
+                let answer = response::error(&error, route.too_many, "fuzz");
                 assert_error_shape(answer.status().as_u16(), answer.body());
                 let text = String::from_utf8_lossy(answer.body());
                 // Names of fields are told, and they may be anything; values are not.

@@ -43,6 +43,8 @@ pub struct Call {
     pub operation: &'static Operation,
     pub method: String,
     pub id: Option<String>,
+    /// The only `Origin`, if there is one.
+    pub origin: Option<String>,
     /// Whether the path and the method are those of the operation.
     pub as_documented: bool,
     pub bytes: Vec<u8>,
@@ -95,7 +97,7 @@ const HEADERS: [&str; 24] = [
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "get"];
 
 /// What has broken readers of numbers, times, texts and lists before.
-const TEXTS: [&str; 40] = [
+const TEXTS: [&str; 44] = [
     "",
     "0",
     "-1",
@@ -136,6 +138,10 @@ const TEXTS: [&str; 40] = [
     "docs.js",
     "127.0.0.1, ::1",
     "00000000-0000-0000-0000-000000000000",
+    "https://app.example.com",
+    "https://app.example.com.evil.example",
+    "user,service",
+    "\"a\", W/\"b\"",
 ];
 
 /// The next request that the input makes.
@@ -178,12 +184,15 @@ pub fn call(u: &mut Unstructured<'_>, account: &Account) -> Result<Call> {
     }
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: keyward.example\r\n");
     head.push_str(&credentials(u, account)?);
-    let mut id = None;
+    let (mut id, mut origins) = (None, Vec::new());
     for _ in 0..u.int_in_range(0..=3)? {
         let name = *u.choose(&HEADERS)?;
         let value: String = text(u)?.chars().filter(|c| !c.is_control()).collect();
         if name == "x-request-id" && id.is_none() {
             id = Some(value.trim_matches([' ', '\t']).to_string());
+        }
+        if name == "origin" {
+            origins.push(value.trim_matches([' ', '\t']).to_string());
         }
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -214,7 +223,8 @@ pub fn call(u: &mut Unstructured<'_>, account: &Account) -> Result<Call> {
         head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
     }
     let bytes = [head.as_bytes(), &body].concat();
-    Ok(Call { operation, method, id, as_documented, bytes })
+    let origin = origins.pop().filter(|_| origins.is_empty());
+    Ok(Call { operation, method, id, origin, as_documented, bytes })
 }
 
 /// A text of the input's own, or one that is known to be awkward.
@@ -231,6 +241,8 @@ fn credentials(u: &mut Unstructured<'_>, account: &Account) -> Result<String> {
     Ok(match u.int_in_range(0..=15)? {
         0 => String::new(),
         1 => format!("Authorization: Bearer {refresh}\r\n"),
+        12 => format!("Authorization: Bearer {key}\r\n"),
+        13 => String::from_utf8_lossy(&account.fill(b"Authorization: Basic <basic>\r\n")).into_owned(),
         2 => format!("Authorization: Basic {access}\r\n"),
         3 => format!("Authorization: Bearer {access}A\r\nx-api-key: {key}0\r\n"),
         4 => format!("Authorization: Bearer {key}\r\nx-api-key: {access}\r\n"),
