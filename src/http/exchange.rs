@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 use log::{error, warn};
 use tokio::sync::oneshot;
@@ -66,7 +66,15 @@ pub async fn answer(
 
     // What nobody has read yet of the request.
     let mut unread = (!body.is_end_stream()).then_some(body);
-    let mut caller = Caller { principal: Principal::Anonymous, quota: None };
+    let mut line = Line {
+        method: &head.method,
+        path,
+        started,
+        request_id: id_text,
+        client,
+        caller: Caller { principal: Principal::Anonymous, quota: None },
+        status: None,
+    };
     let mut response = if let Some(turned_away) = turn_away(purpose, &head) {
         turned_away
     } else {
@@ -92,7 +100,7 @@ pub async fn answer(
                     principal: Principal::Anonymous,
                     client,
                 };
-                let outcome = run(front, route, request, &mut unread, &mut caller).await;
+                let outcome = run(front, route, request, &mut unread, &mut line.caller).await;
                 outcome.unwrap_or_else(|error| {
                     match &error {
                         Error::Internal(cause) => error!("{id_text}: {cause}"),
@@ -109,18 +117,11 @@ pub async fn answer(
         // send its next request into the void (RFC 9112 §9.6).
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    logging::access(&Access {
-        method: head.method.as_str(),
-        path: head.uri.path(),
-        status: response.status().as_u16(),
-        started,
-        request_id: id_text,
-        client,
-        principal: &caller.principal,
-    });
-    if let Some(quota) = &caller.quota {
+    if let Some(quota) = &line.caller.quota {
         response::tell_quota(&mut response, quota);
     }
+    line.status = Some(response.status());
+    drop(line);
     response::finish(&mut response, id);
     front.cors.finish(origin, &mut response);
     if purpose == (Purpose::Api { tls: true }) {
@@ -130,6 +131,35 @@ pub async fn answer(
         response::drop_body(&mut response);
     }
     response
+}
+
+/// A request's line in the access log, written when this is dropped: there is one for those as well who have gone before
+/// their answer was there.
+struct Line<'a> {
+    method: &'a Method,
+    path: &'a str,
+    started: Instant,
+    request_id: &'a str,
+    client: IpAddr,
+    caller: Caller,
+    status: Option<StatusCode>,
+}
+
+/// As nginx writes it of clients who have gone.
+const CLIENT_GONE: u16 = 499;
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        logging::access(&Access {
+            method: self.method.as_str(),
+            path: self.path,
+            status: self.status.map_or(CLIENT_GONE, |status| status.as_u16()),
+            started: self.started,
+            request_id: self.request_id,
+            client: self.client,
+            principal: &self.caller.principal,
+        });
+    }
 }
 
 /// The answer to what no route is looked for.

@@ -359,6 +359,23 @@ mod log {
     }
 
     #[test]
+    fn a_client_who_goes_before_his_answer_is_there_has_a_line_too() {
+        let home = Home::fresh(Backend::Sqlite);
+        let mut server = home.start(&[]);
+        // Nobody can sign up meanwhile.
+        let file = rusqlite::Connection::open(home.path("keyward.db")).unwrap();
+        file.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let id = "X-Request-Id: gone-1\r\n";
+        let (mut stream, body) = begin_post(server.address(), "/auth/signup", id, &credentials("ann@example.com"));
+        stream.write_all(body.as_bytes()).unwrap();
+        drop(stream);
+        let line = server.wait_for_line("request_id=gone-1");
+        assert!(line.contains("method=POST path=/auth/signup status=499 "), "{line}");
+        file.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(server.stop().stderr.matches("request_id=gone-1").count(), 1);
+    }
+
+    #[test]
     fn every_request_has_one_line_of_text() {
         let home = Home::fresh(Backend::Sqlite);
         let server = home.start(&[]);
