@@ -5,6 +5,7 @@ It is written for the version that schemathesis.sh names.
 
 import base64
 import itertools
+import json
 import pathlib
 import re
 import uuid
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 import requests
 import schemathesis
 from schemathesis.auths import CachingAuthProvider
+from schemathesis.generation.meta import TestPhase
 from schemathesis.openapi.checks import UnsupportedMethodResponse, UseAfterFree
 from schemathesis.wfc.escalation import EscalatingAuthProvider
 
@@ -39,8 +41,16 @@ class Account:
         """Begins a session, and makes a key."""
         answer = self.post(path, {"email": self.email, "password": PASSWORD})
         self.access, self.refresh = answer["accessToken"], answer["refreshToken"]
+        self.key = self.new_key()["key"]
+
+    def new_key(self):
         headers = {"authorization": f"Bearer {self.access}"}
-        self.key = self.post("/keys/create", {"name": "key", "scopes": SCOPES}, headers)["key"]
+        return self.post("/keys/create", {"name": "key", "scopes": SCOPES}, headers)
+
+    def new_session(self):
+        """The id of one beside that which asks, as the payload of its token has it."""
+        token = self.post("/auth/login", {"email": self.email, "password": PASSWORD})["accessToken"]
+        return json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["sid"]
 
     def post(self, path, body, headers=None):
         answer = requests.post(self.base + path, json=body, headers=headers, timeout=30)
@@ -64,6 +74,10 @@ class Person:
     def set(self, case, account, context):
         if operation_id(case) in ENDING and is_valid(case):
             account = Account(account.base)
+        # Where no link leads to something that exists, half of the ids are made so.
+        if "id" in (case.path_parameters or {}) and is_valid(case) and not is_linked(case) and next(turns) % 2:
+            is_session = operation_id(case) == "endSession"
+            case.path_parameters["id"] = account.new_session() if is_session else account.new_key()["id"]
         security = case.operation.definition.raw["security"]
         ways = [name for requirement in security for name in requirement]
         # Where either credential is taken, each is sent in its turn.
@@ -81,6 +95,10 @@ class Person:
 
 def is_valid(case):
     return case.meta is not None and case.meta.generation.mode.is_positive
+
+
+def is_linked(case):
+    return case.meta.phase.name == TestPhase.STATEFUL
 
 
 def operation_id(case):
