@@ -56,6 +56,9 @@ impl Service {
     }
 
     fn start_with(config: &Config) -> Service {
+        // A connection that the other side has closed ends no process, as Rust's programs start; libFuzzer's do not.
+        // SAFETY: no handler is installed, and none is replaced.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         let app = Arc::new(account::open(config));
         let tls = config.tls.as_ref().map(|files| Tls::start(files).expect("a good certificate"));
         let server = Server::start(app.clone(), tls, config).expect("a server that listens");
