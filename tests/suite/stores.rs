@@ -19,7 +19,7 @@ use keyward::store::sql::Driver;
 use keyward::store::sqlite::Sqlite;
 use serde_json::{Value, json};
 
-use crate::http_client::{Answer, Client, Request};
+use crate::http_client::{Answer, Client, PATIENCE, Request};
 use crate::openapi;
 use crate::postgres_cluster::{self, Database};
 use crate::process::program::{Finished, Home, finish, in_both_homes};
@@ -52,10 +52,15 @@ fn token_status(client: &Client, access: &str) -> u16 {
 
 /// Other servers may keep what they know for a moment; a change has to reach them well before it would expire there.
 #[track_caller]
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(2);
+fn soon(what: &str, is_so: impl FnMut() -> bool) {
+    within(Duration::from_secs(2), what, is_so);
+}
+
+#[track_caller]
+fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !is_so() {
-        assert!(Instant::now() < deadline, "not within two seconds: {what}");
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -805,7 +810,7 @@ mod tls {
         // Not in one batch: it would be one transaction, and ALTER SYSTEM goes without.
         client.batch_execute("ALTER SYSTEM SET ssl = on").unwrap();
         client.batch_execute("SELECT pg_reload_conf()").unwrap();
-        soon("the server has read its settings", || {
+        within(PATIENCE, "the server has read its settings", || {
             let served: String = database.client().query_one("SHOW ssl", &[]).unwrap().get(0);
             served == "on"
         });
@@ -865,7 +870,7 @@ mod tls {
         // A server's own certificate as the authority, as PostgreSQL's manual shows it.
         enable_tls(database, &certificates.read("server.key"), &certificates.read("self.crt"));
         let own = certificates.path("self.crt");
-        soon("the server has another certificate", || {
+        within(PATIENCE, "the server has another certificate", || {
             let settings = [named, ("DB_SSLMODE", "require"), ("DB_SSLROOTCERT", &ca)];
             finish(home.command(&["user", "list"]).envs(settings), "").code == Some(1)
         });
