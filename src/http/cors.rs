@@ -94,6 +94,8 @@ fn origin(text: &str) -> Result<String, String> {
         return Err("has an empty origin".to_string());
     }
     let lower = text.to_ascii_lowercase();
+    // What is told of it is one line.
+    let text = text.escape_debug();
     if lower.contains('*') {
         return Err(format!("has {text}, but every origin must be named"));
     }
@@ -174,6 +176,7 @@ mod tests {
             ("https://a.example:", "has https://a.example:, which is no origin"),
             ("https://a.example:08", "has https://a.example:08, which is no origin"),
             ("http://[::1]:80443", "has http://[::1]:80443, which is no origin"),
+            ("https://a\r\n.example", "has https://a\\r\\n.example, which is no origin"),
             ("https://a.example b.example", "has https://a.example b.example, which is no origin"),
         ] {
             assert_eq!(origin(text).unwrap_err(), fault);
