@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use postgres::{Client, Config, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::postgres_cluster::{BINARIES, USER, create_directory, free_port, random_hex};
+use crate::postgres_cluster::{BINARIES, USER, create_directory, random_hex};
+use crate::relay::listen;
 
 const STARTUP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -90,7 +91,8 @@ impl Pair {
         let made = unprivileged(&mut initdb, owner).status().unwrap();
         assert!(made.success(), "initdb: {made}");
         let node = |data: &Path, settings: &[&str]| Node {
-            port: free_port().unwrap(),
+            // Nobody else may be given it while the server is down.
+            port: listen().local_addr().unwrap().port(),
             password: password.clone(),
             data: data.to_path_buf(),
             owner,

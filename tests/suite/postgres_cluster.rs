@@ -346,7 +346,7 @@ fn newest_first(parent: &str, prefix: &str) -> Vec<PathBuf> {
     versions.into_iter().map(|(_, directory)| directory).collect()
 }
 
-pub fn free_port() -> io::Result<u16> {
+fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 

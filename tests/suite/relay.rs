@@ -117,7 +117,7 @@ pub fn free_port() -> u16 {
 
 /// Picks a port below those that systems hand out by themselves: during a cut nobody holds the port, and a
 /// parallel test that asks for any port must not be given this one.
-fn listen() -> TcpListener {
+pub fn listen() -> TcpListener {
     let random = || RandomState::new().hash_one(()) % 12_000;
     (0..1000)
         .filter_map(|_| u16::try_from(20_000 + random()).ok())
