@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use log::warn;
+use log::info;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -89,9 +89,29 @@ pub fn narrow(request: &Request) -> Result<Narrowed, Error> {
 /// The same where a gateway appends the client's path and query to an address of its operator's, as Envoy does. A client
 /// has no say: nothing is read from the first slash on, or, in a query of the operator's, from `path=` on.
 pub fn narrow_before_path(request: &Request) -> Result<Narrowed, Error> {
-    let query = request.query.as_deref().filter(|_| request.parameter.is_empty()).unwrap_or_default();
-    let end = if query.starts_with("path=") { Some(0) } else { query.find("&path=") };
-    narrowed(request, &query[..end.unwrap_or(query.len())])
+    let query = request.query.as_deref().unwrap_or_default();
+    let (operators, clients) = match query.strip_prefix("path=") {
+        Some(clients) => ("", Some(clients)),
+        None => query.split_once("&path=").map_or((query, None), |(operators, clients)| (operators, Some(clients))),
+    };
+    // Where the operator's words would be passed over: they come after `path=`, or behind a slash.
+    if request.parameter.is_empty() && clients.is_some_and(|path| !matches!(path.as_bytes(), [] | [b'*'] | [b'/', ..]))
+    {
+        return Err(misconfigured(request, "must have nothing after path="));
+    }
+    if request.parameter == "/"
+        && clients.is_some()
+        && ["allow=", "scope="].iter().any(|word| operators.starts_with(word))
+    {
+        return Err(misconfigured(request, "must not come behind a slash"));
+    }
+    narrowed(request, if request.parameter.is_empty() { operators } else { "" })
+}
+
+/// The operator is told, at a level that anybody may write at.
+fn misconfigured(request: &Request, rule: &str) -> Error {
+    info!("{}: a gateway's request is denied, its query {rule}", request.id.to_str().unwrap_or_default());
+    Error::Forbidden("The gateway is misconfigured: its query is not understood")
 }
 
 fn narrowed(request: &Request, query: &str) -> Result<Narrowed, Error> {
@@ -108,10 +128,7 @@ fn narrowed(request: &Request, query: &str) -> Result<Narrowed, Error> {
         }
         Ok(())
     });
-    read.map_err(|rule| {
-        warn!("{}: a gateway's request is denied, its query {rule}", request.id.to_str().unwrap_or_default());
-        Error::Forbidden("The gateway is misconfigured: its query is not understood")
-    })?;
+    read.map_err(|rule| misconfigured(request, rule))?;
     Ok(Narrowed { guard: allowed.unwrap_or(Guard::Flexible), scopes: scopes.unwrap_or_default() })
 }
 

@@ -217,7 +217,7 @@ async fn run(
     };
     // The body of a request of any method means nothing here. Read, it leaves the connection usable.
     if let (None, Some(body)) = (&route.method, unread.as_mut())
-        && read_body(body, route.body_bytes, front.limits.body).await.is_ok()
+        && receive(body, route.body_bytes, front.limits.body, |_| ()).await.is_ok()
     {
         *unread = None;
     }
@@ -330,21 +330,34 @@ async fn in_time<T>(front: &Front, receiver: oneshot::Receiver<T>, lane: Lane) -
 
 /// At most `most` bytes, within `limit`.
 async fn read_body(body: &mut impl Upload, most: usize, limit: Duration) -> Result<Bytes, Error> {
+    let mut whole = BytesMut::new();
+    receive(body, most, limit, |data| whole.extend_from_slice(data)).await?;
+    Ok(whole.freeze())
+}
+
+/// Hands on a body as it comes, under the same conditions.
+async fn receive(
+    body: &mut impl Upload,
+    most: usize,
+    limit: Duration,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), Error> {
     if body.size_hint().lower() > most as u64 {
         return Err(Error::TooLarge(most));
     }
     let read = async {
-        let mut whole = BytesMut::new();
+        let mut received = 0;
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
             let frame = frame.map_err(|error| Error::Malformed(format!("Request body cannot be read: {error}")))?;
             // Trailers mean nothing here.
             let Ok(data) = frame.into_data() else { continue };
-            if whole.len() + data.len() > most {
+            received += data.len();
+            if received > most {
                 return Err(Error::TooLarge(most));
             }
-            whole.extend_from_slice(&data);
+            take(&data);
         }
-        Ok(whole.freeze())
+        Ok(())
     };
     tokio::time::timeout(limit, read).await.unwrap_or(Err(Error::TooSlow))
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,6 +35,14 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// What is handed over of an answer before the client's socket has taken it.
 const SEND_BUFFER: usize = 64 * 1024;
+/// What the requests under way may hold, in bytes of memory: on a connection, on all of them, and on a connection when all
+/// of them hold that much, so that nobody is kept out by others. What does not fit is refused, and may be sent again.
+const HELD: usize = 2 * 1024 * 1024;
+const HELD_BY_ALL: usize = 64 * 1024 * 1024;
+const HELD_AT_LEAST: usize = 64 * 1024;
+/// What a field of a head takes beside its text, and the most that is kept of a body before it is known who sends it.
+const A_FIELD: usize = 128;
+const A_BODY: usize = 16 * 1024;
 /// How many more requests a client may take back than he waits for. Each has cost us its work (CVE-2023-44487).
 const TAKEN_BACK: u32 = 100;
 
@@ -66,6 +74,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         // An error is a server that is gone, which is a stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     });
+    let held = Arc::new(AtomicUsize::new(0));
     let mut streams = JoinSet::new();
     let mut taken_back = 0u32;
     let mut alarm = Alarm::new(watched);
@@ -82,9 +91,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         listening = true;
         loop {
             match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
                     watched.enter(Phase::Busy);
-                    streams.spawn(converse(front.clone(), peer, request, respond));
+                    match Holding::of(&request, &held, &front) {
+                        Some(holding) => drop(streams.spawn(converse(holding, peer, request, respond))),
+                        None => respond.send_reset(Reason::REFUSED_STREAM),
+                    }
                 }
                 Poll::Ready(Some(Err(error))) => {
                     debug!("{peer}: {error}");
@@ -123,6 +135,44 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     .await;
 }
 
+/// What a request holds, given back when this is dropped.
+struct Holding {
+    bytes: usize,
+    connection: Arc<AtomicUsize>,
+    front: Arc<Front>,
+}
+
+impl Holding {
+    /// `None`: there is no room for it.
+    fn of(request: &http::Request<RecvStream>, connection: &Arc<AtomicUsize>, front: &Arc<Front>) -> Option<Holding> {
+        let fields = request.headers().iter();
+        let head: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + A_FIELD).sum();
+        let has_body = !request.body().is_end_stream();
+        let body = if has_body { announced(request).unwrap_or(A_BODY).min(A_BODY) } else { 0 };
+        let bytes = head + body;
+        let held = connection.load(Ordering::Relaxed);
+        let is_short = front.held_by_streams.load(Ordering::Relaxed) + bytes > HELD_BY_ALL;
+        if held > 0 && held + bytes > if is_short { HELD_AT_LEAST } else { HELD } {
+            return None;
+        }
+        connection.fetch_add(bytes, Ordering::Relaxed);
+        front.held_by_streams.fetch_add(bytes, Ordering::Relaxed);
+        Some(Holding { bytes, connection: connection.clone(), front: front.clone() })
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.connection.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.front.held_by_streams.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The length that the request says its body has.
+fn announced(request: &http::Request<RecvStream>) -> Option<usize> {
+    request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
+}
+
 /// How a stream ended.
 enum End {
     /// Its answer was sent, or could not be.
@@ -133,19 +183,20 @@ enum End {
 
 /// One request and its answer.
 async fn converse(
-    front: Arc<Front>,
+    holding: Holding,
     peer: SocketAddr,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> End {
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let front = &*holding.front;
+    let length = announced(&request).unwrap_or(0) as u64;
     let (head, stream) = request.into_parts();
-    let mut body = Upload { stream, length: length.unwrap_or(0) };
+    let mut body = Upload { stream, length };
     let response = tokio::select! {
         // First: a body that ends with it is no bad request.
         biased;
         _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return End::TakenBack,
-        response = exchange::answer(&front, Purpose::Api { tls: true }, peer.ip(), head, &mut body) => response,
+        response = exchange::answer(front, Purpose::Api { tls: true }, peer.ip(), head, &mut body) => response,
     };
     if let Err(error) = send(response, &mut respond, front.limits.unread_answer).await {
         debug!("{peer}: {error}");

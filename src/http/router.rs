@@ -65,8 +65,8 @@ const fn line(method: Option<Method>, path: &'static str, guard: Guard, lane: La
 }
 
 /// A gateway asks whether it may pass a request on.
-const fn gateway(method: Option<Method>, path: &'static str, narrow: Narrow) -> Route {
-    let mut route = line(method, path, Flexible, Lane::Inline, authz::admit);
+const fn gateway(path: &'static str, narrow: Narrow) -> Route {
+    let mut route = line(None, path, Flexible, Lane::Inline, authz::admit);
     route.narrow = Some(narrow);
     route
 }
@@ -155,9 +155,9 @@ pub static ROUTES: &[Route] = &[
     route(Method::GET, "/protected/user-only", Jwt, Lane::Inline, protected::user_only),
     route(Method::GET, "/protected/service-only", ApiKey, Lane::Inline, protected::service_only),
     route(Method::GET, "/protected/flexible", Flexible, Lane::Inline, protected::flexible),
-    gateway(None, "/authz/forward-auth", authz::narrow),
-    gateway(Some(Method::GET), "/authz/auth-request", authz::narrow).with_no_429(),
-    gateway(None, "/authz/ext-authz/*", authz::narrow_before_path),
+    gateway("/authz/forward-auth", authz::narrow),
+    gateway("/authz/auth-request", authz::narrow).with_no_429(),
+    gateway("/authz/ext-authz/*", authz::narrow_before_path),
     route(Method::GET, "/.well-known/jwks.json", Public, Lane::Inline, jwks::jwks),
     route(Method::GET, "/health", Public, Lane::Inline, health::health),
     route(Method::GET, "/api/docs", Public, Lane::Inline, docs::page),

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Front {
     pub lanes: Lanes,
     pub cors: Cors,
     pub limits: Limits,
+    /// Bytes that requests under way hold on connections with HTTP/2.
+    pub held_by_streams: AtomicUsize,
     /// The server stops. Connections that wait are woken besides.
     pub stopping: AtomicBool,
 }
@@ -67,6 +69,7 @@ impl Server {
             lanes: Lanes::new(cores),
             cors: config.cors.clone(),
             limits: config.limits.clone(),
+            held_by_streams: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
         let (listeners, redirecting) = {

@@ -68,6 +68,12 @@ impl Tls {
 /// The certificate that new connections get, and its key.
 struct Current(RwLock<Arc<CertifiedKey>>);
 
+impl Current {
+    fn get(&self) -> Arc<CertifiedKey> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl fmt::Debug for Current {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Current")
@@ -76,7 +82,7 @@ impl fmt::Debug for Current {
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.get())
     }
 }
 
@@ -124,6 +130,10 @@ impl Renewal {
             }
             self.tried = now;
             match load(&self.files, &self.provider) {
+                Ok(read) if self.has_expired(&read) && !self.has_expired(&self.current.get()) => {
+                    let path = self.files.certificate.display();
+                    warn!("the certificate in {path} has expired; the certificate and key from before stay in use");
+                }
                 Ok(read) => {
                     *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = read;
                     info!("new connections get the certificate that is now in {}", self.files.certificate.display());
@@ -134,11 +144,16 @@ impl Renewal {
         }
     }
 
+    fn end_of(&self, pair: &CertifiedKey) -> Option<UnixTime> {
+        pair.cert.first().and_then(|certificate| end_of(certificate, &self.provider))
+    }
+
+    fn has_expired(&self, pair: &CertifiedKey) -> bool {
+        self.end_of(pair).is_some_and(|end| end <= UnixTime::now())
+    }
+
     fn complain_of_expiry(&self) {
-        let current = self.current.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(end) = current.cert.first().and_then(|certificate| end_of(certificate, &self.provider)) else {
-            return;
-        };
+        let Some(end) = self.end_of(&self.current.get()) else { return };
         let path = self.files.certificate.display();
         let now = UnixTime::now();
         let shown = Timestamp::from_millis(i64::try_from(end.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000));

@@ -18,6 +18,7 @@ mod paths;
 mod pipelines;
 mod slow;
 mod smuggling;
+mod streams;
 mod unicode;
 
 mod disks;
@@ -40,9 +41,10 @@ mod harness {
     }
     pub mod relay;
     pub mod service;
+    pub mod tls_client;
     pub mod wire;
 }
-use harness::{http_client, postgres_cluster, process, relay, service, wire};
+use harness::{http_client, postgres_cluster, process, relay, service, tls_client, wire};
 
 /// Answers are held against the API's description in `tests/suite`; here it counts that they come.
 mod openapi {

@@ -79,18 +79,24 @@ impl Witness {
     pub fn testify(&self) {
         self.is_served();
         assert_eq!(birth(self.pid), self.born, "another process");
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        let peak: u64 = peak.unwrap().parse().unwrap();
-        let thread = thread::current();
-        println!("{}: process {}, peak memory {} MB", thread.name().unwrap_or("?"), self.pid, peak * 1024 / 1_000_000);
-        assert!(peak < MOST_MEMORY_KIB, "the server had {peak} KiB");
+        keeps_to_its_memory(self.pid);
     }
 
     /// How many descriptors the process has open.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
     }
+}
+
+/// The process has never had more memory than it should.
+#[track_caller]
+pub fn keeps_to_its_memory(pid: u32) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    let peak: u64 = peak.unwrap().parse().unwrap();
+    let thread = thread::current();
+    println!("{}: process {pid}, peak memory {} MB", thread.name().unwrap_or("?"), peak * 1024 / 1_000_000);
+    assert!(peak < MOST_MEMORY_KIB, "the server had {peak} KiB");
 }
 
 /// When the process was started (proc_pid_stat(5), field 22).

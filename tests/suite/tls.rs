@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::http_client::{Answer, Client, PATIENCE, connect, raw, read_answer};
 use crate::openapi;
 use crate::process::program::Home;
 use crate::service::{Backend, PASSWORD, Service, TempDir, error};
-use crate::tls_client::{Pair, Secure, TlsWire, openssl};
+use crate::tls_client::{Pair, Secure, TlsWire, openssl, succeeded};
 
 /// A time that runs out in a test.
 const SHORT: Duration = Duration::from_millis(500);
@@ -415,11 +416,17 @@ mod renewing {
 
         let other = Pair::make(&home.path(""), "other");
         let half = fs::read(&other.key).unwrap()[..100].to_vec();
-        let spoil: [(&str, &dyn Fn()); 4] = [
+        let expired = expired_twin(&home.path(""), &other);
+        let expire = || {
+            fs::copy(&other.key, &pair.key).unwrap();
+            fs::copy(&expired, &pair.certificate).unwrap();
+        };
+        let spoil: [(&str, &dyn Fn()); 5] = [
             ("does not belong to the first certificate", &|| drop(fs::copy(&other.certificate, &pair.certificate))),
             ("there is no private key in", &|| fs::write(&pair.key, &half).unwrap()),
             ("there is no certificate in", &|| fs::write(&pair.certificate, "").unwrap()),
             ("No such file", &|| fs::remove_file(&pair.certificate).unwrap()),
+            ("has expired; the certificate and key from before stay in use", &expire),
         ];
         for (why, spoil) in spoil {
             spoil();
@@ -437,6 +444,26 @@ mod renewing {
         assert_eq!(finished.code, Some(0), "{finished:?}");
         // What the file that was read and the log have in common.
         assert!(!finished.stderr.contains("PRIVATE KEY"), "{finished:?}");
+    }
+
+    /// A certificate for the same key, of last year.
+    fn expired_twin(folder: &Path, pair: &Pair) -> PathBuf {
+        let (config, request, expired) = (folder.join("ca.conf"), folder.join("csr.pem"), folder.join("expired.pem"));
+        let database = folder.join("database");
+        fs::write(&database, "").unwrap();
+        let settings = format!(
+            "[ca]\ndefault_ca = own\n[own]\ndatabase = {}\nrand_serial = yes\ndefault_md = sha256\npolicy = any\n\
+             unique_subject = no\nx509_extensions = extensions\n[any]\ncommonName = supplied\n\
+             [extensions]\nbasicConstraints = CA:FALSE\n",
+            database.display()
+        );
+        fs::write(&config, settings).unwrap();
+        let mut ask = openssl(&["req", "-new", "-subj", "/CN=localhost"]);
+        succeeded(ask.arg("-key").arg(&pair.key).arg("-out").arg(&request));
+        let mut sign = openssl(&["ca", "-batch", "-notext", "-selfsign", "-startdate", "20250101000000Z"]);
+        sign.args(["-enddate", "20250102000000Z", "-config"]).arg(&config).arg("-in").arg(&request);
+        succeeded(sign.arg("-keyfile").arg(&pair.key).arg("-outdir").arg(folder).arg("-out").arg(&expired));
+        expired
     }
 
     #[test]

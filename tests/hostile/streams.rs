@@ -1,0 +1,99 @@
+//! HTTP/2: as many streams as a client may have, on each of many connections, and on each stream as much as it may hold.
+
+use std::thread;
+
+use crate::process::program::Home;
+use crate::service::Backend;
+use crate::target::{NO_LIMITS, has_no_faults, keeps_to_its_memory};
+use crate::tls_client::{Pair, TlsWire};
+
+const CONNECTIONS: usize = 100;
+const STREAMS: u32 = 100;
+
+// Types and flags of frames (RFC 9113 §6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A literal that is put into the table, or not (RFC 7541 §6.2.1, §6.2.2).
+fn field(indexed: bool, name: &str, value: &str) -> Vec<u8> {
+    let kind = if indexed { 0x40 } else { 0 };
+    [&[kind, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+}
+
+/// A request of half a kilobyte whose head takes a hundred times as much to hold, and whose body never comes whole.
+fn stream(number: u32) -> Vec<u8> {
+    let names =
+        [(":method", "POST"), (":scheme", "https"), (":authority", "localhost"), (":path", "/authz/forward-auth")];
+    let mut block: Vec<u8> = names.iter().flat_map(|(name, value)| field(false, name, value)).collect();
+    if number == 0 {
+        block.extend(field(true, "a", ""));
+    }
+    // The latest entry of the table, again and again.
+    block.extend([0xBE; 400]);
+    let id = 2 * number + 1;
+    [frame(HEADERS, END_HEADERS, id, &block), frame(DATA, 0, id, b"abc")].concat()
+}
+
+#[test]
+fn streams_that_never_end_hold_little_memory_however_many_there_are_and_others_are_served() {
+    let home = Home::fresh(Backend::Sqlite);
+    let pair = Pair::make(&home.path(""), "server");
+    let settings = [NO_LIMITS.as_slice(), &[("TLS_CERT", "server.pem"), ("TLS_KEY", "server.key")]].concat();
+    let server = home.start(&settings);
+    let (address, certificate) = (server.address(), pair.der());
+    let attack: Vec<u8> = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])]
+        .into_iter()
+        .chain((0..STREAMS).map(stream))
+        .flatten()
+        .collect();
+    let held: Vec<TlsWire> = thread::scope(|scope| {
+        let open = || {
+            let mut wire = TlsWire::try_open(address, &certificate, &["h2"]).unwrap();
+            wire.send(&attack);
+            wire
+        };
+        let opening: Vec<_> =
+            (0..4).map(|_| scope.spawn(move || (0..CONNECTIONS / 4).map(|_| open()).collect::<Vec<_>>())).collect();
+        opening.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    for protocol in ["http/1.1", "h2"] {
+        let mut wire = TlsWire::try_open(address, &certificate, &[protocol]).unwrap();
+        match protocol {
+            "h2" => {
+                let names =
+                    [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", "/health")];
+                let block: Vec<u8> = names.iter().flat_map(|(name, value)| field(false, name, value)).collect();
+                wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(SETTINGS, 0, 0, &[]));
+                wire.send(frame(HEADERS, END_HEADERS | 1, 1, &block));
+                assert!(status_is_200(&mut wire));
+            }
+            _ => assert_eq!(wire.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").answer().status, 200),
+        }
+    }
+    keeps_to_its_memory(server.pid());
+    drop(held);
+    let said = server.stop();
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    has_no_faults(&said.stderr);
+}
+
+/// Whether the head of the answer begins with `:status: 200`, which is entry 8 of the static table (RFC 7541 Appendix A).
+fn status_is_200(wire: &mut TlsWire) -> bool {
+    use std::io::Read;
+    loop {
+        let mut head = [0; 9];
+        wire.0.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        wire.0.read_exact(&mut payload).unwrap();
+        if head[3] == HEADERS {
+            return payload.first() == Some(&0x88);
+        }
+    }
+}
