@@ -86,6 +86,8 @@ pub struct Credentials {
     /// Whom they admitted before: that use is counted and spent, and nobody else may come of them now.
     again: Option<Principal>,
     token: Presented<AccessClaims, LiveSession>,
+    /// More was sent than RFC 6749 §2.3 allows, be it good or bad.
+    in_several_ways: bool,
 }
 
 /// What a guard says.
@@ -107,6 +109,7 @@ impl Credentials {
             quota: None,
             again: None,
             token: Presented::Absent,
+            in_several_ways: false,
         }
     }
 
@@ -166,8 +169,10 @@ impl Guard {
         };
         match authorization {
             Authorization::Absent => {}
-            // RFC 6749 §2.3: in one way only.
-            _ if terms.oauth && !matches!(credentials.key, Presented::Absent) => credentials.key = Presented::Bad,
+            _ if terms.oauth && !matches!(credentials.key, Presented::Absent) => {
+                credentials.key = Presented::Bad;
+                credentials.in_several_ways = true;
+            }
             Authorization::Key(key) => credentials.key = key,
             Authorization::Token(Claims::User(claims)) if self.takes_token() => {
                 credentials.token = Presented::Plausible(claims);
@@ -249,6 +254,9 @@ impl Guard {
         };
         match credentials.key {
             Presented::Absent => Error::unauthorized(challenge),
+            _ if credentials.in_several_ways => {
+                Error::Unauthenticated { message: "Send the API key in one way only", challenge }
+            }
             _ => Error::Unauthenticated { message: "Invalid or expired API key", challenge },
         }
     }

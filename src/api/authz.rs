@@ -100,7 +100,7 @@ pub fn narrow_before_path(request: &Request) -> Result<Narrowed, Error> {
         return Err(misconfigured(request, "must have nothing after path="));
     }
     if request.parameter == "/"
-        && clients.is_some()
+        && (clients.is_some() || operators.contains('/'))
         && ["allow=", "scope="].iter().any(|word| operators.starts_with(word))
     {
         return Err(misconfigured(request, "must not come behind a slash"));

@@ -216,9 +216,9 @@ fn load(files: &TlsFiles, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>
 
 fn read(setting: &str, path: &Path) -> Result<Vec<u8>, String> {
     let mut content = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE).read_to_end(&mut content))
-        .map_err(|error| format!("{setting}: {}: {error}", path.display()))?;
+    File::open(path).and_then(|file| file.take(LARGEST_FILE).read_to_end(&mut content)).map_err(|error| {
+        format!("{setting}: {} cannot be read: {error}; accepted: the path of a PEM file", path.display())
+    })?;
     Ok(content)
 }
 

@@ -119,7 +119,7 @@ fn clients_that_never_read_their_answers_are_cut_after_thirty_seconds_and_cost_n
             let limit = Limits::default().unread_answer;
             assert!(started.elapsed() < limit + 2 * SLACK, "{} clients are never cut", clients.len());
         }
-        assert!(started.elapsed() > Limits::default().unread_answer / 2, "cut after {:?}", started.elapsed());
+        assert!(started.elapsed() >= Limits::default().unread_answer, "cut after {:?}", started.elapsed());
     });
 }
 
@@ -167,28 +167,23 @@ fn five_thousand_half_open_connections_do_not_make_a_normal_client_wait() {
     let most = limit.maximum.unwrap_or(u64::MAX);
     assert!(most > 6000, "the limit of open files ({most}) is too low for this test: see `ulimit -Hn`");
     attack(|server| {
-        let (mut quiet, mut besieged) = (Vec::new(), Vec::new());
-        for _ in 0..10 {
-            let before = p99(server);
+        let rounds = || {
+            let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| p99(server)).collect();
+            rounds.sort();
+            rounds
+        };
+        // The server cuts them after five seconds. Who took longer has measured something else.
+        let measured = (0..5).find_map(|_| {
+            let quiet = rounds();
             let held = half_open(server.address, HALF_OPEN);
             // Connections are accepted in their order: all of them are with the server now.
             server.is_served();
-            let during = p99(server);
-            // The server cuts them after five seconds. A round that took longer has measured something else.
-            if held.iter().all(is_open) {
-                quiet.push(before);
-                besieged.push(during);
-            }
-            if quiet.len() == ROUNDS {
-                break;
-            }
-        }
-        assert_eq!(quiet.len(), ROUNDS, "the machine is too slow for a thousand requests in five seconds");
-        quiet.sort();
-        besieged.sort();
+            let besieged = rounds();
+            held.iter().all(is_open).then_some((quiet, besieged))
+        });
+        let (quiet, besieged) = measured.expect("the machine is too slow for some thousand requests in five seconds");
+        let (quiet, besieged) = (quiet[ROUNDS / 2], besieged[ROUNDS / 2]);
         println!("p99 in quiet {quiet:?}, beside {HALF_OPEN} half-open connections {besieged:?}");
-        // Below a millisecond it is the scheduler that is measured.
-        let quiet = quiet[ROUNDS / 2].max(Duration::from_millis(1));
-        assert!(besieged[ROUNDS / 2] < 10 * quiet, "{besieged:?} beside {quiet:?}");
+        assert!(besieged < 10 * quiet, "{besieged:?} beside {quiet:?}");
     });
 }

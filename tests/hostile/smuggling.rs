@@ -6,80 +6,120 @@ use crate::service::{broken_rules, error};
 use crate::target::attack;
 use crate::wire::{CHUNKED, EMPTY_REFRESH, Wire, answers, chunked, get, refresh, smuggled, statuses};
 
-#[test]
-fn a_request_that_could_be_read_in_two_ways_is_refused_and_ends_its_connection() {
+/// Holds that a request with any of these lines is refused, and that nothing after it on its connection is read as one.
+#[track_caller]
+fn are_refused(framings: &[&str]) {
     attack(|server| {
         let smuggled = smuggled();
-        for framing in [
-            "Content-Length: 2\r\nContent-Length: 3",
-            "Content-Length: 3\r\nContent-Length: 2",
-            "Content-Length: 2, 3",
-            "Content-Length: +2",
-            "Content-Length: -2",
-            "Content-Length: 02",
-            "Content-Length: 0000000000000000000000002",
-            "Content-Length: 0x2",
-            "Content-Length: 2 2",
-            "Content-Length: 2.0",
-            "Content-Length: two",
-            "Content-Length: \u{662}",
-            "Content-Length:",
-            "Content-Length: 18446744073709551618",
-            "Content-Length : 2",
-            "Content-Length:\r\n 2",
-            "Transfer-Encoding: gzip, chunked",
-            "Transfer-Encoding: chunked, chunked",
-            "Transfer-Encoding: chunked, identity",
-            "Transfer-Encoding: chunked,",
-            "Transfer-Encoding: chunked;q=1",
-            "Transfer-Encoding: \"chunked\"",
-            "Transfer-Encoding: xchunked",
-            "Transfer-Encoding: identity",
-            "Transfer-Encoding:",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-            "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
-            "Transfer-Encoding : chunked",
-            "Transfer-Encoding:\r\n chunked",
-            "Transfer-Encoding: \u{b}chunked",
-            "X-Bare-Return: a\rContent-Length: 2",
-            "X-Nul: a\0b\r\nContent-Length: 2",
-            "X No Colon\r\nContent-Length: 2",
-            // Folded lines (RFC 9112 §5.2), in which others may see no length, or another one.
-            "X-Folded: a\r\n Content-Length: 2",
-            "X-Folded: a\r\n\tTransfer-Encoding: chunked",
-            "Content-Length: 1\r\n 2",
-            "Transfer-Encoding: chun\r\n ked",
-            " Content-Length: 2",
-            "\tTransfer-Encoding: chunked",
-            // A CR alone (RFC 9112 §2.2) and other bytes that end a line for some.
-            "Content-Length: 2\rTransfer-Encoding: chunked",
-            "Transfer-Encoding: chunked\r",
-            "Transfer-Encoding: \rchunked",
-            "\rTransfer-Encoding: chunked",
-            "X: a\u{c}\r\nContent-Length: 2\0",
-            "Content-Length: 2\0",
-            "Content-Length\0: 2",
-            "Transfer-Encoding: chunked\0",
-            "Transfer-Encoding\u{b}: chunked",
-            "Transfer_Encoding\u{7f}: chunked",
-            "Content-Length: 2;",
-            "Content-Length: \"2\"",
-            "Content-Length: 2\r\nContent-Length: 2, 2\r\nContent-Length: 3",
-            "Content-Length: 9223372036854775808\r\nContent-Length: 2",
-            "Transfer-Encoding: cow",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: cow",
-            "Transfer-Encoding: cow\r\nTransfer-Encoding: chunked",
-            "Transfer-Encoding: ,chunked",
-            "Transfer-Encoding: 'chunked'",
-            "Transfer-Encoding: chunked chunked",
-            "Transfer-Encoding: chunke\u{12d}",
-            "Transfer-Encoding: chunked\r\nContent-Length: +2",
-        ] {
+        for framing in framings {
             for body in ["{}", &chunked("{}")] {
                 assert_eq!(statuses(server.address, refresh(framing, body) + &smuggled), [400], "{framing:?}");
             }
         }
+    });
+}
+
+#[test]
+fn lengths_that_could_be_read_in_two_ways_are_refused() {
+    are_refused(&[
+        "Content-Length: 2\r\nContent-Length: 3",
+        "Content-Length: 3\r\nContent-Length: 2",
+        "Content-Length: 2, 3",
+        "Content-Length: +2",
+        "Content-Length: -2",
+        "Content-Length: 02",
+        "Content-Length: 0000000000000000000000002",
+        "Content-Length: 0x2",
+        "Content-Length: 2 2",
+        "Content-Length: 2.0",
+        "Content-Length: two",
+        "Content-Length: \u{662}",
+        "Content-Length:",
+        "Content-Length: 18446744073709551618",
+        "Content-Length: 2;",
+        "Content-Length: \"2\"",
+        "Content-Length: 2\r\nContent-Length: 2, 2\r\nContent-Length: 3",
+        "Content-Length: 9223372036854775808\r\nContent-Length: 2",
+    ]);
+}
+
+#[test]
+fn codings_that_could_be_read_in_two_ways_are_refused() {
+    are_refused(&[
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: chunked,",
+        "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding:",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Transfer-Encoding: cow",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: cow",
+        "Transfer-Encoding: cow\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: ,chunked",
+        "Transfer-Encoding: 'chunked'",
+        "Transfer-Encoding: chunked chunked",
+        "Transfer-Encoding: chunke\u{12d}",
+        "Transfer-Encoding: chunked\r\nContent-Length: +2",
+    ]);
+}
+
+/// RFC 9112 §5.2. Others may see no length in them, or another one.
+#[test]
+fn folded_lines_are_refused() {
+    are_refused(&[
+        "Content-Length:\r\n 2",
+        "Transfer-Encoding:\r\n chunked",
+        "X-Folded: a\r\n Content-Length: 2",
+        "X-Folded: a\r\n\tTransfer-Encoding: chunked",
+        "Content-Length: 1\r\n 2",
+        "Transfer-Encoding: chun\r\n ked",
+        " Content-Length: 2",
+        "\tTransfer-Encoding: chunked",
+    ]);
+}
+
+/// RFC 9112 §2.2. It ends a line for some.
+#[test]
+fn a_cr_alone_is_refused() {
+    are_refused(&[
+        "X-Bare-Return: a\rContent-Length: 2",
+        "Content-Length: 2\rTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r",
+        "Transfer-Encoding: \rchunked",
+        "\rTransfer-Encoding: chunked",
+    ]);
+}
+
+#[test]
+fn nul_and_other_control_characters_are_refused() {
+    are_refused(&[
+        "Transfer-Encoding: \u{b}chunked",
+        "X-Nul: a\0b\r\nContent-Length: 2",
+        "X: a\u{c}\r\nContent-Length: 2\0",
+        "Content-Length: 2\0",
+        "Content-Length\0: 2",
+        "Transfer-Encoding: chunked\0",
+        "Transfer-Encoding\u{b}: chunked",
+        "Transfer_Encoding\u{7f}: chunked",
+    ]);
+}
+
+/// RFC 9112 §5.1.
+#[test]
+fn names_with_a_space_before_the_colon_are_refused() {
+    are_refused(&["Content-Length : 2", "Transfer-Encoding : chunked", "X No Colon\r\nContent-Length: 2"]);
+}
+
+#[test]
+fn a_host_that_is_missing_repeated_or_none_is_refused() {
+    attack(|server| {
+        let smuggled = smuggled();
         for host in [
             "X-No: host",
             "Host: a\r\nHost: b",
@@ -107,9 +147,21 @@ fn a_request_that_could_be_read_in_two_ways_is_refused_and_ends_its_connection()
             let request = format!("GET /health HTTP/1.1\r\n{host}\r\n\r\n");
             assert_eq!(statuses(server.address, request + &smuggled), [400], "{host:?}");
         }
+    });
+}
+
+#[test]
+fn a_coding_in_http_1_0_is_refused() {
+    attack(|server| {
+        let smuggled = smuggled();
         let old = "POST /auth/refresh HTTP/1.0\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n";
         assert_eq!(statuses(server.address, old.to_string() + &chunked("{}") + &smuggled), [400]);
-        // What looks odd but can be read in one way only is served.
+    });
+}
+
+#[test]
+fn what_looks_odd_but_can_be_read_in_one_way_only_is_served() {
+    attack(|server| {
         let mut wire = Wire::open(server.address);
         for host in ["Host:", "Host: [::1]:3000", "hOST:\t127.0.0.1:3000 "] {
             assert_eq!(wire.send(format!("GET /health HTTP/1.1\r\n{host}\r\n\r\n")).answer().status, 200, "{host:?}");
@@ -187,35 +239,14 @@ fn a_body_is_never_taken_for_a_request() {
     });
 }
 
-/// What CL.TE, TE.CL and TE.TE hide in the body: a request for what the one in front may not ask for.
-#[test]
-fn what_is_hidden_between_a_length_and_a_coding_is_never_answered() {
+/// Requests for what the one in front may not ask for, hidden between a length and these codings. How many of the requests
+/// around them are granted.
+#[track_caller]
+fn served_around(codings: &[&str], bodies: &[(&str, usize)]) -> u32 {
+    let mut served = 0;
     attack(|server| {
-        let hidden = "GET /nowhere HTTP/1.1\r\nHost: keyward\r\nConnection: close\r\n\r\n";
-        // The front believes the length, we the coding: what follows the last chunk is not believed.
-        let after_the_end = format!("0\r\n\r\n{hidden}");
-        // The front believes the coding, we the length: the hidden request is within a chunk.
-        let in_a_chunk = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
-        let mut served = 0;
-        for coding in [
-            "Transfer-Encoding: chunked",
-            "Transfer-Encoding:chunked",
-            "Transfer-Encoding:\tchunked",
-            "Transfer-Encoding: chunked ",
-            "Transfer-Encoding: CHUNKED",
-            "transfer-encoding: chunked",
-            "Transfer-Encoding : chunked",
-            "Transfer-Encoding: xchunked",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
-            "Transfer-Encoding: x\r\nTransfer-Encoding: chunked",
-            "X: y\nTransfer-Encoding: chunked",
-            "X: y\rTransfer-Encoding: chunked",
-            " Transfer-Encoding: chunked",
-            "Transfer-Encoding\r\n: chunked",
-            "Transfer-Encoding: \r\n chunked",
-            "Transfer-Encoding: identity",
-        ] {
-            for (body, length) in [(&after_the_end, after_the_end.len()), (&in_a_chunk, 4), (&in_a_chunk, 0)] {
+        for coding in codings {
+            for (body, length) in bodies {
                 for framing in
                     [format!("Content-Length: {length}\r\n{coding}"), format!("{coding}\r\nContent-Length: {length}")]
                 {
@@ -229,8 +260,65 @@ fn what_is_hidden_between_a_length_and_a_coding_is_never_answered() {
                 }
             }
         }
-        assert!(served > 0, "even a plain coding is refused");
     });
+    served
+}
+
+const HIDDEN: &str = "GET /nowhere HTTP/1.1\r\nHost: keyward\r\nConnection: close\r\n\r\n";
+
+/// What follows the last chunk.
+fn after_the_end() -> String {
+    format!("0\r\n\r\n{HIDDEN}")
+}
+
+fn in_a_chunk() -> String {
+    format!("{:x}\r\n{HIDDEN}\r\n0\r\n\r\n", HIDDEN.len())
+}
+
+const PLAIN: [&str; 6] = [
+    "Transfer-Encoding: chunked",
+    "Transfer-Encoding:chunked",
+    "Transfer-Encoding:\tchunked",
+    "Transfer-Encoding: chunked ",
+    "Transfer-Encoding: CHUNKED",
+    "transfer-encoding: chunked",
+];
+
+/// CL.TE: the front believes the length, we the coding.
+#[test]
+fn what_is_hidden_after_the_last_chunk_is_never_answered() {
+    let body = after_the_end();
+    assert!(served_around(&PLAIN, &[(&body, body.len())]) > 0, "even a plain coding is refused");
+}
+
+/// TE.CL: the front believes the coding, we the length.
+#[test]
+fn what_is_hidden_in_a_chunk_is_never_answered() {
+    let body = in_a_chunk();
+    println!("{} are granted", served_around(&PLAIN, &[(&body, 4), (&body, 0)]));
+}
+
+/// TE.TE: one of the two does not see the coding.
+#[test]
+fn what_is_hidden_by_a_coding_that_only_one_sees_is_never_answered() {
+    let (after_the_end, in_a_chunk) = (after_the_end(), in_a_chunk());
+    let bodies = [(&*after_the_end, after_the_end.len()), (&*in_a_chunk, 4), (&*in_a_chunk, 0)];
+    let served = served_around(
+        &[
+            "Transfer-Encoding : chunked",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
+            "Transfer-Encoding: x\r\nTransfer-Encoding: chunked",
+            "X: y\nTransfer-Encoding: chunked",
+            "X: y\rTransfer-Encoding: chunked",
+            " Transfer-Encoding: chunked",
+            "Transfer-Encoding\r\n: chunked",
+            "Transfer-Encoding: \r\n chunked",
+            "Transfer-Encoding: identity",
+        ],
+        &bodies,
+    );
+    println!("{served} are granted");
 }
 
 /// RFC 9112 §2.2 lets a server take a LF alone for the end of a line. Taken so, it ends lines for the lengths as well.

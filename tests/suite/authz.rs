@@ -364,6 +364,7 @@ on_both_stores! {
                 ("?path=&allow=service", [403, 403]),
                 ("?allow=user&path=&scope=a", [403, 403]),
                 ("/?allow=service&path=", [403, 403]),
+                ("/?allow=service/", [403, 403]),
             ] {
                 let ask = || service.get(&format!("/authz/ext-authz{prefix}{client}"));
                 let statuses =

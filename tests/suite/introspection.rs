@@ -218,8 +218,8 @@ on_both_stores! {
             (asked().header("authorization", &format!("Basic {}", BASE64_STANDARD.encode(b"a:\xff"))).send(), "Invalid or expired API key", "Bearer"),
             (asked().header("authorization", &basic("x", "%zz")).send(), "Invalid or expired API key", "Bearer"),
             // In one way only.
-            (asked().api_key(&good).bearer(&good).send(), "Invalid or expired API key", "Bearer"),
-            (asked().api_key(&good).header("authorization", &basic("", &good)).send(), "Invalid or expired API key", "Bearer"),
+            (asked().api_key(&good).bearer(&good).send(), "Send the API key in one way only", "Bearer"),
+            (asked().api_key(&good).header("authorization", &basic("", &good)).send(), "Send the API key in one way only", "Bearer"),
             (asked().bearer(&good).bearer(&good).send(), "Unauthorized", "Bearer error=\"invalid_token\""),
             (asked().api_key(&good).api_key(&good).send(), "Invalid or expired API key", "Bearer"),
         ] {
