@@ -16,14 +16,23 @@ fuzz_target!(|text: &str| {
     assert_eq!(seen(narrow(&asked)), model(query), "{text:?}");
 
     asked.parameter = parameter.to_string();
-    let ours = if parameter.is_empty() { before_path(query) } else { "" };
-    assert_eq!(seen(narrow_before_path(&asked)), model(ours), "{text:?}");
+    let ours = before_path(parameter, query);
+    assert_eq!(seen(narrow_before_path(&asked)), ours.and_then(model), "{text:?}");
 
     // Whatever the client's path and query are, they change nothing.
-    for theirs in ["", "/x", "/x?allow=user", "&allow=user,service", "&path=&scope=", "%26allow=user", "/../..", "#"] {
+    let Some(ours) = ours else { return };
+    for theirs in
+        ["", "*", "/x", "/x?allow=user", "/x&allow=user,service", "/&path=&scope=", "/../..", "/%26allow=user#"]
+    {
         let query = format!("{ours}&path={theirs}");
         let asked = request(HeaderMap::new(), Some(&query), b"");
         assert_eq!(seen(narrow_before_path(&asked)), model(ours), "{query:?}");
+    }
+    // What begins with anything else has been written by the operator, in the wrong place.
+    for misplaced in ["&allow=user,service", "allow=user", "&path=&scope=", "%26allow=user", "#"] {
+        let query = format!("{ours}&path={misplaced}");
+        let asked = request(HeaderMap::new(), Some(&query), b"");
+        assert_eq!(seen(narrow_before_path(&asked)), None, "{query:?}");
     }
 });
 
@@ -37,9 +46,19 @@ fn seen(narrowed: Result<Narrowed, Error>) -> Seen {
     }
 }
 
-/// What the operator has written.
-fn before_path(query: &str) -> &str {
-    if query.starts_with("path=") { "" } else { query.split("&path=").next().unwrap_or_default() }
+/// What the operator has written; `None`: it is where it would be passed over.
+fn before_path<'a>(parameter: &str, query: &'a str) -> Option<&'a str> {
+    let (ours, theirs) = match query.strip_prefix("path=") {
+        Some(theirs) => ("", Some(theirs)),
+        None => query.split_once("&path=").map_or((query, None), |(ours, theirs)| (ours, Some(theirs))),
+    };
+    let is_a_path = |theirs: &str| theirs.is_empty() || theirs == "*" || theirs.starts_with('/');
+    let narrows = ours.starts_with("allow=") || ours.starts_with("scope=");
+    match parameter {
+        "" => theirs.is_none_or(is_a_path).then_some(ours),
+        "/" if narrows && (theirs.is_some() || ours.contains('/')) => None,
+        _ => Some(""),
+    }
 }
 
 /// `None`: it denies everything.
