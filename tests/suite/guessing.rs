@@ -54,9 +54,9 @@ on_both_stores! {
         assert_eq!(log_in(service, ELSEWHERE, &ann.email, PASSWORD).status, 200);
         let refreshed = from(HERE, service.post("/auth/refresh")).json(json!({ "refreshToken": ann.refresh })).send();
         assert_eq!(refreshed.status, 200);
-        service.advance(18);
+        service.advance(19);
         assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 429);
-        service.advance(2);
+        service.advance(1);
         assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 200);
         assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 429);
     }
@@ -140,14 +140,14 @@ on_both_stores! {
         }
         assert_eq!(told(&fail()), too_many(ATTEMPTS, "60"));
         // Also when it is right, and to ask makes the wait no longer.
-        service.advance(58);
+        service.advance(59);
         assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 429);
         // Somewhere else, nobody waits; what happens there ends no wait here.
         assert_eq!(log_in(service, ELSEWHERE, &ann.email, PASSWORD).status, 200);
         assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 429);
         // Nor does anyone who tries another account.
         assert_eq!(log_in(service, HERE, "bob@example.com", PASSWORD).status, 401);
-        service.advance(2);
+        service.advance(1);
         assert_eq!(log_in(service, HERE, &ann.email, PASSWORD).status, 200);
         // The success has cleared the count.
         assert!((0..7).all(|_| fail().status == 401));
@@ -217,9 +217,7 @@ fn waits_grow_with_the_failures_whether_the_account_exists_or_not() {
                     assert_eq!(told(&answer), (401, error(401, "Invalid credentials"), None), "{email} {count}");
                 }
                 let answer = log_in(service, HERE, email, PASSWORD);
-                let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-                assert_eq!((answer.status, answer.json()), (429, error(429, ATTEMPTS)), "{email} {count}");
-                assert!((wait - 5..=wait).contains(&seconds), "{email} {count}: {seconds}");
+                assert_eq!(told(&answer), too_many(ATTEMPTS, &wait.to_string()), "{email} {count}");
             }
             failures = count;
             service.advance(wait);
@@ -272,26 +270,11 @@ fn an_account_that_is_guessed_at_from_everywhere_slows_everyone_but_who_has_logg
     with_cheap_hashes(|service| {
         let ann = service.sign_up("ann@example.com");
         for email in [ann.email.as_str(), "nobody@example.com"] {
-            let guess = |number: usize| {
-                let address = format!("10.{}.{}.1", number / 250, number % 250);
-                log_in(service, &address, email, "wrong").status
-            };
             for number in 0..1000 {
-                assert_eq!(guess(number), 401, "{email} {number}");
+                let address = format!("10.{}.{}.1", number / 250, number % 250);
+                assert_eq!(log_in(service, &address, email, "wrong").status, 401, "{email} {number}");
             }
-            // On a slow machine some have come back meanwhile.
-            let mut number = 1000;
-            let answer = loop {
-                match log_in(service, ELSEWHERE, email, PASSWORD) {
-                    answer if answer.status == 429 => break answer,
-                    _ => drop(guess(number)),
-                }
-                number += 1;
-                assert!(number < 1100, "{email} waits for nothing");
-            };
-            let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-            assert_eq!((answer.status, answer.json()), (429, error(429, ATTEMPTS)), "{email}");
-            assert!((1..=4).contains(&seconds), "{email}: {seconds}");
+            assert_eq!(told(&log_in(service, ELSEWHERE, email, PASSWORD)), too_many(ATTEMPTS, "4"), "{email}");
         }
         // Also when that session has ended.
         assert_eq!(service.post("/auth/logout").bearer(&ann.access).send().status, 200);

@@ -2,6 +2,7 @@
 //!
 //! Times are asserted with room for a slow machine; the figures themselves are printed.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -137,15 +138,37 @@ impl Credential {
         }
     }
 
+    /// As [`Credential::status`], once the store is there.
+    #[track_caller]
+    fn settled_status(&self, client: &Client) -> u16 {
+        let mut status = 503;
+        until("the store is there", || {
+            status = self.status(client);
+            status != 503
+        });
+        status
+    }
+
     /// Its holder ends it through the API: the key is revoked, the session logged out.
     #[track_caller]
     fn end(&self, client: &Client, owner: &Account) {
-        let request = match self {
-            Credential::Key { id, .. } => client.delete(&format!("/keys/{id}")).bearer(&owner.access),
-            Credential::Token(token) => client.post("/auth/logout").bearer(token),
+        let end = || match self {
+            Credential::Key { id, .. } => client.delete(&format!("/keys/{id}")).bearer(&owner.access).send(),
+            Credential::Token(token) => client.post("/auth/logout").bearer(token).send(),
         };
-        let answer = request.send();
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let mut was_away = false;
+        until("it is ended", || match end().status {
+            503 => {
+                was_away = true;
+                false
+            }
+            // Ended by the request of which that was not known.
+            401 if was_away => true,
+            status => {
+                assert_eq!(status, 200);
+                true
+            }
+        });
     }
 }
 
@@ -592,8 +615,8 @@ fn ten_thousand_unknown_keys_push_no_known_one_out() {
     let mut count = 10_000;
     loop {
         let key = Credential::key(&service, &ann);
-        assert_eq!(key.status(&there), 200);
         let known = Instant::now();
+        assert_eq!(key.status(&there), 200);
         let unknown: Vec<String> = (0..count).map(unknown_key).collect();
         let answers = statuses(second.address, &unknown, 100);
         assert!(answers.iter().all(|status| *status == 401), "{answers:?}");
@@ -622,10 +645,19 @@ fn with_keys_locked(service: &Service, keys: &[String], story: impl FnOnce(&mut 
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
                    AND wait_event_type = 'Lock' AND query LIKE '%api_keys.hash = ANY%'";
     let mut count = || observer.query_one(waiting, &[]).unwrap().get::<_, i64>(0);
-    until("they wait", || count() > 0);
+    until("they wait", || count() > 0 && has_read_everything(service.address()));
     story(&mut count);
     lock.rollback().unwrap();
     sent.iter_mut().map(|stream| read_answer(stream, false).unwrap().status).collect()
+}
+
+/// Whether no connection of the server waits to be accepted, and nothing that was sent to it waits to be read.
+fn has_read_everything(server: SocketAddr) -> bool {
+    // proc_pid_net(5): the second field is the local address, the fifth what is queued in both directions.
+    let port = format!(":{:04X}", server.port());
+    let sockets = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let mut of_server = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    of_server.all(|fields| !fields[1].ends_with(&port) || fields[4].ends_with(":00000000"))
 }
 
 fn present(address: SocketAddr, key: &str) -> BufReader<TcpStream> {
@@ -643,11 +675,10 @@ fn unknown_keys_that_wait_for_the_store_keep_nobody_else_from_it() {
     let ann = service.sign_up("ann@example.com");
     let unknown: Vec<String> = (0..200).map(unknown_key).collect();
     let answers = with_keys_locked(&service, &unknown, |waiting| {
-        let started = Instant::now();
         assert_eq!(service.token_status(&service.log_in(&ann.email).access), 200);
         assert_eq!(service.get("/auth/me").bearer(&ann.access).send().status, 200);
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-        assert!(waiting() <= 10, "at most half of the connections");
+        let count = waiting();
+        assert!((1..=10).contains(&count), "{count} queries wait, of at most half of the connections");
     });
     assert_eq!(answers, [401; 200]);
 }
@@ -835,7 +866,7 @@ fn race(service: &Service, credential: &Credential, owner: &Account) {
                 while refusals < 3 {
                     assert!(started.elapsed() < PATIENCE, "it was never ended");
                     let asked_after = has_ended.load(Ordering::SeqCst);
-                    let status = credential.status(&client);
+                    let status = credential.settled_status(&client);
                     assert!(status == 401 || (status == 200 && !asked_after), "{status} after the end: {asked_after}");
                     refusals += usize::from(asked_after);
                 }
@@ -908,6 +939,8 @@ on_both_stores! {
 struct Acknowledged {
     /// From now on no answer may come.
     over: AtomicBool,
+    /// None has come.
+    gone: AtomicBool,
     live: Mutex<Vec<Credential>>,
     ended: Mutex<Vec<Credential>>,
     count: AtomicUsize,
@@ -919,30 +952,31 @@ impl Acknowledged {
         self.count.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// `None`: the server is gone, as it may be by then.
+    /// `None`: it may have been done or not, because the store was away or the server is gone, as it may be by then.
     fn answer(&self, request: Request<'_>, expected: u16) -> Option<Answer> {
         match request.try_send() {
+            Ok(answer) if answer.status == 503 => None,
             Ok(answer) => {
                 assert_eq!(answer.status, expected, "{answer:?}");
                 Some(answer)
             }
             Err(error) => {
                 assert!(self.over.load(Ordering::SeqCst), "no answer before the kill: {error}");
+                self.gone.store(true, Ordering::SeqCst);
                 None
             }
         }
     }
 
-    /// Makes credentials, every second of which it ends, until the server is gone (`None`).
+    /// Makes credentials, every second of which it ends, until the server is gone.
     fn load(&self, make: impl Fn() -> Option<Credential>, end: impl Fn(&Credential) -> Option<()>) {
-        loop {
-            let Some(kept) = make() else { return };
+        while !self.gone.load(Ordering::SeqCst) {
+            let Some(kept) = make() else { continue };
             self.note(&self.live, kept);
-            let Some(victim) = make() else { return };
-            if end(&victim).is_none() {
-                return;
+            let Some(victim) = make() else { continue };
+            if end(&victim).is_some() {
+                self.note(&self.ended, victim);
             }
-            self.note(&self.ended, victim);
         }
     }
 }
@@ -965,7 +999,7 @@ fn kill_again_and_again(home: &Home) {
         let client = unobserved(address);
         for (list, expected) in [(&before.live, 200), (&before.ended, 401)] {
             for credential in &*list.lock().unwrap() {
-                assert_eq!(credential.status(&client), expected, "after kill {number}: {credential:?}");
+                assert_eq!(credential.settled_status(&client), expected, "after kill {number}: {credential:?}");
             }
         }
         total += before.count.load(Ordering::SeqCst);
@@ -978,7 +1012,7 @@ fn kill_again_and_again(home: &Home) {
             let answer = acknowledged.answer(client.post("/auth/login").json(body), 200)?;
             Some(answer.json()["accessToken"].as_str().unwrap().to_string())
         };
-        let access = log_in(&client).unwrap();
+        let access = (0..).find_map(|_| log_in(&client)).unwrap();
         let create_key = |client: &Client| {
             let request = client.post("/keys/create").bearer(&access).json(json!({ "name": "key" }));
             let made = acknowledged.answer(request, 201)?.json();

@@ -171,13 +171,14 @@ fn shipped_configuration(gateway: Gateway, port: u16, keyward: SocketAddr, servi
             (text.to_string(), "\n:80 {\n", format!("\n:{port} {{\n"))
         }
     };
-    for (shipped, here) in
-        [(listen, listen_here), ("127.0.0.1:3000", keyward.to_string()), ("127.0.0.1:8080", service.to_string())]
-    {
+    // By way of names: an address that has been put in may begin like the next to be replaced.
+    for (shipped, name) in [(listen, "{listen}"), ("127.0.0.1:3000", "{keyward}"), ("127.0.0.1:8080", "{service}")] {
         assert!(text.contains(shipped), "the {gateway:?} configuration lacks {shipped:?}");
-        text = text.replace(shipped, &here);
+        text = text.replace(shipped, name);
     }
-    text
+    text.replace("{listen}", &listen_here)
+        .replace("{keyward}", &keyward.to_string())
+        .replace("{service}", &service.to_string())
 }
 
 /// The command, and what nginx says when it listens.
