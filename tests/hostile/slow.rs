@@ -30,8 +30,8 @@ fn drip(address: SocketAddr, starts: &[&str], times: usize, byte: u8) -> Vec<Dri
         .repeat(times)
         .into_iter()
         .map(|start| {
-            let mut stream = connect(address).unwrap();
             let started = Instant::now();
+            let mut stream = connect(address).unwrap();
             stream.write_all(start.as_bytes()).unwrap();
             stream.set_nonblocking(true).unwrap();
             Client(stream, started, Vec::new())
@@ -160,30 +160,26 @@ fn is_open(stream: &TcpStream) -> bool {
 #[test]
 fn five_thousand_half_open_connections_do_not_make_a_normal_client_wait() {
     const HALF_OPEN: usize = 5000;
-    const ROUNDS: usize = 3;
+    const ATTEMPTS: usize = 5;
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
     let most = limit.maximum.unwrap_or(u64::MAX);
     assert!(most > 6000, "the limit of open files ({most}) is too low for this test: see `ulimit -Hn`");
     attack(|server| {
-        let rounds = || {
-            let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| p99(server)).collect();
-            rounds.sort();
-            rounds
-        };
-        // The server cuts them after five seconds. Who took longer has measured something else.
-        let measured = (0..5).find_map(|_| {
-            let quiet = rounds();
+        let (mut quiet, mut besieged) = (Vec::new(), Vec::new());
+        for _ in 0..ATTEMPTS {
+            quiet.push(p99(server));
             let held = half_open(server.address, HALF_OPEN);
             // Connections are accepted in their order: all of them are with the server now.
             server.is_served();
-            let besieged = rounds();
-            held.iter().all(is_open).then_some((quiet, besieged))
-        });
-        let (quiet, besieged) = measured.expect("the machine is too slow for some thousand requests in five seconds");
-        let (quiet, besieged) = (quiet[ROUNDS / 2], besieged[ROUNDS / 2]);
+            let measured = p99(server);
+            // The server cuts them after five seconds. Who took longer has measured something else.
+            besieged.extend(held.iter().all(is_open).then_some(measured));
+        }
         println!("p99 in quiet {quiet:?}, beside {HALF_OPEN} half-open connections {besieged:?}");
-        assert!(besieged < 10 * quiet, "{besieged:?} beside {quiet:?}");
+        // What else runs on the machine only adds to a time.
+        let least = besieged.iter().min().expect("the machine is too slow for a thousand requests in five seconds");
+        assert!(*least < 10 * *quiet.iter().min().unwrap(), "{besieged:?} beside {quiet:?}");
     });
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::http_client::{Answer, Client, PATIENCE};
 use crate::process::program::Server;
-use crate::service::{Account, PASSWORD, account};
+use crate::service::{Account, PASSWORD, account, new_folder};
 
 /// How late a busy machine may be.
 pub const SLACK: Duration = Duration::from_secs(10);
@@ -155,8 +155,7 @@ struct Target {
 
 impl Target {
     fn start() -> Target {
-        let folder = std::env::temp_dir().join(format!("keyward-hostile-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = new_folder();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", SHELL, "sh", env!("CARGO_BIN_EXE_keyward")]).arg(&folder);
         command.env_clear().envs(NO_LIMITS).envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("MAX_KEYS_PER_USER", "1000")]);

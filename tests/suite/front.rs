@@ -26,6 +26,8 @@ const KIB: usize = 1024;
 const SHORT: Duration = Duration::from_millis(500);
 /// A time that does not.
 const NEVER: Duration = Duration::from_secs(600);
+/// How long the server waits for someone who was answered to close his side.
+const LINGER: Duration = Duration::from_secs(2);
 /// How late a busy machine may be.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -40,13 +42,13 @@ fn patient_service(settings: &[(&str, &str)], shorten: impl FnOnce(&mut Limits))
     })
 }
 
-/// The time since `started` is that of [`SHORT`], give or take what a busy machine needs.
+/// The time since `started` is this limit, give or take what a busy machine needs.
 #[track_caller]
-fn took_short(started: Instant) {
+fn took(started: Instant, limit: Duration) {
     let took = started.elapsed();
     // Times are counted in whole milliseconds.
-    assert!(took + Duration::from_millis(10) >= SHORT, "cut too early, after {took:?}");
-    assert!(took < SHORT + SLACK, "cut too late, after {took:?}");
+    assert!(took + Duration::from_millis(10) >= limit, "cut too early, after {took:?}");
+    assert!(took < limit + SLACK, "cut too late, after {took:?}");
 }
 
 // How much, and for how long.
@@ -116,11 +118,15 @@ fn a_client_that_is_still_sending_gets_to_see_the_413() {
     ] {
         let mut wire = Wire::open(service.address());
         let started = Instant::now();
-        assert_eq!(wire.send(request).answer().status, 413);
-        // The server has closed its side only: what is on its way does not come back as a reset, which on many
-        // systems takes the unread answer with it.
-        let sent = wire.try_send(rest);
-        assert!(sent.is_ok() || started.elapsed() > Duration::from_secs(1), "{sent:?}");
+        // The server closes its side only: what is on its way does not come back as a reset, which on many systems
+        // takes the unread answer with it.
+        let send = |wire: &mut Wire, bytes: &str| {
+            let sent = wire.try_send(bytes);
+            assert!(sent.is_ok() || started.elapsed() > Duration::from_secs(1), "{sent:?}");
+        };
+        send(&mut wire, &request);
+        assert_eq!(wire.answer().status, 413);
+        send(&mut wire, &rest);
         assert_eq!(wire.rest(), b"");
     }
     // Those who never stop are cut, and still see it.
@@ -133,50 +139,52 @@ fn a_client_that_is_still_sending_gets_to_see_the_413() {
 
 #[test]
 fn a_head_that_does_not_arrive_in_time_is_cut() {
-    let service = patient_service(&[], |limits| limits.head = SHORT);
+    // Time enough for a client who sends on a new connection at once.
+    let limit = 2 * SHORT;
+    let service = patient_service(&[], |limits| limits.head = limit);
     let address = service.address();
     thread::scope(|scope| {
         scope.spawn(move || {
             let started = Instant::now();
             assert_eq!(Wire::open(address).rest(), b"", "a connection on which nothing is sent");
-            took_short(started);
+            took(started, limit);
         });
         scope.spawn(move || {
             let started = Instant::now();
             assert_eq!(Wire::open(address).send("GET /health HT").rest(), b"", "a head that stops half-way");
-            took_short(started);
+            took(started, limit);
         });
         scope.spawn(move || {
             let started = Instant::now();
             let mut wire = Wire::open(address);
             assert_eq!(
-                wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(SHORT / 10, SHORT + SLACK),
+                wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(limit / 10, limit + SLACK),
                 b"",
                 "a head that trickles"
             );
-            took_short(started);
+            took(started, limit);
         });
         // On a kept connection the time begins with the first byte, not with the end of the last answer.
         scope.spawn(move || {
             let mut wire = Wire::open(address);
             assert_eq!(wire.send(get("/health")).answer().status, 200);
-            assert!(wire.is_silent_for(2 * SHORT), "a kept connection was cut");
+            assert!(wire.is_silent_for(2 * limit), "a kept connection was cut");
             assert_eq!(wire.send(get("/health")).answer().status, 200);
             let started = Instant::now();
             assert_eq!(
-                wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(SHORT / 10, SHORT + SLACK),
+                wire.send("GET /health HTTP/1.1\r\nX-Endless: ").trickle(limit / 10, limit + SLACK),
                 b"",
                 "a second head that trickles"
             );
-            took_short(started);
+            took(started, limit);
         });
         // Nor with the end of an answer to which the second head came too early.
         scope.spawn(move || {
             let mut wire = Wire::open(address);
             let started = Instant::now();
             assert_eq!(wire.send(get("/health") + "GET /health HTTP/1.1\r\nX-Endless: ").answer().status, 200);
-            assert_eq!(wire.trickle(SHORT / 10, SHORT + SLACK), b"", "a pipelined head that trickles");
-            took_short(started);
+            assert_eq!(wire.trickle(limit / 10, limit + SLACK), b"", "a pipelined head that trickles");
+            took(started, limit);
         });
     });
 }
@@ -191,7 +199,7 @@ fn a_body_that_does_not_arrive_in_time_is_a_408() {
                 let mut wire = Wire::open(address);
                 let started = Instant::now();
                 let heard = wire.send(refresh(framing, start)).trickle(SHORT / 10, SHORT + SLACK);
-                took_short(started);
+                took(started, SHORT);
                 let answers = parsed(&heard);
                 let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}") };
                 openapi::check("POST", "/auth/refresh", answer);
@@ -204,14 +212,15 @@ fn a_body_that_does_not_arrive_in_time_is_a_408() {
 
 #[test]
 fn a_kept_connection_without_a_request_is_closed() {
-    let service = patient_service(&[], |limits| limits.idle = SHORT);
+    // Time enough between two requests for a client on a busy machine.
+    let limit = 4 * SHORT;
+    let service = patient_service(&[], |limits| limits.idle = limit);
     let mut wire = Wire::open(service.address());
     assert_eq!(wire.send(get("/health")).answer().status, 200);
+    let started = Instant::now();
     assert_eq!(wire.send(get("/health")).answer().status, 200);
-    let answered = Instant::now();
     assert_eq!(wire.rest(), b"");
-    // The server's time began a moment before we had read its answer.
-    assert!((SHORT / 2..SHORT + SLACK).contains(&answered.elapsed()), "{:?}", answered.elapsed());
+    took(started, limit);
 }
 
 /// A large answer, and its size as it is sent without compression.
@@ -235,22 +244,22 @@ fn answers_that_nobody_reads_are_cut() {
     reads_nothing.send(request.repeat(requests));
     // The only place is free again when the server has given up.
     assert_eq!(Wire::open(service.address()).send(get("/health")).answer().status, 200);
-    assert!((SHORT / 2..2 * SHORT + SLACK).contains(&started.elapsed()), "{:?}", started.elapsed());
+    took(started, SHORT);
     assert!(reads_nothing.rest().len() < requests * size);
 }
 
 #[test]
 fn a_slow_reader_is_served_as_long_as_he_reads() {
-    let limit = Duration::from_millis(1500);
+    let limit = Duration::from_secs(4);
     let service = patient_service(&[], |limits| limits.unread_answer = limit);
     let (request, size) = bundle(&service);
-    let answers = 20;
+    let answers = 20u32;
     let mut wire = Wire::open(service.address());
     let started = Instant::now();
-    wire.send(request.repeat(answers));
-    for _ in 0..answers {
-        // His pace.
-        thread::sleep(2 * limit / answers as u32);
+    wire.send(request.repeat(answers as usize));
+    for number in 1..=answers {
+        // His pace; when he was held up, he makes up for it.
+        thread::sleep((2 * limit * number / answers).saturating_sub(started.elapsed()));
         assert_eq!(wire.answer().body.len(), size);
     }
     assert!(started.elapsed() > limit);
@@ -321,7 +330,10 @@ fn clients_that_arrive_at_one_instant_and_stay_busy_all_get_answers() {
             .collect();
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
-    assert!(served.iter().all(|(count, longest)| *count > 0 && *longest < Duration::from_secs(3)), "{served:?}");
+    // A machine that stands still holds up everyone.
+    let luckiest = served.iter().map(|(_, longest)| *longest).min().unwrap();
+    let most = luckiest + Duration::from_secs(3);
+    assert!(served.iter().all(|(count, longest)| *count > 0 && *longest < most), "{served:?}");
 }
 
 #[test]
@@ -800,17 +812,21 @@ fn a_server_that_stops_answers_what_is_under_way_and_takes_nothing_new() {
 
 #[test]
 fn a_server_that_nobody_uses_stops_at_once() {
-    let mut service = patient_service(&[], |limits| limits.stopping = PATIENCE);
-    let mut kept = [(); 8].map(|()| Wire::open(service.address()));
-    for wire in &mut kept {
-        assert_eq!(wire.send(get("/health")).answer().status, 200);
-    }
-    let mut silent = Wire::open(service.address());
-    let started = Instant::now();
-    service.stop();
-    let took = started.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    for wire in kept.iter_mut().chain([&mut silent]) {
-        assert_eq!(wire.rest(), b"");
-    }
+    let stop = || {
+        let mut service = patient_service(&[], |limits| limits.stopping = PATIENCE);
+        let mut kept = [(); 8].map(|()| Wire::open(service.address()));
+        for wire in &mut kept {
+            assert_eq!(wire.send(get("/health")).answer().status, 200);
+        }
+        let mut silent = Wire::open(service.address());
+        let started = Instant::now();
+        service.stop();
+        let took = started.elapsed();
+        for wire in kept.iter_mut().chain([&mut silent]) {
+            assert_eq!(wire.rest(), b"");
+        }
+        took
+    };
+    // Less than anyone is waited for who was answered and does not close; the disk may hold up one of three.
+    assert!((0..3).any(|_| stop() < LINGER));
 }

@@ -24,18 +24,14 @@ use keyward::store::postgres::{PostgresTarget, TlsMode};
 use keyward::user::{Email, Users};
 use serde_json::json;
 
-use crate::http_client::{Answer, Client, Request, connect, read_answer};
+use crate::http_client::{Answer, Client, PATIENCE, Request, connect, read_answer};
 use crate::postgres_cluster::available;
 use crate::process::program::{Home, in_both_homes};
 use crate::relay::Relay;
-use crate::service::{Account, Backend, PASSWORD, Service, on_both_stores};
+use crate::service::{Account, Backend, PASSWORD, Service, on_both_stores, soon, within};
 
 /// The longest that a verdict is given from memory.
 const MAX_AGE: Duration = Duration::from_secs(5);
-/// What a query and a busy machine may add to it.
-const SLACK: Duration = Duration::from_secs(1);
-/// When a test gives up waiting for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One user makes them all.
 const MANY_KEYS: (&str, &str) = ("MAX_KEYS_PER_USER", "1000000");
@@ -182,30 +178,28 @@ fn unknown_key(number: usize) -> String {
     format!("sk_{number:064x}")
 }
 
-/// Looks again and again, with a short breath in between.
 #[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "still not so after {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+fn until(what: &str, holds: impl FnMut() -> bool) {
+    within(PATIENCE, what, holds);
 }
 
-/// Asks until the credential is refused; when it was accepted last, after `since`. A store that is away meanwhile
-/// (503) is neither.
+/// Asks until the credential is refused: when the last request was sent that was granted, after `since`. A store that is
+/// away meanwhile (503) is neither.
 #[track_caller]
 fn honoured_for(since: Instant, credential: &Credential, client: &Client) -> Duration {
     let mut last = since;
-    until("the credential is refused", || match credential.status(client) {
-        200 => {
-            last = Instant::now();
-            false
-        }
-        503 => false,
-        status => {
-            assert_eq!(status, 401);
-            true
+    until("the credential is refused", || {
+        let asked = Instant::now();
+        match credential.status(client) {
+            200 => {
+                last = asked;
+                false
+            }
+            503 => false,
+            status => {
+                assert_eq!(status, 401);
+                true
+            }
         }
     });
     last - since
@@ -438,10 +432,8 @@ fn over_a_silent_link_what_has_ended_is_honoured_for_five_seconds_at_most() {
         watches.into_iter().map(|watch| watch.join().unwrap()).collect()
     });
     eprintln!("honoured over a silent link: {honoured:?} (key, logout, key and session of a deactivated user)");
-    for span in honoured {
-        assert!(span < MAX_AGE + SLACK, "honoured for {span:?}");
-        assert!(span > Duration::from_secs(1), "after {span:?}: was the link not silent?");
-    }
+    assert!(honoured.iter().all(|span| *span < MAX_AGE), "{honoured:?}");
+    assert!(honoured.iter().any(|span| *span > Duration::from_secs(1)), "{honoured:?}: was the link not silent?");
 
     // A change made while the link was down is seen when it is back, and then everything is fast again.
     for name in ["while the link was down", "with the link back"] {
@@ -770,9 +762,6 @@ fn a_key_that_was_unknown_is_good_everywhere_when_it_is_made() {
 
 // Another process on the same SQLite file.
 
-/// How long a running server takes to see what another process has written; a machine that is busy included.
-const SEEN_WITHIN: Duration = Duration::from_secs(1);
-
 #[test]
 fn what_the_command_line_ends_has_ended_when_it_returns() {
     let service = start(Backend::Sqlite);
@@ -789,15 +778,13 @@ fn what_the_command_line_ends_has_ended_when_it_returns() {
     for (arguments, credential, expected) in steps {
         assert_eq!(credential.status(&client), if expected == 200 { 401 } else { 200 });
         service.operator(arguments);
-        let returned = Instant::now();
-        until("it is seen", || credential.status(&client) == expected);
-        assert!(returned.elapsed() < SEEN_WITHIN, "{arguments:?}: {:?} later", returned.elapsed());
+        soon(&format!("{arguments:?} is seen"), || credential.status(&client) == expected);
     }
     assert_eq!(service.token_status(&ann.access), 200);
 }
 
 #[test]
-fn what_another_process_writes_into_the_file_is_seen_within_a_second() {
+fn what_another_process_writes_into_the_file_is_seen_soon() {
     let service = start(Backend::Sqlite);
     let ann = service.sign_up("ann@example.com");
     let key = Credential::key(&service, &ann);
@@ -814,10 +801,7 @@ fn what_another_process_writes_into_the_file_is_seen_within_a_second() {
     ] {
         assert_eq!(credential.status(&client), if expected == 200 { 401 } else { 200 });
         file.execute(statement, []).unwrap();
-        let written = Instant::now();
-        until("it is seen", || credential.status(&client) == expected);
-        eprintln!("{statement}: seen after {:?}", written.elapsed());
-        assert!(written.elapsed() < SEEN_WITHIN, "{statement}: seen after {:?}", written.elapsed());
+        soon(&format!("{statement} is seen"), || credential.status(&client) == expected);
     }
 }
 
@@ -840,12 +824,8 @@ fn what_another_process_has_written_is_seen_while_it_keeps_on_writing() {
         });
         thread::sleep(Duration::from_millis(200));
         file.execute_batch("UPDATE api_keys SET is_active = 0; COMMIT; BEGIN IMMEDIATE").unwrap();
-        let written = Instant::now();
-        until("it is seen", || key.status(&client) == 401);
-        let seen = written.elapsed();
+        soon("it is seen while the file is locked", || key.status(&client) == 401);
         file.execute_batch("ROLLBACK").unwrap();
-        eprintln!("seen after {seen:?} while the file was locked");
-        assert!(seen < SEEN_WITHIN, "seen after {seen:?}");
     });
 }
 

@@ -1,10 +1,12 @@
 //! A real server on a free port with a fresh database, and what tests do with it again and again, all through HTTP.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use keyward::app::Keyward;
 use keyward::clock::Clock;
@@ -49,16 +51,26 @@ pub enum Backend {
     Postgres,
 }
 
+/// A folder that was not there.
+pub fn new_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("keyward-test-{}-{count}", std::process::id()));
+        match std::fs::create_dir(&path) {
+            Ok(()) => return path,
+            // A process with our id was killed once.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{}", path.display()),
+        }
+    }
+}
+
 /// A folder that goes with its owner.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> TempDir {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("keyward-test-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        TempDir(path)
+        TempDir(new_folder())
     }
 
     pub fn path(&self) -> &Path {
@@ -301,6 +313,23 @@ impl Service {
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// Waits until something is so that should soon be.
+#[track_caller]
+pub fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Servers may keep what they know for a moment when another process changes it; a change has to reach them well before
+/// that would expire.
+#[track_caller]
+pub fn soon(what: &str, is_so: impl FnMut() -> bool) {
+    within(Duration::from_secs(2), what, is_so);
 }
 
 impl Drop for Service {

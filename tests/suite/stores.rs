@@ -24,7 +24,7 @@ use crate::openapi;
 use crate::postgres_cluster::{self, Database};
 use crate::process::program::{Finished, Home, finish, in_both_homes};
 use crate::relay::Relay;
-use crate::service::{Account, Backend, PASSWORD, Service, account, error, on_both_stores};
+use crate::service::{Account, Backend, PASSWORD, Service, account, error, on_both_stores, soon, within};
 
 /// A key of this account's.
 struct Key {
@@ -48,21 +48,6 @@ fn key_status(client: &Client, key: &Key) -> u16 {
 
 fn token_status(client: &Client, access: &str) -> u16 {
     client.get("/protected/user-only").bearer(access).send().status
-}
-
-/// Other servers may keep what they know for a moment; a change has to reach them well before it would expire there.
-#[track_caller]
-fn soon(what: &str, is_so: impl FnMut() -> bool) {
-    within(Duration::from_secs(2), what, is_so);
-}
-
-#[track_caller]
-fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Runs statements that both databases understand, past the program.

@@ -205,7 +205,9 @@ mod speaking {
 
     #[test]
     fn a_handshake_that_is_not_done_in_time_is_cut_and_holds_up_nobody() {
-        let secure = Secure::start(&[], |config| config.limits.handshake = SHORT);
+        // Time enough for the handshake of a good client.
+        let limit = 4 * SHORT;
+        let secure = Secure::start(&[], |config| config.limits.handshake = limit);
         let started = Instant::now();
         let mut silent: Vec<TcpStream> = (0..20).map(|_| connect(secure.address()).unwrap()).collect();
         for half in silent.iter_mut().step_by(2) {
@@ -216,7 +218,7 @@ mod speaking {
             let mut heard = Vec::new();
             let _ = stream.read_to_end(&mut heard);
             let took = started.elapsed();
-            assert!(took + Duration::from_millis(10) >= SHORT && took < SHORT + SLACK, "{took:?}");
+            assert!(took + Duration::from_millis(10) >= limit && took < limit + SLACK, "{took:?}");
         }
     }
 
@@ -231,11 +233,13 @@ mod speaking {
 
     #[test]
     fn a_connection_in_its_handshake_is_a_connection() {
-        let secure = Secure::start(&[("MAX_CONNECTIONS", "1")], |config| config.limits.handshake = SHORT);
-        let silent = connect(secure.address()).unwrap();
+        // Time enough for the handshake of a good client.
+        let limit = 4 * SHORT;
+        let secure = Secure::start(&[("MAX_CONNECTIONS", "1")], |config| config.limits.handshake = limit);
         let started = Instant::now();
+        let silent = connect(secure.address()).unwrap();
         assert_eq!(secure.connect(&[]).send(GET_HEALTH).answer().status, 200);
-        assert!(started.elapsed() >= SHORT / 2, "{:?}", started.elapsed());
+        assert!(started.elapsed() + Duration::from_millis(10) >= limit, "{:?}", started.elapsed());
         drop(silent);
     }
 
@@ -326,14 +330,16 @@ mod redirecting {
 
     #[test]
     fn its_clients_have_the_limits_of_all_others() {
+        // Time enough for a good client's head.
+        let limit = 4 * SHORT;
         let secure = Secure::start(&[("HTTP_REDIRECT_PORT", "0"), ("MAX_CONNECTIONS", "1")], |config| {
-            config.limits.head = SHORT;
+            config.limits.head = limit;
         });
         let started = Instant::now();
         let mut silent = connect(secure.service.redirect()).unwrap();
         silent.write_all(b"GET / HTTP/1.1\r\nHost: ").unwrap();
         assert_eq!(redirected(&secure, GET_HEALTH).status, 308);
-        assert!(started.elapsed() >= SHORT / 2, "the only place was taken");
+        assert!(started.elapsed() + Duration::from_millis(10) >= limit, "the only place was taken");
         let large = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(16 * 1024));
         assert_eq!(redirected(&secure, &large).status, 431);
     }
@@ -426,13 +432,15 @@ mod renewing {
             ("there is no private key in", &|| fs::write(&pair.key, &half).unwrap()),
             ("there is no certificate in", &|| fs::write(&pair.certificate, "").unwrap()),
             ("No such file", &|| fs::remove_file(&pair.certificate).unwrap()),
-            ("has expired; the certificate and key from before stay in use", &expire),
+            ("has expired", &expire),
         ];
         for (why, spoil) in spoil {
             spoil();
             server.signal(Signal::HUP);
-            let line = server.wait_for_line("the certificate and key from before stay in use");
-            assert!(line.contains(why) && line.contains("WARN"), "{line}");
+            // It may say so twice, when it had found out by itself.
+            let line = server.wait_for_line(why);
+            assert!(line.contains("the certificate and key from before stay in use"), "{line}");
+            assert!(line.contains("WARN"), "{line}");
             let mut wire = TlsWire::try_open(address, &first.der(), &[]).unwrap();
             assert_eq!(wire.send(GET_HEALTH).answer().status, 200);
         }
