@@ -160,6 +160,7 @@ fn is_open(stream: &TcpStream) -> bool {
 #[test]
 fn five_thousand_half_open_connections_do_not_make_a_normal_client_wait() {
     const HALF_OPEN: usize = 5000;
+    const ROUNDS: usize = 3;
     const ATTEMPTS: usize = 5;
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -167,8 +168,10 @@ fn five_thousand_half_open_connections_do_not_make_a_normal_client_wait() {
     let most = limit.maximum.unwrap_or(u64::MAX);
     assert!(most > 6000, "the limit of open files ({most}) is too low for this test: see `ulimit -Hn`");
     attack(|server| {
-        let (mut quiet, mut besieged) = (Vec::new(), Vec::new());
-        for _ in 0..ATTEMPTS {
+        // What else runs on the machine only adds to a time: the least is the server's own.
+        let mut quiet: Vec<Duration> = (0..ROUNDS).map(|_| p99(server)).collect();
+        let mut besieged = Vec::new();
+        let is_good = (0..ATTEMPTS).any(|_| {
             quiet.push(p99(server));
             let held = half_open(server.address, HALF_OPEN);
             // Connections are accepted in their order: all of them are with the server now.
@@ -176,10 +179,10 @@ fn five_thousand_half_open_connections_do_not_make_a_normal_client_wait() {
             let measured = p99(server);
             // The server cuts them after five seconds. Who took longer has measured something else.
             besieged.extend(held.iter().all(is_open).then_some(measured));
-        }
+            let least = quiet.iter().min().unwrap();
+            besieged.iter().min().is_some_and(|besieged| *besieged < 10 * *least)
+        });
         println!("p99 in quiet {quiet:?}, beside {HALF_OPEN} half-open connections {besieged:?}");
-        // What else runs on the machine only adds to a time.
-        let least = besieged.iter().min().expect("the machine is too slow for a thousand requests in five seconds");
-        assert!(*least < 10 * *quiet.iter().min().unwrap(), "{besieged:?} beside {quiet:?}");
+        assert!(is_good, "{besieged:?} beside {quiet:?}");
     });
 }
