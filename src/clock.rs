@@ -83,34 +83,46 @@ impl Serialize for Timestamp {
 /// Where "now" comes from. Clones share one time.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// `None`: no time passes by itself.
-    started: Option<Instant>,
+    started: Started,
     ahead_millis: Arc<AtomicI64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Started {
+    /// It goes.
+    At(Instant),
+    /// It stands.
+    Stopped(Timestamp),
 }
 
 impl Default for Clock {
     fn default() -> Clock {
-        Clock { started: Some(Instant::now()), ahead_millis: Arc::default() }
+        Clock { started: Started::At(Instant::now()), ahead_millis: Arc::default() }
     }
 }
 
 impl Clock {
-    /// One whose [`Clock::elapsed`] only [`Clock::advance`] moves. For tests: how long they take must not matter to limits.
-    pub fn patient() -> Clock {
-        Clock { started: None, ahead_millis: Arc::default() }
+    /// One that only [`Clock::advance`] moves. For tests: how long they take must not matter.
+    pub fn stopped() -> Clock {
+        Clock { started: Started::Stopped(system_time()), ahead_millis: Arc::default() }
     }
 
     pub fn now(&self) -> Timestamp {
-        // A clock before 1970 is beyond help.
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
-        Timestamp(millis + self.ahead_millis.load(Ordering::Relaxed))
+        let now = match self.started {
+            Started::At(_) => system_time(),
+            Started::Stopped(then) => then,
+        };
+        Timestamp(now.0 + self.ahead_millis.load(Ordering::Relaxed))
     }
 
     /// How long this clock has been there: never goes back, whoever sets the system's time.
     pub fn elapsed(&self) -> Duration {
         let ahead = u64::try_from(self.ahead_millis.load(Ordering::Relaxed)).unwrap_or(0);
-        self.started.map_or(Duration::ZERO, |started| started.elapsed()) + Duration::from_millis(ahead)
+        let gone = match self.started {
+            Started::At(started) => started.elapsed(),
+            Started::Stopped(_) => Duration::ZERO,
+        };
+        gone + Duration::from_millis(ahead)
     }
 
     /// Moves this clock ahead of the system's. For tests: nothing in the server calls it.
@@ -118,6 +130,12 @@ impl Clock {
         let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         self.ahead_millis.fetch_add(millis, Ordering::Relaxed);
     }
+}
+
+fn system_time() -> Timestamp {
+    // A clock before 1970 is beyond help.
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -68,12 +68,6 @@ fn succeed(request: Request<'_>, id: &str) -> Value {
     answer.json()
 }
 
-/// Moves the clock to the beginning of a minute: what happens in the next seconds is counted together.
-fn start_of_a_minute(service: &Service) {
-    let millis = service.clock.now().millis().rem_euclid(60_000);
-    service.clock.advance(Duration::from_millis(60_000 - millis.unsigned_abs()));
-}
-
 fn execute(service: &Service, sql: &str) {
     match service.database() {
         Some(database) => database.client().batch_execute(sql).unwrap(),
@@ -183,7 +177,6 @@ fn live(service: &mut Service) -> Story {
 
 on_both_stores! {
     fn what_a_user_does_is_written_with_who_what_where_and_by_which_request(service) {
-        start_of_a_minute(service);
         let story = live(service);
         let Story { user, sessions, key, .. } = &story;
         let by = |session: &String| json!({ "type": "user", "sessionId": session });
@@ -323,7 +316,6 @@ on_both_stores! {
         service.operator(&["user", "deactivate", "bob@example.com"]);
         let (sibling, there) = service.sibling();
         let here = service.client();
-        start_of_a_minute(service);
         let minute = service.clock.now().start_of(Duration::from_secs(60)).to_string();
         for (client, email, password) in [
             (&here, "ann@example.com", WRONG_PASSWORD),
@@ -335,7 +327,7 @@ on_both_stores! {
         ] {
             assert_eq!(log_in(client, email, password)["statusCode"], 401);
         }
-        start_of_a_minute(service);
+        service.advance(60);
         let next = service.clock.now().start_of(Duration::from_secs(60)).to_string();
         assert_eq!(log_in(&here, "ann@example.com", WRONG_PASSWORD)["statusCode"], 401);
         sibling.stop();

@@ -129,20 +129,20 @@ on_both_stores! {
         }
         let [access, refresh] = Real::both(service, &ann);
         let exp = |real: &Real| real.payload["exp"].as_i64().unwrap();
-        // To five seconds before the end, which the test may need; then to the end.
+        // To the last second before the end; then to the end.
         let go_near_end_of = |real: &Real| {
             let left = exp(real) - service.clock.now().seconds();
-            service.advance(u64::try_from(left).unwrap() - 5);
+            service.advance(u64::try_from(left).unwrap() - 1);
         };
         go_near_end_of(&access);
         assert_eq!(service.token_status(&ann.access), 200);
-        service.advance(5);
+        service.advance(1);
         assert_refused_everywhere(service, "expired", &ann.access);
         go_near_end_of(&refresh);
         let answer = service.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send();
         assert_eq!(answer.status, 200, "{answer:?}");
         // It would still be good for a lost answer.
-        service.advance(5);
+        service.advance(1);
         assert_refused_everywhere(service, "expired", &ann.refresh);
     }
 
@@ -482,7 +482,7 @@ fn a_payload_has_each_claim_once_and_of_its_type() {
 fn statuses(service: &Service, requests: &str) -> Vec<u16> {
     let started = Instant::now();
     let received = http_client::raw(service.address(), requests.as_bytes());
-    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 15, "{:?}", started.elapsed());
     let text = String::from_utf8_lossy(&received).into_owned();
     text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap()).collect()
 }

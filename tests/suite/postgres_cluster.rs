@@ -74,9 +74,15 @@ impl Database {
         Database { cluster, name }
     }
 
+    /// With time for a connection on a busy machine.
     pub fn url(&self) -> String {
+        format!("{}?connect_timeout=20", self.url_at(self.cluster.port))
+    }
+
+    /// With another port, such as that of a relay, and the time for a connection that is the default.
+    pub fn url_at(&self, port: u16) -> String {
         let Database { cluster, name } = self;
-        format!("postgres://{USER}:{}@{HOST}:{}/{name}", cluster.password, cluster.port)
+        format!("postgres://{USER}:{}@{HOST}:{port}/{name}", cluster.password)
     }
 
     pub fn host(&self) -> &str {
@@ -103,6 +109,12 @@ impl Database {
     pub fn client(&self) -> Client {
         connect(self.cluster.port, &self.cluster.password, &self.name)
             .unwrap_or_else(|error| panic!("cannot connect to {}: {error:?}", self.name))
+    }
+
+    /// A connection to another database of the cluster, to watch this one without being counted in it.
+    pub fn observer(&self) -> Client {
+        connect(self.cluster.port, &self.cluster.password, "postgres")
+            .unwrap_or_else(|error| panic!("cannot connect to the cluster: {error:?}"))
     }
 }
 

@@ -147,7 +147,7 @@ impl Service {
         values.extend(settings.iter().map(|(name, value)| (name.to_string(), value.to_string())));
         let mut config = Config::from_values(&values).unwrap();
         adjust(&mut config);
-        let clock = Clock::patient();
+        let clock = Clock::stopped();
         let keyward = Keyward::start(&config, clock.clone()).unwrap();
         let client = Client::new(keyward.addresses()[0], openapi::check);
         Service { keyward: Some(keyward), client, config, clock, data }

@@ -135,6 +135,7 @@ in_both_homes! {
         let mut home = home;
         home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
         home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
+        home.set("USAGE_RETENTION", "3650d");
         // As the first version left it.
         let first = if home.database().is_some() { &Postgres::MIGRATIONS[0] } else { &Sqlite::MIGRATIONS[0] };
         execute(&home, first.sql);
@@ -484,8 +485,7 @@ mod away {
         fn of(service: &Service) -> Remote {
             let database = service.database().unwrap();
             let relay = Relay::to(SocketAddr::from((Ipv4Addr::LOCALHOST, database.port())));
-            let port = |port: u16| format!(":{port}/");
-            let url = database.url().replace(&port(database.port()), &port(relay.addr().port()));
+            let url = database.url_at(relay.addr().port());
             let mut config: Config = service.config().clone();
             config.database = Config::from_values(&[("DATABASE_URL".to_string(), url)].into()).unwrap().database;
             let keyward = Keyward::start(&config, service.clock.clone()).unwrap();
@@ -594,7 +594,8 @@ mod away {
         if !postgres_cluster::available() {
             return;
         }
-        let service = Service::start(Backend::Postgres);
+        // The writers make as many as they can.
+        let service = Service::start_with(Backend::Postgres, &[("MAX_KEYS_PER_USER", "100000")], |_| {});
         let requests = needy_requests(&service);
         let writer = service.log_in("ann@example.com");
         let remote = Remote::of(&service);
@@ -631,16 +632,14 @@ mod away {
                     assert_eq!(answer.header("retry-after"), Some("1"));
                     let message = "Service temporarily unavailable, try again shortly";
                     assert_eq!(answer.json(), error(503, message));
-                    assert!(waited < Duration::from_secs(6), "{}: {waited:?}", needy.name);
+                    assert!(waited < Duration::from_secs(8), "{}: {waited:?}", needy.name);
                 });
             }
             let client = remote.client();
-            let asked = Instant::now();
             assert_eq!(client.get("/health").send().status, 200);
             // What is refused without asking the store is refused as ever.
             assert_eq!(client.get("/protected/user-only").send().status, 401);
             assert_eq!(client.get("/protected/service-only").api_key("nonsense").send().status, 401);
-            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
         });
     }
 
@@ -655,7 +654,7 @@ mod away {
                         if answer.status != 503 {
                             break answer;
                         }
-                        assert!(back.elapsed() < Duration::from_secs(2), "{}: {:?}", needy.name, back.elapsed());
+                        assert!(back.elapsed() < PATIENCE, "{}: {:?}", needy.name, back.elapsed());
                     };
                     let right = [needy.expected, needy.if_done_before].contains(&answer.status);
                     assert!(right, "{}: {answer:?}", needy.name);
@@ -834,7 +833,7 @@ mod tls {
         // The same in a URL; and it is TLS indeed, also where it is only preferred.
         let database = home.database().unwrap();
         let url = |mode: &str| {
-            let url = database.url().replace("@127.0.0.1:", "@localhost:");
+            let url = database.url_at(database.port()).replace("@127.0.0.1:", "@localhost:");
             format!("{url}?sslmode={mode}&sslrootcert={ca}")
         };
         for (settings, uses_tls) in [
@@ -850,6 +849,11 @@ mod tls {
             let row = database.client().query_one(select, &[]).unwrap();
             assert_eq!([row.get::<_, bool>(0), row.get(1)], [uses_tls; 2], "{settings:?}");
             server.stop();
+            let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'keyward'";
+            let mut client = database.client();
+            within(PATIENCE, "its connections are closed", || {
+                client.query_one(count, &[]).unwrap().get::<_, i64>(0) == 0
+            });
         }
 
         // A server's own certificate as the authority, as PostgreSQL's manual shows it.

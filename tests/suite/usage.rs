@@ -6,13 +6,6 @@ use serde_json::{Value, json};
 
 use crate::service::{Service, broken_rules, error, on_both_stores};
 
-/// A clock in the middle of an hour: a test that counts must not run into the next one.
-fn to_half_past(service: &Service) {
-    let now = service.clock.now();
-    let next_hour = now.start_of(HOUR).plus(HOUR + HOUR / 2);
-    service.advance(u64::try_from(next_hour.millis() - now.millis()).unwrap() / 1000);
-}
-
 fn usage(service: &Service, access: &str, id: &str, query: &str) -> Value {
     let answer = service.get(&format!("/keys/{id}/usage{query}")).bearer(access).send();
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -26,7 +19,6 @@ fn point(start: Timestamp, allowed: u64, disabled: u64, expired: u64) -> Value {
 
 on_both_stores! {
     fn uses_are_counted_by_hour_and_by_how_they_ended(service) {
-        to_half_past(service);
         let ann = service.sign_up("ann@example.com");
         let expires_at = service.clock.now().plus(HOUR).to_string();
         let made = service.create_key(&ann.access, json!({ "name": "ci", "expiresAt": expires_at }));
@@ -56,7 +48,6 @@ on_both_stores! {
     }
 
     fn a_series_has_every_step_of_its_span(service) {
-        to_half_past(service);
         let ann = service.sign_up("ann@example.com");
         let made = service.create_key(&ann.access, json!({ "name": "ci" }));
         let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
