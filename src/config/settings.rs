@@ -100,7 +100,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "DATABASE_URL",
         default: None,
-        accepts: "postgres://user:password@host:port/name, also with ?sslmode=, sslrootcert= and connect_timeout= (2 s)",
+        accepts: "postgres://user:password@host:port/name, also with ?sslmode= and &sslrootcert=",
         meaning: "PostgreSQL, in one line; wins over DB_*",
         secret: true,
         read: |draft, value| keep(&mut draft.database_url, value),

@@ -32,9 +32,9 @@ use crate::trust::Verifier;
 
 /// Connections at most. PostgreSQL allows 100 by default, to all instances together.
 const CONNECTIONS: u32 = 20;
-/// How long to wait for a connection, new or free, unless `connect_timeout` says otherwise.
+/// How long to wait for a connection, new or free.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long a server may take to greet the first connection, at least.
+/// How long a server may take to greet the first connection.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// PostgreSQL gives up a statement before its request is given up, and the locks of an instance that is gone without a
 /// word in seconds. Our statements are planned once: planning one anew for its parameters costs more than running it.
@@ -197,8 +197,6 @@ fn read_roots(path: &PathBuf) -> Result<(Vec<CertificateDer<'static>>, RootCertS
 
 pub struct Postgres {
     pool: Pool<Connections>,
-    /// How long to wait for a connection.
-    patience: Duration,
     /// For connections beside the pool's.
     direct: PostgresConnectionManager<MakeRustlsConnect>,
 }
@@ -208,19 +206,18 @@ impl Postgres {
         let tls = MakeRustlsConnect::new(target.tls_config()?);
         let connections = Connections { inner: PostgresConnectionManager::new(target.config.clone(), tls.clone()) };
         let direct = PostgresConnectionManager::new(target.config.clone(), tls.clone());
-        let patience = target.config.get_connect_timeout().copied().unwrap_or(CONNECT);
         // One connection before all others, so that its error is not hidden behind the pool's.
-        first_connection(target, tls, patience.max(FIRST_ANSWER))?;
+        first_connection(target, tls)?;
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .min_idle(Some(1))
             .test_on_check_out(false)
-            .connection_timeout(patience)
+            .connection_timeout(CONNECT)
             // Whoever waits for a connection is told why he gets none, and tells it.
             .error_handler(Box::new(NopErrorHandler))
             .build(connections)
             .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
-        Ok(Postgres { pool, patience, direct })
+        Ok(Postgres { pool, direct })
     }
 
     fn connection(&self) -> Result<PooledConnection<Connections>, StoreError> {
@@ -238,9 +235,7 @@ impl Postgres {
             let mut connection = self.connection()?;
             match act(&mut connection) {
                 Ok(value) => return Ok((connection, value)),
-                Err(error) if !connection.client.is_closed() || started.elapsed() >= self.patience => {
-                    return Err(error);
-                }
+                Err(error) if !connection.client.is_closed() || started.elapsed() >= CONNECT => return Err(error),
                 Err(_) => {}
             }
         }
@@ -249,14 +244,14 @@ impl Postgres {
 
 /// Whether there is a PostgreSQL at all. The driver's own limit ends with the TCP handshake: one that accepts and says
 /// nothing would be waited for for ever.
-fn first_connection(target: &PostgresTarget, tls: MakeRustlsConnect, limit: Duration) -> Result<(), StoreError> {
+fn first_connection(target: &PostgresTarget, tls: MakeRustlsConnect) -> Result<(), StoreError> {
     let (config, (sender, receiver)) = (target.config.clone(), mpsc::channel());
     let spawned = std::thread::Builder::new().name("connect".to_string()).spawn(move || {
         let _ = sender.send(config.connect(tls).map(drop).map_err(fault));
     });
     spawned.map_err(|error| StoreError::Internal(format!("PostgreSQL: no thread to connect: {error}")))?;
     receiver
-        .recv_timeout(limit)
+        .recv_timeout(FIRST_ANSWER)
         .unwrap_or_else(|_| Err(StoreError::Unavailable("PostgreSQL: the server does not answer".to_string())))
 }
 

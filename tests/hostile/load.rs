@@ -14,7 +14,7 @@ use crate::target::{Witness, text, unavailable, unobserved};
 /// How soon everything has to be well when the store is back.
 pub const SOON: Duration = Duration::from_secs(2);
 /// How long an answer may take when the store is away, on a machine that is busy as well.
-const IN_TIME: Duration = Duration::from_secs(12);
+const IN_TIME: Duration = Duration::from_secs(9);
 
 /// What was acknowledged, and when there was none.
 pub struct Load<'a> {

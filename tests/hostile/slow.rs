@@ -176,13 +176,14 @@ fn five_thousand_half_open_connections_do_not_make_a_normal_client_wait() {
             let held = half_open(server.address, HALF_OPEN);
             // Connections are accepted in their order: all of them are with the server now.
             server.is_served();
-            let measured = p99(server);
+            let measured = p99(server).max(p99(server));
             // The server cuts them after five seconds. Who took longer has measured something else.
             besieged.extend(held.iter().all(is_open).then_some(measured));
             let least = quiet.iter().min().unwrap();
             besieged.iter().min().is_some_and(|besieged| *besieged < 10 * *least)
         });
         println!("p99 in quiet {quiet:?}, beside {HALF_OPEN} half-open connections {besieged:?}");
+        assert!(!besieged.is_empty(), "the machine is too slow for some thousand requests in five seconds");
         assert!(is_good, "{besieged:?} beside {quiet:?}");
     });
 }

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use keyward::config::SETTINGS;
 use keyward::store::migrate::Pending;
@@ -12,7 +11,7 @@ use keyward::store::sqlite::Sqlite;
 use serde_json::{Value, json};
 
 use crate::process::program::{Home, finish, in_both_homes};
-use crate::service::{Account, Backend, PASSWORD, account, on_both_stores};
+use crate::service::{Account, Backend, PASSWORD, account, on_both_stores, soon};
 
 const NEW_PASSWORD: &str = "another horse 42";
 /// An id that nobody has.
@@ -29,17 +28,6 @@ fn table(output: &str) -> Vec<Vec<&str>> {
         .lines()
         .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>())
         .collect()
-}
-
-/// Servers may keep what they know for a moment; a change by another process has to reach them well before it would
-/// expire there.
-#[track_caller]
-fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within two seconds: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn schema_tables(home: &Home) -> i64 {

@@ -332,6 +332,7 @@ fn clients_that_arrive_at_one_instant_and_stay_busy_all_get_answers() {
     });
     // A machine that stands still holds up everyone.
     let luckiest = served.iter().map(|(_, longest)| *longest).min().unwrap();
+    assert!(luckiest < SLACK, "{served:?}");
     let most = luckiest + Duration::from_secs(3);
     assert!(served.iter().all(|(count, longest)| *count > 0 && *longest < most), "{served:?}");
 }
@@ -828,5 +829,5 @@ fn a_server_that_nobody_uses_stops_at_once() {
         took
     };
     // Less than anyone is waited for who was answered and does not close; the disk may hold up one of three.
-    assert!((0..3).any(|_| stop() < LINGER));
+    assert!((0..3).filter(|_| stop() < LINGER).count() >= 2);
 }

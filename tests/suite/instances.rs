@@ -28,12 +28,10 @@ use crate::http_client::{Answer, Client, PATIENCE, Request, connect, read_answer
 use crate::postgres_cluster::available;
 use crate::process::program::{Home, in_both_homes};
 use crate::relay::Relay;
-use crate::service::{Account, Backend, PASSWORD, Service, on_both_stores, soon, within};
+use crate::service::{Account, Backend, PASSWORD, SOON, Service, on_both_stores, soon, within};
 
 /// The longest that a verdict is given from memory.
 const MAX_AGE: Duration = Duration::from_secs(5);
-/// By then, what was known a moment ago is not forgotten for its age.
-const WELL_BEFORE: Duration = Duration::from_secs(4);
 
 /// One user makes them all.
 const MANY_KEYS: (&str, &str) = ("MAX_KEYS_PER_USER", "1000000");
@@ -135,15 +133,15 @@ impl Credential {
         }
     }
 
-    /// As [`Credential::status`], once the store is there.
+    /// The same; `None`: the store was away.
     #[track_caller]
-    fn settled_status(&self, client: &Client) -> u16 {
-        let mut status = 503;
-        until("the store is there", || {
-            status = self.status(client);
-            status != 503
-        });
-        status
+    fn verdict(&self, client: &Client) -> Option<u16> {
+        let asked = Instant::now();
+        let status = self.status(client);
+        if status == 503 {
+            was_away(asked);
+        }
+        (status != 503).then_some(status)
     }
 
     /// Its holder ends it through the API: the key is revoked, the session logged out.
@@ -153,20 +151,31 @@ impl Credential {
             Credential::Key { id, .. } => client.delete(&format!("/keys/{id}")).bearer(&owner.access).send(),
             Credential::Token(token) => client.post("/auth/logout").bearer(token).send(),
         };
-        let mut was_away = false;
-        until("it is ended", || match end().status {
-            503 => {
-                was_away = true;
-                false
-            }
-            // Ended by the request of which that was not known.
-            401 if was_away => true,
-            status => {
-                assert_eq!(status, 200);
-                true
+        let mut is_unknown = false;
+        until("it is ended", || {
+            let asked = Instant::now();
+            match end().status {
+                503 => {
+                    was_away(asked);
+                    is_unknown = true;
+                    false
+                }
+                // Ended by the request of which that was not known.
+                401 if is_unknown => true,
+                status => {
+                    assert_eq!(status, 200);
+                    true
+                }
             }
         });
     }
+}
+
+/// A 503 is no answer to a test on a machine that stands still for seconds. Sooner, it would be wrong.
+#[track_caller]
+fn was_away(asked: Instant) {
+    let waited = asked.elapsed();
+    assert!(waited > Duration::from_secs(1), "503 after {waited:?}");
 }
 
 #[track_caller]
@@ -238,7 +247,7 @@ impl Victim {
 
 enum Sight {
     Accepted,
-    /// With the time of the last acceptance.
+    /// With the time at which was asked when it was accepted last.
     Refused(Instant),
 }
 
@@ -264,24 +273,26 @@ fn watch(instance: usize, address: SocketAddr, board: &Board, good: &[Credential
         }
         let is_over = victim.ended.get().is_some();
         let report = |sight| reports.send(Report { round: number, instance, sight }).unwrap();
-        match victim.credential.status(&client) {
-            200 => {
+        let asked = Instant::now();
+        match victim.credential.verdict(&client) {
+            None => {}
+            Some(200) => {
                 assert!(!refused, "refused, then accepted again");
                 assert!(!is_over || victim.ended_by != Some(instance), "accepted by the instance that has ended it");
-                if accepted.replace(Instant::now()).is_none() {
+                if accepted.replace(asked).is_none() {
                     report(Sight::Accepted);
                 }
             }
-            401 => {
+            Some(401) => {
                 let last = accepted.expect("it was good at first");
                 if !refused {
                     report(Sight::Refused(last));
                 }
                 refused = true;
             }
-            status => panic!("{status}"),
+            Some(status) => panic!("{status}"),
         }
-        assert_eq!(good[turn % good.len()].status(&client), 200);
+        assert!(matches!(good[turn % good.len()].verdict(&client), None | Some(200)));
     }
 }
 
@@ -445,7 +456,7 @@ fn over_a_silent_link_what_has_ended_is_honoured_for_five_seconds_at_most() {
         relay.thaw();
         let span = honoured_for(ended, &key, &there);
         eprintln!("honoured, revoked {name}: {span:?}");
-        assert!(span < WELL_BEFORE, "{name}: honoured for {span:?}");
+        assert!(span < SOON, "{name}: honoured for {span:?}");
     }
 }
 
@@ -459,6 +470,7 @@ fn a_link_that_is_cut_is_made_again_and_what_was_missed_is_not_honoured_longer()
     let ann = service.sign_up("ann@example.com");
     let (here, there) = (service.client(), second.client());
     let mut client = service.database().unwrap().client();
+    // The link's last statement: to see that it is alive, it sends an empty one.
     let listening = "FROM pg_stat_activity WHERE datname = current_database() AND (query LIKE 'LISTEN%' OR query = '')";
     for round in ["first", "second"] {
         let mut links = || client.query_one(&format!("SELECT count(*) {listening}"), &[]).unwrap().get::<_, i64>(0);
@@ -469,7 +481,7 @@ fn a_link_that_is_cut_is_made_again_and_what_was_missed_is_not_honoured_longer()
         key.end(&here, &ann);
         let span = honoured_for(Instant::now(), &key, &there);
         eprintln!("honoured, revoked as the link was cut, {round} time: {span:?}");
-        assert!(span < WELL_BEFORE, "honoured for {span:?}");
+        assert!(span < SOON, "honoured for {span:?}");
     }
 }
 
@@ -491,7 +503,7 @@ fn a_key_revoked_while_an_instance_had_no_database_is_refused_when_it_is_back() 
     relay.restore();
     let span = honoured_for(Instant::now(), &key, &there);
     eprintln!("honoured after the database was back: {span:?}");
-    assert!(span < WELL_BEFORE, "honoured for {span:?}");
+    assert!(span < SOON, "honoured for {span:?}");
 }
 
 #[test]
@@ -543,12 +555,12 @@ fn without_its_database_an_instance_honours_what_it_knows_for_five_seconds_then_
                         200 => assert!(asked - cut < MAX_AGE, "{credential:?} honoured after {:?}", asked - cut),
                         status => {
                             assert_eq!(status, 503);
+                            assert!(asked - known > SOON, "{credential:?} forgotten after {:?}", asked - known);
                             return true;
                         }
                     }
                     false
                 });
-                assert!(known.elapsed() >= MAX_AGE, "{credential:?} forgotten after {:?}", known.elapsed());
                 assert_eq!(credential.status(&client), 503);
             });
         }
@@ -780,6 +792,17 @@ fn what_the_command_line_ends_has_ended_when_it_returns() {
         soon(&format!("{arguments:?} is seen"), || credential.status(&client) == expected);
     }
     assert_eq!(service.token_status(&ann.access), 200);
+    // By then the command waits itself; only a machine that stands still makes the server late.
+    let at_once = (0..5).filter(|_| {
+        let key = Credential::key(&service, &ann);
+        let Credential::Key { id, .. } = &key else { panic!("not a key") };
+        assert_eq!(key.status(&client), 200);
+        service.operator(&["key", "revoke", id]);
+        let is_over = key.status(&client) == 401;
+        soon("it is revoked", || key.status(&client) == 401);
+        is_over
+    });
+    assert!(at_once.count() >= 3);
 }
 
 #[test]
@@ -842,9 +865,16 @@ fn race(service: &Service, credential: &Credential, owner: &Account) {
                 let client = unobserved(address);
                 start.wait();
                 let mut refusals = 0;
-                while refusals < 3 {
+                for question in 0.. {
+                    if refusals == 3 {
+                        return;
+                    }
+                    // The first race; later ones leave the machine to whoever ends it.
+                    if question >= 10 {
+                        thread::sleep(Duration::from_millis(1));
+                    }
                     let asked_after = has_ended.load(Ordering::SeqCst);
-                    let status = credential.settled_status(&client);
+                    let Some(status) = credential.verdict(&client) else { continue };
                     assert!(status == 401 || (status == 200 && !asked_after), "{status} after the end: {asked_after}");
                     refusals += usize::from(asked_after);
                 }
@@ -932,8 +962,12 @@ impl Acknowledged {
 
     /// `None`: it may have been done or not, because the store was away or the server is gone, as it may be by then.
     fn answer(&self, request: Request<'_>, expected: u16) -> Option<Answer> {
+        let asked = Instant::now();
         match request.try_send() {
-            Ok(answer) if answer.status == 503 => None,
+            Ok(answer) if answer.status == 503 => {
+                was_away(asked);
+                None
+            }
             Ok(answer) => {
                 assert_eq!(answer.status, expected, "{answer:?}");
                 Some(answer)
@@ -977,7 +1011,8 @@ fn kill_again_and_again(home: &Home) {
         let client = unobserved(address);
         for (list, expected) in [(&before.live, 200), (&before.ended, 401)] {
             for credential in &*list.lock().unwrap() {
-                assert_eq!(credential.settled_status(&client), expected, "after kill {number}: {credential:?}");
+                let verdict = (0..20).find_map(|_| credential.verdict(&client));
+                assert_eq!(verdict, Some(expected), "after kill {number}: {credential:?}");
             }
         }
         total += before.count.load(Ordering::SeqCst);
@@ -990,7 +1025,7 @@ fn kill_again_and_again(home: &Home) {
             let answer = acknowledged.answer(client.post("/auth/login").json(body), 200)?;
             Some(answer.json()["accessToken"].as_str().unwrap().to_string())
         };
-        let access = (0..).find_map(|_| log_in(&client)).unwrap();
+        let access = (0..20).find_map(|_| log_in(&client)).unwrap();
         let create_key = |client: &Client| {
             let request = client.post("/keys/create").bearer(&access).json(json!({ "name": "key" }));
             let made = acknowledged.answer(request, 201)?.json();
@@ -1005,6 +1040,8 @@ fn kill_again_and_again(home: &Home) {
             acknowledged.answer(request, 200).map(drop)
         };
         thread::scope(|scope| {
+            // Also when something fails.
+            let _over = Finally(|| acknowledged.gone.store(true, Ordering::SeqCst));
             for _ in 0..2 {
                 scope.spawn(|| {
                     let client = unobserved(address);

@@ -38,6 +38,7 @@ on_both_stores! {
         let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
         for name in ["first", "second", "third"] {
             service.create_key(&ann.access, json!({ "name": name, "expiresAt": null }));
+            service.advance(1);
         }
         let names: Vec<Value> = listed(service, &ann.access).iter().map(|key| key["name"].clone()).collect();
         assert_eq!(names, ["third", "second", "first"]);

@@ -74,12 +74,11 @@ impl Database {
         Database { cluster, name }
     }
 
-    /// With time for a connection on a busy machine.
     pub fn url(&self) -> String {
-        format!("{}?connect_timeout=20", self.url_at(self.cluster.port))
+        self.url_at(self.cluster.port)
     }
 
-    /// With another port, such as that of a relay, and the time for a connection that is the default.
+    /// With another port, such as that of a relay.
     pub fn url_at(&self, port: u16) -> String {
         let Database { cluster, name } = self;
         format!("postgres://{USER}:{}@{HOST}:{port}/{name}", cluster.password)

@@ -327,9 +327,11 @@ pub fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Servers may keep what they know for a moment when another process changes it; a change has to reach them before that
 /// would expire, which takes five seconds.
+pub const SOON: Duration = Duration::from_secs(4);
+
 #[track_caller]
 pub fn soon(what: &str, is_so: impl FnMut() -> bool) {
-    within(Duration::from_secs(4), what, is_so);
+    within(SOON, what, is_so);
 }
 
 impl Drop for Service {
