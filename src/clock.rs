@@ -83,34 +83,34 @@ impl Serialize for Timestamp {
 /// Where "now" comes from. Clones share one time.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    started: Started,
+    source: Source,
     ahead_millis: Arc<AtomicI64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Started {
-    /// It goes.
-    At(Instant),
-    /// It stands.
+enum Source {
+    /// The system's time; the clock has been there since this instant.
+    System(Instant),
+    /// Always this time.
     Stopped(Timestamp),
 }
 
 impl Default for Clock {
     fn default() -> Clock {
-        Clock { started: Started::At(Instant::now()), ahead_millis: Arc::default() }
+        Clock { source: Source::System(Instant::now()), ahead_millis: Arc::default() }
     }
 }
 
 impl Clock {
     /// One that only [`Clock::advance`] moves. For tests: how long they take must not matter.
     pub fn stopped() -> Clock {
-        Clock { started: Started::Stopped(system_time()), ahead_millis: Arc::default() }
+        Clock { source: Source::Stopped(system_time()), ahead_millis: Arc::default() }
     }
 
     pub fn now(&self) -> Timestamp {
-        let now = match self.started {
-            Started::At(_) => system_time(),
-            Started::Stopped(then) => then,
+        let now = match self.source {
+            Source::System(_) => system_time(),
+            Source::Stopped(then) => then,
         };
         Timestamp(now.0 + self.ahead_millis.load(Ordering::Relaxed))
     }
@@ -118,9 +118,9 @@ impl Clock {
     /// How long this clock has been there: never goes back, whoever sets the system's time.
     pub fn elapsed(&self) -> Duration {
         let ahead = u64::try_from(self.ahead_millis.load(Ordering::Relaxed)).unwrap_or(0);
-        let gone = match self.started {
-            Started::At(started) => started.elapsed(),
-            Started::Stopped(_) => Duration::ZERO,
+        let gone = match self.source {
+            Source::System(started) => started.elapsed(),
+            Source::Stopped(_) => Duration::ZERO,
         };
         gone + Duration::from_millis(ahead)
     }
