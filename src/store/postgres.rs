@@ -143,7 +143,9 @@ impl PostgresTarget {
             TlsMode::Require | TlsMode::VerifyFull => SslMode::Require,
         });
         if self.config.get_connect_timeout().is_none() {
-            self.config.connect_timeout(CONNECT);
+            // For each host: when the others are switched off, the last one is reached in time.
+            let hosts = self.config.get_hosts().len().max(self.config.get_hostaddrs().len()).max(1);
+            self.config.connect_timeout(CONNECT / u32::try_from(hosts).unwrap_or(u32::MAX));
         }
         if self.config.get_tcp_user_timeout().is_none() {
             self.config.tcp_user_timeout(Duration::from_secs(5));
