@@ -59,6 +59,13 @@ struct Frame {
 }
 
 impl Frame {
+    /// The stream and the status of the answer whose head this is.
+    #[track_caller]
+    fn answered(&self) -> (u32, u16) {
+        assert_eq!((self.kind, self.flags & END_HEADERS), (HEADERS, END_HEADERS), "{self:?}");
+        (self.stream, status(&self.payload))
+    }
+
     /// Why a stream or the connection ended.
     fn reason(&self) -> u32 {
         let start = if self.kind == GOAWAY { 4 } else { 0 };
@@ -118,9 +125,7 @@ impl Http2 {
     /// The next head of an answer: its stream and its status.
     #[track_caller]
     fn status(&mut self) -> (u32, u16) {
-        let frame = self.next_of(&[HEADERS, RST_STREAM]);
-        assert_eq!((frame.kind, frame.flags & END_HEADERS), (HEADERS, END_HEADERS), "{frame:?}");
-        (frame.stream, status(&frame.payload))
+        self.next_of(&[HEADERS, RST_STREAM]).answered()
     }
 
     /// The status of the answer on this stream, whatever becomes of others.
@@ -129,8 +134,7 @@ impl Http2 {
         loop {
             let frame = self.next_of(&[HEADERS, RST_STREAM]);
             if frame.stream == stream {
-                assert_eq!((frame.kind, frame.flags & END_HEADERS), (HEADERS, END_HEADERS), "{frame:?}");
-                return status(&frame.payload);
+                return frame.answered().1;
             }
         }
     }
@@ -143,9 +147,8 @@ impl Http2 {
         let mut ended = 0;
         while ended < count {
             let frame = self.next_of(&[HEADERS, DATA, RST_STREAM]);
-            assert_ne!(frame.kind, RST_STREAM, "{frame:?}");
-            if frame.kind == HEADERS {
-                statuses.insert((frame.stream, status(&frame.payload)));
+            if frame.kind != DATA {
+                statuses.insert(frame.answered());
             }
             ended += usize::from(frame.flags & END_STREAM);
         }
@@ -395,9 +398,9 @@ fn a_client_that_reads_nothing_is_cut() {
 
 #[test]
 fn a_connection_without_a_request_is_closed() {
-    // Of which nothing is heard, not even the preface.
     // Time enough for a client on a busy machine.
     let limit = 4 * SHORT;
+    // Of which nothing is heard, not even the preface.
     let secure = patient_service(&[], |limits| limits.head = limit);
     assert_eq!(secure.connect(&["h2"]).rest().len(), preface_length(&secure));
     // Of which no request is heard.

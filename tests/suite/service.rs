@@ -315,6 +315,12 @@ impl Service {
     }
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 /// Waits until something is so that should soon be.
 #[track_caller]
 pub fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
@@ -332,12 +338,6 @@ pub const SOON: Duration = Duration::from_secs(4);
 #[track_caller]
 pub fn soon(what: &str, is_so: impl FnMut() -> bool) {
     within(SOON, what, is_so);
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }
 
 pub fn account(body: &Value) -> Account {
