@@ -113,7 +113,8 @@ impl<K, V: Subject> Weighter<K, (Moment, Arc<V>)> for ByText {
     }
 }
 
-/// The ids of what is not there. It changes when something is made.
+/// The ids of what is not there. That it is made changes nothing: nobody can ask for a key or a session that nobody knows
+/// yet.
 pub const NOTHING: [Uuid; 2] = [Uuid::nil(); 2];
 
 /// Fetches the values of these keys; a key without a value is left out.

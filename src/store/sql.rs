@@ -200,20 +200,28 @@ impl<D: Driver> SqlStore<D> {
         Ok(self.driver.execute(sql, &[Value::Timestamp(before)])? > 0)
     }
 
-    /// A transaction that may change the verdict on `subject`: here, and on all instances.
+    /// A transaction that may change the verdict on `subject`: here, and on all instances. Where `changed` finds that it has
+    /// not, nobody is told: whoever asks for what is refused makes nobody ask the store again.
     fn change<T>(
         &self,
         subject: Uuid,
+        changed: impl Fn(&T) -> bool,
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        // Before as well: the outcome may stay unknown for as long as the database does not answer.
-        self.changes.note(Change::Of(subject));
+        let mut is_changed = false;
         let outcome = self.driver.transaction(|transaction| {
             let value = work(transaction)?;
-            transaction.tell(subject)?;
+            if changed(&value) {
+                is_changed = true;
+                // Before it is committed as well: the outcome may stay unknown for as long as the database does not answer.
+                self.changes.note(Change::Of(subject));
+                transaction.tell(subject)?;
+            }
             Ok(value)
         });
-        self.changes.note(Change::Of(subject));
+        if is_changed {
+            self.changes.note(Change::Of(subject));
+        }
         outcome
     }
 }
@@ -254,6 +262,11 @@ fn user(row: &mut Row) -> Result<User, StoreError> {
         is_active: row.bool(3)?,
         created_at: row.timestamp(4)?,
     })
+}
+
+/// Of what tells by itself whether it has changed something.
+fn is_so(changed: &bool) -> bool {
+    *changed
 }
 
 fn first(rows: Vec<Row>) -> Option<Row> {
@@ -317,14 +330,15 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn set_user_active(&self, id: UserId, active: bool, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        self.change(id.0, |transaction| {
+        let changed = |(_, changed): &(bool, bool)| *changed;
+        let (found, _) = self.change(id.0, changed, |transaction| {
             let changed = transaction.execute(
                 "UPDATE users SET is_active = $2 WHERE id = $1 AND is_active <> $2",
                 &[Value::Uuid(id.0), Value::Bool(active)],
             )?;
             if changed == 0 {
                 let found = transaction.query("SELECT id FROM users WHERE id = $1", &[Value::Uuid(id.0)])?;
-                return Ok(!found.is_empty());
+                return Ok((!found.is_empty(), false));
             }
             if active {
                 record(transaction, &Event::new(Kind::UserActivated, id, by, now))?;
@@ -334,12 +348,13 @@ impl<D: Driver> Store for SqlStore<D> {
                     transaction.execute(END_SESSIONS_OF_USER, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
                 record(transaction, &Event::new(Kind::UserDeactivated, id, by, now).with("sessions", ended))?;
             }
-            Ok(true)
-        })
+            Ok((true, true))
+        })?;
+        Ok(found)
     }
 
     fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        self.change(id.0, |transaction| {
+        self.change(id.0, is_so, |transaction| {
             let changed = transaction.execute(
                 "UPDATE users SET password_hash = $2 WHERE id = $1",
                 &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
@@ -369,7 +384,7 @@ impl<D: Driver> Store for SqlStore<D> {
         by: &By,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.change(id.0, |transaction| {
+        self.change(id.0, is_so, |transaction| {
             // Locks the user's row, as a login does: one with the old password comes before, and its session is ended
             // here, or after, and fails.
             let changed = transaction.execute(
@@ -395,7 +410,7 @@ impl<D: Driver> Store for SqlStore<D> {
         by: &By,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.change(id.0, |transaction| {
+        self.change(id.0, is_so, |transaction| {
             // Locks the user's row: whether it is still his password stays decided.
             let found = transaction.execute(
                 "UPDATE users SET is_active = is_active WHERE id = $1 AND (password_hash = $2 OR $2 IS NULL)",
@@ -564,7 +579,7 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        self.change(id.0, |transaction| {
+        self.change(id.0, is_so, |transaction| {
             let ended = transaction.execute(
                 "UPDATE sessions SET ended_at = $3, end_reason = $4 \
                  WHERE id = $1 AND user_id = $2 AND ended_at IS NULL AND expires_at > $3",
@@ -578,7 +593,7 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<(), StoreError> {
-        self.change(user.0, |transaction| {
+        self.change(user.0, is_so, |transaction| {
             let reason = Value::Text("logout".to_string());
             let ended = transaction.execute(
                 END_OTHER_SESSIONS_OF_USER,
@@ -587,8 +602,9 @@ impl<D: Driver> Store for SqlStore<D> {
             if ended > 0 {
                 record(transaction, &Event::new(Kind::SessionEnded, user, by, now).with("sessions", ended))?;
             }
-            Ok(())
-        })
+            Ok(ended > 0)
+        })?;
+        Ok(())
     }
 
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError> {

@@ -22,7 +22,8 @@ use keyward::limit::AddressRates;
 use keyward::password::PasswordRules;
 use keyward::store::postgres::{PostgresTarget, TlsMode};
 use keyward::user::{Email, Users};
-use serde_json::json;
+use postgres::fallible_iterator::FallibleIterator;
+use serde_json::{Value, json};
 
 use crate::http_client::{Answer, Client, PATIENCE, Request, connect, read_answer};
 use crate::postgres_cluster::available;
@@ -764,22 +765,89 @@ fn keys_that_are_asked_for_at_once_are_fetched_together() {
 }
 
 #[test]
-fn a_key_that_was_unknown_is_good_everywhere_when_it_is_made() {
+fn a_key_is_good_on_every_instance_once_it_is_made_and_nobody_is_told_of_it() {
     if !available() {
         return;
     }
     let service = start(Backend::Postgres);
     let second = Instance::beside(&service);
     let ann = service.sign_up("ann@example.com");
-    let there = second.client();
-    let key = unknown_key(1);
-    assert_eq!(service.key_status(&key), 401);
-    assert_eq!(key_status(&there, &key), 401);
-    insert_keys(&service, &ann, std::slice::from_ref(&key));
-    // Nobody was told of that one, but everybody is of this one.
-    Credential::key(&service, &ann);
-    assert_eq!(service.key_status(&key), 200);
-    soon("the other instance knows it", || key_status(&there, &key) == 200);
+    let mut told = Told::listen(&service);
+    let Credential::Key { key, .. } = Credential::key(&service, &ann) else { unreachable!() };
+    assert_eq!((service.key_status(&key), key_status(&second.client(), &key)), (200, 200));
+    assert_eq!(told.before(&service), [""; 0]);
+}
+
+/// What instances tell each other.
+struct Told(postgres::Client);
+
+impl Told {
+    fn listen(service: &Service) -> Told {
+        let mut client = service.database().unwrap().client();
+        client.batch_execute("LISTEN keyward_changes").unwrap();
+        Told(client)
+    }
+
+    /// All of it until now: what is told comes in the order of its commits.
+    fn before(&mut self, service: &Service) -> Vec<String> {
+        service.database().unwrap().client().batch_execute("NOTIFY keyward_changes, 'now'").unwrap();
+        let mut told = Vec::new();
+        loop {
+            let heard = self.0.notifications().timeout_iter(PATIENCE).next().unwrap();
+            match heard.expect("it is heard").payload() {
+                "now" => return told,
+                other => told.push(other.to_string()),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_or_changes_nothing_makes_nobody_forget_what_is_remembered() {
+    if !available() {
+        return;
+    }
+    let service = start(Backend::Postgres);
+    let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
+    let key = service.create_key(&ann.access, json!({ "name": "ci" }));
+    let revoked = service.create_key(&ann.access, json!({ "name": "revoked" }));
+    let path = |key: &Value| format!("/keys/{}", key["id"].as_str().unwrap());
+    assert_eq!(service.delete(&path(&revoked)).bearer(&ann.access).send().status, 200);
+    let mut told = Told::listen(&service);
+    let database = service.database().unwrap();
+    let is_remembered = || {
+        // Within the five seconds that anything is remembered for.
+        loop {
+            let started = Instant::now();
+            database.client().execute("UPDATE api_keys SET is_active = TRUE WHERE name = 'ci'", &[]).unwrap();
+            until("the key is good", || service.key_status(key["key"].as_str().unwrap()) == 200);
+            // Nobody is told of this.
+            database.client().execute("UPDATE api_keys SET is_active = FALSE WHERE name = 'ci'", &[]).unwrap();
+            let sent = |request: Request<'_>, access| request.bearer(access).send().status;
+            assert_eq!(sent(service.delete(&path(&key)), &bob.access), 404);
+            assert_eq!(sent(service.patch(&path(&key)).json(json!({ "name": "bob's" })), &bob.access), 404);
+            assert_eq!(sent(service.post(&format!("{}/rotate", path(&key))).json(json!({})), &bob.access), 404);
+            assert_eq!(sent(service.delete(&path(&revoked)), &ann.access), 200);
+            assert_eq!(sent(service.patch(&path(&revoked)).json(json!({ "name": "again" })), &ann.access), 409);
+            assert_eq!(sent(service.post(&format!("{}/rotate", path(&revoked))).json(json!({})), &ann.access), 409);
+            let session = service.get("/auth/sessions").bearer(&ann.access).send().json()[0]["id"].clone();
+            let session = format!("/auth/sessions/{}", session.as_str().unwrap());
+            assert_eq!(sent(service.delete(&session), &bob.access), 404);
+            assert_eq!(sent(service.delete("/auth/sessions"), &bob.access), 200);
+            let wrong = json!({ "password": "wrong" });
+            assert_eq!(sent(service.delete("/auth/me").json(wrong), &bob.access), 401);
+            let status = service.key_status(key["key"].as_str().unwrap());
+            if started.elapsed() < Duration::from_secs(4) {
+                return status == 200;
+            }
+        }
+    };
+    assert!(is_remembered());
+    service.operator(&["user", "activate", &ann.email]);
+    assert_eq!(told.before(&service), [""; 0]);
+    assert_eq!(service.patch(&path(&key)).bearer(&ann.access).json(json!({ "name": "cd" })).send().status, 200);
+    assert_eq!(service.key_status(key["key"].as_str().unwrap()), 401);
+    assert_eq!(told.before(&service), [key["id"].as_str().unwrap()]);
 }
 
 // Another process on the same SQLite file.

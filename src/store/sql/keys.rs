@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::events::record;
 use super::{Column, Driver, Row, SqlStore, Transaction, Value, first, unexpected};
-use crate::cache::NOTHING;
 use crate::clock::Timestamp;
 use crate::event::{By, Event, Kind, Subject};
 use crate::id::{KeyId, UserId};
@@ -167,8 +166,8 @@ impl<D: Driver> SqlStore<D> {
         most: u32,
         by: &By,
     ) -> Result<Result<(), KeyRefusal>, StoreError> {
-        // Whoever was told that there is no such key has to ask again.
-        self.change(NOTHING[0], |transaction| {
+        // Nobody can have asked for a key that nobody knew: there is nothing to forget.
+        self.driver.transaction(|transaction| {
             if !lock_owner(transaction, key.owner)? {
                 return Ok(Err(KeyRefusal::Gone));
             }
@@ -191,7 +190,7 @@ impl<D: Driver> SqlStore<D> {
         now: Timestamp,
         most: u32,
     ) -> Result<Result<(), KeyRefusal>, StoreError> {
-        self.change(id.0, |transaction| {
+        self.change(id.0, Result::is_ok, |transaction| {
             if !lock_owner(transaction, owner)? {
                 return Ok(Err(KeyRefusal::Gone));
             }
@@ -243,7 +242,7 @@ impl<D: Driver> SqlStore<D> {
         by: &By,
     ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError> {
         let now = draft.created_at;
-        self.change(id.0, |transaction| {
+        self.change(id.0, Result::is_ok, |transaction| {
             if !lock_owner(transaction, owner)? {
                 return Ok(Err(KeyRefusal::Gone));
             }
@@ -354,12 +353,13 @@ impl<D: Driver> SqlStore<D> {
         by: &By,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.change(id.0, |transaction| {
+        let changed = |(_, changed): &(bool, bool)| *changed;
+        let (found, _) = self.change(id.0, changed, |transaction| {
             let rows = transaction.query(
                 "SELECT user_id FROM api_keys WHERE id = $1 AND (user_id = $2 OR $2 IS NULL)",
                 &[Value::Uuid(id.0), Value::or_null(owner, |owner| Value::Uuid(owner.0))],
             )?;
-            let Some(mut row) = first(rows) else { return Ok(false) };
+            let Some(mut row) = first(rows) else { return Ok((false, false)) };
             let owner = UserId(row.uuid(0)?);
             let revoked = transaction.execute(
                 "UPDATE api_keys SET is_active = $3, revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
@@ -368,8 +368,9 @@ impl<D: Driver> SqlStore<D> {
             if revoked > 0 {
                 record(transaction, &Event::new(Kind::KeyRevoked, owner, by, now).on(Subject::Key(id)))?;
             }
-            Ok(true)
-        })
+            Ok((true, revoked > 0))
+        })?;
+        Ok(found)
     }
 
     pub(super) fn add_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError> {
