@@ -132,11 +132,13 @@ pub struct Keyring {
     others: Vec<VerifyingKey>,
 }
 
-/// A header, as far as it chooses the key. A member of these that is there twice is refused (RFC 7515 §4).
+/// A header, as far as it chooses the key and names the kind of token. A member of these that is there twice is refused
+/// (RFC 7515 §4).
 #[derive(Deserialize)]
 struct Header<'a> {
     alg: &'a str,
     kid: Option<&'a str>,
+    typ: Option<&'a str>,
     /// No extension is understood, so one that must be understood is refused (RFC 7515 §4.1.11).
     #[serde(default, deserialize_with = "there")]
     crit: bool,
@@ -144,6 +146,13 @@ struct Header<'a> {
 
 fn there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(value).map(|_| true)
+}
+
+/// What is in a token that one of the keys has signed.
+pub struct Signed {
+    /// The kind of token that its header names.
+    pub typ: Option<String>,
+    pub payload: Vec<u8>,
 }
 
 impl Keyring {
@@ -154,19 +163,22 @@ impl Keyring {
         Keyring { header, signing, others: others.into_iter().collect() }
     }
 
-    pub fn sign<T: Serialize>(&self, payload: &T) -> Result<String, jsonwebtoken::errors::Error> {
-        jsonwebtoken::encode(&self.header, payload, &self.signing.key)
+    /// A token of the kind `typ`.
+    pub fn sign<T: Serialize>(&self, typ: &str, payload: &T) -> Result<String, jsonwebtoken::errors::Error> {
+        let header = jsonwebtoken::Header { typ: Some(typ.to_string()), ..self.header.clone() };
+        jsonwebtoken::encode(&header, payload, &self.signing.key)
     }
 
-    /// The payload of a token that one of the keys has signed.
-    pub fn verify(&self, token: &str) -> Option<Vec<u8>> {
+    /// `None`: none of the keys has signed it.
+    pub fn verify(&self, token: &str) -> Option<Signed> {
         let (header, rest) = token.split_once('.')?;
         let (payload, _) = rest.split_once('.')?;
         let header = BASE64URL.decode(header).ok()?;
         let header: Header<'_> = object(&header).filter(|header: &Header<'_>| !header.crit)?;
         let good = self.verifying().any(|key| key.is_named_by(&header) && key.has_signed(token));
         // The library has read it as well, but less strictly than `object` does.
-        if good { BASE64URL.decode(payload).ok() } else { None }
+        let payload = if good { BASE64URL.decode(payload).ok()? } else { return None };
+        Some(Signed { typ: header.typ.map(str::to_string), payload })
     }
 
     /// The public keys, the one that signs first. Secrets are not in it.
@@ -221,8 +233,9 @@ mod tests {
         let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9\
             .eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ\
             .dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-        let payload = keyring.verify(token).unwrap();
-        assert!(payload.starts_with(b"{\"iss\":\"joe\""));
+        let signed = keyring.verify(token).unwrap();
+        assert_eq!(signed.typ.as_deref(), Some("JWT"));
+        assert!(signed.payload.starts_with(b"{\"iss\":\"joe\""));
         assert_eq!(keyring.jwks(), JwkSet { keys: vec![] });
     }
 }

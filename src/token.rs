@@ -15,7 +15,7 @@ use crate::cache::places;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::{KeyId, SessionId, UserId};
-use crate::jws::{Keyring, object};
+use crate::jws::{Keyring, Signed, object};
 use crate::scope::Scopes;
 
 /// What is known of a user from his good access token.
@@ -82,7 +82,36 @@ pub struct RefreshClaims {
     pub generation: i64,
 }
 
-/// An access token's payload. `type` keeps one kind of token from passing for the other (RFC 8725 §3.12).
+/// The kind of token that a header's `typ` names, so that none passes for another, neither here nor at a service that
+/// knows the published keys alone (RFC 8725 §3.11).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// RFC 9068 §2.1.
+    User,
+    /// Derived from a key.
+    Key,
+    Refresh,
+    /// What was issued before headers named a kind: the payload's `type` alone tells it.
+    Untold,
+}
+
+impl Kind {
+    fn typ(self) -> &'static str {
+        match self {
+            Kind::User => "at+jwt",
+            Kind::Key => "key+jwt",
+            Kind::Refresh => "refresh+jwt",
+            Kind::Untold => "JWT",
+        }
+    }
+
+    fn of(signed: &Signed) -> Option<Kind> {
+        let Some(typ) = &signed.typ else { return Some(Kind::Untold) };
+        [Kind::User, Kind::Key, Kind::Refresh, Kind::Untold].into_iter().find(|kind| kind.typ() == typ)
+    }
+}
+
+/// An access token's payload. `type` says the kind once more, for those who do not read headers (RFC 8725 §3.12).
 ///
 /// A claim that is there twice is refused, as is one of another JSON type.
 #[derive(Serialize, Deserialize)]
@@ -110,14 +139,18 @@ enum AccessType {
     Access,
 }
 
-/// The payload of a token that was derived from a key: `sub` is the key's owner, `scope` as in RFC 9068 §2.2.3.
+/// The payload of a token that was derived from a key; `scope` as in RFC 9068 §2.2.3.
 #[derive(Serialize, Deserialize)]
 struct ServicePayload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<Audience<'a>>,
-    sub: UserId,
+    /// The key, as nobody is to take the token for its owner's; before headers named a kind, the owner.
+    sub: Uuid,
+    /// Not there before headers named a kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<UserId>,
     key: KeyId,
     #[serde(borrow)]
     scope: Cow<'a, str>,
@@ -275,7 +308,10 @@ impl Tokens {
             jti: Uuid::now_v7(),
             kind: RefreshType::Refresh,
         };
-        Ok(TokenPair { access_token: sign(&self.access, &access)?, refresh_token: sign(&self.refresh, &refresh)? })
+        Ok(TokenPair {
+            access_token: sign(&self.access, Kind::User, &access)?,
+            refresh_token: sign(&self.refresh, Kind::Refresh, &refresh)?,
+        })
     }
 
     /// A token that stands for this key with these of its scopes, until `ends`.
@@ -283,7 +319,8 @@ impl Tokens {
         let payload = ServicePayload {
             iss: self.parties.issuer.as_deref().map(Cow::from),
             aud: self.parties.audience.as_deref().map(|audience| Audience::One(audience.into())),
-            sub: owner,
+            sub: key.0,
+            owner: Some(owner),
             key,
             scope: scopes.as_str().into(),
             iat: self.clock.now().seconds(),
@@ -292,7 +329,7 @@ impl Tokens {
             jti: Uuid::now_v7(),
             kind: ServiceType::Service,
         };
-        sign(&self.access, &payload)
+        sign(&self.access, Kind::Key, &payload)
     }
 
     /// What a good access or service token says that is in force. Whether its session or its key still lives is theirs to
@@ -309,12 +346,24 @@ impl Tokens {
     }
 
     fn verify(&self, token: &str) -> Option<Claims> {
-        let payload = self.access.verify(token)?;
-        if let Some(AccessPayload { iss, aud, sub, sid, iat, nbf, exp, jti, .. }) = object(&payload) {
-            let claims = AccessClaims { sub, sid, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
-            return self.is_ours(iss, aud).then_some(Claims::User(claims));
+        let signed = self.access.verify(token)?;
+        match Kind::of(&signed)? {
+            Kind::User => self.of_user(&signed),
+            Kind::Key => self.of_key(&signed, |payload| payload.owner.is_some() && payload.sub == payload.key.0),
+            Kind::Untold => self.of_user(&signed).or_else(|| self.of_key(&signed, |payload| payload.owner.is_none())),
+            Kind::Refresh => None,
         }
-        let ServicePayload { iss, aud, key, scope, iat, nbf, exp, jti, .. } = object(&payload)?;
+    }
+
+    fn of_user(&self, signed: &Signed) -> Option<Claims> {
+        let AccessPayload { iss, aud, sub, sid, iat, nbf, exp, jti, .. } = object(&signed.payload)?;
+        let claims = AccessClaims { sub, sid, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
+        self.is_ours(iss, aud).then_some(Claims::User(claims))
+    }
+
+    fn of_key(&self, signed: &Signed, is_whole: impl Fn(&ServicePayload<'_>) -> bool) -> Option<Claims> {
+        let payload: ServicePayload<'_> = object(&signed.payload).filter(is_whole)?;
+        let ServicePayload { iss, aud, key, scope, iat, nbf, exp, jti, .. } = payload;
         let scopes = Scopes::from_stored(scope.into_owned());
         let claims = ServiceClaims { key, scopes, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
         self.is_ours(iss, aud).then(|| Claims::Service(Arc::new(claims)))
@@ -322,8 +371,9 @@ impl Tokens {
 
     /// What a good refresh token says that is in force.
     pub fn judge_refresh(&self, token: &str) -> Option<RefreshClaims> {
-        let payload = self.refresh.verify(token)?;
-        let RefreshPayload { iss, aud, sid, generation, nbf, exp, .. } = object(&payload)?;
+        let signed = self.refresh.verify(token)?;
+        let kind = Kind::of(&signed).filter(|kind| matches!(kind, Kind::Refresh | Kind::Untold));
+        let RefreshPayload { iss, aud, sid, generation, nbf, exp, .. } = kind.and_then(|_| object(&signed.payload))?;
         let in_force = Lifetime { nbf, exp }.includes(self.clock.now());
         (in_force && self.is_ours(iss, aud)).then_some(RefreshClaims { sid, generation })
     }
@@ -339,8 +389,8 @@ impl Tokens {
     }
 }
 
-fn sign<T: Serialize>(keyring: &Keyring, payload: &T) -> Result<String, Error> {
-    keyring.sign(payload).map_err(|error| Error::Internal(format!("signing a token: {error}")))
+fn sign<T: Serialize>(keyring: &Keyring, kind: Kind, payload: &T) -> Result<String, Error> {
+    keyring.sign(kind.typ(), payload).map_err(|error| Error::Internal(format!("signing a token: {error}")))
 }
 
 #[cfg(test)]

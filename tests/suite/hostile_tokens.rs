@@ -63,7 +63,7 @@ impl Real {
 
     /// With another payload, well signed.
     fn saying(&self, payload: impl AsRef<[u8]>) -> String {
-        token(HEADER, payload, hs256(&self.secret))
+        token(unb64(self.parts()[0]), payload, hs256(&self.secret))
     }
 
     fn parts(&self) -> [&str; 3] {
@@ -118,6 +118,19 @@ on_both_stores! {
         assert_unharmed(service, &ann);
     }
 
+    fn no_kind_of_token_passes_for_another_in_the_form_of_today_or_the_one_before(service) {
+        let keys = TempDir::new();
+        let file = keys.path().join("jwt.pem");
+        std::fs::write(&file, forge::PRIVATE_PEM).unwrap();
+        for algorithm in [Algorithm::Hs256, Algorithm::EdDsa] {
+            service.reconfigure(|config| {
+                config.jwt_alg = algorithm;
+                config.jwt_private_key_file = (algorithm == Algorithm::EdDsa).then(|| file.clone());
+            });
+            assert_kinds_are_apart(service, algorithm);
+        }
+    }
+
     fn a_token_expires_to_the_second(service) {
         let ann = service.sign_up("ann@example.com");
         let now = service.clock.now().seconds();
@@ -163,6 +176,71 @@ on_both_stores! {
         assert_unharmed(service, &ann);
         assert_unharmed(service, &bob);
     }
+}
+
+/// Signs tokens with every payload that there is and was, under every `typ`, and tries them everywhere.
+#[track_caller]
+fn assert_kinds_are_apart(service: &Service, algorithm: Algorithm) {
+    let email = format!("{algorithm:?}@example.com");
+    let ann = service.sign_up(&email);
+    let key = service.create_key(&ann.access, json!({ "name": "ci" }));
+    let answer = service.post("/auth/token").api_key(key["key"].as_str().unwrap()).json(json!({})).send();
+    let derived = answer.json()["accessToken"].as_str().unwrap().to_string();
+    let (access, today, refresh) = (&ann.access, &derived, &ann.refresh);
+    let mut before = forge::part(&derived, 1);
+    before["sub"] = json!(ann.id);
+    before.as_object_mut().unwrap().remove("owner");
+    let [access_secret, refresh_secret] = forge::secrets(service);
+    let signed = |like: &str, typ: Option<&Value>, payload: &Value| {
+        let mut header = forge::part(like, 0);
+        header.as_object_mut().unwrap().remove("typ");
+        header.as_object_mut().unwrap().extend(typ.map(|typ| ("typ".to_string(), typ.clone())));
+        match (header["alg"].as_str().unwrap(), like == refresh) {
+            ("EdDSA", _) => token(header.to_string(), payload.to_string(), ed25519(forge::pair())),
+            (_, true) => token(header.to_string(), payload.to_string(), hs256(&refresh_secret)),
+            (_, false) => token(header.to_string(), payload.to_string(), hs256(&access_secret)),
+        }
+    };
+    let [user, of_key, of_refresh, untold] = ["at+jwt", "key+jwt", "refresh+jwt", "JWT"].map(|typ| json!(typ));
+    let others = ["", "jwt", "at+JWT", "application/at+jwt", "at+jwt ", "access", "id+jwt"].map(|typ| json!(typ));
+    let typs = [Some(&user), Some(&of_key), Some(&of_refresh), Some(&untold), None];
+    let wrong = [json!(1), json!(["at+jwt"]), json!({ "at+jwt": 1 })];
+    for typ in typs.into_iter().chain(others.iter().chain(&wrong).map(Some)) {
+        let is = |kind: &Value| typ == Some(kind);
+        let is_untold = typ.is_none() || is(&untold);
+        for (what, like, payload, good_for) in [
+            ("a user's", access, forge::part(access, 1), if is(&user) || is_untold { "user" } else { "" }),
+            ("a key's", today, forge::part(today, 1), if is(&of_key) { "service" } else { "" }),
+            ("a key's, as before", today, before.clone(), if is_untold { "service" } else { "" }),
+            ("to refresh", refresh, forge::part(refresh, 1), if is(&of_refresh) || is_untold { "refresh" } else { "" }),
+        ] {
+            let token = signed(like, typ, &payload);
+            let body = json!({ "refreshToken": token });
+            let statuses = [
+                service.get("/protected/user-only").bearer(&token).send().status,
+                service.get("/protected/service-only").bearer(&token).send().status,
+                service.post("/auth/refresh").json(body).send().status,
+            ];
+            let expected = ["user", "service", "refresh"].map(|needed| if needed == good_for { 200 } else { 401 });
+            assert_eq!(statuses, expected, "{algorithm:?}, typ {typ:?}, {what}");
+        }
+    }
+    // Neither the owner's id nor another key's makes a new token of an old one, or the other way round.
+    for (claim, value) in [("sub", json!(ann.id)), ("owner", Value::Null), ("key", json!(ann.id))] {
+        let mut payload = forge::part(today, 1);
+        payload[claim] = value;
+        assert_refused(
+            claim,
+            &service.get("/protected/service-only").bearer(&signed(today, Some(&of_key), &payload)).send(),
+        );
+    }
+    // A member that is there twice may be read in two ways.
+    let twice = forge::part(access, 0).to_string().replacen('{', r#"{"typ":"key+jwt","#, 1);
+    let sign = |message: &[u8]| match algorithm {
+        Algorithm::EdDsa => ed25519(forge::pair())(message),
+        Algorithm::Hs256 => hs256(&access_secret)(message),
+    };
+    assert_refused_everywhere(service, "typ twice", &token(twice, forge::part(access, 1).to_string(), sign));
 }
 
 #[test]

@@ -45,7 +45,7 @@ on_both_stores! {
         assert_eq!(
             claims,
             json!({
-                "sub": ann.id, "key": key["id"], "scope": "b", "iat": claims["iat"], "exp": exp, "jti": claims["jti"],
+                "sub": key["id"], "owner": ann.id, "key": key["id"], "scope": "b", "iat": claims["iat"], "exp": exp, "jti": claims["jti"],
                 "type": "service",
             })
         );

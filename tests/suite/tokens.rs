@@ -80,6 +80,13 @@ fn verified_elsewhere(service: &Service, token: &str, issuer: &str, audience: &s
     jsonwebtoken::decode(token, &key, &validation).unwrap().claims
 }
 
+/// Of whom a service of somebody else's takes the token to be that does what RFC 9068 §4 asks and knows nothing else.
+fn user_elsewhere(service: &Service, token: &str, issuer: &str, audience: &str) -> Option<Value> {
+    let typ = jsonwebtoken::decode_header(token).unwrap().typ;
+    let claims = verified_elsewhere(service, token, issuer, audience);
+    (typ.as_deref() == Some("at+jwt")).then(|| claims["sub"].clone())
+}
+
 on_both_stores! {
     fn with_secrets_alone_the_published_set_is_empty(service) {
         assert_eq!(published(service), json!({ "keys": [] }));
@@ -132,15 +139,15 @@ on_both_stores! {
         assert_eq!(published(service), json!({ "keys": [jwk(forge::X)] }));
         assert_eq!(service.token_status(&ann.access), 200);
         let (access, refresh) = refreshed(service, &ann.refresh);
-        assert_eq!(forge::part(&access, 0), json!({ "typ": "JWT", "alg": "EdDSA", "kid": forge::KID }));
-        assert_eq!(forge::part(&refresh, 0), json!({ "typ": "JWT", "alg": "HS256" }));
+        assert_eq!(forge::part(&access, 0), json!({ "typ": "at+jwt", "alg": "EdDSA", "kid": forge::KID }));
+        assert_eq!(forge::part(&refresh, 0), json!({ "typ": "refresh+jwt", "alg": "HS256" }));
         assert_eq!(service.token_status(&access), 200);
 
         service.reconfigure(|config| config.jwt_alg = Algorithm::Hs256);
         assert_eq!(published(service), json!({ "keys": [jwk(forge::X)] }));
         assert_eq!((service.token_status(&ann.access), service.token_status(&access)), (200, 200));
         let (back, _) = refreshed(service, &refresh);
-        assert_eq!(forge::part(&back, 0), json!({ "typ": "JWT", "alg": "HS256" }));
+        assert_eq!(forge::part(&back, 0), json!({ "typ": "at+jwt", "alg": "HS256" }));
         assert_eq!(service.token_status(&back), 200);
     }
 
@@ -189,6 +196,26 @@ on_both_stores! {
         let ann = service.sign_up("ann@example.com");
         let claims = verified_elsewhere(service, &ann.access, issuer, audience);
         assert_eq!((&claims["sub"], &claims["email"]), (&json!(ann.id), &json!(ann.email)));
+    }
+
+    fn whoever_knows_the_published_keys_alone_takes_no_derived_token_for_its_owner(service) {
+        let keys = key_files();
+        let (issuer, audience) = ("https://auth.example.com", "https://api.example.com");
+        service.reconfigure(|config| {
+            config.jwt_alg = Algorithm::EdDsa;
+            config.jwt_private_key_file = Some(keys.path().join("first.pem"));
+            config.jwt_parties.issuer = Some(issuer.to_string());
+            config.jwt_parties.audience = Some(audience.to_string());
+        });
+        let ann = service.sign_up("ann@example.com");
+        assert_eq!(user_elsewhere(service, &ann.access, issuer, audience), Some(json!(ann.id)));
+        let key = service.create_key(&ann.access, json!({ "name": "ci" }));
+        let answer = service.post("/auth/token").api_key(key["key"].as_str().unwrap()).json(json!({})).send();
+        let derived = answer.json()["accessToken"].as_str().unwrap().to_string();
+        assert_eq!(user_elsewhere(service, &derived, issuer, audience), None);
+        // Nor does one that looks at no `typ`.
+        let claims = verified_elsewhere(service, &derived, issuer, audience);
+        assert_eq!((&claims["sub"], &claims["owner"]), (&key["id"], &json!(ann.id)));
     }
 
     fn a_token_that_was_good_is_refused_from_the_second_on_in_which_it_expires(service) {
