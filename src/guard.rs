@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::error::{Challenge, Error, Presenter, Sent};
 use crate::http::request::form_decoded;
 use crate::id::{KeyId, SessionId};
-use crate::key::{KeyHash, KnownKey};
+use crate::key::{Demand, KeyHash, KnownKey};
 use crate::limit::Quota;
 use crate::principal::{Principal, Service, User};
 use crate::scope::{NO_SCOPES, Scopes};
@@ -45,6 +45,8 @@ pub struct Terms<'a> {
     pub derived: bool,
     /// Whether it spends the key's limit, and is refused when there is none left.
     pub limited: bool,
+    /// Whether a paused key will do.
+    pub even_paused: bool,
     /// Whether a key may also be the token of `Bearer` or the password of `Basic`, as OAuth's clients send their secrets
     /// (RFC 6749 §2.3.1).
     pub oauth: bool,
@@ -53,7 +55,7 @@ pub struct Terms<'a> {
 impl Terms<'static> {
     /// Whatever stands for a key does, if it is good.
     pub const fn plain() -> Terms<'static> {
-        Terms { scopes: &NO_SCOPES, derived: true, limited: true, oauth: false }
+        Terms { scopes: &NO_SCOPES, derived: true, limited: true, even_paused: false, oauth: false }
     }
 }
 
@@ -146,10 +148,7 @@ impl Credentials {
 impl Credentials {
     /// Whether a key was presented that is no good; one that is merely used too often or for too much is.
     pub fn key_failed(&self) -> bool {
-        let is_real = matches!(
-            self.outcome,
-            Some((Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope, Presenter::Key))
-        );
+        let is_real = matches!(self.outcome, Some((outcome, Presenter::Key)) if outcome.is_of_good_key());
         self.again.is_none() && !is_real && !matches!(self.key, Presented::Absent)
     }
 }
@@ -299,17 +298,18 @@ fn present(
     now: Timestamp,
 ) -> Option<Verdict> {
     let narrowed = derived.as_ref().map(|claims| &claims.scopes);
+    let Terms { scopes, limited, even_paused, .. } = terms;
+    let demand = Demand { scopes, narrowed, limited, even_paused };
     let outcome = if let Some(admitted) = &credentials.again {
         if !matches!(admitted, Principal::Service(service) if service.key.id == key.id) {
             return None;
         }
-        key.outcome(terms.scopes, narrowed, now)
+        key.outcome(demand, now)
     } else {
-        let (outcome, quota) = app.keys.present(&key, terms.scopes, narrowed, terms.limited, now);
+        let (outcome, quota) = app.keys.present(&key, demand, now);
         // Of a key that is no good nothing is told, not even that it has a limit; of two, what the answer is about.
         if credentials.outcome.is_none() || outcome == Outcome::Allowed {
-            let is_good = matches!(outcome, Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope);
-            credentials.quota = quota.filter(|_| is_good);
+            credentials.quota = quota.filter(|_| outcome.is_of_good_key());
         }
         outcome
     };

@@ -193,7 +193,9 @@ pub struct KnownKey {
     pub owner: UserId,
     pub email: Arc<str>,
     pub name: String,
+    /// Neither paused nor revoked.
     pub is_active: bool,
+    pub is_revoked: bool,
     pub owner_is_active: bool,
     pub expires_at: Option<Timestamp>,
     pub scopes: Scopes,
@@ -202,12 +204,12 @@ pub struct KnownKey {
 }
 
 impl KnownKey {
-    /// What is to be said to whoever presents it at this moment for something that needs these scopes, as far as its
-    /// limit allows; asked at every use, however the key is known.
-    ///
-    /// `narrowed`: it is presented by a token that has only these of its scopes.
-    pub fn outcome(&self, scopes: &Scopes, narrowed: Option<&Scopes>, now: Timestamp) -> Outcome {
-        if !self.is_active || !self.owner_is_active {
+    /// What is to be said to whoever presents it at this moment, as far as its limit allows; asked at every use, however
+    /// the key is known.
+    pub fn outcome(&self, demand: Demand<'_>, now: Timestamp) -> Outcome {
+        let Demand { scopes, narrowed, .. } = demand;
+        let is_on = self.is_active || (demand.even_paused && !self.is_revoked);
+        if !is_on || !self.owner_is_active {
             Outcome::Disabled
         } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
             Outcome::Expired
@@ -217,6 +219,19 @@ impl KnownKey {
             Outcome::Allowed
         }
     }
+}
+
+/// What is asked of a key that is presented.
+#[derive(Clone, Copy)]
+pub struct Demand<'a> {
+    /// All of these.
+    pub scopes: &'a Scopes,
+    /// It is presented by a token that has only these of its scopes.
+    pub narrowed: Option<&'a Scopes>,
+    /// Whether it spends its limit, and is refused when there is none left.
+    pub limited: bool,
+    /// Whether a paused one will do.
+    pub even_paused: bool,
 }
 
 impl Subject for KnownKey {
@@ -331,20 +346,12 @@ impl Keys {
         Ok(Successor { key, secret, old: id, old_expires_at })
     }
 
-    /// Judges a key that is presented for something that needs these scopes, counts that, and spends its limit, unless it
-    /// is not `limited` here. `narrowed`: as for [`KnownKey::outcome`].
-    pub fn present(
-        &self,
-        key: &KnownKey,
-        scopes: &Scopes,
-        narrowed: Option<&Scopes>,
-        limited: bool,
-        now: Timestamp,
-    ) -> (Outcome, Option<Quota>) {
-        let mut outcome = key.outcome(scopes, narrowed, now);
+    /// Judges a key that is presented, counts that, and spends its limit.
+    pub fn present(&self, key: &KnownKey, demand: Demand<'_>, now: Timestamp) -> (Outcome, Option<Quota>) {
+        let mut outcome = key.outcome(demand, now);
         let quota = key.rate_limit.map(|limit| {
             let elapsed = self.clock.elapsed();
-            if outcome != Outcome::Allowed || !limited {
+            if outcome != Outcome::Allowed || !demand.limited {
                 return self.limiter.look(&key.id, limit, elapsed);
             }
             self.limiter.spend(&key.id, limit, elapsed).unwrap_or_else(|quota| {

@@ -52,6 +52,15 @@ impl Principal {
         }
     }
 
+    /// Whose account it is; a service acts for the owner of its key.
+    pub fn account(&self) -> Option<UserId> {
+        match self {
+            Principal::Anonymous => None,
+            Principal::User(user) => Some(user.id),
+            Principal::Service(service) => Some(service.key.owner),
+        }
+    }
+
     /// The service behind a route that takes keys only.
     pub fn service(&self) -> Result<&Service, Error> {
         match self {

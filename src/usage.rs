@@ -26,6 +26,13 @@ pub enum Outcome {
     RateLimited,
 }
 
+impl Outcome {
+    /// Whether the key itself is good. One that is merely used too often or for too much is.
+    pub fn is_of_good_key(self) -> bool {
+        matches!(self, Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope)
+    }
+}
+
 const OUTCOMES: usize = 5;
 
 /// How often a key was presented, by how that ended.

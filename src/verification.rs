@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cache::Lookup;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::key::{KeyHash, Keys, KnownKey};
+use crate::key::{Demand, KeyHash, Keys, KnownKey};
 use crate::limit::Quota;
 use crate::scope::Scopes;
 use crate::usage::Outcome;
@@ -15,6 +15,12 @@ pub struct Question {
     /// `None`: it does not even look like a key.
     pub key: Option<KeyHash>,
     pub scopes: Scopes,
+}
+
+impl Question {
+    fn demand(&self) -> Demand<'_> {
+        Demand { scopes: &self.scopes, narrowed: None, limited: true, even_paused: false }
+    }
 }
 
 /// What is said of a key.
@@ -37,7 +43,7 @@ pub fn verify(
     let judged = questions.iter().map(|question| {
         let known = question.key.and_then(|_| found.next().flatten());
         known.map_or(Verdict::NotFound, |key| {
-            let (outcome, quota) = keys.present(&key, &question.scopes, None, true, now);
+            let (outcome, quota) = keys.present(&key, question.demand(), now);
             Verdict::Judged { key, outcome, quota }
         })
     });

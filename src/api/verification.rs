@@ -16,7 +16,7 @@ use crate::scope::Scopes;
 use crate::usage::Outcome;
 use crate::verification::{self, Question, Verdict};
 
-/// Of a key that there is not, everything else is null.
+/// Of a key that there is not, and of another's that is no good, everything else is null.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Verified<'a> {
@@ -47,19 +47,24 @@ struct Batch<'a> {
 }
 
 impl Verified<'_> {
-    fn new(verdict: &Verdict) -> Verified<'_> {
+    fn new<'a>(verdict: &'a Verdict, asker: &Principal) -> Verified<'a> {
         let Verdict::Judged { key, outcome, quota } = verdict else {
             return Verified { code: "NOT_FOUND", ..Verified::default() };
         };
+        let code = match outcome {
+            Outcome::Allowed => "VALID",
+            Outcome::Disabled => "DISABLED",
+            Outcome::Expired => "EXPIRED",
+            Outcome::InsufficientScope => "INSUFFICIENT_SCOPE",
+            Outcome::RateLimited => "RATE_LIMITED",
+        };
+        // Keys that have ended are found in old logs and repositories: they no longer speak for their owner.
+        if !outcome.is_of_good_key() && asker.account() != Some(key.owner) {
+            return Verified { code, ..Verified::default() };
+        }
         Verified {
             valid: *outcome == Outcome::Allowed,
-            code: match outcome {
-                Outcome::Allowed => "VALID",
-                Outcome::Disabled => "DISABLED",
-                Outcome::Expired => "EXPIRED",
-                Outcome::InsufficientScope => "INSUFFICIENT_SCOPE",
-                Outcome::RateLimited => "RATE_LIMITED",
-            },
+            code,
             key_id: Some(key.id),
             user_id: Some(key.owner),
             name: Some(&key.name),
@@ -114,7 +119,7 @@ pub fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
     let asked = form.finish(asked)?;
     let verdicts = judge(app, request, &[asked])?;
     let verdict = verdicts.first().unwrap_or(&Verdict::NotFound);
-    response::ok(&Verified::new(verdict))
+    response::ok(&Verified::new(verdict, &request.principal))
 }
 
 /// The most keys of a batch.
@@ -126,5 +131,6 @@ pub fn verify_batch(app: &App, request: &mut Request) -> Result<Response, Error>
     let asked = form.objects("keys", 1..=MOST, &FIELDS, question);
     let asked = form.finish(asked)?;
     let verdicts = judge(app, request, &asked)?;
-    response::ok(&Batch { results: verdicts.iter().map(Verified::new).collect() })
+    let results = verdicts.iter().map(|verdict| Verified::new(verdict, &request.principal)).collect();
+    response::ok(&Batch { results })
 }

@@ -114,6 +114,12 @@ impl Route {
         self.terms.limited = false;
         self
     }
+
+    /// Paused keys are admitted.
+    const fn even_paused(mut self) -> Route {
+        self.terms.even_paused = true;
+        self
+    }
 }
 
 /// DELETE with a body.
@@ -145,8 +151,11 @@ pub static ROUTES: &[Route] = &[
     route(Method::POST, "/oauth/introspect", ApiKey, Lane::Store, oauth::introspect)
         .with_scopes(&KEYS_VERIFY)
         .with_oauth_credentials(),
-    // Whoever finds a leaked key must be able to end it while others use it up.
-    route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self).without_derived().without_limit(),
+    // Whoever finds a leaked key must be able to end it while others use it up, or before somebody resumes it.
+    route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self)
+        .without_derived()
+        .without_limit()
+        .even_paused(),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),
     route(Method::PATCH, "/keys/:id", Jwt, Lane::Store, keys::change),
     route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),

@@ -115,6 +115,35 @@ on_both_stores! {
         assert_eq!((ask(HERE, &unknown("4")).status, ask(HERE, &unknown("4")).status), (401, 429));
     }
 
+    fn good_keys_that_are_over_their_limit_or_lack_a_scope_do_not_count_as_bad_ones(service) {
+        limited(service, "RATE_LIMIT_FAILED_KEYS", "3/1m");
+        let ann = service.sign_up("ann@example.com");
+        let once = json!({ "name": "ci", "rateLimit": { "limit": 1, "window": "1d" } });
+        let create = |body: Value| service.create_key(&ann.access, body)["key"].as_str().unwrap().to_string();
+        let (limited, unseen) = (create(once), create(json!({ "name": "unseen" })));
+        let derived = service.post("/auth/token").api_key(&limited).json(json!({})).send().json();
+        let derived = derived["accessToken"].as_str().unwrap();
+        let asked = json!({ "key": limited, "scopes": ["a"] });
+        for _ in 0..5 {
+            let ask = |path: &'static str| from(HERE, service.get(path));
+            assert_eq!(ask("/protected/service-only").api_key(&limited).send().status, 429);
+            assert_eq!(ask("/protected/service-only").bearer(derived).send().status, 429);
+            let either = ask("/protected/flexible").api_key(&limited).bearer(&ann.access);
+            assert_eq!(either.send().json()["accessType"], "user");
+            assert_eq!(ask("/authz/forward-auth?scope=a").api_key(&limited).send().status, 403);
+            let verify = from(HERE, service.post("/keys/verify"));
+            assert_eq!(verify.api_key(&limited).json(json!({ "key": limited })).send().status, 403);
+            let verify = |body: &Value| from(HERE, service.post("/keys/verify")).bearer(&ann.access).json(body.clone());
+            assert_eq!(verify(&asked).send().json()["code"], "INSUFFICIENT_SCOPE");
+            assert_eq!(verify(&json!({ "key": limited })).send().json()["code"], "RATE_LIMITED");
+        }
+        // One that was never seen here is looked up still.
+        assert_eq!(from(HERE, service.get("/protected/service-only")).api_key(&unseen).send().status, 200);
+        // A bad one counts.
+        let bad = || from(HERE, service.get("/protected/service-only")).api_key("nonsense").send().status;
+        assert_eq!([bad(), bad(), bad(), bad()], [401, 401, 401, 429]);
+    }
+
     fn bad_keys_that_a_user_has_verified_count_and_those_of_a_service_do_not(service) {
         limited(service, "RATE_LIMIT_FAILED_KEYS", "3/1m");
         let ann = service.sign_up("ann@example.com");

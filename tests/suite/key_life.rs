@@ -192,6 +192,30 @@ on_both_stores! {
         );
     }
 
+    fn a_paused_key_can_still_be_ended_by_whoever_finds_it(service) {
+        let ann = service.sign_up("ann@example.com");
+        let soon = service.clock.now().plus(Duration::from_secs(60)).to_string();
+        let body = json!({ "name": "ci", "rateLimit": { "limit": 1, "window": "1d" } });
+        let (id, key) = new_key(service, &ann, body);
+        let (expiring, expired) = new_key(service, &ann, json!({ "name": "ci", "expiresAt": soon }));
+        let revoke_self = |key: &str| service.post("/keys/revoke-self").api_key(key).send().status;
+        for id in [&id, &expiring] {
+            assert_eq!(change(service, &ann, id, json!({ "isActive": false })).status, 200);
+        }
+        service.advance(60);
+        // Nothing else is open to it.
+        for ask in [
+            service.get("/protected/service-only"), service.get("/protected/flexible"), service.post("/auth/token"),
+        ] {
+            assert_eq!(ask.api_key(&key).send().status, 401);
+        }
+        assert_eq!([revoke_self(&key), revoke_self(&key), revoke_self(&expired)], [200, 401, 401]);
+        assert_ne!(listed(service, &ann, &id)["revokedAt"], json!(null));
+        assert_eq!(listed(service, &ann, &expiring)["revokedAt"], json!(null));
+        let answer = change(service, &ann, &id, json!({ "isActive": true }));
+        assert_eq!((answer.status, answer.json()), (409, error(409, REVOKED)));
+    }
+
     fn nobody_changes_or_rotates_anothers_key(service) {
         let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
         let (id, key) = new_key(service, &ann, json!({ "name": "ci" }));

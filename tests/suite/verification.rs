@@ -53,6 +53,63 @@ on_both_stores! {
         );
     }
 
+    fn of_a_key_that_is_no_good_others_than_its_owner_hear_only_the_code(service) {
+        let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
+        let soon = service.clock.now().plus(Duration::from_secs(60)).to_string();
+        let made = service.create_key(&ann.access, json!({
+            "name": "payroll of Ann & Sons", "scopes": ["a"], "expiresAt": soon,
+            "rateLimit": { "limit": 100, "window": "1d" },
+        }));
+        let id = made["id"].as_str().unwrap();
+        let asked = json!({ "key": made["key"], "scopes": ["b"] });
+        let gateway = |owner: &Account| {
+            let made = service.create_key(&owner.access, json!({ "name": "gateway", "scopes": ["keys:verify"] }));
+            made["key"].as_str().unwrap().to_string()
+        };
+        let (anns, bobs) = (gateway(&ann), gateway(&bob));
+        let derived = service.post("/auth/token").api_key(&bobs).json(json!({})).send().json();
+        let derived = derived["accessToken"].as_str().unwrap().to_string();
+        let says = |code: &str, everything: bool| {
+            let mut only_the_code = not_found();
+            only_the_code["code"] = json!(code);
+            for (to_owner, ask) in [
+                (true, service.post("/keys/verify").bearer(&ann.access)),
+                (true, service.post("/keys/verify").api_key(&anns)),
+                (false, service.post("/keys/verify").bearer(&bob.access)),
+                (false, service.post("/keys/verify").api_key(&bobs)),
+                (false, service.post("/keys/verify").bearer(&derived)),
+            ] {
+                let said = ask.json(asked.clone()).send().json();
+                assert_eq!((&said["code"], &said["valid"]), (&json!(code), &json!(false)));
+                if to_owner || everything {
+                    assert_eq!((&said["keyId"], &said["userId"]), (&made["id"], &json!(ann.id)), "{code}");
+                    assert_eq!((&said["name"], &said["scopes"]), (&made["name"], &made["scopes"]), "{code}");
+                    assert_eq!(said["rateLimit"]["limit"], 100, "{code}");
+                } else {
+                    assert_eq!(said, only_the_code);
+                }
+            }
+            let batch = service.post("/keys/verify-batch").bearer(&bob.access);
+            let said = batch.json(json!({ "keys": [asked] })).send().json()["results"][0].clone();
+            assert_eq!(said == only_the_code, !everything, "{said}");
+        };
+        let change = |body: Value| {
+            let answer = service.patch(&format!("/keys/{id}")).bearer(&ann.access).json(body).send();
+            assert_eq!(answer.status, 200, "{answer:?}");
+        };
+        // It is good, for something else.
+        says("INSUFFICIENT_SCOPE", true);
+        change(json!({ "isActive": false }));
+        says("DISABLED", false);
+        change(json!({ "isActive": true }));
+        service.advance(60);
+        says("EXPIRED", false);
+        change(json!({ "expiresAt": null }));
+        says("INSUFFICIENT_SCOPE", true);
+        assert_eq!(service.delete(&format!("/keys/{id}")).bearer(&ann.access).send().status, 200);
+        says("DISABLED", false);
+    }
+
     fn every_reason_has_its_code(service) {
         let ann = service.sign_up("ann@example.com");
         let soon = service.clock.now().plus(Duration::from_secs(60)).to_string();

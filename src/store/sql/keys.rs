@@ -76,7 +76,7 @@ macro_rules! known_keys {
     () => {
         "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
          api_keys.expires_at, api_keys.name, api_keys.scopes, api_keys.rate_limit, api_keys.rate_window, \
-         api_keys.created_at FROM api_keys JOIN users ON users.id = api_keys.user_id WHERE "
+         api_keys.created_at, api_keys.revoked_at FROM api_keys JOIN users ON users.id = api_keys.user_id WHERE "
     };
 }
 
@@ -93,6 +93,7 @@ fn known_key(mut row: Row) -> Result<(KeyHash, KnownKey), StoreError> {
         scopes: Scopes::from_stored(row.text(8)?),
         rate_limit: rate_limit(&mut row, 9)?,
         created_at: row.timestamp(11)?,
+        is_revoked: row.optional_timestamp(12)?.is_some(),
     };
     Ok((hash, key))
 }
