@@ -24,7 +24,11 @@ pub struct Account {
 
 impl Account {
     pub fn sign_up(address: SocketAddr) -> io::Result<Account> {
-        let body = json!({ "email": EMAIL, "password": PASSWORD });
+        Account::sign_up_as(address, EMAIL)
+    }
+
+    pub fn sign_up_as(address: SocketAddr, email: &str) -> io::Result<Account> {
+        let body = json!({ "email": email, "password": PASSWORD });
         let access = text(&post(address, "/auth/signup", "", &body)?, "accessToken")?;
         let authorization = format!("authorization: Bearer {access}\r\n");
         let key = text(&post(address, "/keys/create", &authorization, &json!({ "name": "bench" }))?, "key")?;

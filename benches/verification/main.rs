@@ -2,10 +2,12 @@
 //!
 //! Every server is a process of its own; this one makes the load and does the sums. What is compared alternates within
 //! one run, and ratios are medians of rounds: machines drift. `cargo bench -- cached logins` runs only these sections.
+//! With `BASELINE=path/of/another/keyward` these two also measure that program, and say how this one compares.
 
 mod bare;
 mod data;
 mod load;
+mod neighbour;
 #[allow(dead_code, reason = "the suite's; it does more than is needed here")]
 #[path = "../../tests/suite/postgres_cluster.rs"]
 mod postgres_cluster;

@@ -39,7 +39,12 @@ pub struct Server {
 impl Server {
     /// The released program, with nothing in its environment but these settings. It logs into a file of the folder.
     pub fn keyward(folder: &Folder, settings: &[(&str, &str)]) -> io::Result<Server> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+        Server::of_program(Path::new(env!("CARGO_BIN_EXE_keyward")), folder, settings)
+    }
+
+    /// The same of another program, such as an earlier release.
+    pub fn of_program(program: &Path, folder: &Folder, settings: &[(&str, &str)]) -> io::Result<Server> {
+        let mut command = Command::new(program);
         command.env_clear().env("HOST", "127.0.0.1").envs(settings.iter().copied());
         Server::start(command, folder)
     }

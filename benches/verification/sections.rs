@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::data::{self, Account, EMAIL, PASSWORD};
 use crate::load::{Clients, Keys, Pace, Requests, Seen};
+use crate::neighbour;
 use crate::postgres_cluster::{Database, available};
 use crate::process::{Folder, Server, ask};
 use crate::report::{Measured, median, milliseconds, ratio, table, title};
@@ -20,11 +22,12 @@ pub const ALL: &[(&str, Section)] = &[
     ("postgres", postgres),
     ("logins", logins),
     ("memory", memory),
+    ("neighbour", neighbour::section),
 ];
 
-const SILENT: (&str, &str) = ("RUST_LOG", "warn");
-/// All clients of a measurement have one address.
-const ANY_NUMBER_OF_LOGINS: (&str, &str) = ("RATE_LIMIT_LOGIN", "off");
+pub const SILENT: (&str, &str) = ("RUST_LOG", "warn");
+/// All clients of a measurement have one address, and one account.
+const ANY_NUMBER_OF_LOGINS: [(&str, &str); 3] = [SILENT, ("RATE_LIMIT_LOGIN", "off"), ("RATE_LIMIT_WRITES", "off")];
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 9;
 const SPAN: Duration = Duration::from_millis(1000);
@@ -56,6 +59,16 @@ struct Scenario<'a> {
 
 fn scenario<'a>(name: &'a str, server: &'a Server, request: &str) -> Scenario<'a> {
     Scenario { name, server, requests: Requests::same(request) }
+}
+
+/// Another Keyward that is to be measured beside this one.
+fn baseline() -> Option<PathBuf> {
+    std::env::var_os("BASELINE").map(PathBuf::from)
+}
+
+/// How many requests a second these runs have, of what the baseline's have.
+fn beside_baseline(name: &str, runs: &[Measured], base: &[Measured]) {
+    println!("  {name:<44} {:.3} of the baseline's", ratio(runs, base, |run| run.seen.per_second()));
 }
 
 fn measure(scenario: &mut Scenario<'_>, connections: usize, span: Duration) -> io::Result<Measured> {
@@ -94,22 +107,43 @@ fn cached() -> Result<(), Box<dyn Error>> {
     let log = Server::keyward(&logging, &[])?;
     let loud = Account::sign_up(log.address)?;
     title("Verdicts from memory: 64 connections, each with one request on its way");
-    table(&alternate(
-        &mut [
-            scenario("(a) hyper alone, the same bytes as (b)", &bare, &service_only),
-            scenario("(b) service-only, a key", &server, &service_only),
-            scenario("    the same with the access log", &log, &with_key(SERVICE_ONLY, &loud.key)),
-            scenario("(c) user-only, a JWT", &server, &with_token("/protected/user-only", &account.access)),
-            scenario("(d) flexible, a key", &server, &with_key("/protected/flexible", &account.key)),
-            scenario("    flexible, a JWT", &server, &with_token("/protected/flexible", &account.access)),
-            scenario("    forward-auth, a key", &server, &with_key("/authz/forward-auth", &account.key)),
-            scenario("    forward-auth, a JWT", &server, &with_token("/authz/forward-auth", &account.access)),
-        ],
-        CONNECTIONS,
-        ROUNDS,
-        SPAN,
-    )?);
+    table(&alternate(&mut cached_scenarios(&bare, &server, &account, (&log, &loud)), CONNECTIONS, ROUNDS, SPAN)?);
+
+    let Some(program) = baseline() else { return Ok(()) };
+    let (base_folder, base_logging) = (Folder::new("cached-base")?, Folder::new("logging-base")?);
+    let base = Server::of_program(&program, &base_folder, &[SILENT])?;
+    let base_account = Account::sign_up(base.address)?;
+    let base_log = Server::of_program(&program, &base_logging, &[])?;
+    let base_loud = Account::sign_up(base_log.address)?;
+    title("The same beside the baseline");
+    let ours = cached_scenarios(&bare, &server, &account, (&log, &loud));
+    let theirs = cached_scenarios(&bare, &base, &base_account, (&base_log, &base_loud));
+    for pair in ours.into_iter().zip(theirs).skip(1) {
+        let mut runs = alternate(&mut [pair.0, pair.1], CONNECTIONS, ROUNDS, SPAN)?;
+        let (Some((_, base)), Some((name, runs))) = (runs.pop(), runs.pop()) else { continue };
+        beside_baseline(name, &runs, &base);
+    }
     Ok(())
+}
+
+/// The first is the least that could be done, by the bare server.
+fn cached_scenarios<'a>(
+    bare: &'a Server,
+    server: &'a Server,
+    account: &Account,
+    (log, loud): (&'a Server, &Account),
+) -> Vec<Scenario<'a>> {
+    let service_only = with_key(SERVICE_ONLY, &account.key);
+    vec![
+        scenario("(a) hyper alone, the same bytes as (b)", bare, &service_only),
+        scenario("(b) service-only, a key", server, &service_only),
+        scenario("    the same with the access log", log, &with_key(SERVICE_ONLY, &loud.key)),
+        scenario("(c) user-only, a JWT", server, &with_token("/protected/user-only", &account.access)),
+        scenario("(d) flexible, a key", server, &with_key("/protected/flexible", &account.key)),
+        scenario("    flexible, a JWT", server, &with_token("/protected/flexible", &account.access)),
+        scenario("    forward-auth, a key", server, &with_key("/authz/forward-auth", &account.key)),
+        scenario("    forward-auth, a JWT", server, &with_token("/authz/forward-auth", &account.access)),
+    ]
 }
 
 /// The same at one connection and at many.
@@ -170,6 +204,21 @@ fn sqlite() -> Result<(), Box<dyn Error>> {
     let (one, million) = (rows.remove(1).1, rows.remove(1).1);
     let per_second = |run: &Measured| run.seen.per_second();
     println!("\n  remembered, a million stored / one stored: {:.3}", ratio(&million, &one, per_second));
+
+    let Some(program) = baseline() else { return Ok(()) };
+    let folder = Folder::new("million-base")?;
+    drop(Server::of_program(&program, &folder, &[SILENT])?);
+    data::store_in_sqlite(&folder.path("keyward.db"), &keys)?;
+    let base = Server::of_program(&program, &folder, &[SILENT])?;
+    title("The same beside the baseline");
+    each_beside_baseline(&large, &base, &keys)
+}
+
+fn each_beside_baseline(server: &Server, base: &Server, keys: &Keys) -> Result<(), Box<dyn Error>> {
+    let name = "(e) a million stored, each in turn";
+    let mut pair = [server, base].map(|server| Scenario { name, server, requests: each(keys) });
+    let runs = alternate(&mut pair, CONNECTIONS, ROUNDS, SPAN)?;
+    beside_baseline(name, &runs[0].1, &runs[1].1);
     Ok(())
 }
 
@@ -182,12 +231,7 @@ fn postgres() -> Result<(), Box<dyn Error>> {
     let database = Database::fresh();
     let folder = Folder::new("postgres")?;
     let url = database.url();
-    let settings = [
-        SILENT,
-        ("DATABASE_URL", url.as_str()),
-        ("JWT_SECRET", "the-secret-of-access-tokens-of-a-benchmark"),
-        ("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-benchmark"),
-    ];
+    let settings = on_postgres(&url);
     let server = Server::keyward(&folder, &settings)?;
     data::store_in_postgres(&mut database.client(), &keys)?;
     title("PostgreSQL: keys that are not remembered, beside plain selects of one row through the same driver");
@@ -220,7 +264,23 @@ fn postgres() -> Result<(), Box<dyn Error>> {
     }
     println!();
     table(&[("(e) a million stored, each in turn", rounds.into_iter().map(|(run, _)| run).collect())]);
-    Ok(())
+
+    let Some(program) = baseline() else { return Ok(()) };
+    let (folder, database) = (Folder::new("postgres-base")?, Database::fresh());
+    let url = database.url();
+    let base = Server::of_program(&program, &folder, &on_postgres(&url))?;
+    data::store_in_postgres(&mut database.client(), &keys)?;
+    title("The same beside the baseline");
+    each_beside_baseline(&server, &base, &keys)
+}
+
+pub fn on_postgres(url: &str) -> [(&str, &str); 4] {
+    [
+        SILENT,
+        ("DATABASE_URL", url),
+        ("JWT_SECRET", "the-secret-of-access-tokens-of-a-benchmark"),
+        ("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-benchmark"),
+    ]
 }
 
 /// From the start of the process to its first answer.
@@ -276,20 +336,13 @@ fn select_each(database: &Database, keys: &Keys, connections: usize, next: &mut 
 
 /// Logins beside raw hashing, and verdicts while logins come in masses.
 fn logins() -> Result<(), Box<dyn Error>> {
-    const LONG: Duration = Duration::from_secs(4);
     let folder = Folder::new("logins")?;
-    let server = Server::keyward(&folder, &[SILENT, ANY_NUMBER_OF_LOGINS])?;
+    let server = Server::keyward(&folder, &ANY_NUMBER_OF_LOGINS)?;
     let account = Account::sign_up(server.address)?;
-    let body = serde_json::json!({ "email": EMAIL, "password": PASSWORD }).to_string();
-    let log_in = format!(
-        "POST /auth/login HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
     let mut rounds = Vec::new();
     for _ in 0..5 {
         let raw = hash_on_all_cores(LONG)?;
-        let mut logins = scenario("", &server, &log_in);
-        rounds.push((raw, measure(&mut logins, 16, LONG)?));
+        rounds.push((raw, measure(&mut scenario("", &server, &log_in()), 16, LONG)?));
     }
     title("(f) Logins over 16 connections, beside raw bcrypt on all cores");
     println!(
@@ -300,6 +353,35 @@ fn logins() -> Result<(), Box<dyn Error>> {
     );
 
     title("(g) Keys while 400 connections log in: as many as are answered, and 64 connections with one every 20 ms");
+    keys_while_many_log_in(&server, &account)?;
+
+    let Some(program) = baseline() else { return Ok(()) };
+    let base_folder = Folder::new("logins-base")?;
+    let base = Server::of_program(&program, &base_folder, &ANY_NUMBER_OF_LOGINS)?;
+    let base_account = Account::sign_up(base.address)?;
+    title("The same beside the baseline, which is the second here");
+    let mut pair = [scenario("(f) logins", &server, &log_in()), scenario("", &base, &log_in())];
+    let runs = alternate(&mut pair, 16, 5, LONG)?;
+    beside_baseline("(f) logins", &runs[0].1, &runs[1].1);
+    println!();
+    keys_while_many_log_in(&server, &account)?;
+    println!();
+    keys_while_many_log_in(&base, &base_account)
+}
+
+/// Long enough for some hundred logins.
+const LONG: Duration = Duration::from_secs(4);
+
+fn log_in() -> String {
+    let body = serde_json::json!({ "email": EMAIL, "password": PASSWORD }).to_string();
+    format!(
+        "POST /auth/login HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn keys_while_many_log_in(server: &Server, account: &Account) -> Result<(), Box<dyn Error>> {
+    let log_in = log_in();
     let service_only = with_key(SERVICE_ONLY, &account.key);
     let paused = |span| -> io::Result<Measured> {
         let mut clients = Clients::connect(server.address, CONNECTIONS)?;
@@ -308,11 +390,11 @@ fn logins() -> Result<(), Box<dyn Error>> {
         let seen = clients.run_paced(&mut Requests::same(&service_only), span, &[200], pace)?;
         Ok(Measured { seen, server_cpu: server.cpu()? - cpu })
     };
-    let busy = |span| measure(&mut scenario("", &server, &service_only), CONNECTIONS, span);
+    let busy = |span| measure(&mut scenario("", server, &service_only), CONNECTIONS, span);
     let quiet = (busy(LONG)?, paused(LONG)?);
     let over = AtomicBool::new(false);
     let (storm, during) = std::thread::scope(|scope| {
-        let storming = scope.spawn(|| storm(&server, &log_in, &over));
+        let storming = scope.spawn(|| storm(server, &log_in, &over));
         std::thread::sleep(Duration::from_secs(1));
         let during = busy(LONG).and_then(|busy| Ok((busy, paused(LONG)?)));
         over.store(true, Ordering::Relaxed);
