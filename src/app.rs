@@ -2,16 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::info;
 
 use crate::address::Proxies;
 use crate::cache::{Changes, Lookup};
 use crate::clock::Clock;
 use crate::config::{Config, Database};
-use crate::error::Error;
 use crate::event::Events;
 use crate::guess::Guesses;
 use crate::http::lanes::password_threads;
@@ -20,6 +18,7 @@ use crate::http::tls::Tls;
 use crate::id::{KeyId, SessionId};
 use crate::key::{KeyHash, Keys, KnownKey};
 use crate::limit::AddressLimits;
+use crate::maintenance::Maintenance;
 use crate::password::{PasswordRules, Passwords};
 use crate::secrets;
 use crate::session::{Lifespan, LiveSession, SessionRules, Sessions};
@@ -43,7 +42,6 @@ pub struct App {
     pub sessions: Sessions,
     pub keys: Keys,
     pub usage: Arc<Usage>,
-    usage_retention: Duration,
     pub events: Arc<Events>,
     pub changes: Arc<Changes>,
     pub known_keys: Lookup<KeyHash, KnownKey>,
@@ -118,7 +116,7 @@ impl App {
             unrenewed: config.session_idle.map_or(tokens.lifetime(), |idle| idle.min(tokens.lifetime())),
             max_age: config.session_max_age,
         };
-        let usage = Arc::new(Usage::new(store.clone()));
+        let usage = Arc::new(Usage::new(store.clone(), config.usage_retention));
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
         let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
         store.clone().watch();
@@ -162,7 +160,6 @@ impl App {
             keys: Keys::new(store.clone(), usage.clone(), config.max_keys_per_user, clock.clone()),
             tokens,
             usage,
-            usage_retention: config.usage_retention,
             events,
             clock,
         };
@@ -184,9 +181,13 @@ impl Keyward {
         let tls = config.tls.as_ref().map(Tls::start).transpose()?;
         let (app, store) = App::open(config, clock)?;
         let app = Arc::new(app);
+        // Before anything happens by this clock, and anyone is refused.
+        let latest = store.latest().map_err(|error| error.to_string())?;
+        let believed = latest.unwrap_or_else(|| app.clock.now());
+        app.users.note_costs().map_err(|error| error.to_string())?;
         let embedded = matches!(config.database, Database::Sqlite(_)).then_some(store);
         let server = Server::start(app.clone(), tls, config)?;
-        let maintenance = Maintenance::start(app)?;
+        let maintenance = Maintenance::start(app, believed)?;
         // First: who waits for the next lines may stop the server.
         for address in server.redirects() {
             info!("sending http://{address} to HTTPS");
@@ -228,86 +229,3 @@ impl Keyward {
 
 /// How long the store's threads may take to let go of it.
 const CLOSING: Duration = Duration::from_secs(1);
-
-/// The thread that does what nobody waits for.
-struct Maintenance {
-    stop: Sender<()>,
-    stopped: Receiver<()>,
-}
-
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
-const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
-/// For those who wait to write.
-const BETWEEN_PARTS: Duration = Duration::from_millis(10);
-/// A store that is away at the end is not waited for any longer.
-const LAST_FLUSH: Duration = Duration::from_secs(5);
-
-impl Maintenance {
-    fn start(app: Arc<App>) -> Result<Maintenance, String> {
-        let (stop, stopping) = channel();
-        let (done, stopped) = channel();
-        std::thread::Builder::new()
-            .name("maintenance".to_string())
-            .spawn(move || {
-                maintain(&app, &stopping);
-                let _ = done.send(());
-            })
-            .map_err(|error| format!("the maintenance thread cannot be started: {error}"))?;
-        Ok(Maintenance { stop, stopped })
-    }
-
-    fn stop(self) {
-        drop(self.stop);
-        if self.stopped.recv_timeout(LAST_FLUSH).is_err() {
-            warn!("the store does not answer: the last uses of keys and failed logins are not written");
-        }
-    }
-}
-
-fn maintain(app: &App, stopping: &Receiver<()>) {
-    let (mut flushed, mut pruned) = (Instant::now(), None::<Instant>);
-    let mut pruning = false;
-    // One line when the store goes away, one when it is back.
-    let mut failing = false;
-    loop {
-        let pause = if pruning { BETWEEN_PARTS } else { FLUSH_EVERY };
-        let last = matches!(stopping.recv_timeout(pause), Err(RecvTimeoutError::Disconnected));
-        if last || flushed.elapsed() >= FLUSH_EVERY {
-            let (uses, failures) = (app.usage.flush(), app.events.flush());
-            match uses.and(failures) {
-                Ok(()) if failing => {
-                    info!("uses of keys and failed logins are written again");
-                    failing = false;
-                }
-                Err(error) if !failing => {
-                    warn!("uses of keys and failed logins cannot be written, they are kept: {error:?}");
-                    failing = true;
-                }
-                _ => {}
-            }
-            flushed = Instant::now();
-        }
-        if last {
-            return;
-        }
-        if pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY) {
-            if let Err(error) = app.users.note_costs() {
-                warn!("the costs of the stored password hashes cannot be read: {error:?}");
-            }
-            pruning = true;
-            pruned = Some(Instant::now());
-        }
-        if pruning {
-            pruning = prune_a_part(app).unwrap_or_else(|error| {
-                warn!("what has expired cannot be deleted: {error:?}");
-                false
-            });
-        }
-    }
-}
-
-/// Deletes some of what is kept no longer: others want to write, too. False: there is no more.
-fn prune_a_part(app: &App) -> Result<bool, Error> {
-    let before = app.clock.now().minus(app.usage_retention);
-    Ok(app.sessions.prune()? || app.usage.prune(before)? || app.events.prune()?)
-}

@@ -209,7 +209,12 @@ impl Operator {
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
         let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
         let users = Users::new(store.clone(), passwords, guesses, clock.clone());
-        let keys = Keys::new(store.clone(), Arc::new(Usage::new(store)), config.max_keys_per_user, clock);
+        let keys = Keys::new(
+            store.clone(),
+            Arc::new(Usage::new(store, config.usage_retention)),
+            config.max_keys_per_user,
+            clock,
+        );
         Ok(Operator { users, password_rules, keys, events })
     }
 

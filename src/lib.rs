@@ -15,8 +15,8 @@
 //! - [`cache`]: what the hot path remembers of keys and sessions.
 //! - [`store`]: the trait [`store::Store`] and its two databases.
 //!
-//! [`app`] wires them together, [`config`] holds every setting, [`cli`] is the command line. Start reading at
-//! [`http::router::ROUTES`], the whole API at a glance.
+//! [`app`] wires them together, [`maintenance`] does what nobody waits for, [`config`] holds every setting, [`cli`] is the
+//! command line. Start reading at [`http::router::ROUTES`], the whole API at a glance.
 
 pub mod address;
 pub mod api;
@@ -37,6 +37,7 @@ pub mod jws;
 pub mod key;
 pub mod limit;
 pub mod logging;
+pub mod maintenance;
 pub mod password;
 pub mod pool;
 pub mod principal;

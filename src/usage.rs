@@ -117,11 +117,29 @@ pub struct Usage {
     /// Odd while something is on its way from the shards to the store: in that time it may be seen twice.
     writes: AtomicU64,
     store: Arc<dyn Store>,
+    /// How long counts are kept.
+    retention: Duration,
+}
+
+/// While it is there, [`Usage::writes`] is odd; also when it goes with a panic.
+struct Writing<'a>(&'a AtomicU64);
+
+impl Writing<'_> {
+    fn begin(writes: &AtomicU64) -> Writing<'_> {
+        writes.fetch_add(1, Ordering::SeqCst);
+        Writing(writes)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Usage {
-    pub fn new(store: Arc<dyn Store>) -> Usage {
-        Usage { noted: Sharded::default(), unwritten: Mutex::default(), writes: AtomicU64::new(0), store }
+    pub fn new(store: Arc<dyn Store>, retention: Duration) -> Usage {
+        Usage { noted: Sharded::default(), unwritten: Mutex::default(), writes: AtomicU64::new(0), store, retention }
     }
 
     pub fn note(&self, key: KeyId, outcome: Outcome, at: Timestamp) {
@@ -169,10 +187,8 @@ impl Usage {
 
     /// Writes what was noted, in one transaction. What cannot be written is kept for the next time.
     pub fn flush(&self) -> Result<(), Error> {
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        let outcome = self.write();
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        outcome
+        let _writing = Writing::begin(&self.writes);
+        self.write()
     }
 
     fn write(&self) -> Result<(), Error> {
@@ -208,8 +224,8 @@ impl Usage {
         Ok(())
     }
 
-    /// Forgets some of what was counted before this time. False: there was nothing.
-    pub fn prune(&self, before: Timestamp) -> Result<bool, Error> {
-        Ok(self.store.prune_usage(before)?)
+    /// Forgets some of what is kept no longer. False: there was nothing.
+    pub fn prune(&self, now: Timestamp) -> Result<bool, Error> {
+        Ok(self.store.prune_usage(now.minus(self.retention))?)
     }
 }

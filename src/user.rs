@@ -199,7 +199,7 @@ impl Users {
     }
 
     /// Learns what the stored hashes cost, so that refusing an unknown user takes as long as refusing a known one.
-    pub fn note_costs(&self) -> Result<(), Error> {
+    pub fn note_costs(&self) -> Result<(), StoreError> {
         self.store.hash_prefixes()?.iter().for_each(|prefix| self.passwords.note_cost(prefix));
         Ok(())
     }

@@ -171,6 +171,9 @@ pub trait Store: Send + Sync {
     /// Ends all sessions of the user but `kept`.
     fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<(), StoreError>;
 
+    /// When something happened last, by what is kept of it. `None`: nothing is.
+    fn latest(&self) -> Result<Option<Timestamp>, StoreError>;
+
     /// Deletes up to a thousand sessions that have expired, ended or not. False: there were none.
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError>;
 

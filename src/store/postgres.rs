@@ -349,6 +349,7 @@ impl Driver for Postgres {
         Migration { version: 2, name: "key_hours", sql: include_str!("../../sql/postgres/0002_key_hours.sql") },
         Migration { version: 3, name: "events", sql: include_str!("../../sql/postgres/0003_events.sql") },
         Migration { version: 4, name: "key_life", sql: include_str!("../../sql/postgres/0004_key_life.sql") },
+        Migration { version: 5, name: "indexes", sql: include_str!("../../sql/postgres/0005_indexes.sql") },
     ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";

@@ -6,6 +6,7 @@
 mod events;
 mod keys;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -225,6 +226,9 @@ impl<D: Driver> SqlStore<D> {
         outcome
     }
 }
+
+/// There is one for each cost in use; more than these are not hashes of ours.
+const PREFIXES: usize = 100;
 
 const INSERT_SESSION: &str = "INSERT INTO sessions \
     (id, user_id, generation, created_at, expires_at, ip, user_agent) VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -459,8 +463,20 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn hash_prefixes(&self) -> Result<Vec<String>, StoreError> {
-        let rows = self.driver.query("SELECT DISTINCT SUBSTR(password_hash, 1, 7) FROM users", &[])?;
-        rows.into_iter().map(|mut row| row.text(0)).collect()
+        // From each to the next one, along the index.
+        let mut prefixes = Vec::new();
+        let mut last = String::new();
+        while prefixes.len() < PREFIXES {
+            let rows = self.driver.query(
+                "SELECT SUBSTR(password_hash, 1, 7) FROM users WHERE SUBSTR(password_hash, 1, 7) > $1 \
+                 ORDER BY SUBSTR(password_hash, 1, 7) LIMIT 1",
+                &[Value::Text(last)],
+            )?;
+            let Some(mut row) = first(rows) else { break };
+            last = row.text(0)?;
+            prefixes.push(last.clone());
+        }
+        Ok(prefixes)
     }
 
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError> {
@@ -607,8 +623,18 @@ impl<D: Driver> Store for SqlStore<D> {
         Ok(())
     }
 
+    fn latest(&self) -> Result<Option<Timestamp>, StoreError> {
+        let rows = self.driver.query("SELECT at FROM events ORDER BY at DESC, id DESC LIMIT 1", &[])?;
+        let event = first(rows).map(|mut row| row.timestamp(0)).transpose()?;
+        Ok(event.max(self.latest_use()?))
+    }
+
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError> {
-        self.delete("DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 LIMIT 1000)", now)
+        self.delete(
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 \
+             ORDER BY expires_at LIMIT 1000)",
+            now,
+        )
     }
 
     fn create_key(
@@ -708,7 +734,10 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn prune_events(&self, before: Timestamp) -> Result<bool, StoreError> {
-        self.delete("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < $1 LIMIT 1000)", before)
+        self.delete(
+            "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < $1 ORDER BY at, id LIMIT 1000)",
+            before,
+        )
     }
 
     fn watch(self: Arc<Self>) {
@@ -729,7 +758,9 @@ fn watch<D: Driver>(store: &Weak<SqlStore<D>>) {
     loop {
         std::thread::sleep(if down { LINK_PAUSE } else { D::PAUSE });
         let Some(store) = store.upgrade() else { return };
-        match store.driver.hear(&mut link, &store.changes) {
+        // A panic has been logged by its hook; it must not cost the thread.
+        let heard = catch_unwind(AssertUnwindSafe(|| store.driver.hear(&mut link, &store.changes)));
+        match heard.unwrap_or_else(|_| Err(StoreError::Internal("listening panicked".to_string()))) {
             Ok(()) if down => {
                 info!("changes made elsewhere are heard of again");
                 down = false;
@@ -743,5 +774,58 @@ fn watch<D: Driver>(store: &Weak<SqlStore<D>>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Panics when it is to hear something, and hears it the next time.
+    struct Startled {
+        times: AtomicU32,
+        heard: mpsc::Sender<()>,
+    }
+
+    impl Driver for Startled {
+        type Link = ();
+        const PAUSE: Duration = Duration::ZERO;
+        const MIGRATIONS: &'static [Migration] = &[];
+        const FIND_TABLE: &'static str = "";
+        const LOCK_SCHEMA: Option<&'static str> = None;
+
+        fn query(&self, _: &'static str, _: &[Value]) -> Result<Vec<Row>, StoreError> {
+            unreachable!()
+        }
+
+        fn execute(&self, _: &'static str, _: &[Value]) -> Result<u64, StoreError> {
+            unreachable!()
+        }
+
+        fn transaction<T>(
+            &self,
+            _: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
+        ) -> Result<T, StoreError> {
+            unreachable!()
+        }
+
+        fn hear(&self, _: &mut Option<()>, _: &Changes) -> Result<(), StoreError> {
+            assert!(self.times.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+            let _ = self.heard.send(());
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_while_it_listens_costs_no_more_than_what_was_said_then() {
+        let (heard, has_heard) = mpsc::channel();
+        let startled = Startled { times: AtomicU32::new(0), heard };
+        let store = Arc::new(SqlStore::new(startled, Arc::new(Changes::default())));
+        store.clone().watch();
+        has_heard.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 }

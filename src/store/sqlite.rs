@@ -155,6 +155,7 @@ impl Driver for Sqlite {
         Migration { version: 2, name: "key_hours", sql: include_str!("../../sql/sqlite/0002_key_hours.sql") },
         Migration { version: 3, name: "events", sql: include_str!("../../sql/sqlite/0003_events.sql") },
         Migration { version: 4, name: "key_life", sql: include_str!("../../sql/sqlite/0004_key_life.sql") },
+        Migration { version: 5, name: "indexes", sql: include_str!("../../sql/sqlite/0005_indexes.sql") },
     ];
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
     // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).

@@ -277,6 +277,43 @@ on_both_stores! {
     }
 }
 
+on_both_stores! {
+    fn what_cannot_be_deleted_holds_up_nothing_else_and_is_tried_again_after_a_minute(service) {
+        let ann = service.sign_up("ann@example.com");
+        let key = new_key(service, &ann);
+        assert_eq!(service.key_status(&key.key), 200);
+        let kept = |table: &str| count(service, &format!("SELECT COUNT(*) FROM {table}"));
+        within(PATIENCE, "the use is written", || kept("key_hours") == 1);
+        run(service, "ALTER TABLE key_hours RENAME TO hidden");
+        service.advance(370 * 86_400);
+        within(PATIENCE, "the others are deleted", || (kept("sessions"), kept("events")) == (0, 0));
+        run(service, "ALTER TABLE hidden RENAME TO key_hours");
+        assert_eq!(kept("key_hours"), 1);
+        service.advance(60);
+        within(PATIENCE, "it is deleted", || kept("key_hours") == 0);
+    }
+
+    fn a_clock_that_is_far_ahead_at_the_start_deletes_nothing_for_a_week(service) {
+        let ann = service.sign_up("ann@example.com");
+        let key = new_key(service, &ann);
+        assert_eq!(service.key_status(&key.key), 200);
+        service.advance(400 * 86_400);
+        service.restart();
+        // By then it has been at its chores between two rounds of writing.
+        for uses in 2..=3 {
+            assert_eq!(service.key_status(&key.key), 200);
+            let written = || count(service, "SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours") == uses;
+            within(PATIENCE, "the use is written", written);
+        }
+        let kept = |table: &str| count(service, &format!("SELECT COUNT(*) FROM {table}"));
+        assert_eq!((kept("sessions"), kept("events"), kept("key_hours")), (1, 2, 2));
+        service.advance(7 * 86_400);
+        within(PATIENCE, "what is old is deleted", || {
+            (kept("sessions"), kept("events"), kept("key_hours")) == (0, 0, 1)
+        });
+    }
+}
+
 /// Runs statements past the server.
 fn run(service: &Service, statements: &str) {
     match service.database() {

@@ -142,14 +142,16 @@ pub fn list<D: Driver>(
 ) -> Result<Vec<Event>, StoreError> {
     let since = filter.since.unwrap_or(Timestamp::EPOCH);
     let (at, id) = after.map_or((since, Uuid::nil()), |(at, id)| (at, id.0));
-    let kind = Value::or_null(filter.kind, |kind| Value::Text(kind.as_str().to_string()));
-    let mut parameters = vec![Value::Timestamp(at), Value::Uuid(id), kind, Value::Int(limit)];
-    // A statement each, or a user's few events would be looked for among all.
-    let sql = match filter.user {
-        None => select!("(at, id) > ($1, $2) AND (kind = $3 OR $3 IS NULL) ORDER BY at, id LIMIT $4"),
-        Some(user) => {
-            parameters.push(Value::Uuid(user.0));
-            select!("user_id = $5 AND (at, id) > ($1, $2) AND (kind = $3 OR $3 IS NULL) ORDER BY at, id LIMIT $4")
+    let mut parameters = vec![Value::Timestamp(at), Value::Uuid(id), Value::Int(limit)];
+    parameters.extend(filter.user.map(|user| Value::Uuid(user.0)));
+    parameters.extend(filter.kind.map(|kind| Value::Text(kind.as_str().to_string())));
+    // A statement each, or the few of a user and of a kind would be looked for among all.
+    let sql = match (filter.user, filter.kind) {
+        (None, None) => select!("(at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
+        (Some(_), None) => select!("user_id = $4 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
+        (None, Some(_)) => select!("kind = $4 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
+        (Some(_), Some(_)) => {
+            select!("user_id = $4 AND kind = $5 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3")
         }
     };
     driver.query(sql, &parameters)?.into_iter().map(event).collect()

@@ -21,6 +21,11 @@ fn hour(time: Timestamp) -> Value {
     Value::Int(time.millis().div_euclid(HOUR.as_millis() as i64))
 }
 
+/// The start of an hour, from a column.
+fn start_of(hour: i64) -> Result<Timestamp, StoreError> {
+    hour.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis).ok_or_else(|| unexpected(0))
+}
+
 /// What [`api_key`] reads of a key, from `api_keys LEFT JOIN key_last_use`.
 macro_rules! key_columns {
     () => {
@@ -438,8 +443,7 @@ impl<D: Driver> SqlStore<D> {
         let mut hours = Vec::new();
         for mut row in rows {
             let Some(number) = row.optional_int(0)? else { continue };
-            let millis = number.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis);
-            let mut noted = HourOfUse::new(millis.ok_or_else(|| unexpected(0))?);
+            let mut noted = HourOfUse::new(start_of(number)?);
             for (column, outcome) in [
                 (1, Outcome::Allowed),
                 (2, Outcome::Disabled),
@@ -454,11 +458,17 @@ impl<D: Driver> SqlStore<D> {
         Ok(Some(hours))
     }
 
+    /// The last hour of which something is counted.
+    pub(super) fn latest_use(&self) -> Result<Option<Timestamp>, StoreError> {
+        let rows = self.driver.query("SELECT hour FROM key_hours ORDER BY hour DESC LIMIT 1", &[])?;
+        first(rows).map(|mut row| start_of(row.int(0)?)).transpose()
+    }
+
     pub(super) fn delete_usage(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
             let rows = transaction.query(
                 "DELETE FROM key_hours WHERE (key_id, hour) IN \
-                 (SELECT key_id, hour FROM key_hours WHERE hour < $1 LIMIT 1000) RETURNING key_id, last_allowed_at",
+                 (SELECT key_id, hour FROM key_hours WHERE hour < $1 ORDER BY hour LIMIT 1000) RETURNING key_id, last_allowed_at",
                 &[hour(before)],
             )?;
             let any = !rows.is_empty();

@@ -1,0 +1,6 @@
+-- What is read in parts is found in its order.
+CREATE INDEX events_by_kind ON events (kind, at, id);
+CREATE INDEX events_by_user_and_kind ON events (user_id, kind, at, id);
+
+-- What hashes cost, from one to the next.
+CREATE INDEX users_by_hash_prefix ON users (SUBSTR(password_hash, 1, 7));
