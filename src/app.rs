@@ -23,8 +23,8 @@ use crate::password::{PasswordRules, Passwords};
 use crate::secrets;
 use crate::session::{Lifespan, LiveSession, SessionRules, Sessions};
 use crate::store::migrate::{self, Pending};
-use crate::store::postgres::Postgres;
-use crate::store::sql::{Driver, SqlStore};
+use crate::store::postgres::{Patience, Postgres};
+use crate::store::sql::SqlStore;
 use crate::store::sqlite::Sqlite;
 use crate::store::{Store, StoreError};
 use crate::token::Tokens;
@@ -56,18 +56,20 @@ pub fn open_store(
     config: &Config,
     clock: &Clock,
     changes: Arc<Changes>,
+    patience: Patience,
 ) -> Result<(Arc<dyn Store>, Pending), StoreError> {
-    fn ready<D: Driver>(
-        driver: D,
-        clock: &Clock,
-        changes: Arc<Changes>,
-    ) -> Result<(Arc<dyn Store>, Pending), StoreError> {
-        let applied = migrate::migrate(&driver, clock.now())?;
-        Ok((Arc::new(SqlStore::new(driver, changes)), applied))
-    }
     match &config.database {
-        Database::Sqlite(path) => ready(Sqlite::open(path)?, clock, changes),
-        Database::Postgres(target) => ready(Postgres::connect(target)?, clock, changes),
+        Database::Sqlite(path) => {
+            let driver = Sqlite::open(path)?;
+            let applied = migrate::migrate(&driver, clock.now())?;
+            Ok((Arc::new(SqlStore::new(driver, changes)), applied))
+        }
+        Database::Postgres(target) => {
+            // A migration may take its time, or wait for another instance's.
+            let migrating = Postgres::connect(target.direct(), Patience::Endless)?;
+            let applied = migrate::migrate(&migrating, clock.now())?;
+            Ok((Arc::new(SqlStore::new(Postgres::connect(target, patience)?, changes)), applied))
+        }
     }
 }
 
@@ -76,7 +78,7 @@ pub fn check_store(config: &Config) -> Result<Pending, StoreError> {
     match &config.database {
         Database::Sqlite(path) if !path.exists() => Ok(Pending::all::<Sqlite>()),
         Database::Sqlite(path) => migrate::check(&Sqlite::inspect(path)?),
-        Database::Postgres(target) => migrate::check(&Postgres::connect(target)?),
+        Database::Postgres(target) => migrate::check(&Postgres::connect(target.direct(), Patience::Endless)?),
     }
 }
 
@@ -98,7 +100,8 @@ impl App {
     pub fn open(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
         let jwt_keys = secrets::resolve(config)?;
         let changes = Arc::new(Changes::default());
-        let (store, applied) = open_store(config, &clock, changes.clone()).map_err(|error| error.to_string())?;
+        let (store, applied) =
+            open_store(config, &clock, changes.clone(), Patience::OfAClient).map_err(|error| error.to_string())?;
         for migration in applied.migrations {
             info!("migration {migration} was applied");
         }

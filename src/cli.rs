@@ -25,6 +25,7 @@ use crate::key::{ApiKey, Keys};
 use crate::logging;
 use crate::password::{NewPassword, PasswordRules};
 use crate::store::StoreError;
+use crate::store::postgres::Patience;
 use crate::trust::Verifier;
 use crate::usage::Usage;
 use crate::user::{Email, User, UserRef, Users, parse_name};
@@ -171,7 +172,7 @@ fn migrate(mut arguments: Arguments) -> Result<(), Failure> {
     let (pending, word) = if check {
         (app::check_store(&config)?, "missing")
     } else {
-        (app::open_store(&config, &Clock::default(), Arc::default())?.1, "applied")
+        (app::open_store(&config, &Clock::default(), Arc::default(), Patience::Endless)?.1, "applied")
     };
     for migration in &pending.migrations {
         writeln!(io::stdout(), "{word}: {migration}")?;
@@ -203,7 +204,7 @@ impl Operator {
         let config = settings()?;
         logging::start_plain();
         let clock = Clock::default();
-        let (store, _) = app::open_store(&config, &clock, Arc::default())?;
+        let (store, _) = app::open_store(&config, &clock, Arc::default(), Patience::Endless)?;
         let passwords = app::passwords(&config);
         let password_rules = passwords.rules;
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));

@@ -1,272 +1,113 @@
-//! PostgreSQL: a pool of connections, each with its statements prepared; TLS as libpq's `sslmode` has it.
+//! PostgreSQL: a pool of connections, each with its statements prepared, and one on which it is told of changes.
 
-use std::collections::HashMap;
-use std::error::Error as _;
-use std::fs;
-use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+mod connection;
+mod pooler;
+mod target;
+mod values;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use postgres::config::{Host, SslMode, TargetSessionAttrs};
-use postgres::error::SqlState;
-use postgres::fallible_iterator::FallibleIterator;
-use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use postgres::{Client, Config, Statement};
+use log::{info, warn};
 use r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection};
-use r2d2_postgres::PostgresConnectionManager;
-use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+pub use self::connection::Patience;
+use self::connection::{CONNECT, Connection, Connector};
+pub use self::target::{PostgresTarget, TlsMode};
+use self::values::{column_type, row};
 use super::StoreError;
 use super::migrate::Migration;
 use super::sql::{Column, Driver, Row, Transaction, Value};
 use crate::cache::{Change, Changes};
-use crate::clock::Timestamp;
-use crate::trust::Verifier;
 
 /// Connections at most. PostgreSQL allows 100 by default, to all instances together.
 const CONNECTIONS: u32 = 20;
-/// How long to wait for a connection, new or free.
-const CONNECT: Duration = Duration::from_secs(2);
-/// How long a server may take to greet the first connection.
-const FIRST_ANSWER: Duration = Duration::from_secs(5);
-/// PostgreSQL gives up a statement before its request is given up, and the locks of an instance that is gone without a
-/// word in seconds. Our statements are planned once: planning one anew for its parameters costs more than running it.
-const SETTINGS: &str = "SET statement_timeout = '4500ms'; SET idle_in_transaction_session_timeout = '10s'; \
-    SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; \
-    SET plan_cache_mode = force_generic_plan";
-
-/// `DB_SSLMODE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMode {
-    Disable,
-    Prefer,
-    Require,
-    VerifyFull,
-}
-
-impl TlsMode {
-    pub const NAMES: &'static str = "disable, prefer, require or verify-full";
-
-    pub fn parse(text: &str) -> Option<TlsMode> {
-        match text {
-            "disable" => Some(TlsMode::Disable),
-            "prefer" => Some(TlsMode::Prefer),
-            "require" => Some(TlsMode::Require),
-            "verify-full" => Some(TlsMode::VerifyFull),
-            _ => None,
-        }
-    }
-}
-
-/// Where PostgreSQL is and how to talk to it. Its `Debug` form leaves the password out.
-#[derive(Clone, Debug)]
-pub struct PostgresTarget {
-    config: Config,
-    tls: TlsMode,
-    root_cert: Option<PathBuf>,
-}
-
-impl PostgresTarget {
-    /// From a URL; `sslmode` and `sslrootcert` in it win over the other arguments. The error says what is wrong with
-    /// the URL and repeats nothing of it.
-    pub fn from_url(url: &str, mut tls: TlsMode, mut root_cert: Option<PathBuf>) -> Result<PostgresTarget, String> {
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err("does not begin with postgres:// or postgresql://".to_string());
-        }
-        // The driver knows fewer modes than libpq, so these two are taken out of what it reads.
-        let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let mut others = Vec::new();
-        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-            match parameter.split_once('=') {
-                Some(("sslmode", mode)) => {
-                    tls =
-                        TlsMode::parse(mode).ok_or(format!("has an unknown sslmode; accepted: {}", TlsMode::NAMES))?;
-                }
-                Some(("sslrootcert", path)) if path.contains('%') => {
-                    return Err("has a percent-encoded sslrootcert; set DB_SSLROOTCERT instead".to_string());
-                }
-                Some(("sslrootcert", path)) => root_cert = Some(PathBuf::from(path)),
-                _ => others.push(parameter),
-            }
-        }
-        let config: Config = format!("{base}?{}", others.join("&"))
-            .parse()
-            .map_err(|_| "is not a PostgreSQL URL; accepted: postgres://user:password@host:port/name".to_string())?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err("names no host; accepted: postgres://user:password@host:port/name".to_string());
-        }
-        PostgresTarget { config, tls, root_cert }.checked()
-    }
-
-    pub fn from_parts(
-        host: &str,
-        port: u16,
-        user: Option<&str>,
-        password: Option<&str>,
-        name: Option<&str>,
-        tls: TlsMode,
-        root_cert: Option<PathBuf>,
-    ) -> Result<PostgresTarget, String> {
-        let mut config = Config::new();
-        config.host(host).port(port);
-        if let Some(user) = user {
-            config.user(user);
-        }
-        if let Some(password) = password {
-            config.password(password);
-        }
-        if let Some(name) = name {
-            config.dbname(name);
-        }
-        PostgresTarget { config, tls, root_cert }.checked()
-    }
-
-    fn checked(mut self) -> Result<PostgresTarget, String> {
-        if self.tls == TlsMode::VerifyFull && self.root_cert.is_none() {
-            return Err("is to be verified in full, but DB_SSLROOTCERT is not set; accepted: the path of a PEM file, \
-                        such as /etc/ssl/certs/ca-certificates.crt"
-                .to_string());
-        }
-        // As with libpq, there is no TLS over a Unix socket.
-        let local = self.config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
-        self.config.ssl_mode(match self.tls {
-            _ if local && self.config.get_hostaddrs().is_empty() => SslMode::Disable,
-            TlsMode::Disable => SslMode::Disable,
-            TlsMode::Prefer => SslMode::Prefer,
-            TlsMode::Require | TlsMode::VerifyFull => SslMode::Require,
-        });
-        if self.config.get_connect_timeout().is_none() {
-            // For each host: when the others are switched off, the last one is reached in time.
-            let hosts = self.config.get_hosts().len().max(self.config.get_hostaddrs().len()).max(1);
-            self.config.connect_timeout(CONNECT / u32::try_from(hosts).unwrap_or(u32::MAX));
-        }
-        if self.config.get_tcp_user_timeout().is_none() {
-            self.config.tcp_user_timeout(Duration::from_secs(5));
-        }
-        // A peer that is gone without a word is noticed in seconds, not in the two hours of the default.
-        self.config.keepalives_idle(Duration::from_secs(5));
-        self.config.keepalives_interval(Duration::from_secs(1));
-        self.config.keepalives_retries(3);
-        // Of several hosts the one that is written to now. A standby knows neither what was revoked a moment ago nor tells
-        // of it.
-        self.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        if self.config.get_application_name().is_none() {
-            self.config.application_name("keyward");
-        }
-        Ok(self)
-    }
-
-    fn tls_config(&self) -> Result<ClientConfig, StoreError> {
-        let failed = |error: String| StoreError::Internal(format!("TLS to PostgreSQL: {error}"));
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| failed(error.to_string()))?;
-        let mut verifier =
-            Verifier { trusted: Vec::new(), chain: None, name: self.tls == TlsMode::VerifyFull, provider };
-        if let (Some(path), TlsMode::Require | TlsMode::VerifyFull) = (&self.root_cert, self.tls) {
-            let (trusted, roots) = read_roots(path).map_err(failed)?;
-            let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), verifier.provider.clone())
-                .build()
-                .map_err(|error| failed(error.to_string()))?;
-            verifier.trusted = trusted;
-            verifier.chain = Some(chain);
-        }
-        Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
-    }
-}
-
-fn read_roots(path: &PathBuf) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), String> {
-    let failed = |error: String| format!("DB_SSLROOTCERT: {}: {error}", path.display());
-    let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let trusted = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        // The library's own message repeats a line, which may be a private key's.
-        .map_err(|_| failed("is not PEM".to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in &trusted {
-        roots.add(certificate.clone()).map_err(|error| failed(error.to_string()))?;
-    }
-    if trusted.is_empty() { Err(failed("there is no certificate in it".to_string())) } else { Ok((trusted, roots)) }
-}
+/// What may be asked twice is asked of another connection when one is silent for so long.
+const FIRST_ANSWER: Duration = Duration::from_millis(1500);
 
 pub struct Postgres {
     pool: Pool<Connections>,
-    /// For connections beside the pool's.
-    direct: PostgresConnectionManager<MakeRustlsConnect>,
+    connector: Arc<Connector>,
+    /// For the one connection beside the pool's, which knows no pooler.
+    direct: Connector,
+    /// Somebody was told that notifications do not arrive.
+    deaf: AtomicBool,
 }
 
 impl Postgres {
-    pub fn connect(target: &PostgresTarget) -> Result<Postgres, StoreError> {
-        let tls = MakeRustlsConnect::new(target.tls_config()?);
-        let connections = Connections { inner: PostgresConnectionManager::new(target.config.clone(), tls.clone()) };
-        let direct = PostgresConnectionManager::new(target.config.clone(), tls.clone());
+    pub fn connect(target: &PostgresTarget, patience: Patience) -> Result<Postgres, StoreError> {
+        let connector = Arc::new(Connector::new(target, patience)?);
         // One connection before all others, so that its error is not hidden behind the pool's.
-        first_connection(target, tls)?;
+        let first = Mutex::new(Some(connector.connect()?));
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
             .min_idle(Some(1))
             .test_on_check_out(false)
             .connection_timeout(CONNECT)
-            // Whoever waits for a connection is told why he gets none, and tells it.
+            // Whoever waits for a connection is told why there is none, and tells it.
             .error_handler(Box::new(NopErrorHandler))
-            .build(connections)
+            .build(Connections { connector: connector.clone(), first })
             .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
-        Ok(Postgres { pool, direct })
+        let direct = Connector::new(target.direct(), Patience::OfAClient)?;
+        Ok(Postgres { pool, connector, direct, deaf: AtomicBool::new(false) })
     }
 
-    fn connection(&self) -> Result<PooledConnection<Connections>, StoreError> {
-        self.pool.get().map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))
+    /// A connection that answers until the deadline, or is given up.
+    fn connection(&self, deadline: Option<Instant>) -> Result<PooledConnection<Connections>, StoreError> {
+        loop {
+            let patience = deadline.map_or(CONNECT, |at| at.saturating_duration_since(Instant::now()).min(CONNECT));
+            let connection = self.pool.get_timeout(patience);
+            let mut connection = connection.map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
+            if self.connector.trusts(&mut connection) {
+                connection.set_deadline(deadline);
+                return Ok(connection);
+            }
+            connection.broken = true;
+        }
     }
 
     /// Does something that may be done twice, on a connection that it gives as well. Those that have died while they lay
-    /// in the pool, all of them after a restart of the server, are found out by their first use.
+    /// in the pool, all of them after a restart of the server, are found out by their first use; so is one that is
+    /// silent.
     fn begin<T>(
         &self,
         act: impl Fn(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<(PooledConnection<Connections>, T), StoreError> {
-        let started = Instant::now();
+        let (started, deadline) = (Instant::now(), self.connector.deadline());
+        let mut patience = deadline.map(|deadline| deadline.min(started + FIRST_ANSWER));
         loop {
-            let mut connection = self.connection()?;
-            match act(&mut connection) {
-                Ok(value) => return Ok((connection, value)),
-                Err(error) if !connection.client.is_closed() || started.elapsed() >= CONNECT => return Err(error),
-                Err(_) => {}
+            let mut connection = self.connection(deadline)?;
+            connection.set_deadline(patience);
+            let error = match act(&mut connection) {
+                Ok(value) => {
+                    connection.set_deadline(deadline);
+                    return Ok((connection, value));
+                }
+                Err(error) => error,
+            };
+            let again = if connection.was_silent() {
+                patience < deadline
+            } else {
+                !connection.is_open() && started.elapsed() < CONNECT
+            };
+            if !again {
+                return Err(error);
+            }
+            if connection.was_silent() {
+                patience = deadline;
             }
         }
     }
 }
 
-/// Whether there is a PostgreSQL at all. The driver's own limit ends with the TCP handshake: one that accepts and says
-/// nothing would be waited for for ever.
-fn first_connection(target: &PostgresTarget, tls: MakeRustlsConnect) -> Result<(), StoreError> {
-    let (config, (sender, receiver)) = (target.config.clone(), mpsc::channel());
-    let spawned = std::thread::Builder::new().name("connect".to_string()).spawn(move || {
-        let _ = sender.send(config.connect(tls).map(drop).map_err(fault));
-    });
-    spawned.map_err(|error| StoreError::Internal(format!("PostgreSQL: no thread to connect: {error}")))?;
-    receiver
-        .recv_timeout(FIRST_ANSWER)
-        .unwrap_or_else(|_| Err(StoreError::Unavailable("PostgreSQL: the server does not answer".to_string())))
-}
-
 /// Opens connections for the pool.
 struct Connections {
-    inner: PostgresConnectionManager<MakeRustlsConnect>,
-}
-
-struct Connection {
-    client: Client,
-    statements: HashMap<String, Statement>,
-    /// Not to be used again: a transaction may still be open on it, or the server has turned away.
-    broken: bool,
+    connector: Arc<Connector>,
+    /// One that is open already.
+    first: Mutex<Option<Connection>>,
 }
 
 impl ManageConnection for Connections {
@@ -274,9 +115,8 @@ impl ManageConnection for Connections {
     type Error = StoreError;
 
     fn connect(&self) -> Result<Connection, StoreError> {
-        let mut client = self.inner.connect().map_err(fault)?;
-        client.batch_execute(SETTINGS).map_err(fault)?;
-        Ok(Connection { client, statements: HashMap::new(), broken: false })
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.map_or_else(|| self.connector.connect(), Ok)
     }
 
     /// To know, one would have to ask the server before each use: see [`Postgres::begin`].
@@ -285,58 +125,21 @@ impl ManageConnection for Connections {
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.broken || connection.client.is_closed()
+        connection.broken || !connection.is_open()
     }
-}
-
-impl Connection {
-    fn prepared(&mut self, sql: &str) -> Result<Statement, postgres::Error> {
-        if let Some(statement) = self.statements.get(sql) {
-            return Ok(statement.clone());
-        }
-        let statement = self.client.prepare(sql)?;
-        self.statements.insert(sql.to_string(), statement.clone());
-        Ok(statement)
-    }
-
-    fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-        let rows = self.prepared(sql).and_then(|statement| self.client.query(&statement, &references(parameters)));
-        self.noting_faults(rows)?.iter().map(row).collect()
-    }
-
-    fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
-        let changed = self.prepared(sql).and_then(|statement| self.client.execute(&statement, &references(parameters)));
-        self.noting_faults(changed)
-    }
-
-    fn script(&mut self, sql: &str) -> Result<(), StoreError> {
-        let done = self.client.batch_execute(sql);
-        self.noting_faults(done)
-    }
-
-    fn noting_faults<T>(&mut self, outcome: Result<T, postgres::Error>) -> Result<T, StoreError> {
-        outcome.map_err(|error| {
-            let error = fault(error);
-            self.broken |= matches!(error, StoreError::Unavailable(_));
-            error
-        })
-    }
-}
-
-fn references(parameters: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
-    parameters.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
 }
 
 /// The channel of NOTIFY on which instances tell each other of changes: an id, or `all`.
 const CHANNEL: &str = "keyward_changes";
-/// How long a notification is waited for before the link is tried; also how long the trial may take.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often an instance tells itself something, and how long that may take.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+const HEARTBEAT_ANSWER: Duration = Duration::from_secs(1);
 
 /// Rows that are given to one statement.
 const ROWS: usize = 4096;
 
 impl Driver for Postgres {
-    type Link = Client;
+    type Link = Ear;
     /// It waits for notifications by itself.
     const PAUSE: Duration = Duration::ZERO;
 
@@ -358,30 +161,28 @@ impl Driver for Postgres {
         Some("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7739562938471253)");
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-        Ok(self.begin(|connection| connection.query(sql, parameters))?.1)
+        rows(self.begin(|connection| connection.query(sql, parameters))?.1)
     }
 
     fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
-        self.connection()?.execute(sql, parameters)
+        self.connection(self.connector.deadline())?.execute(sql, parameters, None)
     }
 
     fn transaction<T>(
         &self,
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        // Whatever the database's default is: the statements count on seeing what others have committed.
-        let (mut connection, ()) =
-            self.begin(|connection| connection.script("BEGIN ISOLATION LEVEL READ COMMITTED"))?;
+        let (mut connection, ()) = self.begin(Connection::begin)?;
         // Until it is known how it ended; a panic in `work` leaves it so, and the pool closes the connection.
         connection.broken = true;
         let outcome = work(&mut *connection);
-        let end = connection.client.batch_execute(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" });
+        let end = connection.end(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" });
         match (outcome, end) {
             (Ok(value), Ok(())) => {
                 connection.broken = false;
                 Ok(value)
             }
-            (Ok(_), Err(error)) => Err(fault(error)),
+            (Ok(_), Err(error)) => Err(error),
             (Err(error), end) => {
                 connection.broken = end.is_err() || matches!(error, StoreError::Unavailable(_));
                 Err(error)
@@ -389,37 +190,107 @@ impl Driver for Postgres {
         }
     }
 
-    fn hear(&self, link: &mut Option<Client>, changes: &Changes) -> Result<(), StoreError> {
-        let client = match link {
-            Some(client) => client,
+    fn hear(&self, link: &mut Option<Ear>, changes: &Changes) -> Result<(), StoreError> {
+        let ear = match link {
+            Some(ear) => ear,
             None => link.insert(self.listen(changes)?),
         };
-        while let Some(said) = client.notifications().timeout_iter(HEARTBEAT).next().map_err(fault)? {
-            // `all`, and what a later version may say.
-            changes.note(Uuid::try_parse(said.payload()).map_or(Change::Everything, Change::Of));
+        let heard = self.hear_for_a_beat(ear, changes);
+        if ear.connection.was_silent() {
+            // The whole server may be.
+            self.connector.notice_silence();
         }
-        // Silence and death look the same to the iterator.
-        client.is_valid(HEARTBEAT).map_err(fault)
+        heard
     }
 }
 
+/// The connection on which an instance is told of changes.
+pub struct Ear {
+    connection: Connection,
+    /// A channel of its own, on which it tells itself that it hears.
+    channel: String,
+    /// When it was told last, and when it heard that.
+    told: Instant,
+    heard: Instant,
+}
+
 impl Postgres {
-    fn listen(&self, changes: &Changes) -> Result<Client, StoreError> {
-        let mut client = self.direct.connect().map_err(fault)?;
-        client.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(fault)?;
+    fn listen(&self, changes: &Changes) -> Result<Ear, StoreError> {
+        let mut connection = self.direct.connect()?;
+        let channel = format!("keyward_ear_{}", Uuid::now_v7().simple());
+        connection.set_deadline(Some(Instant::now() + HEARTBEAT_ANSWER));
+        connection.script(&format!("LISTEN {CHANNEL}; LISTEN {channel}"))?;
         // Whatever was said before nobody has heard.
         changes.note(Change::Everything);
-        Ok(client)
+        let now = Instant::now();
+        Ok(Ear { connection, channel, told: now, heard: now })
+    }
+
+    fn hear_for_a_beat(&self, ear: &mut Ear, changes: &Changes) -> Result<(), StoreError> {
+        let Ear { connection, channel, told, heard } = ear;
+        let started = Instant::now();
+        let end = started + HEARTBEAT;
+        // It need not be written to a disk, nor wait for a standby.
+        let pulse = format!("SET LOCAL synchronous_commit = off; NOTIFY {channel}");
+        connection.set_deadline(Some(started + HEARTBEAT_ANSWER));
+        if !connection.is_pooled() {
+            connection.script(&pulse)?;
+            *told = started;
+        } else {
+            connection.script("")?;
+            // On its own connection it might by chance have the server again that it listened on.
+            let other = self.connection(Some(started + HEARTBEAT_ANSWER));
+            if other.is_ok_and(|mut other| other.script(&pulse).is_ok()) {
+                *told = started;
+            }
+        }
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match connection.hear(left)? {
+                None => changes.note(Change::Everything),
+                Some(notifications) => {
+                    for said in notifications {
+                        if said.channel() == channel {
+                            *heard = Instant::now();
+                        } else {
+                            // `all`, and what a later version may say.
+                            changes.note(Uuid::try_parse(said.payload()).map_or(Change::Everything, Change::Of));
+                        }
+                    }
+                }
+            }
+            if left.is_zero() {
+                break;
+            }
+        }
+        let deaf = *heard < *told;
+        if !deaf {
+            if self.deaf.swap(false, Ordering::Relaxed) {
+                changes.note(Change::Everything);
+                info!("changes made elsewhere are heard of");
+            }
+            return Ok(());
+        }
+        if !connection.is_pooled() {
+            return Err(StoreError::Unavailable("PostgreSQL: a notification did not arrive".to_string()));
+        }
+        if !self.deaf.swap(true, Ordering::Relaxed) {
+            warn!(
+                "changes made elsewhere take up to 5 s to be seen: the pooler before PostgreSQL passes no notifications \
+                 on; set DATABASE_URL_DIRECT to the address of PostgreSQL itself"
+            );
+        }
+        Ok(())
     }
 }
 
 impl Transaction for Connection {
     fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-        self.query(sql, parameters)
+        rows(self.query(sql, parameters)?)
     }
 
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
-        self.execute(sql, parameters)
+        self.execute(sql, parameters, None)
     }
 
     fn execute_with_rows(
@@ -439,6 +310,7 @@ impl Transaction for Connection {
         });
         let given = format!("SELECT * FROM unnest({})", arrays.collect::<Vec<_>>().join(", "));
         let sql = sql.replace("ROWS", &given);
+        let types: Vec<Type> = columns.iter().map(column_type).collect();
         // Each statement has to be done within its time.
         loop {
             let mut arrays = vec![Vec::new(); columns.len()];
@@ -448,7 +320,7 @@ impl Transaction for Connection {
             if arrays.iter().all(Vec::is_empty) {
                 return Ok(());
             }
-            self.execute(&sql, &arrays.into_iter().map(Value::List).collect::<Vec<_>>())?;
+            self.execute(&sql, &arrays.into_iter().map(Value::List).collect::<Vec<_>>(), Some(&types))?;
         }
     }
 
@@ -457,70 +329,12 @@ impl Transaction for Connection {
     }
 
     fn tell(&mut self, change: Uuid) -> Result<(), StoreError> {
-        self.execute("SELECT pg_notify($1, $2)", &[Value::Text(CHANNEL.to_string()), Value::Text(change.to_string())])?;
+        let parameters = [Value::Text(CHANNEL.to_string()), Value::Text(change.to_string())];
+        self.execute("SELECT pg_notify($1, $2)", &parameters, None)?;
         Ok(())
     }
 }
 
-fn row(row: &postgres::Row) -> Result<Row, StoreError> {
-    let columns = row.columns().iter().enumerate();
-    columns.map(|(index, column)| value(row, index, column.type_())).collect::<Result<_, _>>().map(Row).map_err(fault)
-}
-
-fn value(row: &postgres::Row, column: usize, kind: &Type) -> Result<Value, postgres::Error> {
-    let value = match *kind {
-        Type::BOOL => row.try_get::<_, Option<bool>>(column)?.map(Value::Bool),
-        Type::INT8 => row.try_get::<_, Option<i64>>(column)?.map(Value::Int),
-        Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(column)?.map(Value::Bytes),
-        Type::UUID => row.try_get::<_, Option<Uuid>>(column)?.map(Value::Uuid),
-        Type::TIMESTAMPTZ => row
-            .try_get::<_, Option<chrono::DateTime<chrono::Utc>>>(column)?
-            .map(|instant| Value::Timestamp(Timestamp::from(instant))),
-        _ => row.try_get::<_, Option<String>>(column)?.map(Value::Text),
-    };
-    Ok(value.unwrap_or(Value::Null))
-}
-
-impl ToSql for Value {
-    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        match self {
-            Value::Null => Ok(IsNull::Yes),
-            Value::Bool(truth) => truth.to_sql_checked(kind, out),
-            Value::Int(number) => number.to_sql_checked(kind, out),
-            Value::Text(text) => text.to_sql_checked(kind, out),
-            Value::Bytes(bytes) => bytes.to_sql_checked(kind, out),
-            Value::Uuid(uuid) => uuid.to_sql_checked(kind, out),
-            Value::Timestamp(timestamp) => timestamp.to_datetime().to_sql_checked(kind, out),
-            Value::List(items) => items.to_sql_checked(kind, out),
-        }
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
-}
-
-fn fault(error: postgres::Error) -> StoreError {
-    if let Some(server) = error.as_db_error() {
-        let text = format!("PostgreSQL: {} {}: {}", server.severity(), server.code().code(), server.message());
-        let class = &server.code().code()[..2];
-        return match server.code() {
-            &SqlState::UNIQUE_VIOLATION => StoreError::Conflict(text),
-            // A standby after a failover, and what passes when it is tried again.
-            &SqlState::READ_ONLY_SQL_TRANSACTION
-            | &SqlState::QUERY_CANCELED
-            | &SqlState::LOCK_NOT_AVAILABLE
-            | &SqlState::T_R_SERIALIZATION_FAILURE
-            | &SqlState::T_R_DEADLOCK_DETECTED => StoreError::Unavailable(text),
-            // Connection exceptions, insufficient resources, operator intervention, faults of the server's system.
-            _ if ["08", "53", "57", "58"].contains(&class) => StoreError::Unavailable(text),
-            _ => StoreError::Internal(text),
-        };
-    }
-    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-    let text = format!("PostgreSQL: {error}{cause}");
-    let connection_is_gone = error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>());
-    if connection_is_gone { StoreError::Unavailable(text) } else { StoreError::Internal(text) }
+fn rows(rows: Vec<tokio_postgres::Row>) -> Result<Vec<Row>, StoreError> {
+    rows.iter().map(row).collect()
 }

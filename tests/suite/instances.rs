@@ -20,7 +20,7 @@ use keyward::id::{KeyId, UserId};
 use keyward::key::KeyHash;
 use keyward::limit::AddressRates;
 use keyward::password::PasswordRules;
-use keyward::store::postgres::{PostgresTarget, TlsMode};
+use keyward::store::postgres::{Patience, PostgresTarget, TlsMode};
 use keyward::user::{Email, Users};
 use postgres::fallible_iterator::FallibleIterator;
 use serde_json::{Value, json};
@@ -97,10 +97,9 @@ impl Drop for Instance {
     }
 }
 
-/// Of PostgreSQL's connections those on which an instance is told of changes. To see that it is alive, it sends an empty
-/// statement there.
+/// Of PostgreSQL's connections those on which an instance is told of changes, as it tells itself that it hears.
 const LISTENING: &str = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'keyward' \
-                         AND (query LIKE 'LISTEN%' OR query = '')";
+                         AND (query LIKE 'LISTEN%' OR query LIKE '%NOTIFY keyward_ear%')";
 
 fn until_both_listen(service: &Service) {
     let mut client = service.database().unwrap().client();
@@ -115,7 +114,7 @@ fn database_address(service: &Service) -> SocketAddr {
 
 /// What another process does to accounts: it has a store of its own on the same data.
 fn operator(config: &Config) -> Users {
-    let (store, _) = app::open_store(config, &Clock::default(), Arc::default()).unwrap();
+    let (store, _) = app::open_store(config, &Clock::default(), Arc::default(), Patience::Endless).unwrap();
     let events = Arc::new(Events::new(store.clone(), config.audit_retention, Clock::default()));
     let passwords = app::passwords(config);
     let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events, Clock::default()));

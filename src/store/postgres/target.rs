@@ -1,0 +1,242 @@
+//! Where PostgreSQL is and how it is reached; TLS as libpq's `sslmode` has it.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use crate::store::StoreError;
+use crate::trust::Verifier;
+
+/// `DB_SSLMODE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyFull,
+}
+
+impl TlsMode {
+    pub const NAMES: &'static str = "disable, prefer, require or verify-full";
+
+    pub fn parse(text: &str) -> Option<TlsMode> {
+        match text {
+            "disable" => Some(TlsMode::Disable),
+            "prefer" => Some(TlsMode::Prefer),
+            "require" => Some(TlsMode::Require),
+            "verify-full" => Some(TlsMode::VerifyFull),
+            _ => None,
+        }
+    }
+}
+
+/// Where PostgreSQL is and how to talk to it. Its `Debug` form leaves the password out.
+#[derive(Clone, Debug)]
+pub struct PostgresTarget {
+    config: Config,
+    tls: TlsMode,
+    root_cert: Option<PathBuf>,
+    /// `DATABASE_URL_DIRECT`: where no pooler stands before it.
+    direct: Option<Box<PostgresTarget>>,
+}
+
+/// One of the hosts that a target names.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// With its name or socket, or with an address alone.
+    host: Option<Host>,
+    address: Option<IpAddr>,
+    port: u16,
+}
+
+impl PostgresTarget {
+    /// From a URL; `sslmode` and `sslrootcert` in it win over the other arguments. The error says what is wrong with
+    /// the URL and repeats nothing of it.
+    pub fn from_url(url: &str, mut tls: TlsMode, mut root_cert: Option<PathBuf>) -> Result<PostgresTarget, String> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err("does not begin with postgres:// or postgresql://".to_string());
+        }
+        // The driver knows fewer modes than libpq, so these two are taken out of what it reads.
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut others = Vec::new();
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            match parameter.split_once('=') {
+                Some(("sslmode", mode)) => {
+                    tls =
+                        TlsMode::parse(mode).ok_or(format!("has an unknown sslmode; accepted: {}", TlsMode::NAMES))?;
+                }
+                Some(("sslrootcert", path)) if path.contains('%') => {
+                    return Err("has a percent-encoded sslrootcert; set DB_SSLROOTCERT instead".to_string());
+                }
+                Some(("sslrootcert", path)) => root_cert = Some(PathBuf::from(path)),
+                _ => others.push(parameter),
+            }
+        }
+        let config: Config = format!("{base}?{}", others.join("&"))
+            .parse()
+            .map_err(|_| "is not a PostgreSQL URL; accepted: postgres://user:password@host:port/name".to_string())?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err("names no host; accepted: postgres://user:password@host:port/name".to_string());
+        }
+        PostgresTarget { config, tls, root_cert, direct: None }.checked()
+    }
+
+    pub fn from_parts(
+        host: &str,
+        port: u16,
+        user: Option<&str>,
+        password: Option<&str>,
+        name: Option<&str>,
+        tls: TlsMode,
+        root_cert: Option<PathBuf>,
+    ) -> Result<PostgresTarget, String> {
+        let mut config = Config::new();
+        config.host(host).port(port);
+        if let Some(user) = user {
+            config.user(user);
+        }
+        if let Some(password) = password {
+            config.password(password);
+        }
+        if let Some(name) = name {
+            config.dbname(name);
+        }
+        PostgresTarget { config, tls, root_cert, direct: None }.checked()
+    }
+
+    fn checked(mut self) -> Result<PostgresTarget, String> {
+        if self.tls == TlsMode::VerifyFull && self.root_cert.is_none() {
+            return Err("is to be verified in full, but DB_SSLROOTCERT is not set; accepted: the path of a PEM file, \
+                        such as /etc/ssl/certs/ca-certificates.crt"
+                .to_string());
+        }
+        // As with libpq, there is no TLS over a Unix socket.
+        let local = self.config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        self.config.ssl_mode(match self.tls {
+            _ if local && self.config.get_hostaddrs().is_empty() => SslMode::Disable,
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyFull => SslMode::Require,
+        });
+        if self.config.get_tcp_user_timeout().is_none() {
+            self.config.tcp_user_timeout(Duration::from_secs(5));
+        }
+        // A peer that is gone without a word is noticed in seconds, not in the two hours of the default.
+        self.config.keepalives_idle(Duration::from_secs(5));
+        self.config.keepalives_interval(Duration::from_secs(1));
+        self.config.keepalives_retries(3);
+        // Of several hosts the one that is written to now, as is found out by a question of ours.
+        self.config.target_session_attrs(TargetSessionAttrs::Any);
+        if self.config.get_application_name().is_none() {
+            self.config.application_name("keyward");
+        }
+        Ok(self)
+    }
+
+    /// The same database without a pooler before it.
+    pub fn with_direct(self, direct: PostgresTarget) -> PostgresTarget {
+        PostgresTarget { direct: Some(Box::new(direct)), ..self }
+    }
+
+    /// For what a pooler in transaction mode cannot carry.
+    pub fn direct(&self) -> &PostgresTarget {
+        self.direct.as_deref().unwrap_or(self)
+    }
+
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        let (hosts, addresses, ports) = (self.config.get_hosts(), self.config.get_hostaddrs(), self.config.get_ports());
+        (0..hosts.len().max(addresses.len()))
+            .map(|index| Endpoint {
+                host: hosts.get(index).cloned(),
+                address: addresses.get(index).copied(),
+                port: ports.get(index).or(ports.first()).copied().unwrap_or(5432),
+            })
+            .collect()
+    }
+
+    /// What the URL allows for each host.
+    pub(super) fn connect_timeout(&self) -> Option<Duration> {
+        self.config.get_connect_timeout().copied()
+    }
+
+    /// All addresses of a host, each as a configuration of its own.
+    pub(super) async fn resolve(&self, endpoint: &Endpoint) -> io::Result<Vec<Config>> {
+        let name = match (&endpoint.host, endpoint.address) {
+            (Some(Host::Tcp(name)), None) => name,
+            _ => return Ok(vec![self.at(endpoint, endpoint.address)]),
+        };
+        let addresses = tokio::net::lookup_host((name.as_str(), endpoint.port)).await?;
+        Ok(addresses.map(|address| self.at(endpoint, Some(address.ip()))).collect())
+    }
+
+    /// The library has no way to take hosts out of a configuration.
+    fn at(&self, endpoint: &Endpoint, address: Option<IpAddr>) -> Config {
+        let from = &self.config;
+        let mut config = Config::new();
+        match &endpoint.host {
+            Some(Host::Tcp(name)) => _ = config.host(name),
+            Some(Host::Unix(path)) => _ = config.host_path(path),
+            None => {}
+        }
+        if let Some(address) = address {
+            config.hostaddr(address);
+        }
+        config.port(endpoint.port);
+        from.get_user().map(|user| config.user(user));
+        from.get_password().map(|password| config.password(password));
+        from.get_dbname().map(|name| config.dbname(name));
+        from.get_options().map(|options| config.options(options));
+        from.get_application_name().map(|name| config.application_name(name));
+        from.get_tcp_user_timeout().map(|timeout| config.tcp_user_timeout(*timeout));
+        config.ssl_mode(from.get_ssl_mode()).ssl_negotiation(from.get_ssl_negotiation());
+        config.channel_binding(from.get_channel_binding());
+        config.keepalives(from.get_keepalives()).keepalives_idle(from.get_keepalives_idle());
+        from.get_keepalives_interval().map(|interval| config.keepalives_interval(interval));
+        from.get_keepalives_retries().map(|retries| config.keepalives_retries(retries));
+        config
+    }
+
+    pub(super) fn tls_config(&self) -> Result<ClientConfig, StoreError> {
+        let failed = |error: String| StoreError::Internal(format!("TLS to PostgreSQL: {error}"));
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(error.to_string()))?;
+        let mut verifier =
+            Verifier { trusted: Vec::new(), chain: None, name: self.tls == TlsMode::VerifyFull, provider };
+        if let (Some(path), TlsMode::Require | TlsMode::VerifyFull) = (&self.root_cert, self.tls) {
+            let (trusted, roots) = read_roots(path).map_err(failed)?;
+            let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), verifier.provider.clone())
+                .build()
+                .map_err(|error| failed(error.to_string()))?;
+            verifier.trusted = trusted;
+            verifier.chain = Some(chain);
+        }
+        Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    }
+}
+
+fn read_roots(path: &PathBuf) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), String> {
+    let failed = |error: String| format!("DB_SSLROOTCERT: {}: {error}", path.display());
+    let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let trusted = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        // The library's own message repeats a line, which may be a private key's.
+        .map_err(|_| failed("is not PEM".to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in &trusted {
+        roots.add(certificate.clone()).map_err(|error| failed(error.to_string()))?;
+    }
+    if trusted.is_empty() { Err(failed("there is no certificate in it".to_string())) } else { Ok((trusted, roots)) }
+}
