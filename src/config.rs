@@ -79,6 +79,8 @@ pub struct Config {
     pub proxies: Proxies,
     pub cors: Cors,
     pub max_connections: usize,
+    /// `None`: a quarter of them.
+    pub max_connections_per_address: Option<usize>,
     pub cache_entries: usize,
     /// Of one user, usable at once.
     pub max_keys_per_user: u32,
@@ -209,6 +211,7 @@ impl Config {
             proxies: Proxies { trusted: Vec::new(), header: HeaderName::from_static("x-forwarded-for") },
             cors: Cors::default(),
             max_connections: 0,
+            max_connections_per_address: None,
             cache_entries: 0,
             max_keys_per_user: 0,
             usage_retention: Duration::ZERO,
@@ -254,6 +257,7 @@ impl Config {
             proxies: draft.proxies,
             cors: draft.cors,
             max_connections: draft.max_connections,
+            max_connections_per_address: draft.max_connections_per_address,
             cache_entries: draft.cache_entries,
             max_keys_per_user: draft.max_keys_per_user,
             usage_retention: draft.usage_retention,

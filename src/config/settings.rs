@@ -387,10 +387,22 @@ pub static SETTINGS: &[Setting] = &[
         name: "MAX_CONNECTIONS",
         default: Some("10000"),
         accepts: "1 to 1000000",
-        meaning: "Connections served at once; further ones wait to be accepted",
+        meaning: "Connections served at once; at that many, a new one takes the place of the longest idle one, or waits",
         secret: false,
         read: |draft, value| {
             whole_number(value, 1..=1_000_000).map(|connections| draft.max_connections = connections as usize)
+        },
+    },
+    Setting {
+        name: "MAX_CONNECTIONS_PER_ADDRESS",
+        default: None,
+        accepts: "1 to 1000000; without it, a quarter of MAX_CONNECTIONS",
+        meaning: "Connections that one address (with IPv6, one /64) may have at once; TRUSTED_PROXIES may have any number",
+        secret: false,
+        read: |draft, value| {
+            let number = whole_number(value, 1..=1_000_000)?;
+            draft.max_connections_per_address = Some(number as usize);
+            Ok(())
         },
     },
     Setting {
@@ -496,6 +508,7 @@ pub(super) struct Draft {
     pub(super) proxies: Proxies,
     pub(super) cors: Cors,
     pub(super) max_connections: usize,
+    pub(super) max_connections_per_address: Option<usize>,
     pub(super) cache_entries: usize,
     pub(super) max_keys_per_user: u32,
     pub(super) usage_retention: Duration,

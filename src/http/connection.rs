@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use super::exchange::Purpose;
 use super::server::Front;
 use super::tls::HTTP_2;
+use super::watch::Watch;
 use super::{http1, http2};
 
 /// What a listener is there for.
@@ -28,15 +29,22 @@ pub enum Door {
 }
 
 /// Serves a connection until either side ends it, a time runs out, or the server stops.
-pub async fn serve(stream: TcpStream, peer: SocketAddr, front: Arc<Front>, door: Door, stop: watch::Receiver<bool>) {
+pub async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    front: Arc<Front>,
+    watched: &Watch,
+    door: Door,
+    stop: watch::Receiver<bool>,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!("{peer}: {error}");
     }
     match door {
-        Door::Http => http1::serve(stream, peer, &front, Purpose::Api { tls: false }, stop).await,
-        Door::Redirect { to } => http1::serve(stream, peer, &front, Purpose::Redirect { to }, stop).await,
+        Door::Http => http1::serve(stream, peer, &front, watched, Purpose::Api { tls: false }, stop).await,
+        Door::Redirect { to } => http1::serve(stream, peer, &front, watched, Purpose::Redirect { to }, stop).await,
         // Its state is large, and connections without TLS are not to pay for it.
-        Door::Https(acceptor) => Box::pin(serve_https(stream, peer, front, acceptor, stop)).await,
+        Door::Https(acceptor) => Box::pin(serve_https(stream, peer, front, watched, acceptor, stop)).await,
     }
 }
 
@@ -44,15 +52,20 @@ async fn serve_https(
     stream: TcpStream,
     peer: SocketAddr,
     front: Arc<Front>,
+    watched: &Watch,
     acceptor: TlsAcceptor,
     mut stop: watch::Receiver<bool>,
 ) {
     match in_time(front.limits.handshake, &mut stop, shake_hands(stream, &acceptor)).await {
         Some(Ok(Greeting::Tls(stream))) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
-            http2::serve(stream, peer, front, stop).await;
+            http2::serve(stream, peer, front, watched, stop).await;
         }
-        Some(Ok(Greeting::Tls(stream))) => http1::serve(stream, peer, &front, Purpose::Api { tls: true }, stop).await,
-        Some(Ok(Greeting::NoTls(stream))) => http1::serve(stream, peer, &front, Purpose::WrongScheme, stop).await,
+        Some(Ok(Greeting::Tls(stream))) => {
+            http1::serve(stream, peer, &front, watched, Purpose::Api { tls: true }, stop).await
+        }
+        Some(Ok(Greeting::NoTls(stream))) => {
+            http1::serve(stream, peer, &front, watched, Purpose::WrongScheme, stop).await
+        }
         Some(Err(error)) => debug!("{peer}: TLS: {error}"),
         None => debug!("{peer}: cut, the TLS handshake was not done in time"),
     }

@@ -23,10 +23,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
     front: &Front,
+    watched: &Watch,
     purpose: Purpose,
     mut stop: watch::Receiver<bool>,
 ) {
-    let watched = &Watch::new(&front.limits);
+    watched.enter(Phase::Head);
     let socket = TokioIo::new(Socket::new(stream, watched, &front.stopping));
     let service = service_fn(async |request: hyper::Request<Incoming>| {
         watched.enter(Phase::Busy);
@@ -55,7 +56,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             told = true;
             connection.as_mut().graceful_shutdown();
         }
-        listening = true;
+        if !listening {
+            listening = true;
+            watched.belongs_to(cx.waker());
+        }
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             if let Err(error) = ended {
                 debug!("{peer}: {error}");

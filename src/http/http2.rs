@@ -51,10 +51,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
     front: Arc<Front>,
+    watched: &Watch,
     mut stop: watch::Receiver<bool>,
 ) {
     let limits = &front.limits;
-    let watched = &Watch::new(limits);
+    watched.enter(Phase::Head);
     let socket = Patient::new(Socket::new(stream, watched, &front.stopping), limits.unread_answer);
     // h2 bounds the rest by itself: CONTINUATION frames, resets before a stream is accepted, empty frames, and answers to
     // PING and SETTINGS, of which one is kept at a time.
@@ -88,7 +89,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             connection.graceful_shutdown();
             watched.enter(Phase::Busy);
         }
-        listening = true;
+        if !listening {
+            listening = true;
+            watched.belongs_to(cx.waker());
+        }
         loop {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, mut respond)))) => {

@@ -9,6 +9,7 @@ mod exchange;
 mod http1;
 mod http2;
 pub mod lanes;
+mod places;
 pub mod request;
 pub mod response;
 pub mod router;

@@ -5,18 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::connection::{self, Door};
 use super::cors::Cors;
 use super::lanes::Lanes;
+use super::places::Places;
 use super::router::{ROUTES, Router};
 use super::tls::Tls;
 use crate::app::App;
@@ -43,9 +44,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     redirects: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
-    /// All of its permits are back when the last connection is gone.
-    connections: Arc<Semaphore>,
-    max_connections: u32,
+    places: Arc<Places>,
 }
 
 /// Connections that the kernel keeps for us until we accept them; it may allow fewer.
@@ -85,10 +84,11 @@ impl Server {
         let mut entrances: Vec<(TcpListener, Door)> = Vec::new();
         entrances.extend(listeners.into_iter().map(|listener| (listener, door.clone())));
         entrances.extend(redirecting.into_iter().map(|listener| (listener, redirect.clone())));
-        let connections = Arc::new(Semaphore::new(max_connections as usize));
+        let places = Places::new(max_connections, config.max_connections_per_address, config.proxies.clone());
+        let places = Arc::new(places);
         let (stop, stopping) = watch::channel(false);
-        runtime.spawn(accept(entrances, front.clone(), connections.clone(), stopping));
-        Ok(Server { runtime, front, tls, addresses, redirects, stop, connections, max_connections })
+        runtime.spawn(accept(entrances, front.clone(), places.clone(), stopping));
+        Ok(Server { runtime, front, tls, addresses, redirects, stop, places })
     }
 
     /// Where it listens; with port 0 in the configuration, the port it got.
@@ -118,9 +118,9 @@ impl Server {
     pub fn stop(self) {
         self.front.stopping.store(true, Ordering::SeqCst);
         self.stop.send_replace(true);
-        let all_gone = self.connections.acquire_many(self.max_connections);
         let limit = self.front.limits.stopping;
-        let finished = self.runtime.block_on(async { tokio::time::timeout(limit, all_gone).await.is_ok() });
+        let finished =
+            self.runtime.block_on(async { tokio::time::timeout(limit, self.places.all_free()).await.is_ok() });
         if !finished {
             warn!("connections still busy after {} s are cut", limit.as_secs());
         }
@@ -240,8 +240,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// The next connection on any of them. One permit waits for all: were each listener to hold one, the last permit could
-/// wait where nobody connects.
+/// The next connection on any of them.
 async fn accept_any(entrances: &[(TcpListener, Door)]) -> std::io::Result<(TcpStream, SocketAddr, Door)> {
     std::future::poll_fn(|cx| {
         for (listener, door) in entrances {
@@ -257,22 +256,25 @@ async fn accept_any(entrances: &[(TcpListener, Door)]) -> std::io::Result<(TcpSt
 async fn accept(
     entrances: Vec<(TcpListener, Door)>,
     front: Arc<Front>,
-    connections: Arc<Semaphore>,
+    places: Arc<Places>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let stop = stopping.clone();
+    let mut refused = Refused::default();
     tokio::select! {
         _ = stopping.wait_for(|stop| *stop) => {}
         () = async {
             loop {
-                // The permit first: what cannot be served stays in the kernel's backlog.
-                let Ok(permit) = connections.clone().acquire_owned().await else { return };
                 match accept_any(&entrances).await {
                     Ok((stream, peer, door)) => {
+                        // While one waits for its place, the next stay in the kernel's backlog.
+                        let Some(place) = places.take(peer.ip(), &front.limits).await else {
+                            refused.tell(peer.ip());
+                            continue;
+                        };
                         let (front, stop) = (front.clone(), stop.clone());
                         tokio::spawn(async move {
-                            connection::serve(stream, peer, front, door, stop).await;
-                            drop(permit);
+                            connection::serve(stream, peer, front, &place.watch, door, stop).await;
                         });
                     }
                     Err(error) => {
@@ -283,5 +285,27 @@ async fn accept(
                 }
             }
         } => {}
+    }
+}
+
+/// Tells the operator of connections that were refused, but does not repeat itself for each.
+#[derive(Default)]
+struct Refused {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Refused {
+    fn tell(&mut self, peer: IpAddr) {
+        const EVERY: Duration = Duration::from_secs(60);
+        self.since += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= EVERY) {
+            let count = self.since;
+            warn!(
+                "{peer} has as many connections as one address may have: {count} refused since the last such line; if a \
+                 proxy is there, name it in TRUSTED_PROXIES, otherwise see MAX_CONNECTIONS_PER_ADDRESS"
+            );
+            (self.told, self.since) = (Some(Instant::now()), 0);
+        }
     }
 }

@@ -3,8 +3,9 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::config::Limits;
+use crate::sharded::lock;
 
 /// Where a connection is, and by when it must have moved on.
 pub struct Watch {
@@ -21,6 +23,10 @@ pub struct Watch {
     started_coarse: Duration,
     /// Milliseconds after `started`.
     deadline: AtomicU64,
+    /// Somebody else needs the place: it ends as soon as it is idle, and waits for nothing more.
+    dismissed: AtomicBool,
+    /// The connection's task.
+    task: Mutex<Option<Waker>>,
     head: Duration,
     idle: Duration,
     unread_answer: Duration,
@@ -85,6 +91,8 @@ impl Watch {
             started_coarse: coarse_now(),
             phase: AtomicU8::new(0),
             deadline: AtomicU64::new(0),
+            dismissed: AtomicBool::new(false),
+            task: Mutex::new(None),
             head: limits.head,
             idle: limits.idle,
             unread_answer: limits.unread_answer,
@@ -93,13 +101,14 @@ impl Watch {
         watch
     }
 
-    // All of this happens on the task of the one connection; the atomics are there because the task moves between
-    // threads.
+    // All of this happens on the task of the one connection, but for `idle_until` and `dismiss`; the atomics are there
+    // because the task moves between threads.
     pub fn enter(&self, phase: Phase) {
         let span = match phase {
             Phase::Head => self.head,
             Phase::Busy => BUSY,
             Phase::Answering => self.unread_answer,
+            Phase::Idle | Phase::Quiet if self.is_dismissed() => Duration::ZERO,
             Phase::Idle | Phase::Quiet => self.idle,
             Phase::Leaving | Phase::Lingering => LINGER,
         };
@@ -112,6 +121,32 @@ impl Watch {
         const PHASES: [Phase; 7] =
             [Phase::Head, Phase::Busy, Phase::Answering, Phase::Idle, Phase::Quiet, Phase::Leaving, Phase::Lingering];
         PHASES[self.phase.load(Ordering::Relaxed) as usize]
+    }
+
+    /// By when an idle connection ends, by the coarse clock; `None`: it is not idle, or is about to go.
+    pub fn idle_until(&self) -> Option<Duration> {
+        (matches!(self.phase(), Phase::Idle | Phase::Quiet) && !self.is_dismissed()).then(|| self.due())
+    }
+
+    /// Ends an idle connection. One on which a request has just begun ends after it.
+    pub fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::SeqCst);
+        if matches!(self.phase(), Phase::Idle | Phase::Quiet) {
+            self.deadline.store(0, Ordering::SeqCst);
+        }
+        if let Some(task) = lock(&self.task).as_ref() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Whether somebody else needs the place.
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Relaxed)
+    }
+
+    /// The task to wake when it is to end. One connection's task is always the same.
+    pub fn belongs_to(&self, task: &Waker) {
+        *lock(&self.task) = Some(task.clone());
     }
 
     fn is_idle(&self) -> bool {
@@ -245,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<'_, S> {
             self.watch.enter(Phase::Lingering);
         }
         let mut discard = [0; 4096];
-        while self.discarded < LINGER_BYTES && !self.stopping.load(Ordering::SeqCst) {
+        while self.discarded < LINGER_BYTES && !self.stopping.load(Ordering::SeqCst) && !self.watch.is_dismissed() {
             let mut buffer = ReadBuf::new(&mut discard);
             ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
             match buffer.filled().len() {

@@ -11,6 +11,7 @@
 
 mod target;
 
+mod crowds;
 mod descriptors;
 mod garbage;
 mod heads;

@@ -3,7 +3,7 @@
 //! ways and what is no HTTP is in the hostile suite.
 
 use std::collections::BTreeSet;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -266,15 +266,17 @@ fn a_slow_reader_is_served_as_long_as_he_reads() {
 }
 
 #[test]
-fn further_connections_wait_until_another_closes() {
+fn further_connections_wait_until_another_closes_when_all_are_busy() {
     let service = patient_service(&[("MAX_CONNECTIONS", "2")], |_| {});
     let mut served = [(); 2].map(|()| Wire::open(service.address()));
     for wire in &mut served {
-        assert_eq!(wire.send(get("/health")).answer().status, 200);
+        // The other half of the second request does not come.
+        wire.send(get("/health") + &refresh("Content-Length: 2", "{"));
+        assert_eq!(wire.answer().status, 200);
     }
     let mut waiting = [(); 2].map(|()| Wire::open(service.address()));
     for wire in &mut waiting {
-        wire.send(get("/health"));
+        wire.send(get("/health") + &refresh("Content-Length: 2", "{"));
         assert!(wire.is_silent_for(SHORT / 2), "a third connection was served");
     }
     let [first, second] = served;
@@ -284,6 +286,77 @@ fn further_connections_wait_until_another_closes() {
     assert!(fourth.is_silent_for(SHORT / 2), "a third connection was served");
     drop(second);
     assert_eq!(fourth.answer().status, 200);
+}
+
+#[test]
+fn at_the_limit_the_longest_idle_connection_goes_for_a_newcomer() {
+    let service = patient_service(&[("MAX_CONNECTIONS", "4")], |_| {});
+    let [mut busy, mut first, mut second, mut third] = [(); 4].map(|()| Wire::open(service.address()));
+    assert_eq!(busy.send(get("/health") + &refresh("Content-Length: 2", "{")).answer().status, 200);
+    let ask = |wire: &mut Wire| {
+        assert_eq!(wire.send(get("/health")).answer().status, 200);
+        // The times are told apart by a clock that is some milliseconds coarse.
+        assert!(wire.is_silent_for(SHORT / 10));
+    };
+    ask(&mut second);
+    ask(&mut first);
+    ask(&mut third);
+    ask(&mut second);
+    let mut newcomer = Wire::open(service.address());
+    ask(&mut newcomer);
+    assert_eq!(first.rest(), b"");
+    ask(&mut Wire::open(service.address()));
+    assert_eq!(third.rest(), b"");
+    // Those who asked later are still there, and whoever is busy.
+    ask(&mut newcomer);
+    ask(&mut second);
+    assert_eq!(busy.send("}").answer().status, 400);
+}
+
+/// Linux gives every machine the whole of 127.0.0.0/8.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_address_has_its_share_of_the_connections_and_keeps_nobody_else_out() {
+    const HERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+    let settings = [("MAX_CONNECTIONS", "16"), ("TRUSTED_PROXIES", "127.0.0.1"), ("RUST_LOG", "off")];
+    let service = patient_service(&settings, |_| {});
+    let address = service.address();
+    let open = |request: String| {
+        let mut wire = Wire::open_from(HERE, address);
+        assert_eq!(wire.send(request).answer().status, 200);
+        wire
+    };
+    let busy = || get("/health") + &refresh("Content-Length: 2", "{");
+    // Of a quarter of them, one is idle, and goes for the next of the same address.
+    let mut idle = open(get("/health"));
+    let mut held: Vec<Wire> = (0..4).map(|_| open(busy())).collect();
+    assert_eq!(idle.rest(), b"");
+    // None is idle now, and no more are served, though there are places.
+    for _ in 0..3 {
+        let mut refused = Wire::open_from(HERE, address);
+        let _ = refused.try_send(get("/health"));
+        assert_eq!(refused.rest(), b"");
+    }
+    // Another address has a share of its own, and those who are trusted have all that is left.
+    assert_eq!(Wire::open_from(Ipv4Addr::new(127, 0, 0, 3), address).send(get("/health")).answer().status, 200);
+    let proxies: Vec<Wire> = (0..10)
+        .map(|_| {
+            let mut wire = Wire::open(address);
+            assert_eq!(wire.send(busy()).answer().status, 200);
+            wire
+        })
+        .collect();
+    drop(proxies);
+    // A connection that ends makes room for one of the same address.
+    assert_eq!(held[0].send("}").answer().status, 400);
+    open(get("/health"));
+
+    let settings = [("MAX_CONNECTIONS_PER_ADDRESS", "1"), ("TRUSTED_PROXIES", "none"), ("RUST_LOG", "off")];
+    let service = patient_service(&settings, |_| {});
+    let mut wire = Wire::open_from(HERE, service.address());
+    assert_eq!(wire.send(busy()).answer().status, 200);
+    assert_eq!(Wire::open_from(HERE, service.address()).rest(), b"");
+    assert_eq!(Wire::open(service.address()).send(get("/health")).answer().status, 200);
 }
 
 /// Linux gives every machine the whole of 127.0.0.0/8.

@@ -420,6 +420,23 @@ fn a_connection_without_a_request_is_closed() {
     assert!(started.elapsed() + Duration::from_millis(10) >= limit, "{:?}", started.elapsed());
 }
 
+#[test]
+fn an_idle_connection_goes_for_a_newcomer_with_a_goodbye() {
+    let secure = patient_service(&[("MAX_CONNECTIONS", "1")], |_| {});
+    let mut idle = Http2::open(&secure);
+    for _ in 0..2 {
+        idle.send(&get(1, "/health"));
+        assert_eq!(idle.statuses_of_whole_answers(1), [(1, 200)].into());
+        // It is quiet when all of it has been read.
+        idle.is_read();
+        // Which version the newcomer speaks is known later.
+        let mut newcomer = Http2::open(&secure);
+        assert_eq!(idle.end(), NO_ERROR);
+        newcomer.is_read();
+        idle = newcomer;
+    }
+}
+
 /// What the server says before it has heard anything: nothing, or its settings.
 fn preface_length(secure: &Secure) -> usize {
     let mut client = Http2::open(secure);

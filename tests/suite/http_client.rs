@@ -5,11 +5,12 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rustix::net::{AddressFamily, SocketType};
 
 /// How long to wait for a server that neither sends nor takes bytes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -198,6 +199,18 @@ impl fmt::Debug for Answer {
 /// A connection that does not wait longer than [`PATIENCE`] for anything.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// The same from another address of this machine: Linux gives it the whole of 127.0.0.0/8.
+pub fn connect_from(local: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(local, 0))?;
+    rustix::net::connect(&socket, &address)?;
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;

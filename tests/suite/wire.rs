@@ -1,10 +1,10 @@
 //! A connection byte by byte, for tests that say exactly what is on it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::http_client::{Answer, PATIENCE, connect, raw, read_answer};
+use crate::http_client::{Answer, PATIENCE, connect, connect_from, raw, read_answer};
 
 /// One connection, on which a test says exactly what it wants.
 pub struct Wire(pub BufReader<TcpStream>);
@@ -13,6 +13,12 @@ impl Wire {
     #[track_caller]
     pub fn open(address: SocketAddr) -> Wire {
         Wire(BufReader::new(connect(address).unwrap()))
+    }
+
+    /// The same from another address of this machine.
+    #[track_caller]
+    pub fn open_from(local: Ipv4Addr, address: SocketAddr) -> Wire {
+        Wire(BufReader::new(connect_from(local, address).unwrap()))
     }
 
     #[track_caller]

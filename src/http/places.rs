@@ -1,0 +1,170 @@
+//! Who has a connection: how many there are at once, how many of them one address has, and which goes for a newcomer.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::watch::Watch;
+use crate::address::{Proxies, neighbourhood};
+use crate::config::Limits;
+use crate::sharded::lock;
+
+/// The places for connections. Who connects takes one, and gives it back at the end.
+pub struct Places {
+    most: u32,
+    /// How many of them one address may have, proxies aside.
+    share: usize,
+    proxies: Proxies,
+    free: Arc<Semaphore>,
+    taken: Mutex<Taken>,
+}
+
+/// A connection's place, given back when this is dropped.
+pub struct Place {
+    pub watch: Arc<Watch>,
+    /// Whose share it is of; proxies have none.
+    address: Option<IpAddr>,
+    number: usize,
+    places: Arc<Places>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// How many connections are looked at for an idle one before a newcomer is let in: enough to find one that has long been
+/// idle, and few enough that those who connect again and again do not keep the server busy with it.
+const LOOKED_AT: usize = 256;
+/// How soon it is looked again when no connection was idle, and when one was that has not gone yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const GOES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Connections by number. Numbers are used again.
+#[derive(Default)]
+struct Taken {
+    all: Vec<Option<Arc<Watch>>>,
+    vacant: Vec<usize>,
+    by_address: HashMap<IpAddr, Vec<usize>>,
+    /// Where the next look for an idle one begins.
+    next: usize,
+}
+
+impl Places {
+    /// `share`: without it, one address has a quarter of them.
+    pub fn new(most: u32, share: Option<usize>, proxies: Proxies) -> Places {
+        Places {
+            most,
+            share: share.unwrap_or((most as usize).div_ceil(4)),
+            proxies,
+            free: Arc::new(Semaphore::new(most as usize)),
+            taken: Mutex::default(),
+        }
+    }
+
+    /// A place for a connection from there, as soon as there is one. `None`: its address has its share, and none of its
+    /// connections that were looked at is idle.
+    pub async fn take(self: &Arc<Places>, peer: IpAddr, limits: &Limits) -> Option<Place> {
+        let peer = peer.to_canonical();
+        let address = (!self.proxies.trusts(peer)).then(|| neighbourhood(peer));
+        if let Some(address) = &address
+            && !lock(&self.taken).make_room_in(address, self.share)
+        {
+            return None;
+        }
+        let permit = loop {
+            if let Ok(permit) = self.free.clone().try_acquire_owned() {
+                break permit;
+            }
+            let one_goes = lock(&self.taken).dismiss_an_idle_one();
+            let patience = if one_goes { GOES_WITHIN } else { LOOK_AGAIN };
+            match tokio::time::timeout(patience, self.free.clone().acquire_owned()).await {
+                Ok(permit) => break permit.ok()?,
+                Err(_) => continue,
+            }
+        };
+        let watch = Arc::new(Watch::new(limits));
+        let number = lock(&self.taken).enter(address, watch.clone());
+        Some(Place { watch, address, number, places: self.clone(), _permit: permit })
+    }
+
+    /// Returns when all are free again.
+    pub async fn all_free(&self) {
+        let _ = self.free.acquire_many(self.most).await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.places.taken).leave(self.address, self.number);
+    }
+}
+
+impl Taken {
+    fn enter(&mut self, address: Option<IpAddr>, watch: Arc<Watch>) -> usize {
+        let number = self.vacant.pop().unwrap_or(self.all.len());
+        if number == self.all.len() {
+            self.all.push(None);
+        }
+        self.all[number] = Some(watch);
+        if let Some(address) = address {
+            self.by_address.entry(address).or_default().push(number);
+        }
+        number
+    }
+
+    fn leave(&mut self, address: Option<IpAddr>, number: usize) {
+        self.all[number] = None;
+        self.vacant.push(number);
+        if let Some(address) = address {
+            self.leave_address(&address, number);
+        }
+    }
+
+    fn leave_address(&mut self, address: &IpAddr, number: usize) {
+        let Some(numbers) = self.by_address.get_mut(address) else { return };
+        numbers.retain(|other| *other != number);
+        if numbers.is_empty() {
+            self.by_address.remove(address);
+        }
+    }
+
+    /// Whether the address has less than its share, if need be because one of its own idle connections goes.
+    fn make_room_in(&mut self, address: &IpAddr, share: usize) -> bool {
+        let Some(numbers) = self.by_address.get(address).filter(|numbers| numbers.len() >= share) else { return true };
+        let start = self.next % numbers.len();
+        let looked_at = numbers[start..].iter().chain(&numbers[..start]).copied().take(LOOKED_AT);
+        self.next = self.next.wrapping_add(LOOKED_AT);
+        let Some(number) = self.longest_idle(looked_at) else { return false };
+        self.dismiss(number);
+        // It goes in an instant. Until then it has a place, but none of the address's.
+        self.leave_address(address, number);
+        true
+    }
+
+    /// Whether there was one.
+    fn dismiss_an_idle_one(&mut self) -> bool {
+        let count = self.all.len();
+        let start = self.next % count.max(1);
+        self.next = self.next.wrapping_add(LOOKED_AT);
+        // The first part of them that has one.
+        for part in (0..count).step_by(LOOKED_AT) {
+            let numbers = (part..count.min(part + LOOKED_AT)).map(|number| (start + number) % count);
+            if let Some(number) = self.longest_idle(numbers) {
+                self.dismiss(number);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn longest_idle(&self, numbers: impl Iterator<Item = usize>) -> Option<usize> {
+        let idle = numbers.filter_map(|number| Some((self.all[number].as_ref()?.idle_until()?, number)));
+        idle.min().map(|(_, number)| number)
+    }
+
+    fn dismiss(&self, number: usize) {
+        if let Some(watch) = &self.all[number] {
+            watch.dismiss();
+        }
+    }
+}
