@@ -171,9 +171,12 @@ impl Passwords {
     fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.pool
-            .submit(Box::new(move || {
-                let _ = answer.send(work());
-            }))
+            .submit(
+                None,
+                Box::new(move || {
+                    let _ = answer.send(work());
+                }),
+            )
             .map_err(|_| Error::Unavailable("too many passwords wait to be hashed".to_string()))?;
         answered.recv().map_err(|_| Error::Internal("the hashing thread gave no answer".to_string()))
     }

@@ -21,12 +21,14 @@ use super::request::{self, Request};
 use super::response::{self, Response};
 use super::router::{Destination, Route};
 use super::server::Front;
+use crate::address::neighbourhood;
 use crate::app::App;
 use crate::cache::{Lookup, Subject};
 use crate::error::Error;
 use crate::guard::{Credentials, Guard, Narrowed, Terms, Verdict};
 use crate::limit::{Limited, Quota};
 use crate::logging::{self, Access};
+use crate::pool::Owner;
 use crate::principal::Principal;
 
 /// What a connection serves.
@@ -245,6 +247,7 @@ async fn run(
         Lane::Password => &front.lanes.password,
     };
     caller.principal = request.principal.clone();
+    let owner = request.principal.account().map_or(Owner::Client(neighbourhood(request.client)), Owner::User);
     let (sender, receiver) = oneshot::channel();
     let app = front.app.clone();
     let job = move || {
@@ -253,7 +256,8 @@ async fn run(
             let _ = sender.send(route.call(&app, &mut request));
         }
     };
-    pool.submit(Box::new(job)).map_err(|_| Error::Unavailable(format!("the {:?} lane is full", route.lane)))?;
+    pool.submit(Some(owner), Box::new(job))
+        .map_err(|_| Error::Unavailable(format!("the {:?} lane is full for {owner:?}", route.lane)))?;
     in_time(front, receiver, route.lane).await?
 }
 

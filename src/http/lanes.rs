@@ -17,9 +17,10 @@ pub enum Lane {
 pub const STORE_THREADS: usize = 16;
 const STORE_QUEUE: usize = 1024;
 
-/// How many requests run in the password lane: one hashing on each core, and some more that talk to the store.
+/// How many requests run in the password lane: one hashing on each core, and some more that talk to the store. Half of
+/// them, the share of one who is alone, keep all cores busy.
 pub fn password_threads(cores: usize) -> usize {
-    cores + 4
+    2 * (cores + 1)
 }
 
 /// As many logins as can be hashed in about three seconds at the default cost: a longer queue would only hold

@@ -667,7 +667,7 @@ fn with_keys_locked(service: &Service, keys: &[String], story: impl FnOnce(&mut 
 }
 
 /// Whether no connection of the server waits to be accepted, and nothing that was sent to it waits to be read.
-fn has_read_everything(server: SocketAddr) -> bool {
+pub fn has_read_everything(server: SocketAddr) -> bool {
     // proc_pid_net(5): the second field is the local address, the fifth what is queued in both directions.
     let port = format!(":{:04X}", server.port());
     let sockets = fs::read_to_string("/proc/self/net/tcp").unwrap();

@@ -1,0 +1,129 @@
+//! Who asks for more than the server can do waits behind themselves.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::http_client::Request;
+use crate::instances::has_read_everything;
+use crate::service::{Account, Backend, PASSWORD, Service, within};
+use crate::wire::Wire;
+
+/// Far from how long those wait who hang.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+fn start(backend: Backend) -> Service {
+    Service::start_with(backend, &[("TRUSTED_PROXIES", "127.0.0.1")], |_| {})
+}
+
+/// Nobody changes what is the user's, as long as this lives.
+enum Hold {
+    Row(postgres::Client),
+    File(rusqlite::Connection),
+}
+
+impl Hold {
+    fn of(service: &Service, account: &Account) -> Hold {
+        if let Some(database) = service.database() {
+            let mut client = database.client();
+            client.batch_execute(&format!("BEGIN; SELECT FROM users WHERE id = '{}' FOR UPDATE", account.id)).unwrap();
+            return Hold::Row(client);
+        }
+        let file = rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap();
+        file.busy_timeout(AT_ONCE).unwrap();
+        file.execute_batch("BEGIN IMMEDIATE").unwrap();
+        Hold::File(file)
+    }
+
+    fn release(self) {
+        match self {
+            Hold::Row(mut client) => client.batch_execute("ROLLBACK").unwrap(),
+            Hold::File(file) => file.execute_batch("ROLLBACK").unwrap(),
+        }
+    }
+}
+
+fn post(target: &str, headers: &str, body: &Value) -> String {
+    let (body, head) = (body.to_string(), format!("POST {target} HTTP/1.1\r\nHost: keyward\r\n{headers}"));
+    format!("{head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Each on a connection of its own; the server has read them all.
+fn send(service: &Service, requests: impl Iterator<Item = String>) -> Vec<Wire> {
+    let sent = requests.map(|request| {
+        let mut wire = Wire::open(service.address());
+        wire.send(request);
+        wire
+    });
+    let sent: Vec<Wire> = sent.collect();
+    within(AT_ONCE, "all is read", || has_read_everything(service.address()));
+    sent
+}
+
+#[track_caller]
+fn is_at_once(request: Request<'_>, status: u16) {
+    let asked = Instant::now();
+    let answer = request.send();
+    let took = asked.elapsed();
+    assert_eq!(answer.status, status, "after {took:?}: {answer:?}");
+    assert!(took < AT_ONCE, "{took:?}");
+}
+
+fn one_who_fills_every_lane(backend: Backend) {
+    let service = start(backend);
+    let [ann, bob] = ["ann@example.com", "bob@example.com"].map(|email| service.sign_up(email));
+    let keys = [(); 3].map(|()| service.create_key(&bob.access, json!({ "name": "ci" }))["key"].clone());
+    let held = Hold::of(&service, &ann);
+    let by_ann = format!("Authorization: Bearer {}", ann.access);
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "Another123!" });
+    let mut hanging = send(&service, (0..40).map(|_| post("/keys/create", &by_ann, &json!({ "name": "more" }))));
+    hanging.extend(send(&service, (0..20).map(|_| post("/auth/password", &by_ann, &change))));
+    for key in &keys {
+        is_at_once(service.get("/auth/me").bearer(&bob.access), 200);
+        is_at_once(service.get("/protected/service-only").api_key(key.as_str().unwrap()), 200);
+        // On SQLite nobody can log in while another process writes; to be refused needs no more than the password lane.
+        is_at_once(service.post("/auth/login").json(json!({ "email": &bob.email, "password": "Wrong123!" })), 401);
+    }
+    if service.database().is_some() {
+        is_at_once(service.post("/auth/login").json(json!({ "email": &bob.email, "password": PASSWORD })), 200);
+        is_at_once(service.post("/keys/create").bearer(&bob.access).json(json!({ "name": "cd" })), 201);
+    }
+    held.release();
+    for wire in &mut hanging {
+        let answer = wire.answer();
+        assert!([200, 201, 401, 429, 503].contains(&answer.status), "{answer:?}");
+    }
+}
+
+#[test]
+fn one_who_fills_every_lane_waits_behind_themselves_on_sqlite() {
+    one_who_fills_every_lane(Backend::Sqlite);
+}
+
+#[test]
+fn one_who_fills_every_lane_waits_behind_themselves_on_postgres() {
+    if crate::postgres_cluster::available() {
+        one_who_fills_every_lane(Backend::Postgres);
+    }
+}
+
+#[test]
+fn logins_that_hang_keep_nobody_out_at_another_address() {
+    if !crate::postgres_cluster::available() {
+        return;
+    }
+    let service = start(Backend::Postgres);
+    let [ann, bob] = ["ann@example.com", "bob@example.com"].map(|email| service.sign_up(email));
+    let held = Hold::of(&service, &ann);
+    let credentials = |account: &Account| json!({ "email": &account.email, "password": PASSWORD });
+    // Of one network, as one customer has it.
+    let of_ann = |number| format!("X-Forwarded-For: 2001:db8:1:2::{number}");
+    let mut hanging = send(&service, (0..20).map(|number| post("/auth/login", &of_ann(number), &credentials(&ann))));
+    let login = service.post("/auth/login").header("x-forwarded-for", "2001:db8:1:3::1");
+    is_at_once(login.json(credentials(&bob)), 200);
+    held.release();
+    for wire in &mut hanging {
+        let answer = wire.answer();
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+    }
+}
