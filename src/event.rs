@@ -14,6 +14,7 @@ use aws_lc_rs::digest;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::address::neighbourhood;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::{EventId, KeyId, SessionId, UserId};
@@ -199,6 +200,7 @@ struct Failures {
     kind: Kind,
     user: Option<UserId>,
     actor: Actor,
+    /// Of an IPv6 client the first of its network.
     ip: Option<IpAddr>,
     minute: Timestamp,
 }
@@ -207,18 +209,11 @@ impl Failures {
     fn event(&self, count: u64) -> Event {
         let Failures { kind, user, actor, ip, minute } = *self;
         let subject = user.map(Subject::User);
-        Event {
-            id: self.id(),
-            at: minute,
-            kind,
-            user,
-            actor,
-            subject,
-            ip,
-            request_id: None,
-            details: Map::new(),
-            count,
+        let mut details = Map::new();
+        if let Some(IpAddr::V6(first)) = ip {
+            details.insert("network".to_string(), format!("{first}/64").into());
         }
+        Event { id: self.id(), at: minute, kind, user, actor, subject, ip, request_id: None, details, count }
     }
 
     /// The same for the same failures, in every instance, so that their counts come together in one row.
@@ -252,7 +247,8 @@ impl Events {
 
     /// Takes the same time whether there is such a user or not.
     pub fn note_failure(&self, kind: Kind, user: Option<UserId>, by: &By) {
-        let ip = by.origin.as_ref().map(|origin| origin.ip);
+        // Whoever guesses from a network of his own makes one row of it.
+        let ip = by.origin.as_ref().map(|origin| neighbourhood(origin.ip));
         let minute = self.clock.now().start_of(MINUTE);
         self.add(Failures { kind, user, actor: by.actor, ip, minute }, 1);
     }

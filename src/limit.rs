@@ -108,6 +108,8 @@ pub enum Limited {
     LogIn,
     Refresh,
     FailedKey,
+    /// Of these, those that the store was asked for.
+    FailedLookup,
 }
 
 /// How much of each an address may do; `None`: as much as it likes.
@@ -140,6 +142,15 @@ impl AddressLimits {
         spent.map(drop).map_err(|quota| what.too_many(quota))
     }
 
+    /// Counts a key that is no good. An error: it is one too many.
+    pub fn spend_on_key(&self, was_looked_up: bool, client: IpAddr) -> Result<(), Error> {
+        if was_looked_up {
+            // Whether there was one left has been asked before.
+            let _ = self.spend(Limited::FailedLookup, client);
+        }
+        self.spend(Limited::FailedKey, client)
+    }
+
     /// Whether one more of these would be admitted.
     pub fn check(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
         let Some(rate) = self.rate(what) else { return Ok(()) };
@@ -152,7 +163,7 @@ impl AddressLimits {
             Limited::SignUp => self.rates.sign_up,
             Limited::LogIn => self.rates.log_in,
             Limited::Refresh => self.rates.refresh,
-            Limited::FailedKey => self.rates.failed_keys,
+            Limited::FailedKey | Limited::FailedLookup => self.rates.failed_keys,
         }
     }
 }
@@ -160,7 +171,9 @@ impl AddressLimits {
 impl Limited {
     fn too_many(self, quota: Quota) -> Error {
         let message = match self {
-            Limited::FailedKey => "Too many invalid API keys from this address, try again later",
+            Limited::FailedKey | Limited::FailedLookup => {
+                "Too many invalid API keys from this address, try again later"
+            }
             _ => "Too many requests from this address, try again later",
         };
         Error::TooMany { message, wait: quota.retry_after() }

@@ -106,7 +106,7 @@ fn judge(app: &App, request: &Request, asked: &[Question]) -> Result<Vec<Verdict
     if is_user {
         for _ in verdicts.iter().filter(|verdict| matches!(verdict, Verdict::NotFound)) {
             // One too many is told at the next request.
-            let _ = app.address_limits.spend(Limited::FailedKey, request.client);
+            let _ = app.address_limits.spend_on_key(true, request.client);
         }
     }
     Ok(verdicts)

@@ -271,14 +271,14 @@ async fn identify(
     quota: &mut Option<Quota>,
 ) -> Result<Principal, Error> {
     let App { known_keys, address_limits, .. } = &*front.app;
-    let mut unasked = None;
+    let (mut unasked, mut was_looked_up) = (None, false);
     loop {
         let verdict = guard.judge(&front.app, terms, &mut credentials);
         *quota = credentials.quota.or(*quota);
         match verdict {
             Verdict::Admitted(principal) => {
                 if credentials.key_failed() {
-                    let _ = address_limits.spend(Limited::FailedKey, request.client);
+                    let _ = address_limits.spend_on_key(was_looked_up, request.client);
                 }
                 return Ok(principal);
             }
@@ -287,15 +287,17 @@ async fn identify(
                     return Err(limited);
                 }
                 if credentials.key_failed() {
-                    address_limits.spend(Limited::FailedKey, request.client)?;
+                    address_limits.spend_on_key(was_looked_up, request.client)?;
                 }
                 return Err(error);
             }
             Verdict::AskForKey(hash) => {
-                // Of an address with too many bad keys, only keys that were good here before are looked up: it is not to
-                // keep the store busy, and those who share it are not to suffer.
-                unasked = address_limits.check(Limited::FailedKey, request.client).err();
+                // Of an address for which too many bad keys were looked up, only keys that are known here are: it is not to
+                // keep the store busy, and those who share it are not to suffer. Whoever repeats a bad key, which is
+                // remembered, keeps out nobody.
+                unasked = address_limits.check(Limited::FailedLookup, request.client).err();
                 unasked = unasked.filter(|_| !known_keys.has_known(&hash));
+                was_looked_up = unasked.is_none();
                 credentials.found_key(if unasked.is_some() { None } else { ask(front, known_keys, hash).await? });
             }
             Verdict::AskForService(id) => {

@@ -104,7 +104,10 @@ on_both_stores! {
         assert_eq!(ask(HERE, &used).status, 200);
         service.operator(&["user", "activate", &ann.email]);
         assert_eq!(ask(HERE, &used).status, 200);
-        // One that was never seen is not looked up, until it is known from elsewhere.
+        // One that was never seen is not looked up when too many have been, until it is known from elsewhere.
+        for bad in [unknown("5"), unknown("6")] {
+            assert_eq!(told(&ask(HERE, &bad)), too_many(KEYS, "20"));
+        }
         assert_eq!(ask(HERE, &unused).status, 429);
         assert_eq!((ask(ELSEWHERE, &unused).status, ask(HERE, &unused).status), (200, 200));
         // A token decides where a key is no good.
@@ -142,6 +145,55 @@ on_both_stores! {
         // A bad one counts.
         let bad = || from(HERE, service.get("/protected/service-only")).api_key("nonsense").send().status;
         assert_eq!([bad(), bad(), bad(), bad()], [401, 401, 401, 429]);
+    }
+
+    fn whoever_repeats_keys_that_are_no_good_keeps_no_good_one_of_the_same_address_out(service) {
+        // Each is looked up, and again when the instance hears of changes and therefore forgets.
+        limited(service, "RATE_LIMIT_FAILED_KEYS", "20/1m");
+        let ann = service.sign_up("ann@example.com");
+        let key = || service.create_key(&ann.access, json!({ "name": "ci" }));
+        let [good, another, revoked, paused] = [key(), key(), key(), key()];
+        let path = |key: &Value| format!("/keys/{}", key["id"].as_str().unwrap());
+        assert_eq!(service.delete(&path(&revoked)).bearer(&ann.access).send().status, 200);
+        let pause = json!({ "isActive": false });
+        assert_eq!(service.patch(&path(&paused)).bearer(&ann.access).json(pause).send().status, 200);
+        // Nothing is known of any of them.
+        service.restart();
+        let ask = |key: &str| from(HERE, service.get("/protected/service-only")).api_key(key).send();
+        let secret = |key: &Value| key["key"].as_str().unwrap().to_string();
+        let unknown = |digit: &str| format!("sk_{}", digit.repeat(64));
+        for turn in 0..10 {
+            for bad in [secret(&revoked), secret(&paused), unknown("1"), "nonsense".to_string()] {
+                let answer = ask(&bad);
+                assert!(answer.status == 401 || turn > 0 && told(&answer) == too_many(KEYS, "3"), "{answer:?}");
+            }
+        }
+        assert_eq!(ask(&secret(&good)).status, 200);
+        // Whoever guesses keeps the store busy, which has an end.
+        for number in 0..20 {
+            ask(&format!("sk_{number:064x}"));
+        }
+        assert_eq!((ask(&secret(&another)).status, ask(&secret(&good)).status), (429, 200));
+    }
+
+    fn failures_from_one_ipv6_network_are_one_event_that_says_so(service) {
+        let ann = service.sign_up("ann@example.com");
+        let networks = ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:1::3", "2001:db8:0:2::1"];
+        for address in networks.into_iter().chain([HERE]) {
+            assert_eq!(log_in(service, address, &ann.email, "wrong").status, 401);
+        }
+        // What was gathered is written.
+        service.restart();
+        let events = service.get("/auth/events").bearer(&ann.access).send().json();
+        let failed = events.as_array().unwrap().iter().filter(|event| event["type"] == "login.failed");
+        let mut told: Vec<Value> =
+            failed.map(|event| json!([event["ip"], event["details"], event["count"]])).collect();
+        told.sort_by_key(Value::to_string);
+        assert_eq!(told, [
+            json!([HERE, {}, 1]),
+            json!(["2001:db8:0:1::", { "network": "2001:db8:0:1::/64" }, 3]),
+            json!(["2001:db8:0:2::", { "network": "2001:db8:0:2::/64" }, 1]),
+        ]);
     }
 
     fn bad_keys_that_a_user_has_verified_count_and_those_of_a_service_do_not(service) {
@@ -298,6 +350,7 @@ fn a_deactivation_ends_no_wait_or_it_would_tell_that_there_is_an_account() {
 fn an_account_that_is_guessed_at_from_everywhere_slows_everyone_but_who_has_logged_in_there() {
     with_cheap_hashes(|service| {
         let ann = service.sign_up("ann@example.com");
+        assert_eq!(log_in(service, "2001:db8:0:1::1", &ann.email, PASSWORD).status, 200);
         for email in [ann.email.as_str(), "nobody@example.com"] {
             for number in 0..1000 {
                 let address = format!("10.{}.{}.1", number / 250, number % 250);
@@ -308,6 +361,9 @@ fn an_account_that_is_guessed_at_from_everywhere_slows_everyone_but_who_has_logg
         // Also when that session has ended.
         assert_eq!(service.post("/auth/logout").bearer(&ann.access).send().status, 200);
         assert_eq!(log_in(service, "127.0.0.1", &ann.email, PASSWORD).status, 200);
+        // From a new address of a network where she has logged in, and from another network.
+        assert_eq!(log_in(service, "2001:db8:0:1:2::3", &ann.email, PASSWORD).status, 200);
+        assert_eq!(log_in(service, "2001:db8:0:2::1", &ann.email, PASSWORD).status, 429);
         service.advance(4);
         assert_eq!(log_in(service, ELSEWHERE, &ann.email, PASSWORD).status, 200);
     });
