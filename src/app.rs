@@ -24,7 +24,7 @@ use crate::secrets;
 use crate::session::{Lifespan, LiveSession, SessionRules, Sessions};
 use crate::store::migrate::{self, Pending};
 use crate::store::postgres::{Patience, Postgres};
-use crate::store::sql::SqlStore;
+use crate::store::sql::{Driver, SqlStore};
 use crate::store::sqlite::Sqlite;
 use crate::store::{Store, StoreError};
 use crate::token::Tokens;
@@ -70,6 +70,24 @@ pub fn open_store(
             let applied = migrate::migrate(&migrating, clock.now())?;
             Ok((Arc::new(SqlStore::new(Postgres::connect(target, patience)?, changes)), applied))
         }
+    }
+}
+
+/// Opens the configured database for a command of an operator: none is made, none is migrated, and work may take its time.
+pub fn use_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    fn ready<D: Driver>(driver: D) -> Result<Arc<dyn Store>, StoreError> {
+        let lacking = migrate::check(&driver)?.migrations;
+        match lacking.len() {
+            0 => Ok(Arc::new(SqlStore::new(driver, Arc::default()))),
+            count => Err(StoreError::Unavailable(format!(
+                "the database lacks {count} of this version's migrations, from {} on; run `keyward migrate`",
+                lacking[0]
+            ))),
+        }
+    }
+    match &config.database {
+        Database::Sqlite(path) => ready(Sqlite::open_existing(path)?),
+        Database::Postgres(target) => ready(Postgres::connect(target, Patience::Endless)?),
     }
 }
 

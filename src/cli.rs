@@ -204,7 +204,7 @@ impl Operator {
         let config = settings()?;
         logging::start_plain();
         let clock = Clock::default();
-        let (store, _) = app::open_store(&config, &clock, Arc::default(), Patience::Endless)?;
+        let store = app::use_store(&config)?;
         let passwords = app::passwords(&config);
         let password_rules = passwords.rules;
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));

@@ -38,6 +38,7 @@ pub mod key;
 pub mod limit;
 pub mod logging;
 pub mod maintenance;
+mod owner;
 pub mod password;
 pub mod pool;
 pub mod principal;

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::config::{Config, Database, Secret};
 use crate::jws::{Algorithm, Keyring, SigningKey, VerifyingKey};
+use crate::owner;
 
 /// The keys of each type of token.
 pub struct JwtKeys {
@@ -79,7 +80,10 @@ fn secrets(config: &Config, beside: Option<&Path>) -> Result<(Option<Secret>, Se
         return Ok((Some(access.clone()), refresh.clone()));
     }
     let path = kept_at(database, "secrets");
-    let failed = |error: std::io::Error| format!("the JWT secrets cannot be kept in {}: {error}", path.display());
+    let failed = |error: std::io::Error| {
+        let owner = owner::foreign([path.as_path(), folder_of(&path)]);
+        format!("the JWT secrets cannot be kept in {}: {error}{owner}", path.display())
+    };
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -134,7 +138,10 @@ fn private_key(config: &Config, beside: Option<&Path>) -> Result<Option<SigningK
         if config.jwt_alg == Algorithm::Hs256 {
             return Ok(None);
         }
-        let failed = |error: std::io::Error| format!("the JWT key cannot be kept in {}: {error}", path.display());
+        let failed = |error: std::io::Error| {
+            let owner = owner::foreign([folder_of(&path)]);
+            format!("the JWT key cannot be kept in {}: {error}{owner}", path.display())
+        };
         if place(&path, &new_private_key().map_err(failed)?).map_err(failed)? {
             info!("a JWT key was generated; it is kept in {}", path.display());
         }
@@ -183,7 +190,7 @@ impl KeyFile {
 /// Reads an Ed25519 key. The error says what is wrong with which file. A private key that anybody may read is warned of.
 fn read_key(path: &Path) -> Result<KeyFile, String> {
     let shown = path.display();
-    let unreadable = |error: std::io::Error| format!("{shown} cannot be read: {error}");
+    let unreadable = |error: std::io::Error| format!("{shown} cannot be read: {error}{}", owner::unreadable(path));
     let file = fs::File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode();
     let mut text = Vec::new();
@@ -213,6 +220,10 @@ fn kept_at(database: &Path, what: &str) -> PathBuf {
     path.into()
 }
 
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes a file that only its owner can read. It appears whole or not at all; when two servers start at once, the first
 /// one's file stays, and the answer to the second is `false`.
 fn place(path: &Path, text: &str) -> std::io::Result<bool> {
@@ -229,7 +240,6 @@ fn place(path: &Path, text: &str) -> std::io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error),
     };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(directory)?.sync_all()?;
+    fs::File::open(folder_of(path))?.sync_all()?;
     Ok(ours)
 }

@@ -1,5 +1,6 @@
 //! SQLite, embedded: one connection writes, a few read beside it (WAL), and a commit is on the disk when it returns.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::StoreError;
 use super::migrate::Migration;
 use super::sql::{Column, Driver, Row, Transaction, Value};
 use crate::cache::{Change, Changes};
+use crate::owner::{self, full};
 
 const READERS: u32 = 4;
 /// How long to wait for another process that writes, or for a free reader; shorter than a request may take.
@@ -35,28 +37,32 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens the file, and makes it when it is not there; only its owner may read it.
     pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
-        let failed = |error| describe("opening", path, error);
-        create_private(path)
-            .map_err(|error| StoreError::Unavailable(format!("opening {}: {error}", path.display())))?;
-        let writer = Connection::open_with_flags(path, READ_WRITE).map_err(failed)?;
-        // SQLite is content to read where it may not write.
-        if writer.is_readonly("main").map_err(failed)? {
-            return Err(StoreError::Unavailable(format!("opening {}: the file is read-only", path.display())));
-        }
+        create_private(path).map_err(|error| not_opened(path, error))?;
+        let writer = connect(path)?;
         // SQLite does not always wait by itself for others that do the same.
-        patiently(|| writer.pragma_update(None, "journal_mode", "WAL")).map_err(failed)?;
+        patiently(|| writer.pragma_update(None, "journal_mode", "WAL")).map_err(|error| describe(path, error))?;
         Sqlite::over(writer, path, READ_WRITE)
+    }
+
+    /// Opens a file that is there.
+    pub fn open_existing(path: &Path) -> Result<Sqlite, StoreError> {
+        if !path.try_exists().map_err(|error| not_opened(path, error))? {
+            return Err(StoreError::Unavailable(format!(
+                "there is no database at {}; KEYWARD_DB says where it is, and `keyward migrate` makes one",
+                full(path).display()
+            )));
+        }
+        Sqlite::over(connect(path)?, path, READ_WRITE)
     }
 
     /// Opens a file that is there, and changes nothing in it.
     pub fn inspect(path: &Path) -> Result<Sqlite, StoreError> {
-        let connection =
-            Connection::open_with_flags(path, READ_ONLY).map_err(|error| describe("opening", path, error))?;
+        let connection = Connection::open_with_flags(path, READ_ONLY).map_err(|error| describe(path, error))?;
         Sqlite::over(connection, path, READ_ONLY)
     }
 
     fn over(writer: Connection, path: &Path, flags: OpenFlags) -> Result<Sqlite, StoreError> {
-        let failed = |error| describe("opening", path, error);
+        let failed = |error| describe(path, error);
         prepare(&writer).map_err(failed)?;
         writer.busy_timeout(STRETCH).map_err(failed)?;
         let readers = Pool::builder()
@@ -74,6 +80,16 @@ impl Sqlite {
         // A transaction that panics is rolled back as it is dropped; the connection is as good as before.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |error| describe(path, error);
+    let writer = Connection::open_with_flags(path, READ_WRITE).map_err(failed)?;
+    // SQLite is content to read where it may not write.
+    if writer.is_readonly("main").map_err(failed)? {
+        return Err(not_opened(path, "the file is read-only"));
+    }
+    Ok(writer)
 }
 
 /// Tries again while another process has the file, for as long as [`BUSY`].
@@ -325,11 +341,26 @@ fn fault(error: rusqlite::Error) -> StoreError {
     }
 }
 
-fn describe(doing: &str, path: &Path, error: rusqlite::Error) -> StoreError {
+fn describe(path: &Path, error: rusqlite::Error) -> StoreError {
     match fault(error) {
-        StoreError::Unavailable(text) => StoreError::Unavailable(format!("{doing} {}: {text}", path.display())),
+        StoreError::Unavailable(text) => not_opened(path, text),
         StoreError::Conflict(text) | StoreError::Internal(text) => {
-            StoreError::Internal(format!("{doing} {}: {text}", path.display()))
+            StoreError::Internal(format!("opening {}: {text}", full(path).display()))
         }
     }
+}
+
+/// One line for the operator: what was to be opened, why it is not, and whose files are in the way, if any.
+fn not_opened(path: &Path, why: impl Display) -> StoreError {
+    let mut companions = [path.to_path_buf(), beside(path, "-wal"), beside(path, "-shm")].to_vec();
+    companions.extend(full(path).parent().map(Path::to_path_buf));
+    let owners = owner::foreign(companions.iter().map(PathBuf::as_path));
+    StoreError::Unavailable(format!("opening {}: {why}{owners}", full(path).display()))
+}
+
+/// The name of a file that SQLite keeps beside the database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

@@ -53,6 +53,7 @@ in_both_homes! {
     }
 
     fn a_user_is_made_listed_and_shown(home) {
+        home.run(&["migrate"]).succeeded();
         assert_eq!(json_of(&home.run(&["user", "list", "--json"]).succeeded()), json!([]));
         let empty = home.run(&["user", "list"]).succeeded();
         assert_eq!(table(&empty), [["ID", "ACTIVE", "CREATED", "EMAIL", "NAME"]]);
@@ -78,6 +79,7 @@ in_both_homes! {
     }
 
     fn a_password_is_read_from_standard_input_and_judged_by_the_same_rules(home) {
+        home.run(&["migrate"]).succeeded();
         let create = ["user", "create", "ann@example.com"];
         for (input, rule) in [
             ("short\n", "longer than or equal to 8"),
@@ -124,6 +126,50 @@ in_both_homes! {
         ] {
             let finished = home.run_reading(&[arguments, &["--json"]].concat(), "Password123!\n");
             assert_eq!((finished.failed(1), finished.stdout.as_str()), (expected, ""), "{arguments:?}");
+        }
+    }
+
+    fn what_an_operator_does_makes_no_database_and_brings_none_up_to_date(home) {
+        let line = format!("{PASSWORD}\n");
+        let refused = || {
+            for arguments in [
+                &["user", "list"][..],
+                &["user", "show", "ann@example.com"],
+                &["user", "create", "ann@example.com"],
+                &["user", "delete", NOBODY],
+                &["key", "list", "--json"],
+                &["key", "revoke", NOBODY],
+                &["events"],
+            ] {
+                let finished = home.run_reading(arguments, &line);
+                let line = finished.failed(1);
+                assert!(line.contains("keyward migrate"), "{arguments:?}: {line}");
+                if home.database().is_none() && home.files().is_empty() {
+                    let file = home.path(".").canonicalize().unwrap().join("keyward.db");
+                    assert!(line.contains(&format!("there is no database at {};", file.display())), "{line}");
+                } else {
+                    assert!(line.contains("lacks "), "{line}");
+                }
+                assert_eq!(finished.stdout, "", "{arguments:?}");
+            }
+        };
+        refused();
+        assert_eq!((home.files(), schema_tables(&home)), (Vec::new(), 0));
+        // Made by a version of long ago.
+        home.run(&["migrate"]).succeeded();
+        let forget = "DELETE FROM schema_migrations WHERE version > 1";
+        match home.database() {
+            Some(database) => database.client().batch_execute(forget).unwrap(),
+            None => rusqlite::Connection::open(home.path("keyward.db")).unwrap().execute_batch(forget).unwrap(),
+        }
+        let checked = || home.run(&["migrate", "--check"]).stdout;
+        let before = checked();
+        refused();
+        assert_eq!(checked(), before);
+        if home.database().is_none() {
+            std::fs::write(home.path("keyward.db"), "").unwrap();
+            refused();
+            assert_eq!(std::fs::read(home.path("keyward.db")).unwrap(), b"");
         }
     }
 
@@ -459,6 +505,7 @@ fn healthcheck_fails_at_whatever_is_not_a_healthy_server() {
 #[test]
 fn a_user_made_before_the_first_start_is_there_when_the_server_starts() {
     let home = Home::fresh(Backend::Sqlite);
+    home.run(&["migrate"]).succeeded();
     home.run_reading(&["user", "create", "ann@example.com"], &format!("{PASSWORD}\n")).succeeded();
     let mode = std::os::unix::fs::PermissionsExt::mode(&home.path("keyward.db").metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);

@@ -458,6 +458,8 @@ fn a_sqlite_file_that_cannot_be_had_is_one_line_that_names_it() {
         for arguments in [&[][..], &["migrate"], &["user", "list"]] {
             let finished = home.run(arguments);
             let line = finished.failed(1);
+            let is_absent = file.starts_with("missing") && arguments.contains(&"user");
+            let expected = if is_absent { "there is no database at /" } else { expected };
             assert!(line.contains(file) && line.contains(expected), "{file}: {line}");
         }
     }
@@ -487,14 +489,31 @@ fn a_sqlite_file_or_folder_that_is_read_only_is_one_line_that_names_it() {
     };
     let (folder, file) = (home.path("."), home.path("keyward.db"));
     home.run(&["migrate"]).succeeded();
-    set_mode(&file, 0o444);
-    for folder_mode in [0o777, 0o555] {
-        set_mode(&folder, folder_mode);
-        for arguments in [&[][..], &["user", "create", "ann@example.com"]] {
-            let finished = as_someone(arguments);
-            assert!(finished.failed(1).contains("keyward.db"), "{folder_mode:o} {arguments:?}: {finished:?}");
+    let full_path = file.canonicalize().unwrap();
+    for file_mode in [0o444, 0o400, 0o000] {
+        set_mode(&file, file_mode);
+        for folder_mode in [0o777, 0o555] {
+            set_mode(&folder, folder_mode);
+            for arguments in [&[][..], &["migrate"], &["user", "create", "ann@example.com"]] {
+                let finished = as_someone(arguments);
+                // Whose it is: root has made it, and the service may not use it.
+                let owned = format!("{} belongs to ", full_path.display());
+                let line = finished.failed(1);
+                assert!(line.contains(&owned) && line.contains(&format!("(mode {file_mode:04o})")), "{line}");
+                if rustix::process::getuid().is_root() {
+                    assert!(line.contains(&format!("{owned}root ")) && line.contains("run this as root"), "{line}");
+                }
+            }
         }
     }
+    // The file may be used, but nothing can be put beside it.
+    set_mode(&file, 0o666);
+    set_mode(&folder, 0o555);
+    let finished = as_someone(&["user", "list"]);
+    assert!(
+        finished.failed(1).contains(&format!("{} belongs to ", full_path.parent().unwrap().display())),
+        "{finished:?}"
+    );
     // Nor can one be made.
     set_mode(&folder, 0o755);
     std::fs::remove_file(&file).unwrap();
