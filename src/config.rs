@@ -185,6 +185,7 @@ impl Config {
             redirect_port: None,
             sqlite_path: PathBuf::new(),
             database_url: None,
+            database_url_direct: None,
             db_host: None,
             db_port: 0,
             db_username: None,
@@ -295,13 +296,13 @@ fn tls(draft: &Draft) -> Result<Option<TlsFiles>, ConfigError> {
 }
 
 fn database<'a>(draft: &Draft, given: impl Fn(&str) -> Option<&'a str>) -> Result<Database, ConfigError> {
-    if let Some(url) = &draft.database_url {
-        return PostgresTarget::from_url(url, draft.db_sslmode, draft.db_sslrootcert.clone())
-            .map(|target| Database::Postgres(Box::new(target)))
-            .map_err(|fault| ConfigError(format!("DATABASE_URL: the value {fault}")));
-    }
-    if let Some(host) = &draft.db_host {
-        return PostgresTarget::from_parts(
+    let from_url = |name: &str, url: &str| {
+        PostgresTarget::from_url(url, draft.db_sslmode, draft.db_sslrootcert.clone())
+            .map_err(|fault| ConfigError(format!("{name}: the value {fault}")))
+    };
+    let target = match (&draft.database_url, &draft.db_host) {
+        (Some(url), _) => from_url("DATABASE_URL", url)?,
+        (None, Some(host)) => PostgresTarget::from_parts(
             host,
             draft.db_port,
             draft.db_username.as_deref(),
@@ -310,17 +311,31 @@ fn database<'a>(draft: &Draft, given: impl Fn(&str) -> Option<&'a str>) -> Resul
             draft.db_sslmode,
             draft.db_sslrootcert.clone(),
         )
-        .map(|target| Database::Postgres(Box::new(target)))
-        .map_err(|fault| ConfigError(format!("DB_HOST: the connection {fault}")));
-    }
-    // Somebody meant PostgreSQL: a fresh, empty SQLite file would look like lost data.
-    if let Some(setting) = SETTINGS.iter().find(|s| s.name.starts_with("DB_") && given(s.name).is_some()) {
-        let name = setting.name;
-        return Err(ConfigError(format!(
-            "{name}: is set, but DB_HOST is not; accepted: {name} together with DB_HOST (PostgreSQL), or neither (SQLite)"
-        )));
-    }
-    Ok(Database::Sqlite(draft.sqlite_path.clone()))
+        .map_err(|fault| ConfigError(format!("DB_HOST: the connection {fault}")))?,
+        (None, None) => {
+            // Somebody meant PostgreSQL: a fresh, empty SQLite file would look like lost data.
+            if draft.database_url_direct.is_some() {
+                return Err(ConfigError(
+                    "DATABASE_URL_DIRECT: is set, but DATABASE_URL is not; accepted: both (a pooler, and PostgreSQL \
+                     behind it), DATABASE_URL alone, or neither (SQLite)"
+                        .to_string(),
+                ));
+            }
+            if let Some(setting) = SETTINGS.iter().find(|s| s.name.starts_with("DB_") && given(s.name).is_some()) {
+                let name = setting.name;
+                return Err(ConfigError(format!(
+                    "{name}: is set, but DB_HOST is not; accepted: {name} together with DB_HOST (PostgreSQL), or neither \
+                     (SQLite)"
+                )));
+            }
+            return Ok(Database::Sqlite(draft.sqlite_path.clone()));
+        }
+    };
+    let target = match &draft.database_url_direct {
+        Some(url) => target.with_direct(from_url("DATABASE_URL_DIRECT", url)?),
+        None => target,
+    };
+    Ok(Database::Postgres(Box::new(target)))
 }
 
 fn read_dotenv(given: &mut HashMap<String, String>) -> Result<(), ConfigError> {

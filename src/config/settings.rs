@@ -106,6 +106,14 @@ pub static SETTINGS: &[Setting] = &[
         read: |draft, value| keep(&mut draft.database_url, value),
     },
     Setting {
+        name: "DATABASE_URL_DIRECT",
+        default: None,
+        accepts: "as DATABASE_URL",
+        meaning: "The same database without the pooler (PgBouncer) that DATABASE_URL leads to: for migrations and notifications",
+        secret: true,
+        read: |draft, value| keep(&mut draft.database_url_direct, value),
+    },
+    Setting {
         name: "DB_HOST",
         default: None,
         accepts: "a host name, an IP address or the directory of a Unix socket",
@@ -482,6 +490,7 @@ pub(super) struct Draft {
     pub(super) redirect_port: Option<u16>,
     pub(super) sqlite_path: PathBuf,
     pub(super) database_url: Option<String>,
+    pub(super) database_url_direct: Option<String>,
     pub(super) db_host: Option<String>,
     pub(super) db_port: u16,
     pub(super) db_username: Option<String>,

@@ -24,6 +24,7 @@ mod streams;
 mod unicode;
 
 mod disks;
+mod frozen;
 mod load;
 mod postgres;
 mod postgres_pair;

@@ -15,16 +15,22 @@ use crate::target::{NO_LIMITS, Witness, has_no_faults, unavailable};
 
 /// Requests that have to be granted before something happens, and those that have to be told to come back before it ends.
 const GRANTED: usize = 50;
-const REFUSED: usize = 5;
+pub const REFUSED: usize = 5;
 
-/// Runs the story under load on a server whose store is at this URL.
-fn under_load(url: &str, story: impl FnOnce(&Load<'_>)) {
+/// For a server whose store is at this URL.
+pub fn home_at(url: &str) -> Home {
     let mut home = Home::fresh(Backend::Sqlite);
     home.set("DATABASE_URL", url);
     home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
     home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
     home.set("MAX_KEYS_PER_USER", "100000");
     home.set("RUST_LOG", "info,access=off");
+    home
+}
+
+/// Runs the story under load on such a server.
+pub fn under_load(url: &str, story: impl FnOnce(&Load<'_>)) {
+    let home = home_at(url);
     let server = home.start(&NO_LIMITS);
     let witness = Witness::of(&server);
     Load::around(&witness, |load| {
@@ -123,7 +129,10 @@ fn when_postgresql_cannot_do_what_it_is_asked_clients_are_told_to_come_back() {
     let service = Service::start(Backend::Postgres);
     let mut database = service.database().unwrap().client();
     let ann = service.sign_up("ann@example.com");
-    for code in ["53100", "53200", "53300", "57P01", "57014", "58030", "25006", "40001", "40P01", "55P03", "08006"] {
+    for code in [
+        "53100", "53200", "53300", "57P01", "57014", "58030", "25006", "40001", "40P01", "55P03", "08006", "26000",
+        "42P05",
+    ] {
         // At the last statement of each change.
         let refuse = format!("BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '{code}'; END");
         let function = format!("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {refuse} $$");
