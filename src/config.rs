@@ -499,6 +499,17 @@ mod tests {
     }
 
     #[test]
+    fn a_direct_way_is_to_what_a_pooler_leads_to() {
+        let [url, direct] = ["DATABASE_URL", "DATABASE_URL_DIRECT"].map(|name| (name, "postgres://u@h/db"));
+        assert!(matches!(read(&[url, direct]).unwrap().database, Database::Postgres(_)));
+        assert!(matches!(read(&[("DB_HOST", "h"), direct]).unwrap().database, Database::Postgres(_)));
+        let error = read(&[direct]).unwrap_err();
+        assert!(error.starts_with("DATABASE_URL_DIRECT: is set, but DATABASE_URL is not"), "{error}");
+        let error = read(&[url, ("DATABASE_URL_DIRECT", "mysql://u:hunter2@h/db")]).unwrap_err();
+        assert!(error.starts_with("DATABASE_URL_DIRECT: ") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
     fn an_empty_value_is_an_unset_one() {
         assert!(matches!(read(&[("DB_HOST", ""), ("PORT", "")]).unwrap().database, Database::Sqlite(_)));
     }
@@ -512,6 +523,7 @@ mod tests {
             ("JWT_SECRET_PREVIOUS", secret),
             ("JWT_REFRESH_SECRET_PREVIOUS", secret),
             ("DATABASE_URL", "postgres://u:hunter2@localhost/db"),
+            ("DATABASE_URL_DIRECT", "postgres://u:hunter2@localhost/db"),
         ])
         .unwrap();
         let shown = format!("{config:?}");

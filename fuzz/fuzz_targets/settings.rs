@@ -10,13 +10,15 @@ use libfuzzer_sys::fuzz_target;
 const SECRET: &str = "hunter2";
 const SECRETS: [&str; 5] =
     ["DB_PASSWORD", "JWT_SECRET", "JWT_REFRESH_SECRET", "JWT_SECRET_PREVIOUS", "JWT_REFRESH_SECRET_PREVIOUS"];
+const URLS: [&str; 2] = ["DATABASE_URL", "DATABASE_URL_DIRECT"];
 
 fuzz_target!(|text: &str| {
     let lines = text.lines().filter_map(|line| line.split_once('='));
     let given: HashMap<String, String> = lines.map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let told = |name: &str| given.iter().any(|(known, value)| known != name && value.contains(SECRET));
-    let url_is_secret = !told("DATABASE_URL");
-    let is_secret = !given.iter().any(|(name, value)| value.contains(SECRET) && !SECRETS.contains(&name.as_str()));
+    let told_beside =
+        |names: &[&str]| given.iter().any(|(name, value)| !names.contains(&name.as_str()) && value.contains(SECRET));
+    let url_is_secret = !told_beside(&URLS);
+    let is_secret = !told_beside(&SECRETS);
     match (Config::from_values(&given), Config::from_values(&given)) {
         (Ok(config), Ok(again)) => {
             let shown = format!("{config:?}");
