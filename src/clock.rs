@@ -33,6 +33,11 @@ impl Timestamp {
         (Timestamp::FIRST..=Timestamp::LAST).contains(&instant).then_some(instant)
     }
 
+    /// Reads `2030-01-31`, which is its midnight in UTC.
+    pub fn parse_date(text: &str) -> Option<Timestamp> {
+        if text.len() == "2030-01-31".len() { Timestamp::parse(&format!("{text}T00:00:00Z")) } else { None }
+    }
+
     /// Milliseconds since the epoch.
     pub fn millis(self) -> i64 {
         self.0

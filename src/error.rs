@@ -16,6 +16,10 @@ pub enum Error {
     Malformed(String),
     /// The body is larger than the route takes, which is this many bytes.
     TooLarge(usize),
+    /// The body is compressed.
+    UnsupportedCoding,
+    /// The body is written in other characters than ours.
+    UnsupportedCharset,
     /// The body did not arrive in time.
     TooSlow,
     /// No credential, or none that is good.

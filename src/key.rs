@@ -289,8 +289,8 @@ impl Keys {
 
     /// Reads `expiresAt`; the error is the rule it breaks.
     pub fn parse_expiry(&self, text: &str) -> Result<Timestamp, &'static str> {
-        let expiry = Timestamp::parse(text)
-            .ok_or("must be an RFC 3339 date and time with an offset, such as 2030-01-31T12:00:00Z")?;
+        const RULE: &str = "must be a date, or an RFC 3339 date and time with an offset, such as 2030-01-31T12:00:00Z";
+        let expiry = Timestamp::parse(text).or_else(|| Timestamp::parse_date(text)).ok_or(RULE)?;
         if expiry > self.clock.now() { Ok(expiry) } else { Err("must be in the future") }
     }
 

@@ -109,7 +109,8 @@ impl Embedded {
     }
 }
 
-/// Whether gzip is at least as welcome as no coding (RFC 9110 §12.5.3). Whoever takes neither gets no coding.
+/// Whether gzip is at least as welcome as no coding (RFC 9110 §12.5.3), for which the asterisk stands as well. Whoever takes
+/// neither gets no coding.
 fn prefers_gzip(asked: &HeaderMap) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     let lists = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
@@ -125,7 +126,7 @@ fn prefers_gzip(asked: &HeaderMap) -> bool {
         }
     }
     let gzip = gzip.or(any).unwrap_or(0.0);
-    gzip > 0.0 && gzip >= identity.unwrap_or(0.0)
+    gzip > 0.0 && gzip >= identity.or(any).unwrap_or(0.0)
 }
 
 /// `GET /api/docs` → 200, the page.
@@ -174,6 +175,7 @@ mod tests {
             "identity;q=0, gzip",
             "identity;q=0.5, gzip;q=0.5",
             "identity;q=0, *",
+            "identity;q=0.5, *",
         ] {
             assert!(prefers(&[taken]), "{taken}");
         }
@@ -191,6 +193,9 @@ mod tests {
             "gzip;q=-1",
             "gzip;level=9",
             "gzipped",
+            // RFC 9110 §12.5.3: the asterisk stands for no coding as well.
+            "gzip;q=0.5, *;q=1",
+            "gzip;q=0.5, *",
         ] {
             assert!(!prefers(&[refused]), "{refused}");
         }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 use log::{error, warn};
@@ -45,6 +45,14 @@ pub enum Purpose {
     WrongScheme,
 }
 
+/// In a request's extensions: its target had a fragment.
+#[derive(Clone, Copy)]
+pub struct Fragment;
+
+/// Fields of a head, as hyper has it for HTTP/1.1. Browsers split `cookie` into as many fields as there are cookies in
+/// HTTP/2 (RFC 9113 §8.2.3), and nobody here reads them.
+const FIELDS: usize = 100;
+
 /// A body on its way, of either version of HTTP.
 pub trait Upload: Body<Data = Bytes, Error: Display> + Unpin {}
 
@@ -77,7 +85,7 @@ pub async fn answer(
         caller: Caller { principal: Principal::Anonymous, quota: None },
         status: None,
     };
-    let mut response = if let Some(turned_away) = turn_away(purpose, &head) {
+    let mut response = if let Some(turned_away) = turn_away(front, purpose, &head) {
         turned_away
     } else {
         match front.router.find(&head.method, path) {
@@ -164,9 +172,34 @@ impl Drop for Line<'_> {
     }
 }
 
+/// The answer to a head of which no more is known than that it gets this status, with its line in the access log.
+pub fn refuse(front: &Front, purpose: Purpose, peer: IpAddr, status: StatusCode) -> Response {
+    let id = logging::new_request_id();
+    let mut response = response::refused(status, front.limits.head_bytes, FIELDS);
+    logging::access(&Access {
+        method: "-",
+        path: "-",
+        status: status.as_u16(),
+        started: Instant::now(),
+        request_id: id.to_str().unwrap_or_default(),
+        client: peer.to_canonical(),
+        principal: &Principal::Anonymous,
+    });
+    response::finish(&mut response, id);
+    if purpose == (Purpose::Api { tls: true }) {
+        response::insist_on_tls(&mut response);
+    }
+    response
+}
+
 /// The answer to what no route is looked for.
-fn turn_away(purpose: Purpose, head: &Parts) -> Option<Response> {
-    if let Some(why) = ambiguity(head) {
+fn turn_away(front: &Front, purpose: Purpose, head: &Parts) -> Option<Response> {
+    let cookies = || head.headers.get_all(COOKIE).iter().count();
+    if head.headers.len() > FIELDS && head.headers.len() - cookies() > FIELDS {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Some(response::refused(status, front.limits.head_bytes, FIELDS));
+    }
+    if let Some(why) = ambiguity(purpose, head) {
         return Some(response::ambiguous(why));
     }
     match purpose {
@@ -370,9 +403,31 @@ async fn receive(
 
 /// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2, RFC 9113 §8.3.1), and hyper and h2 let
 /// through.
-fn ambiguity(head: &Parts) -> Option<&'static str> {
+fn ambiguity(purpose: Purpose, head: &Parts) -> Option<&'static str> {
     let (version, headers) = (head.version, &head.headers);
+    if head.extensions.get::<Fragment>().is_some() {
+        return Some("Target has a fragment");
+    }
     let mut hosts = headers.get_all(HOST).iter();
+    if version < Version::HTTP_2 {
+        // RFC 9112 §3.2.2: a server takes the form that is meant for proxies. RFC 9110 §4.2.4, §7.4.
+        if head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+            return Some("Target is not http");
+        }
+        if let Some(authority) = head.uri.authority().map(|authority| authority.as_str().as_bytes()) {
+            if authority.contains(&b'@') {
+                return Some("Target names a user");
+            }
+            if !is_host(authority) {
+                return Some("Target's host is invalid");
+            }
+        }
+    } else if let Some(scheme) = head.uri.scheme() {
+        let spoken = if purpose == (Purpose::Api { tls: true }) { Scheme::HTTPS } else { Scheme::HTTP };
+        if *scheme != spoken {
+            return Some(":scheme is not what is spoken here");
+        }
+    }
     // HTTP/2 has a field of its own for it.
     let authority = head.uri.authority().filter(|_| version >= Version::HTTP_2);
     match (hosts.next(), hosts.next()) {
@@ -408,11 +463,13 @@ fn is_host(host: &[u8]) -> bool {
     let (name, port) = host.split_at(host.iter().position(|b| *b == b':').unwrap_or(host.len()));
     let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
         && port.iter().skip(1).all(u8::is_ascii_digit);
-    host.is_empty()
-        || (is_plain && !name.is_empty())
-        || Authority::try_from(host).is_ok_and(|authority| {
-            // No user in it, and a port that is one: the URI parser takes anything.
-            let port = authority.as_str().strip_prefix(authority.host());
-            port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))
-        })
+    if is_plain || host.contains(&b',') {
+        // RFC 9110 §4.2.1: a port alone is no host. A comma makes it two for those who read it as a list.
+        return is_plain && (host.is_empty() || !name.is_empty());
+    }
+    Authority::try_from(host).is_ok_and(|authority| {
+        // No user in it, and a port that is one: the URI parser takes anything.
+        let port = authority.as_str().strip_prefix(authority.host());
+        port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))
+    })
 }

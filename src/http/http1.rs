@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -14,7 +15,8 @@ use log::debug;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::exchange::{self, Purpose};
+use super::exchange::{self, Fragment, Purpose};
+use super::heads::{Heads, Seen};
 use super::server::Front;
 use super::watch::{Alarm, Phase, Socket, Watch};
 
@@ -28,10 +30,16 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stop: watch::Receiver<bool>,
 ) {
     watched.enter(Phase::Head);
-    let socket = TokioIo::new(Socket::new(stream, watched, &front.stopping));
+    let seen = &Seen::default();
+    let refuse = |status| exchange::refuse(front, purpose, peer.ip(), status);
+    let socket = Heads::new(Socket::new(stream, watched, &front.stopping), watched, seen, refuse);
+    let socket = TokioIo::new(socket);
     let service = service_fn(async |request: hyper::Request<Incoming>| {
         watched.enter(Phase::Busy);
-        let (head, mut body) = request.into_parts();
+        let (mut head, mut body) = request.into_parts();
+        if seen.took_fragment() {
+            head.extensions.insert(Fragment);
+        }
         let response = exchange::answer(front, purpose, peer.ip(), head, &mut body).await;
         watched.enter(Phase::Answering);
         Ok::<_, std::convert::Infallible>(response.map(Whole))
@@ -63,6 +71,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             if let Err(error) = ended {
                 debug!("{peer}: {error}");
+                // Behind an answer that the client had not taken yet, hyper's words are left as they are.
+                if error.is_parse() && !seen.refused() {
+                    refuse(head_status(&error));
+                }
             }
             return Poll::Ready(());
         }
@@ -78,6 +90,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         Poll::Ready(())
     })
     .await;
+}
+
+/// What hyper has answered.
+fn head_status(error: &hyper::Error) -> StatusCode {
+    if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST }
 }
 
 /// A body that is there as a whole.

@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod cors;
 mod exchange;
+mod heads;
 mod http1;
 mod http2;
 pub mod lanes;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -59,6 +59,15 @@ pub fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     })
 }
 
+/// Broken rules that are told. There may be as many as fit into a body, and the answer is not to be larger than it.
+const TOLD: usize = 10;
+
+/// As much of a field's name as helps to find it.
+fn shown(name: &str) -> &str {
+    const ENOUGH: usize = 100;
+    name.char_indices().nth(ENOUGH).map_or(name, |(end, _)| &name[..end])
+}
+
 /// The fields of a body or a query. Reading them gathers the rules that they break; [`Form::finish`] tells them all.
 pub struct Form {
     fields: Map<String, Value>,
@@ -72,10 +81,10 @@ impl Form {
         let fields = if body.is_empty() && !request.headers.contains_key(CONTENT_TYPE) {
             Map::new()
         } else {
-            if !has_type(&request.headers, JSON) {
-                return Err(Error::Malformed(format!("Content-Type must be {JSON}")));
-            }
-            let Unambiguous(value) = serde_json::from_slice(&body)
+            is_readable(&request.headers, JSON)?;
+            // RFC 8259 §8.1: a byte order mark may be passed over.
+            let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&body);
+            let Unambiguous(value) = serde_json::from_slice(body)
                 .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
             let Value::Object(fields) = value else {
                 return Err(Error::Malformed("Request body must be a JSON object".to_string()));
@@ -91,7 +100,7 @@ impl Form {
         for pair in url_encoded(request.query.as_deref().unwrap_or_default()) {
             let (name, value) = pair.ok_or_else(|| not_decodable("Query"))?;
             if fields.contains_key(&*name) {
-                return Err(Error::Malformed(format!("Query has {name} twice")));
+                return Err(Error::Malformed(format!("Query has {} twice", shown(&name))));
             }
             fields.insert(name.into_owned(), Value::String(value.into_owned()));
         }
@@ -102,9 +111,7 @@ impl Form {
     /// good as none, others than the known ones are passed over, and of those none may be there twice (RFC 6749 §3.2).
     pub fn read_url_encoded(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
         let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
-        if !has_type(&request.headers, URL_ENCODED) {
-            return Err(Error::Malformed(format!("Content-Type must be {URL_ENCODED}")));
-        }
+        is_readable(&request.headers, URL_ENCODED)?;
         let body = std::str::from_utf8(&body).map_err(|_| not_decodable("Request body"))?;
         let mut fields = Map::new();
         for pair in url_encoded(body) {
@@ -124,7 +131,7 @@ impl Form {
         let broken = fields
             .keys()
             .filter(|name| !known.contains(&name.as_str()))
-            .map(|name| format!("property {name} should not exist"))
+            .map(|name| format!("property {} should not exist", shown(name)))
             .collect();
         Form { fields, broken }
     }
@@ -280,11 +287,18 @@ impl Form {
         }
     }
 
-    /// The values that were read, or every rule that was broken.
-    pub fn finish<T>(self, values: Option<T>) -> Result<T, Error> {
+    /// The values that were read, or the rules that were broken, of many the first.
+    pub fn finish<T>(mut self, values: Option<T>) -> Result<T, Error> {
         match values {
             Some(values) if self.broken.is_empty() => Ok(values),
-            _ => Err(Error::BrokenRules(self.broken)),
+            _ => {
+                let more = self.broken.len().saturating_sub(TOLD);
+                if more > 0 {
+                    self.broken.truncate(TOLD);
+                    self.broken.push(format!("and {more} more"));
+                }
+                Err(Error::BrokenRules(self.broken))
+            }
         }
     }
 }
@@ -318,12 +332,24 @@ fn not_decodable(what: &str) -> Error {
     Error::Malformed(format!("{what} is not percent-encoded UTF-8"))
 }
 
-fn has_type(headers: &HeaderMap, media_type: &str) -> bool {
+/// Whether the body is of this type, as it is and in characters that are ours (RFC 9110 §8.3, §8.4).
+fn is_readable(headers: &HeaderMap, media_type: &str) -> Result<(), Error> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let Ok(value) = value.to_str() else { return false };
-    let essence = value.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case(media_type)
+    let value = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
+    let mut parts = value.unwrap_or_default().split(';').map(str::trim);
+    if !parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(media_type)) {
+        return Err(Error::Malformed(format!("Content-Type must be {media_type}")));
+    }
+    let codings = headers.get_all(CONTENT_ENCODING).iter().flat_map(|list| list.as_bytes().split(|b| *b == b','));
+    if codings.map(<[u8]>::trim_ascii).any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")) {
+        return Err(Error::UnsupportedCoding);
+    }
+    let mut charsets = parts.filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    let is_ours = |charset: &str| ["utf-8", "us-ascii"].iter().any(|ours| charset.eq_ignore_ascii_case(ours));
+    if charsets.all(is_ours) { Ok(()) } else { Err(Error::UnsupportedCharset) }
 }
 
 /// A JSON value in which the names of every object are all different. A repeated one is refused: two readers could take
@@ -385,7 +411,7 @@ impl<'de> Visitor<'de> for AnyValue {
         let mut fields = Map::new();
         while let Some(name) = map.next_key::<String>()? {
             if fields.contains_key(&name) {
-                return Err(de::Error::custom(format!("property {name} is there twice")));
+                return Err(de::Error::custom(format!("property {} is there twice", shown(&name))));
             }
             let Unambiguous(value) = map.next_value()?;
             fields.insert(name, value);

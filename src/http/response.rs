@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION,
-    RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH,
+    IF_NONE_MATCH, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -59,9 +59,17 @@ pub fn entity_tag(content: &[u8], suffix: &str) -> Result<HeaderValue, Error> {
     HeaderValue::try_from(format!("\"{hash}{suffix}\"")).map_err(|error| Error::Internal(format!("a tag: {error}")))
 }
 
-/// A 200 with its strong entity tag. Whoever has that content already gets 304 and none (RFC 9110 §13.1.2, §15.4.5).
+/// A 200 with its strong entity tag. Whoever has that content already gets 304 and none (RFC 9110 §13.1.2, §15.4.5), who
+/// wants another one a 412 (§13.1.1), which is judged first (§13.2.2).
 pub fn with_entity_tag(mut response: Response, tag: HeaderValue, asked: &HeaderMap) -> Response {
-    if has_already(asked, &tag) {
+    // Strong comparison (§8.8.3.2).
+    if asked.contains_key(IF_MATCH) && !tags(asked, IF_MATCH).any(|wanted| wanted == b"*" || wanted == tag.as_bytes()) {
+        let message = Message::One("If-Match names another version than there is");
+        return error_body(StatusCode::PRECONDITION_FAILED, message, None);
+    }
+    // Weak comparison.
+    let is = |known: &[u8]| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes();
+    if tags(asked, IF_NONE_MATCH).any(is) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response.body_mut().clear();
         response.headers_mut().remove(CONTENT_TYPE);
@@ -71,11 +79,10 @@ pub fn with_entity_tag(mut response: Response, tag: HeaderValue, asked: &HeaderM
     response
 }
 
-/// Weak comparison (RFC 9110 §8.8.3.2). A tag of ours has no comma in it, so a list may be cut at each.
-fn has_already(asked: &HeaderMap, tag: &HeaderValue) -> bool {
-    let tags = asked.get_all(IF_NONE_MATCH).iter().flat_map(|list| list.as_bytes().split(|b| *b == b','));
-    tags.map(<[u8]>::trim_ascii)
-        .any(|known| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes())
+/// The members of a list of tags. A tag of ours has no comma in it, so it may be cut at each.
+fn tags(asked: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let lists = asked.get_all(name).into_iter().flat_map(|list| list.as_bytes().split(|b| *b == b','));
+    lists.map(<[u8]>::trim_ascii)
 }
 
 /// The contract's error shape.
@@ -108,6 +115,7 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
         Error::BrokenRules(_) | Error::Malformed(_) => StatusCode::BAD_REQUEST,
         Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         Error::TooSlow => StatusCode::REQUEST_TIMEOUT,
+        Error::UnsupportedCoding | Error::UnsupportedCharset => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
         Error::Forbidden(_) | Error::InsufficientScope { .. } => StatusCode::FORBIDDEN,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
@@ -126,6 +134,8 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
             Message::One(&too_large)
         }
         Error::TooSlow => Message::One("Request body was not received in time"),
+        Error::UnsupportedCoding => Message::One("Content-Encoding must be identity"),
+        Error::UnsupportedCharset => Message::One("Charset must be utf-8"),
         Error::Unauthenticated { message, .. } => Message::One(message),
         Error::Forbidden(what) => Message::One(what),
         Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
@@ -151,6 +161,10 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
             let scheme = if *by == Presenter::Key { "ApiKey" } else { "Bearer" };
             let challenge = format!("{scheme} error=\"insufficient_scope\", scope=\"{scopes}\"");
             headers.extend(HeaderValue::from_str(&challenge).ok().map(|value| (WWW_AUTHENTICATE, value)));
+        }
+        // RFC 7694 §3.
+        Error::UnsupportedCoding => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         Error::TooMany { wait, .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(*wait).max(1)));
@@ -207,6 +221,19 @@ pub fn no_tunnel() -> Response {
 /// 400 for a request that two parties could read differently; nothing after it on the connection can be trusted.
 pub fn ambiguous(why: &str) -> Response {
     let mut response = error_body(StatusCode::BAD_REQUEST, Message::One(why), None);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The answer to a head that cannot be taken; nothing after it on the connection can be found.
+pub fn refused(status: StatusCode, most_bytes: usize, most_fields: usize) -> Response {
+    let too_large = format!("Request head has more than {most_bytes} bytes or {most_fields} fields");
+    let message = match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => &too_large,
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED => "HTTP/1.1 is spoken here",
+        _ => "Request head is malformed",
+    };
+    let mut response = error_body(status, Message::One(message), None);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -170,9 +170,12 @@ fn nul_and_control_characters_in_texts_are_refused() {
 
 /// RFC 8259 §8.1.
 #[test]
-fn a_byte_order_mark_and_other_encodings_are_refused() {
+fn two_byte_order_marks_and_other_encodings_are_refused() {
     are_refused(&[
-        text("\u{feff}{}"),
+        text("\u{feff}\u{feff}{}"),
+        text("\u{feff}"),
+        text("{}\u{feff}"),
+        text(" \u{feff}{}"),
         "{\"name\":\"a\"}".encode_utf16().flat_map(u16::to_le_bytes).collect(),
         "\u{feff}{\"name\":\"a\"}".encode_utf16().flat_map(u16::to_be_bytes).collect(),
     ]);

@@ -642,6 +642,7 @@ fn options_says_what_a_path_takes() {
         ("/keys", "GET, HEAD, OPTIONS"),
         ("/keys/x", "PATCH, DELETE, OPTIONS"),
         ("/api/docs/docs.js", "GET, HEAD, OPTIONS"),
+        ("/protected/flexible", "GET, HEAD, OPTIONS"),
         ("*", "POST, GET, HEAD, DELETE, PATCH, OPTIONS"),
     ] {
         let answer = client.method("OPTIONS", target).send();
@@ -650,6 +651,10 @@ fn options_says_what_a_path_takes() {
             assert_eq!(answer.header(absent), None, "{target}: {answer:?}");
         }
         assert!(answer.header("x-request-id").is_some() && answer.header("cache-control") == Some("no-store"));
+    }
+    // A gateway asks by whatever method it was asked itself.
+    for target in ["/authz/forward-auth", "/authz/auth-request", "/authz/ext-authz/a"] {
+        assert_eq!(client.method("OPTIONS", target).send().status, 401, "{target}");
     }
     for target in ["/nowhere", "/", "/keys/a/b"] {
         let answer = client.method("OPTIONS", target).send();
@@ -709,7 +714,6 @@ fn targets_in_other_forms_are_answered_and_the_server_goes_on() {
         ("GET http://keyward/health HTTP/1.1", 200),
         ("GET http://elsewhere:8080/health/?a=b HTTP/1.1", 200),
         ("GET http://keyward HTTP/1.1", 404),
-        ("GET /health#fragment HTTP/1.1", 200),
         ("GET /%00 HTTP/1.1", 404),
         ("GET * HTTP/1.1", 404),
         ("OPTIONS * HTTP/1.1", 204),
@@ -729,6 +733,130 @@ fn targets_in_other_forms_are_answered_and_the_server_goes_on() {
         assert!((400..500).contains(&answer.status), "{target}: {answer:?}");
     }
     assert_eq!(wire.send(get("/health")).answer().status, 200);
+}
+
+/// RFC 9112 §3.2: a target has no fragment; RFC 9110 §4.2.4: no user; §7.4: what is not http is none of ours.
+#[test]
+fn targets_that_name_a_fragment_a_user_or_another_scheme_are_refused() {
+    let service = patient_service(&[], |_| {});
+    let refused = |request: String, message: &str| {
+        let answers = answers(service.address(), request.clone() + &smuggled());
+        let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}: {request:?}") };
+        assert_eq!((answer.status, answer.json()), (400, error(400, message)), "{request:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{request:?}");
+    };
+    for target in ["/health#fragment", "/health#", "/health?a#b", "http://keyward/health#a", "/#/health"] {
+        refused(get(target), "Target has a fragment");
+        // However it arrives.
+        let mut wire = Wire::open(service.address());
+        let request = get(target);
+        for byte in request.as_bytes().chunks(1) {
+            wire.send(byte);
+        }
+        assert_eq!(wire.answer().json(), error(400, "Target has a fragment"), "{target}");
+        let mut kept = Wire::open(service.address());
+        assert_eq!(kept.send(get("/health")).answer().status, 200);
+        assert_eq!(kept.send(request).answer().json(), error(400, "Target has a fragment"), "{target}");
+    }
+    for target in ["http://ann@keyward/health", "http://ann:secret@keyward/health", "http://@keyward/health"] {
+        refused(get(target), "Target names a user");
+    }
+    for target in ["ftp://keyward/health", "file://keyward/health", "ws://keyward/health"] {
+        refused(get(target), "Target is not http");
+    }
+    // Elsewhere it means nothing.
+    let fields = get("/health").replace("\r\n\r\n", "\r\nReferer: http://a/#b HTTP/1.1\r\n\r\n");
+    let with_hash = refresh("Content-Length: 4", "#{} ");
+    assert_eq!(statuses(service.address(), fields.repeat(2) + &with_hash + &smuggled()), [200, 200, 400, 200]);
+}
+
+/// RFC 9110 §7.2, RFC 9112 §3.2: a name is a name, and one of them.
+#[test]
+fn a_host_without_a_name_or_with_several_is_refused() {
+    let service = patient_service(&[], |_| {});
+    for host in [":80", ":", "a,b", "a,b:80"] {
+        let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(statuses(service.address(), request + &smuggled()), [400], "{host:?}");
+        let target = format!("GET http://{host}/health HTTP/1.1\r\nHost: keyward\r\n\r\n");
+        assert_eq!(statuses(service.address(), target + &smuggled()), [400], "{host:?}");
+    }
+    for host in ["", "a", "a:", "a:80", "[::1]", "[::1]:80", "a_b", "xn--a", "127.0.0.1:3000", "a."] {
+        let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(statuses(service.address(), request + &smuggled()), [200, 200], "{host:?}");
+    }
+}
+
+/// RFC 9110 §15.6.6.
+#[test]
+fn a_version_that_is_not_spoken_is_a_505() {
+    let service = patient_service(&[], |_| {});
+    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/1.2"] {
+        let answers = answers(service.address(), get("/health").replace("HTTP/1.1", version) + &smuggled());
+        let [answer] = answers.as_slice() else { panic!("one answer, not {answers:?}: {version}") };
+        assert_eq!((answer.status, answer.json()), (505, error(505, "HTTP/1.1 is spoken here")), "{version}");
+    }
+    for version in ["HTTP/1", "HTTP/2", "http/1.1", "HTTP/11.0", "HTTP/1.1x", "HTTQ/1.1"] {
+        let request = get("/health").replace("HTTP/1.1", version);
+        assert_eq!(statuses(service.address(), request + &smuggled()), [400], "{version}");
+    }
+}
+
+/// RFC 9110 §15.5.16. Unread, it would be taken for what it is not.
+#[test]
+fn a_body_in_a_coding_or_a_charset_that_is_not_read_is_a_415() {
+    let service = patient_service(&[], |_| {});
+    let ask = |fields: &[(&str, &str)]| {
+        let request = service.post("/auth/refresh").body("application/json", "{}");
+        fields.iter().fold(request, |request, (name, value)| request.header(name, value)).send()
+    };
+    for coding in ["gzip", "x-gzip", "br", "identity, gzip", "deflate", "aes128gcm"] {
+        let answer = ask(&[("content-encoding", coding)]);
+        let message = "Content-Encoding must be identity";
+        assert_eq!((answer.status, answer.json()), (415, error(415, message)), "{coding}");
+        // RFC 7694 §3.
+        assert_eq!(answer.header("accept-encoding"), Some("identity"), "{coding}");
+    }
+    for coding in ["identity", "Identity", "", "identity, identity"] {
+        assert_eq!(ask(&[("content-encoding", coding)]).json(), broken_rules(EMPTY_REFRESH), "{coding}");
+    }
+    assert_eq!(ask(&[("content-encoding", "identity"), ("content-encoding", "gzip")]).status, 415);
+    let in_charset = |content_type: &str| service.post("/auth/refresh").body(content_type, "{}").send();
+    for charset in ["iso-8859-1", "utf-16", "\"windows-1252\"", "", "utf-8x"] {
+        let answer = in_charset(&format!("application/json;a=b; charset={charset}"));
+        let message = "Charset must be utf-8";
+        assert_eq!((answer.status, answer.json()), (415, error(415, message)), "{charset}");
+    }
+    for charset in ["utf-8", "UTF-8", "\"utf-8\"", "us-ascii"] {
+        let answer = in_charset(&format!("application/json; Charset={charset}"));
+        assert_eq!(answer.json(), broken_rules(EMPTY_REFRESH), "{charset}");
+    }
+    // A wrong type stays what it is.
+    let answer = in_charset("text/plain; charset=iso-8859-1");
+    assert_eq!((answer.status, answer.json()), (400, error(400, "Content-Type must be application/json")));
+}
+
+/// What costs 15 KiB is not answered with 60.
+#[test]
+fn at_most_ten_broken_rules_are_told_and_how_many_more() {
+    let service = patient_service(&[], |_| {});
+    let unknown = |count: usize| {
+        let fields: serde_json::Map<_, _> = (100..100 + count).map(|number| (format!("x{number}"), json!(1))).collect();
+        let answer = service.post("/auth/refresh").json(json!(fields)).send();
+        assert_eq!(answer.status, 400);
+        answer.json()["message"].as_array().unwrap().clone()
+    };
+    // One more is about what is lacking.
+    let told = unknown(99);
+    assert_eq!(
+        (told.len(), &told[0], &told[9]),
+        (11, &json!("property x100 should not exist"), &json!("property x109 should not exist"))
+    );
+    assert_eq!(told[10], "and 90 more");
+    assert_eq!((unknown(10)[10].clone(), unknown(9).len()), (json!("and 1 more"), 10));
+    // Nor is a long name.
+    let name = "\u{1}".repeat(2000);
+    let answer = service.post("/auth/refresh").json(json!({ name: 1 })).send();
+    assert!(answer.status == 400 && answer.body.len() < KIB, "{}", answer.body.len());
 }
 
 // What every answer carries.
@@ -786,6 +914,52 @@ fn every_answer_has_an_id_and_forbids_sniffing_and_storing() {
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{answer:?}");
         assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
         assert!(answer.header("x-request-id").is_some(), "{answer:?}");
+    }
+}
+
+/// hyper says nothing but the status of these.
+#[test]
+fn heads_that_cannot_be_taken_are_answered_like_everything_else() {
+    let service = patient_service(&[], |_| {});
+    let too_large = "Request head has more than 16384 bytes or 100 fields";
+    let fields =
+        |count: usize| get("/health").replace("\r\n\r\n", &format!("\r\n{}\r\n", "X-A: b\r\n".repeat(count - 1)));
+    assert_eq!(statuses(service.address(), fields(100) + &smuggled()), [200, 200]);
+    let mut ids = BTreeSet::new();
+    for (head, status, message) in [
+        (fields(101), 431, too_large),
+        (get(&format!("/{}", "x".repeat(17 * KIB))), 431, too_large),
+        ("GET /health HTTP/1.1\r\nno field\r\n\r\n".to_string(), 400, "Request head is malformed"),
+        ("GET /health\r\n\r\n".to_string(), 400, "Request head is malformed"),
+        ("nonsense\r\n\r\n".to_string(), 400, "Request head is malformed"),
+        (get("/health").replace("1.1", "3.0"), 505, "HTTP/1.1 is spoken here"),
+    ] {
+        // Alone, on a kept connection, and behind another request.
+        let mut kept = Wire::open(service.address());
+        assert_eq!(kept.send(get("/health")).answer().status, 200);
+        let mut behind = Wire::open(service.address());
+        let is_version = status == 505;
+        behind.send(get("/health") + if is_version { "" } else { &head });
+        assert_eq!(behind.answer().status, 200);
+        if is_version {
+            behind.send(&head);
+        }
+        for mut wire in [Wire::open(service.address()), kept, behind] {
+            // The last has it already.
+            let _ = wire.try_send(&head);
+            let answer = wire.answer();
+            assert_eq!((answer.status, answer.json()), (status, error(status, message)));
+            for (name, value) in [
+                ("connection", "close"),
+                ("cache-control", "no-store"),
+                ("x-content-type-options", "nosniff"),
+                ("content-type", "application/json; charset=utf-8"),
+            ] {
+                assert_eq!(answer.header(name), Some(value), "{answer:?}");
+            }
+            assert!(answer.header("date").is_some(), "{answer:?}");
+            assert!(ids.insert(answer.header("x-request-id").unwrap().to_string()), "{answer:?}");
+        }
     }
 }
 

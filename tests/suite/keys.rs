@@ -96,15 +96,42 @@ on_both_stores! {
         assert_eq!((answer.status, answer.json()), (401, error(401, "Invalid or expired API key")));
     }
 
+    // As a date picker has it.
+    fn a_date_is_its_midnight_in_utc(service) {
+        let ann = service.sign_up("ann@example.com");
+        let made = service.create_key(&ann.access, json!({ "name": "ci", "expiresAt": "2999-01-31" }));
+        assert_eq!(made["expiresAt"], "2999-01-31T00:00:00.000Z");
+        let target = format!("/keys/{}", made["id"].as_str().unwrap());
+        let changed = service.patch(&target).bearer(&ann.access).json(json!({ "expiresAt": "2996-02-29" })).send();
+        assert_eq!((changed.status, &changed.json()["expiresAt"]), (200, &json!("2996-02-29T00:00:00.000Z")));
+    }
+
+    // RFC 8259 §8.1.
+    fn a_byte_order_mark_before_json_is_passed_over(service) {
+        let ann = service.sign_up("ann@example.com");
+        let body = |text: &str| format!("\u{feff}{text}").into_bytes();
+        let made = service.post("/keys/create").bearer(&ann.access).body("application/json", body("{\"name\":\"ci\"}"));
+        assert_eq!(made.send().status, 201);
+        let answer = service.post("/keys/create").bearer(&ann.access).body("application/json", body("{")).send();
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+
     fn a_body_that_breaks_rules_makes_no_key(service) {
         let ann = service.sign_up("ann@example.com");
-        let format = "expiresAt must be an RFC 3339 date and time with an offset, such as 2030-01-31T12:00:00Z";
+        let format = "expiresAt must be a date, or an RFC 3339 date and time with an offset, such as 2030-01-31T12:00:00Z";
         for (body, rules) in [
             (json!({}), vec!["name should not be empty", "name must be a string"]),
             (json!({ "name": "" }), vec!["name should not be empty"]),
             (json!({ "name": "x".repeat(256) }), vec!["name must be shorter than or equal to 255 characters"]),
             (json!({ "name": "ci", "expiresat": "2999-01-01T00:00:00Z" }), vec!["property expiresat should not exist"]),
-            (json!({ "name": "ci", "expiresAt": "2999-01-01" }), vec![format]),
+            (json!({ "name": "ci", "expiresAt": "2999-02-30" }), vec![format]),
+            (json!({ "name": "ci", "expiresAt": "2999-02-30T00:00:00Z" }), vec![format]),
+            (json!({ "name": "ci", "expiresAt": "2999-1-1" }), vec![format]),
+            (json!({ "name": "ci", "expiresAt": " 2999-01-01" }), vec![format]),
+            (json!({ "name": "ci", "expiresAt": "2999-01-01Z" }), vec![format]),
+            (json!({ "name": "ci", "expiresAt": "+2999-01-01" }), vec![format]),
+            (json!({ "name": "ci", "expiresAt": "12999-01-01" }), vec![format]),
+            (json!({ "name": "ci", "expiresAt": "2020-01-01" }), vec!["expiresAt must be in the future"]),
             (json!({ "name": "ci", "expiresAt": "2999-01-01T00:00:00" }), vec![format]),
             (json!({ "name": "ci", "expiresAt": "" }), vec![format]),
             (json!({ "name": "ci", "expiresAt": 32503680000_u64 }), vec!["expiresAt must be a string"]),

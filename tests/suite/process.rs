@@ -376,6 +376,31 @@ mod log {
     }
 
     #[test]
+    fn heads_that_cannot_be_taken_have_a_line_too() {
+        let home = Home::fresh(Backend::Sqlite);
+        let server = home.start(&[]);
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-A: b\r\n".repeat(100));
+        let (good, bad) = ("GET /health HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nno field\r\n\r\n");
+        let asked =
+            [(bad.to_string(), 400), (many, 431), (good.replace("1.1", "2.0"), 505), (format!("{good}{bad}"), 400)];
+        let told: Vec<(String, u16)> = asked
+            .iter()
+            .map(|(head, status)| {
+                let answers = crate::wire::answers(server.address(), head);
+                (answers.last().unwrap().header("x-request-id").unwrap().to_string(), *status)
+            })
+            .collect();
+        let said = server.stop().stderr;
+        for (id, status) in &told {
+            let lines: Vec<_> = said.lines().filter(|line| line.contains(&format!("request_id={id} "))).collect();
+            let [line] = lines.as_slice() else { panic!("{id}: {lines:?}") };
+            assert!(line.contains(&format!("method=- path=- status={status} ")), "{line}");
+            assert!(line.ends_with("client=127.0.0.1 principal=-"), "{line}");
+        }
+        assert_eq!(said.matches("path=- ").count(), told.len(), "{said}");
+    }
+
+    #[test]
     fn every_request_has_one_line_of_text() {
         let home = Home::fresh(Backend::Sqlite);
         let server = home.start(&[]);

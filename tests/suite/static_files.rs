@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use http::HeaderMap;
 
 use crate::http_client::{Answer, Client};
-use crate::service::{Backend, Service};
+use crate::service::{Backend, Service, error};
 
 /// Every static answer: its path, and whether it is large enough to be compressed.
 const FILES: [(&str, bool); 9] = [
@@ -115,6 +115,29 @@ fn whoever_has_a_file_already_is_told_so_and_nothing_more() {
     }
     let tags: BTreeSet<String> = FILES.iter().map(|(path, _)| tag(&ask(&service, "GET", path, &[]))).collect();
     assert_eq!(tags.len(), FILES.len(), "two files share a tag");
+}
+
+/// RFC 9110 §13.1.1, §13.2.2: judged first, and by the strong comparison.
+#[test]
+fn whoever_wants_another_version_than_there_is_gets_a_412() {
+    let service = Service::start(Backend::Sqlite);
+    for (path, _) in FILES {
+        let tag = tag(&ask(&service, "GET", path, &[]));
+        for known in ["*".to_string(), tag.clone(), format!("\"other\" , {tag}")] {
+            assert_eq!(ask(&service, "GET", path, &[("if-match", &known)]).status, 200, "{path} {known}");
+            let both = [("if-match", known.as_str()), ("if-none-match", tag.as_str())];
+            assert_eq!(ask(&service, "GET", path, &both).status, 304, "{path} {known}");
+        }
+        for other in ["", "\"other\"", &format!("W/{tag}"), &tag[1..tag.len() - 1], "\"*\""] {
+            for method in ["GET", "HEAD"] {
+                let answer = ask(&service, method, path, &[("if-match", other), ("if-none-match", &tag)]);
+                assert_eq!((answer.status, answer.header("etag")), (412, None), "{method} {path} {other}");
+                assert_eq!(answer.header("content-encoding"), None, "{method} {path} {other}");
+            }
+            let answer = service.get(path).header("if-match", other).send();
+            assert_eq!(answer.json(), error(412, "If-Match names another version than there is"), "{path} {other}");
+        }
+    }
 }
 
 #[test]
