@@ -116,13 +116,18 @@ fn fetchers() -> usize {
 impl App {
     /// Opens the store and wires the services. The error is one line for the operator.
     pub fn open(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
-        let jwt_keys = secrets::resolve(config)?;
         let changes = Arc::new(Changes::default());
         let (store, applied) =
             open_store(config, &clock, changes.clone(), Patience::OfAClient).map_err(|error| error.to_string())?;
         for migration in applied.migrations {
             info!("migration {migration} was applied");
         }
+        Ok((App::over(store.clone(), config, clock, changes)?, store))
+    }
+
+    /// Wires the services over a store that notes in `changes` what it changes.
+    pub fn over(store: Arc<dyn Store>, config: &Config, clock: Clock, changes: Arc<Changes>) -> Result<App, String> {
+        let jwt_keys = secrets::resolve(config)?;
         let passwords = passwords(config);
         let tokens = Arc::new(Tokens::new(
             jwt_keys.access,
@@ -143,7 +148,7 @@ impl App {
         store.clone().watch();
         let (keys, service_keys, sessions) = (store.clone(), store.clone(), store.clone());
         let entries = config.cache_entries;
-        let app = App {
+        Ok(App {
             known_keys: Lookup::new(
                 "keys",
                 entries,
@@ -183,8 +188,7 @@ impl App {
             usage,
             events,
             clock,
-        };
-        Ok((app, store))
+        })
     }
 }
 

@@ -196,9 +196,17 @@ impl<D: Driver> SqlStore<D> {
         SqlStore { driver, changes }
     }
 
-    /// Whether anything was deleted.
-    fn delete(&self, sql: &'static str, before: Timestamp) -> Result<bool, StoreError> {
-        Ok(self.driver.execute(sql, &[Value::Timestamp(before)])? > 0)
+    /// Deletes the rows whose ids are found. In two statements: of one, PostgreSQL may make a search through the whole
+    /// table. False: there were none.
+    fn delete(&self, find: &'static str, parameter: Value, delete: &'static str) -> Result<bool, StoreError> {
+        self.driver.transaction(|transaction| {
+            let found = transaction.query(find, &[parameter])?;
+            let any = !found.is_empty();
+            let ids = found.into_iter().map(|mut row| row.uuid(0).map(|id| vec![Value::Uuid(id)]));
+            let ids = ids.collect::<Result<Vec<_>, _>>()?;
+            transaction.execute_with_rows(delete, &[Column::Uuid], &mut ids.into_iter())?;
+            Ok(any)
+        })
     }
 
     /// A transaction that may change the verdict on `subject`: here, and on all instances. Where `changed` finds that it has
@@ -631,9 +639,9 @@ impl<D: Driver> Store for SqlStore<D> {
 
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError> {
         self.delete(
-            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= $1 \
-             ORDER BY expires_at LIMIT 1000)",
-            now,
+            "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 1000",
+            Value::Timestamp(now),
+            "DELETE FROM sessions WHERE id IN (ROWS)",
         )
     }
 
@@ -735,8 +743,9 @@ impl<D: Driver> Store for SqlStore<D> {
 
     fn prune_events(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.delete(
-            "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < $1 ORDER BY at, id LIMIT 1000)",
-            before,
+            "SELECT id FROM events WHERE at < $1 ORDER BY at, id LIMIT 1000",
+            Value::Timestamp(before),
+            "DELETE FROM events WHERE id IN (ROWS)",
         )
     }
 

@@ -149,9 +149,12 @@ pub fn list<D: Driver>(
     let sql = match (filter.user, filter.kind) {
         (None, None) => select!("(at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
         (Some(_), None) => select!("user_id = $4 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
-        (None, Some(_)) => select!("kind = $4 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
+        // Of a kind that is rare, by its own index: by that of the times it would be looked for among all.
+        (None, Some(_)) => {
+            select!("(kind, at, id) > ($4, $1, $2) AND kind <= $4 ORDER BY kind, at, id LIMIT $3")
+        }
         (Some(_), Some(_)) => {
-            select!("user_id = $4 AND kind = $5 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3")
+            select!("user_id = $4 AND (kind, at, id) > ($5, $1, $2) AND kind <= $5 ORDER BY kind, at, id LIMIT $3")
         }
     };
     driver.query(sql, &parameters)?.into_iter().map(event).collect()

@@ -467,19 +467,25 @@ impl<D: Driver> SqlStore<D> {
     pub(super) fn delete_usage(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
             let rows = transaction.query(
-                "DELETE FROM key_hours WHERE (key_id, hour) IN \
-                 (SELECT key_id, hour FROM key_hours WHERE hour < $1 ORDER BY hour LIMIT 1000) RETURNING key_id, last_allowed_at",
+                "SELECT key_id, hour, last_allowed_at FROM key_hours WHERE hour < $1 ORDER BY hour LIMIT 1000",
                 &[hour(before)],
             )?;
-            let any = !rows.is_empty();
+            let mut old = Vec::with_capacity(rows.len());
             let mut last_uses: BTreeMap<Uuid, Timestamp> = BTreeMap::new();
             for mut row in rows {
-                let (key, at) = (row.uuid(0)?, row.optional_timestamp(1)?);
+                let (key, hour, at) = (row.uuid(0)?, row.int(1)?, row.optional_timestamp(2)?);
                 if let Some(at) = at {
                     let known = last_uses.entry(key).or_insert(at);
                     *known = at.max(*known);
                 }
+                old.push(vec![Value::Uuid(key), Value::Int(hour)]);
             }
+            let any = !old.is_empty();
+            transaction.execute_with_rows(
+                "DELETE FROM key_hours WHERE (key_id, hour) IN (ROWS)",
+                &[Column::Uuid, Column::Int],
+                &mut old.into_iter(),
+            )?;
             transaction.execute_with_rows(
                 "WITH noted (key_id, at) AS (ROWS) INSERT INTO key_last_use (key_id, at) SELECT key_id, at \
                  FROM noted WHERE EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = noted.key_id) \

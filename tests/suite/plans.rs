@@ -1,0 +1,325 @@
+//! How the databases go about each of our statements: along an index, whatever the size of a table and of one user's
+//! history.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keyward::app::App;
+use keyward::cache::Changes;
+use keyward::clock::Clock;
+use keyward::config::{Config, Database};
+use keyward::event::{Actor, By, Filter, Kind, Origin};
+use keyward::key::{KeyChange, KeyHash, KeySettings, Period};
+use keyward::principal;
+use keyward::scope::Scopes;
+use keyward::store::migrate::{self, Migration};
+use keyward::store::postgres::{Patience, Postgres};
+use keyward::store::sql::{Column, Driver, Row, SqlStore, Transaction, Value};
+use keyward::store::sqlite::Sqlite;
+use keyward::store::{Store, StoreError};
+use keyward::token::Claims;
+use keyward::usage::{DAY, Outcome};
+use keyward::user::{Email, UserRef};
+
+use crate::postgres_cluster::available;
+use crate::process::program::Home;
+use crate::service::{Backend, PASSWORD};
+
+/// A statement, and the columns of the rows that stand for `ROWS` in it.
+type Statement = (&'static str, Vec<&'static str>);
+
+/// Notes every statement that goes through a driver.
+struct Noting<D> {
+    driver: D,
+    noted: Arc<Mutex<BTreeSet<Statement>>>,
+}
+
+impl<D> Noting<D> {
+    fn note(&self, sql: &'static str) {
+        self.noted.lock().unwrap().insert((sql, Vec::new()));
+    }
+}
+
+impl<D: Driver> Driver for Noting<D> {
+    type Link = D::Link;
+    const PAUSE: Duration = D::PAUSE;
+    const MIGRATIONS: &'static [Migration] = D::MIGRATIONS;
+    const FIND_TABLE: &'static str = D::FIND_TABLE;
+    const LOCK_SCHEMA: Option<&'static str> = D::LOCK_SCHEMA;
+
+    fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        self.note(sql);
+        self.driver.query(sql, parameters)
+    }
+
+    fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        self.note(sql);
+        self.driver.execute(sql, parameters)
+    }
+
+    fn transaction<T>(
+        &self,
+        work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.driver.transaction(|inner| work(&mut NotingWithin { inner, noted: &self.noted }))
+    }
+
+    fn hear(&self, link: &mut Option<D::Link>, changes: &Changes) -> Result<(), StoreError> {
+        self.driver.hear(link, changes)
+    }
+}
+
+struct NotingWithin<'a> {
+    inner: &'a mut dyn Transaction,
+    noted: &'a Mutex<BTreeSet<Statement>>,
+}
+
+impl Transaction for NotingWithin<'_> {
+    fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        self.noted.lock().unwrap().insert((sql, Vec::new()));
+        self.inner.query(sql, parameters)
+    }
+
+    fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        self.noted.lock().unwrap().insert((sql, Vec::new()));
+        self.inner.execute(sql, parameters)
+    }
+
+    fn execute_with_rows(
+        &mut self,
+        sql: &'static str,
+        columns: &'static [Column],
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), StoreError> {
+        let kinds = columns.iter().map(|column| match column {
+            Column::Int => "bigint",
+            Column::Text => "text",
+            Column::Uuid => "uuid",
+            Column::Timestamp => "timestamptz",
+        });
+        self.noted.lock().unwrap().insert((sql, kinds.collect()));
+        self.inner.execute_with_rows(sql, columns, rows)
+    }
+
+    fn script(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.inner.script(sql)
+    }
+
+    fn tell(&mut self, change: uuid::Uuid) -> Result<(), StoreError> {
+        self.inner.tell(change)
+    }
+}
+
+/// Every statement, noted while everything is done once that the program can do.
+fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
+    let noted = Arc::new(Mutex::new(BTreeSet::new()));
+    let clock = Clock::stopped();
+    migrate::migrate(&driver, clock.now()).unwrap();
+    let changes = Arc::new(Changes::default());
+    let store = SqlStore::new(Noting { driver, noted: noted.clone() }, changes.clone());
+    let store: Arc<dyn Store> = Arc::new(store);
+    let mut config = home.config();
+    config.bcrypt_cost = 4;
+    config.session_max_age = Some(Duration::from_secs(86_400));
+    let app = App::over(store.clone(), &config, clock.clone(), changes).unwrap();
+    do_everything(&app, &*store, &config);
+    std::mem::take(&mut *noted.lock().unwrap())
+}
+
+fn do_everything(app: &App, store: &dyn Store, config: &Config) {
+    let origin = || Origin { ip: [192, 0, 2, 1].into(), user_agent: None, request_id: "of-a-test".to_string() };
+    let email = |name: &str| Email::parse(&format!("{name}@example.com")).unwrap();
+    let password = |text: &str| app.password_rules.judge(text).unwrap();
+    let nobody = By { actor: Actor::Anonymous, origin: Some(origin()) };
+
+    // Accounts and sessions.
+    let ann = app.sessions.sign_up(email("ann"), None, password(PASSWORD), origin()).unwrap();
+    let id = ann.user.id;
+    let Some(Claims::User(claims)) = app.tokens.judge(&ann.tokens.access_token) else { unreachable!() };
+    let user = principal::User { id, email: "ann@example.com".into(), session: claims.sid };
+    let by = By::user(claims.sid, origin());
+    app.live_sessions.fetch(claims.sid).unwrap().unwrap();
+    let second = app.sessions.log_in(&email("ann"), PASSWORD, origin()).unwrap();
+    app.sessions.refresh(&second.tokens.refresh_token, &nobody).unwrap();
+    app.clock.advance(Duration::from_secs(3600 * 2));
+    assert!(app.sessions.refresh(&second.tokens.refresh_token, &nobody).is_err());
+    let Some(Claims::User(third)) =
+        app.tokens.judge(&app.sessions.log_in(&email("ann"), PASSWORD, origin()).unwrap().tokens.access_token)
+    else {
+        unreachable!()
+    };
+    app.sessions.of_user(id).unwrap();
+    assert!(app.sessions.end(id, third.sid, &by).unwrap());
+    app.sessions.end_others(id, claims.sid, &by).unwrap();
+    store.addresses_of(id, 10).unwrap();
+    app.users.change_password(&user, PASSWORD.to_string(), password("Another Password 1!"), &by).unwrap();
+    let bob = app.users.create(email("bob"), None, password(PASSWORD)).unwrap().unwrap();
+    app.users.find(&UserRef::Email(email("bob"))).unwrap();
+    app.users.by_id(bob.id).unwrap();
+    app.users.list(None, 10).unwrap();
+    for active in [false, false, true] {
+        app.users.set_active(bob.id, active).unwrap();
+    }
+    app.users.set_password(bob.id, password(PASSWORD)).unwrap();
+    app.users.note_costs().unwrap();
+
+    // Keys and their use.
+    let settings = || KeySettings {
+        name: "ci".to_string(),
+        expires_at: Some(app.clock.now().plus(Duration::from_secs(60))),
+        scopes: Scopes::from_stored(String::new()),
+        rate_limit: None,
+    };
+    let (key, secret) = app.keys.create(id, settings(), &by).unwrap();
+    let hash = KeyHash::of(secret.expose().as_bytes()).unwrap();
+    let known = app.known_keys.fetch(hash).unwrap().unwrap();
+    app.service_keys.fetch(known.id).unwrap().unwrap();
+    app.usage.note(key.id, Outcome::Allowed, app.clock.now());
+    app.usage.flush().unwrap();
+    app.keys.of_owner(id).unwrap();
+    app.clock.advance(Duration::from_secs(120));
+    let change = KeyChange { expires_at: Some(None), ..KeyChange::default() };
+    app.keys.change(id, &key.id.to_string(), &change, &by).unwrap();
+    let rotated = app.keys.rotate(id, &key.id.to_string(), Duration::from_secs(60), &by).unwrap();
+    let now = app.clock.now();
+    let period = Period { from: now.minus(config.usage_retention), to: now, step: DAY };
+    app.keys.usage(id, &key.id.to_string(), &period).unwrap();
+    for owner in [None, Some(id)] {
+        app.keys.list(owner, None, 10).unwrap();
+    }
+    app.keys.revoke(id, &rotated.key.id.to_string(), &by).unwrap();
+    app.keys.revoke_any(key.id).unwrap();
+
+    // Events.
+    app.events.note_failure(Kind::LoginFailed, Some(id), &nobody);
+    app.events.flush().unwrap();
+    let latest = app.events.of_user(id, None, 2).unwrap();
+    app.events.of_user(id, Some(latest[0].id), 2).unwrap();
+    for (user, kind) in
+        [(None, None), (Some(id), None), (None, Some(Kind::KeyCreated)), (Some(id), Some(Kind::KeyCreated))]
+    {
+        app.events.list(&Filter { user, kind, since: None }, Some(&latest[1]), 10).unwrap();
+    }
+
+    // What ends and is forgotten.
+    store.latest().unwrap();
+    app.users.delete(bob.id).unwrap();
+    app.users.delete_own(&user, "Another Password 1!", &by).unwrap();
+    app.clock.advance(Duration::from_secs(400 * 86_400));
+    app.sessions.prune().unwrap();
+    app.usage.prune(app.clock.now()).unwrap();
+    app.events.prune().unwrap();
+}
+
+/// Fails for a statement in the source that was not noted: its plan would be read by nobody.
+fn assert_nothing_is_missing(noted: &BTreeSet<Statement>) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let within = std::fs::read_dir(folder.join("sql")).unwrap().map(|entry| entry.unwrap().path());
+    let mut missing = Vec::new();
+    for file in within.chain([folder.join("sql.rs")]) {
+        let source = std::fs::read_to_string(&file).unwrap();
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        let starts = ["\"SELECT ", "\"INSERT ", "\"UPDATE ", "\"DELETE ", "\"WITH ", "select!(\""];
+        for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let Some(start) = starts.iter().find_map(|start| line.find(start)) else { continue };
+            let literal = line[start..].split('"').nth(1).unwrap().trim_end_matches('\\').trim_end();
+            if !noted.iter().any(|(sql, _)| sql.contains(literal)) {
+                missing.push(format!("{}: {literal}", file.display()));
+            }
+        }
+    }
+    assert_eq!(missing, [""; 0], "these were not run: do them in `do_everything`");
+}
+
+/// It has a row for each migration.
+const SMALL: &str = "schema_migrations";
+
+/// Whether these are the rows that a statement was given, under a name of its own.
+fn given(sql: &str, name: &str) -> bool {
+    sql.starts_with(&format!("WITH {name} ")) && sql.contains("AS (VALUES (")
+}
+
+#[test]
+fn every_statement_finds_its_rows_by_an_index_on_sqlite() {
+    let home = Home::fresh(Backend::Sqlite);
+    let file = home.path("keyward.db");
+    let noted = statements(Sqlite::open(&file).unwrap(), &home);
+    assert_nothing_is_missing(&noted);
+    let database = rusqlite::Connection::open(&file).unwrap();
+    let mut bad = Vec::new();
+    for (sql, columns) in &noted {
+        // As the driver does.
+        let row = (1..=columns.len()).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
+        let sql = sql.replace('$', "?").replace("= ANY(?1)", "= ?1").replace("ROWS", &format!("VALUES ({row})"));
+        let mut statement = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let count = statement.parameter_count();
+        let nothing = vec![rusqlite::types::Null; count];
+        let steps = statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get::<_, String>(3)).unwrap();
+        let steps: Vec<String> = steps.map(Result::unwrap).collect();
+        // The first or last of an index is found by it; all that is sorted or counted otherwise is looked at.
+        let is_first = steps.len() == 1 && sql.ends_with("LIMIT 1");
+        let looks_at_all = |step: &String| {
+            step.strip_prefix("SCAN ").is_some_and(|what| {
+                what != "CONSTANT ROW" && !given(&sql, what) && !(is_first && what.contains(" USING COVERING INDEX "))
+            })
+        };
+        if steps.iter().any(looks_at_all) {
+            bad.push(format!("{sql}\n    {}", steps.join("\n    ")));
+        }
+    }
+    assert!(bad.is_empty(), "these look at whole tables:\n\n{}", bad.join("\n\n"));
+}
+
+#[test]
+fn every_statement_finds_its_rows_by_an_index_on_postgresql() {
+    if !available() {
+        return;
+    }
+    let home = Home::fresh(Backend::Postgres);
+    let Database::Postgres(target) = home.config().database else { unreachable!() };
+    let noted = statements(Postgres::connect(&target, Patience::OfAClient).unwrap(), &home);
+    assert_nothing_is_missing(&noted);
+    let mut client = home.database().unwrap().client();
+    client.batch_execute(FILL).unwrap();
+    client.batch_execute("SET plan_cache_mode = force_generic_plan").unwrap();
+    let mut bad = Vec::new();
+    for (sql, columns) in &noted {
+        // As the driver does.
+        let arrays = columns.iter().enumerate().map(|(index, kind)| format!("${}::{kind}[]", index + 1));
+        let given = format!("SELECT * FROM unnest({})", arrays.collect::<Vec<_>>().join(", "));
+        let sql = sql.replace("ROWS", &given);
+        let count = (1..=20).rev().find(|number| sql.contains(&format!("${number}"))).unwrap_or(0);
+        client.batch_execute(&format!("PREPARE plan AS {sql}")).unwrap();
+        let nothing = if count == 0 { String::new() } else { format!("({})", vec!["NULL"; count].join(", ")) };
+        let steps = client.query(&format!("EXPLAIN (COSTS OFF) EXECUTE plan{nothing}"), &[]).unwrap();
+        client.batch_execute("DEALLOCATE plan").unwrap();
+        let steps: Vec<String> = steps.iter().map(|row| row.get(0)).collect();
+        if steps.iter().any(|step| step.contains("Seq Scan on") && !step.contains(SMALL)) {
+            bad.push(format!("{sql}\n    {}", steps.join("\n    ")));
+        }
+    }
+    assert!(bad.is_empty(), "these look at whole tables:\n\n{}", bad.join("\n\n"));
+}
+
+/// Many rows of many users, as text and numbers that are what they have to be and nothing more.
+const FILL: &str = "
+    CREATE FUNCTION id(kind int, n bigint) RETURNS uuid IMMUTABLE LANGUAGE sql AS
+        $$ SELECT CAST(lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0') AS uuid) $$;
+    INSERT INTO users (id, email, password_hash, is_active, created_at)
+        SELECT id(1, n), n || '@example.com', '$2b$10$' || md5(n::text), TRUE, now() FROM generate_series(1, 10000) n;
+    INSERT INTO sessions (id, user_id, generation, created_at, expires_at, ip)
+        SELECT id(2, n), id(1, 1 + n % 10000), 1, now(), now() + n * interval '1 s', '192.0.2.1'
+        FROM generate_series(1, 60000) n;
+    INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, created_at)
+        SELECT id(3, n), id(1, 1 + n % 10000), decode(md5(n::text), 'hex'), '', '', TRUE, now()
+        FROM generate_series(1, 60000) n;
+    INSERT INTO key_last_use SELECT id(3, n), now() FROM generate_series(1, 60000) n;
+    INSERT INTO key_hours (key_id, hour, allowed, disabled, expired)
+        SELECT id(3, 1 + n % 5000), 400000 + n / 5000, 1, 0, 0 FROM generate_series(1, 100000) n;
+    INSERT INTO events (id, at, kind, user_id, actor, details, count)
+        SELECT id(4, n), now() - n * interval '1 s', 'kind' || n % 16, id(1, 1 + n % 10000),
+               'operator', '{}', 1
+        FROM generate_series(1, 100000) n;
+    ANALYZE;
+";
