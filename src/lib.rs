@@ -26,6 +26,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod deadline;
 pub mod duration;
 pub mod error;
 pub mod event;

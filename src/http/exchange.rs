@@ -24,6 +24,7 @@ use super::server::Front;
 use crate::address::neighbourhood;
 use crate::app::App;
 use crate::cache::{Lookup, Subject};
+use crate::deadline;
 use crate::error::Error;
 use crate::guard::{Credentials, Guard, Narrowed, Terms, Verdict};
 use crate::limit::{Limited, Quota};
@@ -283,10 +284,11 @@ async fn run(
     let owner = request.principal.account().map_or(Owner::Client(neighbourhood(request.client)), Owner::User);
     let (sender, receiver) = oneshot::channel();
     let app = front.app.clone();
+    let until = Instant::now() + front.limits.handler;
     let job = move || {
         // Whoever waited may be gone: the time ran out, or the client left.
         if !sender.is_closed() {
-            let _ = sender.send(route.call(&app, &mut request));
+            let _ = sender.send(deadline::keep(until, || route.call(&app, &mut request)));
         }
     };
     pool.submit(Some(owner), Box::new(job))

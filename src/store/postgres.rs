@@ -61,7 +61,7 @@ impl Postgres {
             let patience = deadline.map_or(CONNECT, |at| at.saturating_duration_since(Instant::now()).min(CONNECT));
             let connection = self.pool.get_timeout(patience);
             let mut connection = connection.map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
-            if self.connector.trusts(&mut connection) {
+            if self.connector.trusts(&mut connection, deadline) {
                 connection.set_deadline(deadline);
                 return Ok(connection);
             }

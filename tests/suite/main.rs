@@ -29,6 +29,7 @@ mod key_life;
 mod key_limits;
 mod keys;
 mod passwords;
+mod patience;
 mod plans;
 mod pooler;
 mod process;

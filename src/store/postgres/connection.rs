@@ -23,6 +23,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::pooler::announced_process;
 use super::target::{Endpoint, PostgresTarget};
 use super::values::{fault, parameter_type, references, tells_of_a_pooler};
+use crate::deadline;
 use crate::store::StoreError;
 use crate::store::sql::Value;
 
@@ -121,8 +122,9 @@ impl Connector {
 
     /// Until when somebody who begins now waits for the whole of what is asked.
     pub fn deadline(&self) -> Option<Instant> {
+        let answer = Instant::now() + ANSWER;
         match self.patience {
-            Patience::OfAClient => Some(Instant::now() + ANSWER),
+            Patience::OfAClient => Some(deadline::current().map_or(answer, |until| until.min(answer))),
             Patience::Endless => None,
         }
     }
@@ -132,8 +134,8 @@ impl Connector {
         self.findings.notice_silence();
     }
 
-    /// Whether a connection that lay in the pool can be expected to answer.
-    pub fn trusts(&self, connection: &mut Connection) -> bool {
+    /// Whether a connection that lay in the pool can be expected to answer. Whoever wants to use it waits until `deadline`.
+    pub fn trusts(&self, connection: &mut Connection, deadline: Option<Instant>) -> bool {
         {
             let silence = self.findings.silence();
             if connection.heard > silence.noticed {
@@ -144,9 +146,9 @@ impl Connector {
             }
         }
         let asked = Instant::now();
-        connection.deadline = Some(asked + SIGN_OF_LIFE);
+        connection.deadline = Some(deadline.map_or(asked + SIGN_OF_LIFE, |at| at.min(asked + SIGN_OF_LIFE)));
         let answers = connection.wait(async |client| client.check_connection().await).is_ok();
-        if !answers {
+        if !answers && asked.elapsed() >= SIGN_OF_LIFE {
             self.findings.silence().confirmed = asked;
         }
         answers
@@ -430,7 +432,11 @@ impl Connection {
     fn wait<T>(&mut self, ask: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<T, StoreError> {
         let Some((runtime, link)) = &mut self.open else { return Err(gone()) };
         let answer = match self.deadline {
-            Some(deadline) if deadline <= Instant::now() => None,
+            Some(deadline) if deadline <= Instant::now() => {
+                // Nothing is under way here, but maybe a transaction is open.
+                self.broken |= self.in_transaction;
+                return Err(StoreError::Unavailable("PostgreSQL: no time is left to ask".to_string()));
+            }
             Some(deadline) => runtime.block_on(async { timeout_at(deadline.into(), link.ask(ask)).await.ok() }),
             None => Some(runtime.block_on(link.ask(ask))),
         };
