@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -145,7 +146,6 @@ impl App {
         let usage = Arc::new(Usage::new(store.clone(), config.usage_retention));
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
         let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
-        store.clone().watch();
         let (keys, service_keys, sessions) = (store.clone(), store.clone(), store.clone());
         let entries = config.cache_entries;
         Ok(App {
@@ -198,6 +198,7 @@ pub struct Keyward {
     maintenance: Maintenance,
     /// A store within this process, to be closed.
     embedded: Option<Arc<dyn Store>>,
+    lost: Option<Receiver<String>>,
 }
 
 impl Keyward {
@@ -210,6 +211,8 @@ impl Keyward {
         let latest = store.latest().map_err(|error| error.to_string())?;
         let believed = latest.unwrap_or_else(|| app.clock.now());
         app.users.note_costs().map_err(|error| error.to_string())?;
+        let (lose, lost) = channel();
+        store.clone().watch(lose);
         let embedded = matches!(config.database, Database::Sqlite(_)).then_some(store);
         let server = Server::start(app.clone(), tls, config)?;
         let maintenance = Maintenance::start(app, believed)?;
@@ -221,7 +224,7 @@ impl Keyward {
         for address in server.addresses() {
             info!("listening on {scheme}://{address}, API documentation at {scheme}://{address}/api/docs");
         }
-        Ok(Keyward { server, maintenance, embedded })
+        Ok(Keyward { server, maintenance, embedded, lost: Some(lost) })
     }
 
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -236,6 +239,11 @@ impl Keyward {
     /// Reads anew what may change while it runs: the certificate.
     pub fn reload(&self) {
         self.server.reload();
+    }
+
+    /// Hears why it cannot go on, as soon as it cannot: one line for the operator. `None` from the second time on.
+    pub fn lost(&mut self) -> Option<Receiver<String>> {
+        self.lost.take()
     }
 
     /// Finishes what is under way, then writes what is only in memory.

@@ -19,7 +19,7 @@ use crate::config::{self, Config};
 use crate::error::Error;
 use crate::event::{Actor, Event, Events, Filter, Kind, Subject};
 use crate::guess::Guesses;
-use crate::http::server::Signals;
+use crate::http::server::{End, Signals};
 use crate::id::KeyId;
 use crate::key::{ApiKey, Keys};
 use crate::logging;
@@ -66,6 +66,8 @@ enum Failure {
     Usage(String),
     /// One line for the operator.
     Failed(String),
+    /// The log has told it.
+    Logged,
     /// Nobody reads our output any more.
     OutputClosed,
 }
@@ -112,6 +114,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             let _ = writeln!(io::stderr(), "keyward: {line}");
             ExitCode::from(1)
         }
+        Err(Failure::Logged) => ExitCode::from(1),
         Err(Failure::Usage(line)) => {
             let _ = writeln!(io::stderr(), "keyward: {line}; see keyward --help");
             ExitCode::from(2)
@@ -155,13 +158,17 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
     let config = settings()?;
     logging::start(&config.log_filter, config.log_format);
     let outcome = Signals::register().and_then(|signals| {
-        let keyward = Keyward::start(&config, Clock::default())?;
-        signals.wait(|| keyward.reload());
+        let mut keyward = Keyward::start(&config, Clock::default())?;
+        let lost = keyward.lost();
+        let end = signals.wait(|| keyward.reload(), lost);
         keyward.stop();
-        Ok(())
+        Ok(end)
     });
     log::logger().flush();
-    outcome.map_err(Failure::Failed)
+    match outcome.map_err(Failure::Failed)? {
+        End::Asked => Ok(()),
+        End::Lost => Err(Failure::Logged),
+    }
 }
 
 fn migrate(mut arguments: Arguments) -> Result<(), Failure> {

@@ -4,15 +4,16 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::connection::{self, Door};
 use super::cors::Cors;
@@ -150,22 +151,43 @@ impl Signals {
         Ok(Signals { runtime, terminate, interrupt, hangup })
     }
 
-    /// Returns when one has come that ends the process; calls `reload` for each of the other kind.
-    pub fn wait(mut self, reload: impl Fn()) {
-        let name = self.runtime.block_on(async {
+    /// Returns when one has come that ends the process, or when the server is `lost`; calls `reload` for each of the
+    /// other kind.
+    pub fn wait(mut self, reload: impl Fn(), lost: Option<Receiver<String>>) -> End {
+        let (told, mut tell) = mpsc::unbounded_channel();
+        // It waits with the store's thread for as long as there is one.
+        let waiting = move || lost.and_then(|lost| lost.recv().ok()).map(|line| told.send(line));
+        if let Err(error) = std::thread::Builder::new().name("lost".to_string()).spawn(waiting) {
+            warn!("a lost database would not end the process, no thread can be started: {error}");
+        }
+        self.runtime.block_on(async {
             loop {
-                tokio::select! {
-                    _ = self.terminate.recv() => return "SIGTERM",
-                    _ = self.interrupt.recv() => return "SIGINT",
+                let name = tokio::select! {
+                    _ = self.terminate.recv() => "SIGTERM",
+                    _ = self.interrupt.recv() => "SIGINT",
                     _ = self.hangup.recv() => {
                         info!("SIGHUP: reading files anew");
                         reload();
+                        continue;
                     }
-                }
+                    Some(line) = tell.recv() => {
+                        error!("{line}");
+                        return End::Lost;
+                    }
+                };
+                info!("{name}: stopping");
+                return End::Asked;
             }
-        });
-        info!("{name}: stopping");
+        })
     }
+}
+
+/// Why the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Asked,
+    /// The log says why.
+    Lost,
 }
 
 /// How many threads can run at once on this machine.

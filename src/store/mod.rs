@@ -14,6 +14,7 @@ pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -32,6 +33,8 @@ pub enum StoreError {
     Conflict(String),
     /// The database is away, full, read-only or too busy; trying again later may help.
     Unavailable(String),
+    /// The database was taken away from under us, and comes back with a new start at best.
+    Lost(String),
     /// A fault of ours, or a database that is not as we left it.
     Internal(String),
 }
@@ -41,9 +44,10 @@ impl std::error::Error for StoreError {}
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Conflict(cause) | StoreError::Unavailable(cause) | StoreError::Internal(cause) => {
-                f.write_str(cause)
-            }
+            StoreError::Conflict(cause)
+            | StoreError::Unavailable(cause)
+            | StoreError::Lost(cause)
+            | StoreError::Internal(cause) => f.write_str(cause),
         }
     }
 }
@@ -51,7 +55,7 @@ impl fmt::Display for StoreError {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
         match error {
-            StoreError::Unavailable(cause) => Error::Unavailable(cause),
+            StoreError::Unavailable(cause) | StoreError::Lost(cause) => Error::Unavailable(cause),
             StoreError::Conflict(cause) | StoreError::Internal(cause) => Error::Internal(cause),
         }
     }
@@ -270,6 +274,7 @@ pub trait Store: Send + Sync {
     fn prune_events(&self, before: Timestamp) -> Result<bool, StoreError>;
 
     /// Notes what other instances and processes change, on a thread of its own, as long as the store lives. Without it
-    /// a change made elsewhere takes effect when what is remembered has grown too old.
-    fn watch(self: Arc<Self>);
+    /// a change made elsewhere takes effect when what is remembered has grown too old. Should the database be lost, the
+    /// line that says so goes to `lost`, and nothing more is noted.
+    fn watch(self: Arc<Self>, lost: Sender<String>);
 }

@@ -7,6 +7,7 @@ mod events;
 mod keys;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -749,9 +750,9 @@ impl<D: Driver> Store for SqlStore<D> {
         )
     }
 
-    fn watch(self: Arc<Self>) {
+    fn watch(self: Arc<Self>, lost: Sender<String>) {
         let store = Arc::downgrade(&self);
-        let spawned = std::thread::Builder::new().name("watch".to_string()).spawn(move || watch(&store));
+        let spawned = std::thread::Builder::new().name("watch".to_string()).spawn(move || watch(&store, &lost));
         if let Err(error) = spawned {
             warn!("changes made elsewhere take effect late, no thread can be started: {error}");
         }
@@ -761,7 +762,7 @@ impl<D: Driver> Store for SqlStore<D> {
 /// How long a link that is down is left alone.
 const LINK_PAUSE: Duration = Duration::from_millis(250);
 
-fn watch<D: Driver>(store: &Weak<SqlStore<D>>) {
+fn watch<D: Driver>(store: &Weak<SqlStore<D>>, lost: &Sender<String>) {
     let mut link = None;
     let mut down = false;
     loop {
@@ -775,6 +776,10 @@ fn watch<D: Driver>(store: &Weak<SqlStore<D>>) {
                 down = false;
             }
             Ok(()) => {}
+            Err(StoreError::Lost(line)) => {
+                let _ = lost.send(line);
+                return;
+            }
             Err(error) => {
                 link = None;
                 if !down {
@@ -834,7 +839,7 @@ mod tests {
         let (heard, has_heard) = mpsc::channel();
         let startled = Startled { times: AtomicU32::new(0), heard };
         let store = Arc::new(SqlStore::new(startled, Arc::new(Changes::default())));
-        store.clone().watch();
+        store.clone().watch(mpsc::channel().0);
         has_heard.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 }

@@ -1,8 +1,10 @@
 //! SQLite, embedded: one connection writes, a few read beside it (WAL), and a commit is on the disk when it returns.
 
+mod files;
+
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use r2d2::{ManageConnection, NopErrorHandler, Pool};
@@ -11,6 +13,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use uuid::Uuid;
 
+use self::files::{Opened, Unfit, beside, restoring};
 use super::StoreError;
 use super::migrate::Migration;
 use super::sql::{Column, Driver, Row, Transaction, Value};
@@ -32,11 +35,13 @@ const PREPARED: usize = 64;
 pub struct Sqlite {
     writer: Mutex<Connection>,
     readers: Pool<Readers>,
+    opened: Arc<Opened>,
 }
 
 impl Sqlite {
     /// Opens the file, and makes it when it is not there; only its owner may read it.
     pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
+        judge(path)?;
         create_private(path).map_err(|error| not_opened(path, error))?;
         let writer = connect(path)?;
         // SQLite does not always wait by itself for others that do the same.
@@ -52,6 +57,7 @@ impl Sqlite {
                 full(path).display()
             )));
         }
+        judge(path)?;
         Sqlite::over(connect(path)?, path, READ_WRITE)
     }
 
@@ -64,6 +70,9 @@ impl Sqlite {
     fn over(writer: Connection, path: &Path, flags: OpenFlags) -> Result<Sqlite, StoreError> {
         let failed = |error| describe(path, error);
         prepare(&writer).map_err(failed)?;
+        // SQLite opens all of its files, and looks at the first of them.
+        writer.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(())).map_err(failed)?;
+        let opened = Arc::new(Opened::look(path));
         writer.busy_timeout(STRETCH).map_err(failed)?;
         let readers = Pool::builder()
             .max_size(READERS)
@@ -72,14 +81,24 @@ impl Sqlite {
             .connection_timeout(BUSY)
             // Whoever waits for a reader is told why he gets none, and tells it.
             .error_handler(Box::new(NopErrorHandler))
-            .build_unchecked(Readers { path: path.to_path_buf(), flags });
-        Ok(Sqlite { writer: Mutex::new(writer), readers })
+            .build_unchecked(Readers { path: path.to_path_buf(), flags, opened: opened.clone() });
+        Ok(Sqlite { writer: Mutex::new(writer), readers, opened })
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
         // A transaction that panics is rolled back as it is dropped; the connection is as good as before.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn judge(path: &Path) -> Result<(), StoreError> {
+    files::judge(path).map_err(|unfit| match unfit {
+        Unfit::Foreign(why) => {
+            StoreError::Internal(format!("{} is not opened: {why}; {}", full(path).display(), restoring(path)))
+        }
+        Unfit::Fault(error) => describe(path, error),
+        Unfit::Unreadable(error) => not_opened(path, error),
+    })
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {
@@ -132,6 +151,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 struct Readers {
     path: PathBuf,
     flags: OpenFlags,
+    opened: Arc<Opened>,
 }
 
 impl ManageConnection for Readers {
@@ -139,6 +159,11 @@ impl ManageConnection for Readers {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> rusqlite::Result<Connection> {
+        // Within one process, a connection to another file of this name would take the -shm from under the others.
+        if !self.opened.are_there() {
+            let error = ffi::Error::new(ffi::SQLITE_CANTOPEN);
+            return Err(rusqlite::Error::SqliteFailure(error, Some(NOT_THERE.to_string())));
+        }
         let connection = Connection::open_with_flags(&self.path, self.flags)?;
         prepare(&connection)?;
         connection.pragma_update(None, "query_only", true)?;
@@ -153,6 +178,9 @@ impl ManageConnection for Readers {
         false
     }
 }
+
+/// What a statement meets until the process has ended.
+const NOT_THERE: &str = "the files that were opened are not there any more";
 
 /// How often it is looked whether another process has written.
 const POLL: Duration = Duration::from_millis(100);
@@ -197,6 +225,9 @@ impl Driver for Sqlite {
         &self,
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        if !self.opened.are_there() {
+            return Err(StoreError::Unavailable(format!("SQLite: {NOT_THERE}")));
+        }
         let writer = patiently(|| {
             let writer = self.writer();
             run(&writer, "BEGIN IMMEDIATE")?;
@@ -210,6 +241,9 @@ impl Driver for Sqlite {
     }
 
     fn hear(&self, link: &mut Option<i64>, changes: &Changes) -> Result<(), StoreError> {
+        if let Some(line) = self.opened.lost() {
+            return Err(StoreError::Lost(line));
+        }
         // On the writer: on any other connection it also moves with our own commits.
         let version = self.writer().pragma_query_value(None, "data_version", |row| row.get(0)).map_err(fault)?;
         if *link != Some(version) {
@@ -342,10 +376,12 @@ fn fault(error: rusqlite::Error) -> StoreError {
 }
 
 fn describe(path: &Path, error: rusqlite::Error) -> StoreError {
+    let is_damaged = matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt));
     match fault(error) {
         StoreError::Unavailable(text) => not_opened(path, text),
-        StoreError::Conflict(text) | StoreError::Internal(text) => {
-            StoreError::Internal(format!("opening {}: {text}", full(path).display()))
+        other => {
+            let help = if is_damaged { format!("; {}", restoring(path)) } else { String::new() };
+            StoreError::Internal(format!("opening {}: {other}{help}", full(path).display()))
         }
     }
 }
@@ -356,11 +392,4 @@ fn not_opened(path: &Path, why: impl Display) -> StoreError {
     companions.extend(full(path).parent().map(Path::to_path_buf));
     let owners = owner::foreign(companions.iter().map(PathBuf::as_path));
     StoreError::Unavailable(format!("opening {}: {why}{owners}", full(path).display()))
-}
-
-/// The name of a file that SQLite keeps beside the database.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

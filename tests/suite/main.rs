@@ -38,6 +38,7 @@ mod readme;
 mod refresh;
 mod service_tokens;
 mod sessions;
+mod sqlite_files;
 mod static_files;
 mod stores;
 mod tls;
