@@ -183,7 +183,7 @@ impl App {
                 SessionRules { lifespan, signup_open: config.signup_open },
                 clock.clone(),
             ),
-            keys: Keys::new(store.clone(), usage.clone(), config.max_keys_per_user, clock.clone()),
+            keys: Keys::new(store.clone(), usage.clone(), config.key_rules, clock.clone()),
             tokens,
             usage,
             events,

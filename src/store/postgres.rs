@@ -153,6 +153,7 @@ impl Driver for Postgres {
         Migration { version: 3, name: "events", sql: include_str!("../../sql/postgres/0003_events.sql") },
         Migration { version: 4, name: "key_life", sql: include_str!("../../sql/postgres/0004_key_life.sql") },
         Migration { version: 5, name: "indexes", sql: include_str!("../../sql/postgres/0005_indexes.sql") },
+        Migration { version: 6, name: "key_ends", sql: include_str!("../../sql/postgres/0006_key_ends.sql") },
     ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";

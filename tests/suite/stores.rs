@@ -315,14 +315,14 @@ on_both_stores! {
 }
 
 /// Runs statements past the server.
-fn run(service: &Service, statements: &str) {
+pub fn run(service: &Service, statements: &str) {
     match service.database() {
         Some(database) => database.client().batch_execute(statements).unwrap(),
         None => rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap().execute_batch(statements).unwrap(),
     }
 }
 
-fn count(service: &Service, sql: &str) -> i64 {
+pub fn count(service: &Service, sql: &str) -> i64 {
     match service.database() {
         Some(database) => database.client().query_one(sql, &[]).unwrap().get(0),
         None => {
