@@ -1,8 +1,8 @@
 //! What a gateway's operator asks for in a query, and what a client can add to it: the first line is what follows the
-//! route's path, the second the query.
+//! route's path, the second the query, the third the name of a header that the client sends.
 #![no_main]
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use keyward::api::authz::{narrow, narrow_before_path};
 use keyward::error::Error;
 use keyward::guard::{Guard, Narrowed};
@@ -11,8 +11,17 @@ use keyward_fuzz::request;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let (parameter, query) = text.split_once('\n').unwrap_or(("", text));
+    let (parameter, rest) = text.split_once('\n').unwrap_or(("", text));
+    let (query, name) = rest.split_once('\n').unwrap_or((rest, ""));
     let mut asked = request(HeaderMap::new(), Some(query), b"");
+    if let Ok(sent) = name.parse::<HeaderName>() {
+        asked.headers.insert(sent, HeaderValue::from_static(""));
+        if passes_for_ours(name) {
+            assert_eq!(seen(narrow(&asked)), None, "{text:?}");
+            assert_eq!(seen(narrow_before_path(&asked)), None, "{text:?}");
+            return;
+        }
+    }
     assert_eq!(seen(narrow(&asked)), model(query), "{text:?}");
 
     asked.parameter = parameter.to_string();
@@ -44,6 +53,13 @@ fn seen(narrowed: Result<Narrowed, Error>) -> Seen {
         Err(Error::Forbidden(_)) => None,
         Err(error) => panic!("{error:?}"),
     }
+}
+
+/// Whether PHP or CGI would read it as a name of ours, and a gateway would not.
+fn passes_for_ours(name: &str) -> bool {
+    let variable = |name: &str| name.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let ours = ["x-auth-type", "x-auth-user-id", "x-auth-email", "x-auth-key-id", "x-auth-key-name", "x-auth-scopes"];
+    ours.iter().any(|ours| variable(ours) == variable(name) && !ours.eq_ignore_ascii_case(name))
 }
 
 /// What the operator has written; `None`: it is where it would be passed over.

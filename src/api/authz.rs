@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use log::info;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
@@ -25,6 +25,10 @@ const X_AUTH_KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
 const X_AUTH_KEY_NAME: HeaderName = HeaderName::from_static("x-auth-key-name");
 const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
 
+/// What [`admit`] says.
+const TOLD: [HeaderName; 6] =
+    [X_AUTH_TYPE, X_AUTH_USER_ID, X_AUTH_EMAIL, X_AUTH_KEY_ID, X_AUTH_KEY_NAME, X_AUTH_SCOPES];
+
 /// What is percent-encoded: all but letters, digits and what e-mails and scopes are mostly made of. `+` is, since some
 /// read it as a space.
 const ENCODED: &AsciiSet =
@@ -32,7 +36,8 @@ const ENCODED: &AsciiSet =
 
 /// Any method, `/authz/forward-auth`, `/authz/auth-request` and `/authz/ext-authz/*` → 200 without a body, and whose request
 /// it is in six headers. All of them are there, empty if there is nothing to say: a gateway that copies them overwrites
-/// whatever the client has sent under these names.
+/// whatever the client has sent under these names. Under another spelling of them it would reach the service, so that is
+/// a 403.
 pub fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
     let nothing = || Ok(HeaderValue::from_static(""));
     let (kind, user, email, key_id, key_name, scopes) = match &request.principal {
@@ -83,12 +88,14 @@ fn value(encoded: &str) -> Result<HeaderValue, Error> {
 /// Reads the query that the gateway's operator has written: `allow=user`, `allow=service` or both, separated by a comma,
 /// and `scope=` with scopes separated by spaces, all of which a key needs. Whatever else it holds denies everything.
 pub fn narrow(request: &Request) -> Result<Narrowed, Error> {
+    without_aliases(&request.headers)?;
     narrowed(request, request.query.as_deref().unwrap_or_default())
 }
 
 /// The same where a gateway appends the client's path and query to an address of its operator's, as Envoy does. A client
 /// has no say: nothing is read from the first slash on, or, in a query of the operator's, from `path=` on.
 pub fn narrow_before_path(request: &Request) -> Result<Narrowed, Error> {
+    without_aliases(&request.headers)?;
     let query = request.query.as_deref().unwrap_or_default();
     let (operators, clients) = match query.strip_prefix("path=") {
         Some(clients) => ("", Some(clients)),
@@ -106,6 +113,21 @@ pub fn narrow_before_path(request: &Request) -> Result<Narrowed, Error> {
         return Err(misconfigured(request, "must not come behind a slash"));
     }
     narrowed(request, if request.parameter.is_empty() { operators } else { "" })
+}
+
+/// Denies a request in which a client says of itself what only we may say. PHP, CGI and WSGI turn every character of a
+/// header's name that is no letter or digit into `_`: to them `x.auth_type` is `x-auth-type`, to gateways it is not.
+fn without_aliases(headers: &HeaderMap) -> Result<(), Error> {
+    if headers.keys().any(|name| TOLD.iter().any(|told| is_alias(name.as_str(), told.as_str()))) {
+        return Err(Error::Forbidden("A header has another spelling of a name that begins with X-Auth-"));
+    }
+    Ok(())
+}
+
+/// Both in lower case, as [`HeaderName`] has them.
+fn is_alias(name: &str, told: &str) -> bool {
+    let reads_alike = |(a, b): (u8, u8)| a == b || (b == b'-' && !a.is_ascii_alphanumeric());
+    name.len() == told.len() && name != told && name.bytes().zip(told.bytes()).all(reads_alike)
 }
 
 /// The operator is told, at a level that anybody may write at.

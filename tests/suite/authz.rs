@@ -184,6 +184,26 @@ on_both_stores! {
         }
     }
 
+    fn another_spelling_of_what_keyward_says_is_let_through_for_nobody(service) {
+        let ann = service.sign_up("ann@example.com");
+        let names = ["X-Auth-Type", "X-Auth-User-Id", "X-Auth-Email", "X-Auth-Key-Id", "X-Auth-Key-Name", "X-Auth-Scopes"];
+        let message = "A header has another spelling of a name that begins with X-Auth-";
+        for target in GATEWAYS {
+            let spelled = |name: &str| [name.replace('-', "_"), name.replacen('-', ".", 2), name.to_uppercase().replacen('-', "~", 1)];
+            let odd = "!#$%&'*+^`|".chars().map(|character| names[1].replacen('-', &character.to_string(), 1));
+            for alias in names.iter().flat_map(|name| spelled(name)).chain(odd) {
+                let answer = service.get(target).bearer(&ann.access).header(&alias, "").send();
+                assert_eq!((answer.status, answer.json()), (403, error(403, message)), "{target} {alias}");
+                assert!(!says_who(&answer), "{answer:?}");
+            }
+            // What reads like none of them is no concern of ours.
+            for name in ["X_Auth_Token", "X.Auth", "X-Auth-Types", "X_Auth_Type_", "XAuth_Type", "X__Auth_Type", "x_y"] {
+                let answer = service.get(target).bearer(&ann.access).header(name, "a").send();
+                assert_eq!(answer.status, 200, "{target} {name}");
+            }
+        }
+    }
+
     fn allow_says_whose_credentials_count(service) {
         let ann = service.sign_up("ann@example.com");
         let key = service.create_key(&ann.access, json!({ "name": "ci" }));

@@ -79,7 +79,6 @@ impl Relay {
     }
 
     /// Closes every connection, and carries new ones to another target.
-    #[allow(dead_code, reason = "for the hostile suite")]
     pub fn redirect(&self, target: SocketAddr) {
         self.cut();
         self.link.state.lock().unwrap().target = target;

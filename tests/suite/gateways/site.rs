@@ -1,22 +1,25 @@
-//! A whole site: a real nginx or Caddy with the configuration that is shipped, Keyward and a service behind it.
+//! A whole site: a real gateway with the configuration that is shipped, Keyward and a service behind it.
 
-use std::io::{BufRead, BufReader};
+use std::env;
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::Once;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::upstream::Upstream;
-use crate::http_client::{Answer, Client, PATIENCE};
+use crate::http_client::{Answer, Client, PATIENCE, connect};
 use crate::process::program::Process;
 use crate::relay::{Relay, free_port};
 use crate::service::{Backend, Service, TempDir};
 
 /// Runs one story behind each gateway.
-macro_rules! behind_both_gateways {
+macro_rules! behind_each_gateway {
     ($(fn $name:ident($site:ident) $body:block)+) => {$(
         mod $name {
             #[allow(unused_imports)]
@@ -25,28 +28,101 @@ macro_rules! behind_both_gateways {
 
             fn story($site: &Site) $body
 
+            fn behind(gateway: Gateway) {
+                if gateway.is_installed() {
+                    story(&Site::start(gateway));
+                }
+            }
+
             #[test]
             fn behind_nginx() {
-                story(&Site::start(Gateway::Nginx));
+                behind(Gateway::Nginx);
             }
 
             #[test]
             fn behind_caddy() {
-                story(&Site::start(Gateway::Caddy));
+                behind(Gateway::Caddy);
+            }
+
+            #[test]
+            fn behind_envoy() {
+                behind(Gateway::Envoy);
+            }
+
+            #[test]
+            fn behind_traefik() {
+                behind(Gateway::Traefik);
             }
         }
     )+};
 }
-pub(crate) use behind_both_gateways;
+pub(crate) use behind_each_gateway;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gateway {
     Nginx,
     Caddy,
+    Envoy,
+    Traefik,
+}
+
+impl Gateway {
+    /// Those that are installed.
+    pub fn all() -> impl Iterator<Item = Gateway> {
+        [Gateway::Nginx, Gateway::Caddy, Gateway::Envoy, Gateway::Traefik]
+            .into_iter()
+            .filter(|gateway| gateway.is_installed())
+    }
+
+    /// Whether its half of the tests can run here; where it cannot, the caller skips it.
+    ///
+    /// # Panics
+    /// With `CI=true`, where what is shipped for it would go untested and pass for good.
+    pub fn is_installed(self) -> bool {
+        let is_installed = self.program().is_some();
+        if !is_installed {
+            assert!(env::var("CI").as_deref() != Ok("true"), "CI=true, but {self:?} is not installed");
+            static NOTICES: [Once; 4] = [const { Once::new() }; 4];
+            NOTICES[self as usize].call_once(|| {
+                let notice = format!("\n*** {self:?} tests SKIPPED: it is not installed. README says how to. ***\n\n");
+                // Written past the capture of `eprintln!`, which would hide it in a run that passes.
+                let _ = io::stderr().write_all(notice.as_bytes());
+            });
+        }
+        is_installed
+    }
+
+    /// Where it is: in the folder that .ci/run fills, in `PATH`, or where there is what is for root alone.
+    fn program(self) -> Option<PathBuf> {
+        let (name, packaged) = match self {
+            Gateway::Nginx => ("nginx", ""),
+            Gateway::Caddy => ("caddy", ""),
+            Gateway::Envoy => ("envoy", "envoy/_bin"),
+            Gateway::Traefik => ("traefik", "bin"),
+        };
+        let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/gateways").join(packaged);
+        let path = env::var_os("PATH").unwrap_or_default();
+        let folders = [packaged].into_iter().chain(env::split_paths(&path));
+        let folders = folders.chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+        folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+    }
+
+    /// The beginning of a line of its log that a good configuration does not cause.
+    fn warnings(self) -> &'static [&'static str] {
+        match self {
+            Gateway::Nginx => &["[warn]", "[error]", "[crit]", "[alert]", "[emerg]"],
+            Gateway::Caddy => &["\"level\":\"warn\",", "\"level\":\"error\","],
+            Gateway::Envoy => &["[warning]", "[error]", "[critical]"],
+            Gateway::Traefik => &["WRN", "ERR", "FTL"],
+        }
+    }
 }
 
 /// Said by a client, these words must not reach the service; see [`Site::forged_words_arrived`].
 pub const FORGED: &str = "forged";
+
+/// Part of a request's id, by which it is known among what Keyward is told; see [`Relay::heard_words`].
+pub const MARK: &str = "marked";
 
 pub struct Site {
     pub gateway: Gateway,
@@ -70,7 +146,7 @@ impl Site {
     pub fn start_with(gateway: Gateway, backend: Backend, settings: &[(&str, &str)]) -> Site {
         let service = Service::start_with(backend, settings, |_| {});
         let upstream = Upstream::start();
-        let (link, wire) = (Relay::to(service.address()), Relay::to_marking(upstream.address(), FORGED));
+        let (link, wire) = (Relay::to_marking(service.address(), MARK), Relay::to_marking(upstream.address(), FORGED));
         let program = Program::start(gateway, link.addr(), wire.addr());
         let client = Client::new(program.address, |_, _, _| {});
         Site { gateway, program, link, wire, service, upstream, client }
@@ -96,10 +172,20 @@ impl Site {
         assert!(seen.is_empty(), "{what}: {seen:?}");
     }
 
+    /// Ends the gateway. What it has found wrong since its start.
+    pub fn warnings(&self) -> Vec<String> {
+        let log = self.program.log();
+        let is_warning = |line: &&str| self.gateway.warnings().iter().any(|warning| line.contains(warning));
+        // That one is of the test's own making.
+        let of_the_test = |line: &&str| line.contains("admin endpoint disabled");
+        log.lines().filter(is_warning).filter(|line| !of_the_test(line)).map(str::to_string).collect()
+    }
+
     /// Fails when this is not one of Keyward's and the gateways' errors, as JSON.
     #[track_caller]
     pub fn assert_refused(&self, answer: &Answer, status: u16) {
         assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/json")), "{answer:?}");
         assert_eq!(answer.json()["statusCode"], status, "{answer:?}");
     }
 }
@@ -109,6 +195,10 @@ struct Program {
     gateway: Gateway,
     process: Process,
     address: SocketAddr,
+    /// What it has said while it started.
+    said: String,
+    /// What it says later.
+    lines: Receiver<String>,
     _folder: TempDir,
 }
 
@@ -127,62 +217,109 @@ impl Program {
 
     fn try_start(gateway: Gateway, port: u16, keyward: SocketAddr, service: SocketAddr) -> Result<Program, String> {
         let folder = TempDir::new();
-        let shipped = folder.path().join("shipped");
-        std::fs::write(&shipped, shipped_configuration(gateway, port, keyward, service)).unwrap();
-        let (mut command, is_ready) = match gateway {
-            Gateway::Nginx => nginx(folder.path(), &shipped),
-            Gateway::Caddy => caddy(folder.path(), &shipped),
-        };
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = Process(command.spawn().unwrap());
-        let lines = lines_of(BufReader::new(process.0.stderr.take().unwrap()));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let program = Program { gateway, process, address, _folder: folder };
-        let mut log = String::new();
-        loop {
-            let line = lines.recv_timeout(PATIENCE).map_err(|why| format!("{log}({why})\n"))?;
-            log = format!("{log}{line}\n");
-            if line.contains(is_ready) {
-                return Ok(program);
+        let (mut command, is_ready) = match gateway {
+            Gateway::Nginx => nginx(folder.path()),
+            Gateway::Caddy => caddy(folder.path()),
+            Gateway::Envoy => envoy(folder.path()),
+            Gateway::Traefik => traefik(folder.path()),
+        };
+        let shipped = folder.path().join(SHIPPED);
+        std::fs::write(&shipped, shipped_configuration(gateway, &shipped, address, keyward, service)).unwrap();
+        let (output, input) = io::pipe().unwrap();
+        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(input.try_clone().unwrap()).stderr(input);
+        let process = Process(command.spawn().unwrap());
+        // It has our end of the pipe.
+        drop(command);
+        let lines = lines_of(BufReader::new(output));
+        let mut said = String::new();
+        let is_up = || gateway != Gateway::Traefik || knows_its_routes(address);
+        while !said.contains(is_ready) || !is_up() {
+            let patience = if said.contains(is_ready) { Duration::from_millis(5) } else { PATIENCE };
+            match lines.recv_timeout(patience) {
+                Ok(line) => said = format!("{said}{line}\n"),
+                Err(RecvTimeoutError::Timeout) if patience < PATIENCE => {}
+                Err(why) => return Err(format!("{said}({why})\n")),
             }
         }
+        let program = Program { gateway, process, address, said, lines, _folder: folder };
+        Ok(program)
+    }
+
+    /// Ends it, and tells all that it has said.
+    fn log(&self) -> String {
+        self.end();
+        self.lines.iter().fold(self.said.clone(), |said, line| format!("{said}{line}\n"))
+    }
+
+    /// Killed, nginx's master would leave its worker behind; the others would wait for whoever is still connected.
+    fn end(&self) {
+        self.process.signal(if self.gateway == Gateway::Nginx { Signal::TERM } else { Signal::KILL });
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Killed, its master would leave the worker behind; Caddy would wait for whoever is still connected.
-        if self.gateway == Gateway::Nginx {
-            self.process.signal(Signal::TERM);
-            let _ = self.process.0.wait();
-        }
+        self.end();
+        let _ = self.process.0.wait();
     }
 }
 
+/// The file with the shipped configuration, in the folder of the test.
+const SHIPPED: &str = "shipped.yml";
+
 /// What is in packaging/, with the addresses of a test.
-fn shipped_configuration(gateway: Gateway, port: u16, keyward: SocketAddr, service: SocketAddr) -> String {
-    let (mut text, listen, listen_here) = match gateway {
+fn shipped_configuration(
+    gateway: Gateway,
+    file: &Path,
+    listen: SocketAddr,
+    keyward: SocketAddr,
+    service: SocketAddr,
+) -> String {
+    let port = listen.port();
+    let by_colon = |address: SocketAddr| address.to_string();
+    let by_field = |address: SocketAddr| format!("address: {}, port_value: {}", address.ip(), address.port());
+    let (mut text, here, changed) = match gateway {
         Gateway::Nginx => {
             let text = include_str!("../../../packaging/nginx.conf");
-            (text.to_string(), "\n    listen 80;\n", format!("\n    listen 127.0.0.1:{port};\n"))
+            (text.to_string(), "\n    listen 80;\n", format!("\n    listen {listen};\n"))
         }
         Gateway::Caddy => {
             let text = include_str!("../../../packaging/Caddyfile");
             (text.to_string(), "\n:80 {\n", format!("\n:{port} {{\n"))
         }
+        Gateway::Envoy => {
+            let text = include_str!("../../../packaging/envoy.yaml");
+            (text.to_string(), "address: 0.0.0.0, port_value: 80 ", format!("{} ", by_field(listen)))
+        }
+        Gateway::Traefik => {
+            let text = include_str!("../../../packaging/traefik.yml");
+            let text = text.replace("filename: /etc/traefik/traefik.yml", &format!("filename: {}", file.display()));
+            let text = format!("{text}\nlog:\n  level: WARN\n");
+            (text, "address: \":80\"\n", format!("address: {listen}\n"))
+        }
     };
-    // By way of names: an address that has been put in may begin like the next to be replaced.
-    for (shipped, name) in [(listen, "{listen}"), ("127.0.0.1:3000", "{keyward}"), ("127.0.0.1:8080", "{service}")] {
-        assert!(text.contains(shipped), "the {gateway:?} configuration lacks {shipped:?}");
-        text = text.replace(shipped, name);
+    let mut changes =
+        vec![(here, changed), ("127.0.0.1:3000", by_colon(keyward)), ("127.0.0.1:8080", by_colon(service))];
+    if gateway == Gateway::Envoy {
+        // Here the service's is written in one way alone.
+        changes.pop();
+        changes.push(("address: 127.0.0.1, port_value: 3000", by_field(keyward)));
+        changes.push(("address: 127.0.0.1, port_value: 8080", by_field(service)));
     }
-    text.replace("{listen}", &listen_here)
-        .replace("{keyward}", &keyward.to_string())
-        .replace("{service}", &service.to_string())
+    // By way of names: an address that has been put in may begin like the next to be replaced.
+    for (number, (shipped, _)) in changes.iter().enumerate() {
+        assert!(text.contains(shipped), "the {gateway:?} configuration lacks {shipped:?}");
+        text = text.replace(shipped, &format!("{{change {number}}}"));
+    }
+    for (number, (_, changed)) in changes.iter().enumerate() {
+        text = text.replace(&format!("{{change {number}}}"), changed);
+    }
+    text
 }
 
 /// The command, and what nginx says when it listens.
-fn nginx(folder: &Path, shipped: &Path) -> (Command, &'static str) {
+fn nginx(folder: &Path) -> (Command, &'static str) {
     let around = format!(
         "daemon off;
          worker_processes 1;
@@ -196,40 +333,48 @@ fn nginx(folder: &Path, shipped: &Path) -> (Command, &'static str) {
              fastcgi_temp_path fastcgi;
              uwsgi_temp_path uwsgi;
              scgi_temp_path scgi;
-             include {};
-         }}",
-        shipped.display()
+             include {SHIPPED};
+         }}"
     );
-    let file = folder.join("nginx.conf");
-    std::fs::write(&file, around).unwrap();
-    let mut command = Command::new(program("nginx"));
-    command.args(["-e", "stderr", "-p"]).arg(folder).arg("-c").arg(file);
+    std::fs::write(folder.join("nginx.conf"), around).unwrap();
+    let mut command = command(Gateway::Nginx);
+    command.args(["-e", "stderr", "-c", "nginx.conf", "-p"]).arg(folder);
     (command, "start worker process ")
 }
 
 /// The command, and what Caddy says when it listens.
-fn caddy(folder: &Path, shipped: &Path) -> (Command, &'static str) {
-    let around = format!("{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}}\nimport {}\n", shipped.display());
-    let file = folder.join("Caddyfile");
-    std::fs::write(&file, around).unwrap();
-    let mut command = Command::new(program("caddy"));
-    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
+fn caddy(folder: &Path) -> (Command, &'static str) {
+    let around = format!("{{\n\tadmin off\n\tdefault_bind 127.0.0.1\n}}\nimport {SHIPPED}\n");
+    std::fs::write(folder.join("Caddyfile"), around).unwrap();
+    let mut command = command(Gateway::Caddy);
+    command.args(["run", "--adapter", "caddyfile", "--config", "Caddyfile"]);
     for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
         command.env(variable, folder);
     }
     (command, "serving initial configuration")
 }
 
-/// Where a program is, also one that is for root alone.
-///
-/// # Panics
-/// When it is not installed: what is shipped for it would go untested.
-fn program(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-    folders.map(|folder| folder.join(name)).find(|file| file.is_file()).unwrap_or_else(|| {
-        panic!("{name} is not installed, so packaging/ cannot be tested (Debian: apt-get install nginx caddy)")
-    })
+/// The command, and what Envoy says when it listens.
+fn envoy(_: &Path) -> (Command, &'static str) {
+    let mut command = command(Gateway::Envoy);
+    command.args(["-c", SHIPPED, "--concurrency", "1", "--disable-hot-restart"]);
+    (command, "starting main dispatch loop")
+}
+
+/// The command. Traefik says nothing when it listens.
+fn traefik(_: &Path) -> (Command, &'static str) {
+    let mut command = command(Gateway::Traefik);
+    command.arg(format!("--configFile={SHIPPED}"));
+    (command, "")
+}
+
+/// It listens before it does; then this is not found.
+fn knows_its_routes(traefik: SocketAddr) -> bool {
+    connect(traefik).is_ok() && Client::new(traefik, |_, _, _| {}).get("//").send().status == 400
+}
+
+fn command(gateway: Gateway) -> Command {
+    Command::new(gateway.program().unwrap_or_else(|| panic!("{gateway:?} is not installed")))
 }
 
 /// Read to their end, so that the program never waits for its log.

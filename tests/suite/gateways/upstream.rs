@@ -27,12 +27,12 @@ impl Seen {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whatever a service could take for one of [`NAMES`], as CGI, WSGI and FastCGI know them: with `_` for `-`. A header
-    /// without a value counts as none.
+    /// Whatever a service could take for one of [`NAMES`], as PHP, CGI, WSGI and FastCGI know them: with `_` for every
+    /// character that is no letter or digit. A header without a value counts as none.
     pub fn told(&self) -> BTreeMap<String, String> {
         let mut told = BTreeMap::new();
         for (name, value) in self.headers.iter().filter(|(name, value)| is_keywards(name) && !value.is_empty()) {
-            let known = told.insert(name.replace('-', "_"), value.clone());
+            let known = told.insert(as_variable(name), value.clone());
             assert_eq!(known, None, "{name} is there twice: {self:?}");
         }
         told
@@ -40,8 +40,11 @@ impl Seen {
 }
 
 fn is_keywards(name: &str) -> bool {
-    let spelled = |name: &str| name.to_lowercase().replace('-', "_");
-    NAMES.iter().any(|known| spelled(known) == spelled(name))
+    NAMES.iter().any(|known| as_variable(known) == as_variable(name))
+}
+
+fn as_variable(name: &str) -> String {
+    name.to_lowercase().replace(|character: char| !character.is_ascii_alphanumeric(), "_")
 }
 
 pub struct Upstream {
