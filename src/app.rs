@@ -63,13 +63,14 @@ pub fn open_store(
         Database::Sqlite(path) => {
             let driver = Sqlite::open(path)?;
             let applied = migrate::migrate(&driver, clock.now())?;
-            Ok((Arc::new(SqlStore::new(driver, changes)), applied))
+            Ok((Arc::new(SqlStore::new(driver, changes, clock.clone())), applied))
         }
         Database::Postgres(target) => {
             // A migration may take its time, or wait for another instance's.
             let migrating = Postgres::connect(target.direct(), Patience::Endless)?;
             let applied = migrate::migrate(&migrating, clock.now())?;
-            Ok((Arc::new(SqlStore::new(Postgres::connect(target, patience)?, changes)), applied))
+            let store = SqlStore::new(Postgres::connect(target, patience)?, changes, clock.clone());
+            Ok((Arc::new(store), applied))
         }
     }
 }
@@ -79,7 +80,7 @@ pub fn use_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
     fn ready<D: Driver>(driver: D) -> Result<Arc<dyn Store>, StoreError> {
         let lacking = migrate::check(&driver)?.migrations;
         match lacking.len() {
-            0 => Ok(Arc::new(SqlStore::new(driver, Arc::default()))),
+            0 => Ok(Arc::new(SqlStore::new(driver, Arc::default(), Clock::default()))),
             count => Err(StoreError::Unavailable(format!(
                 "the database lacks {count} of this version's migrations, from {} on; run `keyward migrate`",
                 lacking[0]
@@ -180,10 +181,10 @@ impl App {
                 passwords,
                 guesses,
                 tokens.clone(),
-                SessionRules { lifespan, signup_open: config.signup_open },
+                SessionRules { lifespan, rotation: config.rotation, signup_open: config.signup_open },
                 clock.clone(),
             ),
-            keys: Keys::new(store.clone(), usage.clone(), config.key_rules, clock.clone()),
+            keys: Keys::new(store.clone(), usage.clone(), config.max_keys_per_user, clock.clone()),
             tokens,
             usage,
             events,

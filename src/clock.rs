@@ -120,6 +120,11 @@ impl Clock {
         Timestamp(now.0 + self.ahead_millis.load(Ordering::Relaxed))
     }
 
+    /// Whether it goes with the system's time, right or wrong. A database has a better one for all instances, then.
+    pub fn is_the_systems(&self) -> bool {
+        matches!(self.source, Source::System(_))
+    }
+
     /// How long this clock has been there: never goes back, whoever sets the system's time.
     pub fn elapsed(&self) -> Duration {
         let ahead = u64::try_from(self.ahead_millis.load(Ordering::Relaxed)).unwrap_or(0);

@@ -17,9 +17,9 @@ pub use self::settings::{SETTINGS, Setting, env_example, help, markdown_rows};
 use crate::address::Proxies;
 use crate::http::cors::Cors;
 use crate::jws::Algorithm;
-use crate::key::KeyRules;
 use crate::limit::AddressRates;
 use crate::logging::LogFormat;
+use crate::session::RotationRules;
 use crate::store::postgres::{PostgresTarget, TlsMode};
 use crate::token::Parties;
 
@@ -72,6 +72,7 @@ pub struct Config {
     pub session_max_age: Option<Duration>,
     /// From the login or the last refresh. Access tokens live for half of it at most.
     pub session_idle: Option<Duration>,
+    pub rotation: RotationRules,
     /// In characters.
     pub password_min_length: usize,
     pub bcrypt_cost: u32,
@@ -83,7 +84,8 @@ pub struct Config {
     /// `None`: a quarter of them.
     pub max_connections_per_address: Option<usize>,
     pub cache_entries: usize,
-    pub key_rules: KeyRules,
+    /// Of one user, usable at once.
+    pub max_keys_per_user: u32,
     pub usage_retention: Duration,
     pub audit_retention: Duration,
     pub log_filter: String,
@@ -205,6 +207,7 @@ impl Config {
             jwt_refresh_expires_in: Duration::ZERO,
             session_max_age: None,
             session_idle: None,
+            rotation: RotationRules { grace: Duration::ZERO, retry: None },
             password_min_length: 0,
             bcrypt_cost: 0,
             signup_open: false,
@@ -214,7 +217,7 @@ impl Config {
             max_connections: 0,
             max_connections_per_address: None,
             cache_entries: 0,
-            key_rules: KeyRules { most: 0, retention: Duration::ZERO },
+            max_keys_per_user: 0,
             usage_retention: Duration::ZERO,
             audit_retention: Duration::ZERO,
             log_filter: None,
@@ -251,6 +254,7 @@ impl Config {
             jwt_refresh_expires_in: draft.jwt_refresh_expires_in,
             session_max_age: draft.session_max_age,
             session_idle: draft.session_idle,
+            rotation: draft.rotation,
             password_min_length: draft.password_min_length,
             bcrypt_cost: draft.bcrypt_cost,
             signup_open: draft.signup_open,
@@ -260,7 +264,7 @@ impl Config {
             max_connections: draft.max_connections,
             max_connections_per_address: draft.max_connections_per_address,
             cache_entries: draft.cache_entries,
-            key_rules: draft.key_rules,
+            max_keys_per_user: draft.max_keys_per_user,
             usage_retention: draft.usage_retention,
             audit_retention: draft.audit_retention,
             log_filter: draft.log_filter.unwrap_or_default(),

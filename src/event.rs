@@ -60,6 +60,8 @@ kinds! {
     SessionOpened = "session.opened",
     /// One session, or all others of a user; details, then: how many.
     SessionEnded = "session.ended",
+    /// A refresh token was used once more, as its answer had been lost for longer; what that gave is worth nothing now.
+    SessionRetried = "session.retried",
     /// A used refresh token came back; the session has ended.
     SessionReuseDetected = "session.reuse_detected",
     KeyCreated = "key.created",

@@ -331,6 +331,10 @@ fn judge_token(app: &App, credentials: &Credentials, now: Timestamp) -> Option<V
         Presented::Found(claims, live) => (claims, live.clone()),
     };
     let session = live.filter(|session| session.user == claims.sub && session.expires_at > now)?;
+    // It was put aside for another one: whoever has it is not the client.
+    if claims.generation.is_some_and(|generation| session.orphans.contains(generation)) {
+        return None;
+    }
     Some(Verdict::Admitted(Principal::User(User {
         id: session.user,
         email: session.email.clone(),

@@ -1,8 +1,10 @@
 //! Sessions: signing up, logging in, refreshing, listing and ending them.
 //!
 //! A session is one row with a generation. Each refresh moves it one generation on; tokens name the generation they
-//! belong to and are never stored. A refresh token that was used before is theft (RFC 9700 §4.14.2), but for a short
-//! time the last one is honoured: an answer may have been lost, or two tabs have asked at once.
+//! belong to and are never stored. What a refresh token is worth that was used before is [`Rotation::judge`]'s to say: it
+//! may be theft (RFC 9700 §4.14.2), a lost answer, or another tab.
+
+mod rotation;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use log::warn;
 use uuid::Uuid;
 
+pub use self::rotation::{FIRST, Move, Orphans, Rotation, RotationRules};
 use crate::cache::Subject;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Challenge, Error, Sent};
@@ -21,21 +24,14 @@ use crate::store::{Created, Opened, Rotated, Store};
 use crate::token::{TokenPair, Tokens};
 use crate::user::{Email, User, new_user};
 
-/// How long after a move the generation before it may still ask for the current pair.
-pub const REUSE_GRACE: Duration = Duration::from_secs(10);
-
 /// Sessions that are listed at once.
 const LISTED: i64 = 1000;
-
-/// The first generation of a session.
-const FIRST: i64 = 1;
 
 /// A session that is about to be stored.
 #[derive(Clone, Debug)]
 pub struct NewSession {
     pub id: SessionId,
     pub user: UserId,
-    pub generation: i64,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub ip: String,
@@ -79,6 +75,7 @@ impl Lifespan {
 #[derive(Clone, Copy, Debug)]
 pub struct SessionRules {
     pub lifespan: Lifespan,
+    pub rotation: RotationRules,
     /// Whether anyone may sign up.
     pub signup_open: bool,
 }
@@ -90,6 +87,8 @@ pub struct LiveSession {
     pub user: UserId,
     pub email: Arc<str>,
     pub expires_at: Timestamp,
+    /// An access token of one of these is worth nothing.
+    pub orphans: Orphans,
 }
 
 impl Subject for LiveSession {
@@ -179,12 +178,11 @@ impl Sessions {
         Err(Error::invalid_credentials())
     }
 
-    /// Trades a refresh token for a new pair, and ends the session when the token was used before.
+    /// Trades a refresh token for a new pair, and ends the session when the token shows that two parties hold it.
     pub fn refresh(&self, token: &str, by: &By) -> Result<TokenPair, Error> {
         let claims = self.tokens.judge_refresh(token).ok_or_else(refused_refresh)?;
-        let now = self.clock.now();
-        let grace_from = now.minus(REUSE_GRACE);
-        match self.store.rotate_session(claims.sid, claims.generation, now, grace_from, &self.rules.lifespan, by)? {
+        let SessionRules { lifespan, rotation, .. } = &self.rules;
+        match self.store.rotate_session(claims.sid, claims.generation, lifespan, rotation, by)? {
             Rotated::At { generation, user, email, expires_at } => {
                 self.tokens.pair(user, &email, claims.sid, generation, expires_at)
             }
@@ -222,7 +220,6 @@ impl Sessions {
         NewSession {
             id: SessionId::new(),
             user,
-            generation: FIRST,
             created_at: now,
             expires_at: self.rules.lifespan.end(now, now),
             ip: origin.ip.to_string(),
@@ -231,7 +228,7 @@ impl Sessions {
     }
 
     fn logged_in(&self, user: User, session: &NewSession) -> Result<LoggedIn, Error> {
-        let tokens = self.tokens.pair(user.id, &user.email, session.id, session.generation, session.expires_at)?;
+        let tokens = self.tokens.pair(user.id, &user.email, session.id, FIRST, session.expires_at)?;
         Ok(LoggedIn { user, tokens })
     }
 }

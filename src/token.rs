@@ -8,7 +8,7 @@ use aws_lc_rs::digest;
 use jsonwebtoken::jwk::JwkSet;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::cache::places;
@@ -23,6 +23,8 @@ use crate::scope::Scopes;
 pub struct AccessClaims {
     pub sub: UserId,
     pub sid: SessionId,
+    /// Tokens of earlier versions do not say it.
+    pub generation: Option<i64>,
     issue: Issue,
 }
 
@@ -124,6 +126,8 @@ struct AccessPayload<'a> {
     #[serde(borrow)]
     email: Cow<'a, str>,
     sid: SessionId,
+    #[serde(rename = "gen", default, deserialize_with = "told", skip_serializing_if = "Option::is_none")]
+    generation: Option<i64>,
     iat: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     nbf: Option<i64>,
@@ -193,6 +197,11 @@ struct RefreshPayload<'a> {
 enum RefreshType {
     #[serde(rename = "refresh")]
     Refresh,
+}
+
+/// Of a claim that may be left out, but is a number where it is there.
+fn told<'de, D: Deserializer<'de>>(number: D) -> Result<Option<i64>, D::Error> {
+    i64::deserialize(number).map(Some)
 }
 
 /// One text or several (RFC 7519 §4.1.3).
@@ -290,6 +299,7 @@ impl Tokens {
             sub: user,
             email: email.into(),
             sid: session,
+            generation: Some(generation),
             iat: now.seconds(),
             nbf: None,
             exp: now.plus(self.access_lifetime).min(ends).seconds(),
@@ -356,8 +366,8 @@ impl Tokens {
     }
 
     fn of_user(&self, signed: &Signed) -> Option<Claims> {
-        let AccessPayload { iss, aud, sub, sid, iat, nbf, exp, jti, .. } = object(&signed.payload)?;
-        let claims = AccessClaims { sub, sid, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
+        let AccessPayload { iss, aud, sub, sid, generation, iat, nbf, exp, jti, .. } = object(&signed.payload)?;
+        let claims = AccessClaims { sub, sid, generation, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
         self.is_ours(iss, aud).then_some(Claims::User(claims))
     }
 

@@ -12,9 +12,9 @@ use crate::address::{Network, Proxies};
 use crate::duration;
 use crate::http::cors::Cors;
 use crate::jws::Algorithm;
-use crate::key::KeyRules;
 use crate::limit::{AddressRates, Rate};
 use crate::logging::LogFormat;
+use crate::session::RotationRules;
 use crate::store::postgres::TlsMode;
 use crate::token::Parties;
 
@@ -293,6 +293,28 @@ pub static SETTINGS: &[Setting] = &[
         read: |draft, value| lifetime_or_off(value).map(|span| draft.session_idle = span),
     },
     Setting {
+        name: "REFRESH_REUSE_GRACE",
+        default: Some("10s"),
+        accepts: "a whole number with a unit (s, m), such as 10s; at most 1m",
+        meaning: "How long after its use a refresh token still gets the current pair: other tabs, a lost answer",
+        secret: false,
+        read: |draft, value| match lifetime(value)? {
+            span if span > LONGEST_GRACE => Err("is out of range".to_string()),
+            span => {
+                draft.rotation.grace = span;
+                Ok(())
+            }
+        },
+    },
+    Setting {
+        name: "REFRESH_RETRY",
+        default: Some("1h"),
+        accepts: LIFETIMES_OR_OFF,
+        meaning: "How long after its use a refresh token goes on in place of the pair that it gave, if that was never used",
+        secret: false,
+        read: |draft, value| lifetime_or_off(value).map(|span| draft.rotation.retry = span),
+    },
+    Setting {
         name: "PASSWORD_MIN_LENGTH",
         default: Some("8"),
         accepts: "8 to 64",
@@ -428,15 +450,7 @@ pub static SETTINGS: &[Setting] = &[
         accepts: "1 to 1000000",
         meaning: "Keys that one user may have, not counting those that are revoked or have expired",
         secret: false,
-        read: |draft, value| whole_number(value, 1..=1_000_000).map(|keys| draft.key_rules.most = keys as u32),
-    },
-    Setting {
-        name: "KEY_RETENTION",
-        default: Some("90d"),
-        accepts: LIFETIMES,
-        meaning: "How long keys are kept that were revoked or have expired; of a user, 10 times MAX_KEYS_PER_USER at most",
-        secret: false,
-        read: |draft, value| lifetime(value).map(|span| draft.key_rules.retention = span),
+        read: |draft, value| whole_number(value, 1..=1_000_000).map(|keys| draft.max_keys_per_user = keys as u32),
     },
     Setting {
         name: "USAGE_RETENTION",
@@ -489,6 +503,7 @@ const LIFETIMES_OR_OFF: &str =
 const RATES_OR_OFF: &str =
     "off, or a number from 1 to 1000000 and a window of at most 3650d, such as 60/1m or 1000/24h";
 const SHORTEST_SECRET: usize = 32;
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 /// What has been read so far.
 pub(super) struct Draft {
@@ -519,6 +534,7 @@ pub(super) struct Draft {
     pub(super) jwt_refresh_expires_in: Duration,
     pub(super) session_max_age: Option<Duration>,
     pub(super) session_idle: Option<Duration>,
+    pub(super) rotation: RotationRules,
     pub(super) password_min_length: usize,
     pub(super) bcrypt_cost: u32,
     pub(super) signup_open: bool,
@@ -528,7 +544,7 @@ pub(super) struct Draft {
     pub(super) max_connections: usize,
     pub(super) max_connections_per_address: Option<usize>,
     pub(super) cache_entries: usize,
-    pub(super) key_rules: KeyRules,
+    pub(super) max_keys_per_user: u32,
     pub(super) usage_retention: Duration,
     pub(super) audit_retention: Duration,
     pub(super) log_filter: Option<String>,

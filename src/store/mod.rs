@@ -22,7 +22,7 @@ use crate::event::{By, Event, Filter};
 use crate::id::{EventId, KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
 use crate::password::PasswordHash;
-use crate::session::{Lifespan, LiveSession, NewSession, Session};
+use crate::session::{Lifespan, LiveSession, NewSession, RotationRules, Session};
 use crate::usage::HourOfUse;
 use crate::user::{Email, User};
 
@@ -77,10 +77,9 @@ pub enum Opened {
 /// Where a refresh left the session.
 #[derive(Clone, Debug)]
 pub enum Rotated {
-    /// The session lives and is at this generation: moved there just now, or within the grace by someone else who
-    /// held the same token.
+    /// The session lives and is at this generation.
     At { generation: i64, user: UserId, email: String, expires_at: Timestamp },
-    /// The token's generation was left behind before; the session has been ended for it.
+    /// Somebody else holds the session too; it has been ended for it.
     Reused,
     /// No such living session, or a generation that it has not reached.
     Gone,
@@ -150,16 +149,15 @@ pub trait Store: Send + Sync {
     /// Those of these sessions that have not ended and whose user is active. Expiry is the caller's to judge.
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError>;
 
-    /// Moves a living session from `generation` to the next one and lets it live on for as long as `lifespan` has it.
-    /// However many ask at once, one of them moves it. A generation just behind is told the current one if the move
-    /// happened at `grace_from` or later; any other past one ends the session.
+    /// Does with a living session what the refresh token of this generation means by the rules (see
+    /// [`crate::session::Rotation::judge`]), one after the other however many ask at once. A session that moves lives on for
+    /// as long as `lifespan` has it. Times are those of the store's own clock, where it has one.
     fn rotate_session(
         &self,
         id: SessionId,
         generation: i64,
-        now: Timestamp,
-        grace_from: Timestamp,
         lifespan: &Lifespan,
+        rules: &RotationRules,
         by: &By,
     ) -> Result<Rotated, StoreError>;
 
@@ -181,9 +179,8 @@ pub trait Store: Send + Sync {
     /// Deletes up to a thousand sessions that have expired, ended or not. False: there were none.
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Stores a key of an active owner's, as long as they have fewer than `most` that are neither revoked nor expired. Of
-    /// those who ask at once, no more succeed than may. Where more than [`crate::key::most_ended`] of theirs have ended, those that
-    /// ended first are deleted; so it is wherever a key is made or ended.
+    /// Stores a key of an active owner's, as long as he has fewer than `most` that are neither revoked nor expired. Of
+    /// those who ask at once, no more succeed than may.
     fn create_key(
         &self,
         key: &ApiKey,
@@ -217,52 +214,27 @@ pub trait Store: Send + Sync {
         by: &By,
     ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError>;
 
-    /// A key of the owner's, with how often it was allowed in the hours from `since` on.
-    fn key_of(&self, owner: UserId, id: KeyId, since: Timestamp) -> Result<Option<(ApiKey, u64)>, StoreError>;
-
-    /// The owner's keys, newest first, each as for [`Store::key_of`]. Of more than `limit`, those that are usable `now`
-    /// come before those that have ended, then newer ones before older.
+    /// The owner's keys, newest first, or one of them, each with how often it was allowed in the hours from `since` on.
+    /// Of more than `limit`, those that are usable `now` come before those that have ended, then newer ones before older.
     fn keys_of(
         &self,
         owner: UserId,
+        only: Option<KeyId>,
         since: Timestamp,
         now: Timestamp,
         limit: i64,
     ) -> Result<Vec<(ApiKey, u64)>, StoreError>;
 
-    /// Up to `limit` of the owner's keys, newest first, from the one after `after`. `None`: they have no such key.
-    fn page_of_keys(
-        &self,
-        owner: UserId,
-        after: Option<KeyId>,
-        since: Timestamp,
-        limit: i64,
-    ) -> Result<Option<Vec<(ApiKey, u64)>>, StoreError>;
-
-    /// Up to `limit` keys, of one owner by their age, oldest first, or of all by ascending id, from the one after `after`.
-    fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;
+    /// Up to `limit` keys, of one owner or of all, by ascending id, from the one after `after`.
+    fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;
 
     /// Those of these keys that there are, good or not.
     fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError>;
 
     fn keys_by_id(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, KnownKey)>, StoreError>;
 
-    /// Revokes the key if it belongs to `owner`, or whoever's it is, who may have `most`. False: no such key.
-    fn revoke_key(
-        &self,
-        id: KeyId,
-        owner: Option<UserId>,
-        by: &By,
-        now: Timestamp,
-        most: u32,
-    ) -> Result<bool, StoreError>;
-
-    /// Deletes up to a thousand keys that ended before `before`. False: there were none.
-    fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError>;
-
-    /// Looks at the keys of some users, `from` the first, and deletes up to a thousand that are too many of one user's
-    /// ended ones, as in a database from before there was a bound. Gives the user to go on with; `None`: that was the last.
-    fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError>;
+    /// Revokes the key if it belongs to `owner`, or whoever's it is. False: no such key.
+    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Adds to what is known of the use of keys; each key and hour is given once. A key that is gone is passed over, and
     /// a time before the known one.

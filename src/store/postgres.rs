@@ -20,8 +20,9 @@ pub use self::target::{PostgresTarget, TlsMode};
 use self::values::{column_type, row};
 use super::StoreError;
 use super::migrate::Migration;
-use super::sql::{Column, Driver, Row, Transaction, Value};
+use super::sql::{Column, Driver, Row, Transaction, Value, unexpected};
 use crate::cache::{Change, Changes};
+use crate::clock::{Clock, Timestamp};
 
 /// Connections at most. PostgreSQL allows 100 by default, to all instances together.
 const CONNECTIONS: u32 = 20;
@@ -153,7 +154,11 @@ impl Driver for Postgres {
         Migration { version: 3, name: "events", sql: include_str!("../../sql/postgres/0003_events.sql") },
         Migration { version: 4, name: "key_life", sql: include_str!("../../sql/postgres/0004_key_life.sql") },
         Migration { version: 5, name: "indexes", sql: include_str!("../../sql/postgres/0005_indexes.sql") },
-        Migration { version: 6, name: "key_ends", sql: include_str!("../../sql/postgres/0006_key_ends.sql") },
+        Migration {
+            version: 6,
+            name: "session_rotation",
+            sql: include_str!("../../sql/postgres/0006_session_rotation.sql"),
+        },
     ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";
@@ -327,6 +332,14 @@ impl Transaction for Connection {
 
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {
         self.script(sql)
+    }
+
+    fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError> {
+        if !clock.is_the_systems() {
+            return Ok(clock.now());
+        }
+        let rows = Transaction::query(self, "SELECT clock_timestamp()", &[])?;
+        rows.into_iter().next().map_or_else(|| Err(unexpected(0)), |mut row| row.timestamp(0))
     }
 
     fn tell(&mut self, change: Uuid) -> Result<(), StoreError> {

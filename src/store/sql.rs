@@ -1,10 +1,12 @@
 //! Every statement and every row's mapping, once, over a thin [`Driver`].
 //!
 //! Statements use `$1…$n` and only what both databases understand. No driver's type appears here, and no statement
-//! anywhere but here and below: [`keys`] has those of keys and of their use, [`events`] those of the audit trail.
+//! anywhere but here and below: [`keys`] has those of keys and of their use, [`sessions`] those of sessions, [`events`]
+//! those of the audit trail.
 
 mod events;
 mod keys;
+mod sessions;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::Sender;
@@ -18,12 +20,12 @@ use self::events::record;
 use super::migrate::Migration;
 use super::{Created, Opened, Rotated, Store, StoreError};
 use crate::cache::{Change, Changes};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::event::{By, Event, Filter, Kind, Subject};
 use crate::id::{EventId, KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
 use crate::password::PasswordHash;
-use crate::session::{Lifespan, LiveSession, NewSession, Session};
+use crate::session::{Lifespan, LiveSession, NewSession, RotationRules, Session};
 use crate::usage::HourOfUse;
 use crate::user::{Email, User};
 
@@ -37,7 +39,7 @@ pub enum Value {
     Bytes(Vec<u8>),
     Uuid(Uuid),
     Timestamp(Timestamp),
-    /// Values of one type, for `= ANY($1)`, as the first parameter of a query.
+    /// Values of one type, for `= ANY($1)`, as the only parameter.
     List(Vec<Value>),
 }
 
@@ -103,7 +105,7 @@ impl Row {
         }
     }
 
-    fn timestamp(&mut self, column: usize) -> Result<Timestamp, StoreError> {
+    pub fn timestamp(&mut self, column: usize) -> Result<Timestamp, StoreError> {
         self.optional_timestamp(column)?.ok_or_else(|| unexpected(column))
     }
 
@@ -121,7 +123,7 @@ impl Row {
     }
 }
 
-fn unexpected(column: usize) -> StoreError {
+pub fn unexpected(column: usize) -> StoreError {
     StoreError::Internal(format!("column {column} of a row is not what the schema says"))
 }
 
@@ -155,6 +157,10 @@ pub trait Transaction {
     /// Tells the other instances of a change, when the transaction commits. A database that is not shared between
     /// machines has nobody to tell.
     fn tell(&mut self, change: Uuid) -> Result<(), StoreError>;
+
+    /// The time by which all instances judge: the database's, where several share it and the clock goes with the system's,
+    /// which may be another on each of their machines.
+    fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError>;
 }
 
 /// A database, as far as the two differ.
@@ -190,11 +196,12 @@ pub trait Driver: Send + Sync + 'static {
 pub struct SqlStore<D> {
     driver: D,
     changes: Arc<Changes>,
+    clock: Clock,
 }
 
 impl<D: Driver> SqlStore<D> {
-    pub fn new(driver: D, changes: Arc<Changes>) -> SqlStore<D> {
-        SqlStore { driver, changes }
+    pub fn new(driver: D, changes: Arc<Changes>, clock: Clock) -> SqlStore<D> {
+        SqlStore { driver, changes, clock }
     }
 
     /// Deletes the rows whose ids are found. In two statements: of one, PostgreSQL may make a search through the whole
@@ -239,32 +246,11 @@ impl<D: Driver> SqlStore<D> {
 /// There is one for each cost in use; more than these are not hashes of ours.
 const PREFIXES: usize = 100;
 
-const INSERT_SESSION: &str = "INSERT INTO sessions \
-    (id, user_id, generation, created_at, expires_at, ip, user_agent) VALUES ($1, $2, $3, $4, $5, $6, $7)";
-
-const END_SESSION: &str = "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL";
-
 const END_SESSIONS_OF_USER: &str =
     "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE user_id = $1 AND ended_at IS NULL";
 
 const END_OTHER_SESSIONS_OF_USER: &str = "UPDATE sessions SET ended_at = $2, end_reason = $3 \
     WHERE user_id = $1 AND id <> $4 AND ended_at IS NULL";
-
-fn insert_session(transaction: &mut dyn Transaction, session: &NewSession) -> Result<(), StoreError> {
-    transaction.execute(
-        INSERT_SESSION,
-        &[
-            Value::Uuid(session.id.0),
-            Value::Uuid(session.user.0),
-            Value::Int(session.generation),
-            Value::Timestamp(session.created_at),
-            Value::Timestamp(session.expires_at),
-            Value::Text(session.ip.clone()),
-            Value::or_null(session.user_agent.clone(), Value::Text),
-        ],
-    )?;
-    Ok(())
-}
 
 /// Columns: id, email, name, is_active, created_at.
 fn user(row: &mut Row) -> Result<User, StoreError> {
@@ -307,7 +293,7 @@ impl<D: Driver> Store for SqlStore<D> {
                     Value::Timestamp(user.created_at),
                 ],
             )?;
-            session.map_or(Ok(()), |session| insert_session(transaction, session))?;
+            session.map_or(Ok(()), |session| sessions::insert(transaction, session))?;
             let kind = if session.is_some() { Kind::UserSignedUp } else { Kind::UserCreated };
             record(transaction, &Event::new(kind, user.id, by, user.created_at))
         });
@@ -464,7 +450,7 @@ impl<D: Driver> Store for SqlStore<D> {
             if unchanged == 0 {
                 return Ok(Opened::UserChanged);
             }
-            insert_session(transaction, session)?;
+            sessions::insert(transaction, session)?;
             let opened = Event::new(Kind::SessionOpened, session.user, by, session.created_at);
             record(transaction, &opened.on(Subject::Session(session.id)))?;
             Ok(Opened::Done)
@@ -489,90 +475,18 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError> {
-        let rows = self.driver.query(
-            "SELECT sessions.id, users.id, users.email, sessions.expires_at FROM sessions \
-             JOIN users ON users.id = sessions.user_id \
-             WHERE sessions.id = ANY($1) AND sessions.ended_at IS NULL AND users.is_active",
-            &[Value::List(ids.iter().map(|id| Value::Uuid(id.0)).collect())],
-        )?;
-        let live = |mut row: Row| {
-            let id = SessionId(row.uuid(0)?);
-            let (user, email, expires_at) = (UserId(row.uuid(1)?), row.text(2)?.into(), row.timestamp(3)?);
-            Ok((id, LiveSession { id, user, email, expires_at }))
-        };
-        rows.into_iter().map(live).collect()
+        self.find_live_sessions(ids)
     }
 
     fn rotate_session(
         &self,
         id: SessionId,
         generation: i64,
-        now: Timestamp,
-        grace_from: Timestamp,
         lifespan: &Lifespan,
+        rules: &RotationRules,
         by: &By,
     ) -> Result<Rotated, StoreError> {
-        let rotated = self.driver.transaction(|transaction| {
-            // It is judged by today's settings, whatever they were when it was refreshed last.
-            let uncapped = now.plus(lifespan.unrenewed);
-            let oldest = Value::or_null(lifespan.oldest(now), Value::Timestamp);
-            let moved = transaction.execute(
-                "UPDATE sessions SET generation = generation + 1, rotated_at = $3, expires_at = $6 \
-                 WHERE id = $1 AND generation = $2 AND ended_at IS NULL AND expires_at > $3 \
-                 AND COALESCE(rotated_at, created_at) > $4 AND (created_at > $5 OR $5 IS NULL) \
-                 AND EXISTS (SELECT 1 FROM users WHERE users.id = sessions.user_id AND users.is_active)",
-                &[
-                    Value::Uuid(id.0),
-                    Value::Int(generation),
-                    Value::Timestamp(now),
-                    Value::Timestamp(now.minus(lifespan.unrenewed)),
-                    oldest.clone(),
-                    Value::Timestamp(uncapped),
-                ],
-            )?;
-            let rows = transaction.query(
-                "SELECT users.id, users.email, sessions.generation, sessions.created_at, sessions.rotated_at, \
-                 sessions.expires_at FROM sessions JOIN users ON users.id = sessions.user_id \
-                 WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND sessions.expires_at > $2 \
-                 AND (sessions.created_at > $3 OR $3 IS NULL) AND users.is_active",
-                &[Value::Uuid(id.0), Value::Timestamp(now), oldest],
-            )?;
-            let Some(mut row) = first(rows) else { return Ok(Rotated::Gone) };
-            let (user, email) = (UserId(row.uuid(0)?), row.text(1)?);
-            let current = row.int(2)?;
-            let created_at = row.timestamp(3)?;
-            let rotated_at = row.optional_timestamp(4)?;
-            if current <= generation {
-                return Ok(Rotated::Gone);
-            }
-            if moved > 0 {
-                let expires_at = lifespan.end(created_at, now);
-                if expires_at < uncapped {
-                    transaction.execute(
-                        "UPDATE sessions SET expires_at = $2 WHERE id = $1",
-                        &[Value::Uuid(id.0), Value::Timestamp(expires_at)],
-                    )?;
-                }
-                return Ok(Rotated::At { generation: current, user, email, expires_at });
-            }
-            // Moved just now by someone else with the same token.
-            if current == generation + 1 && rotated_at.is_some_and(|at| at >= grace_from) {
-                return Ok(Rotated::At { generation: current, user, email, expires_at: row.timestamp(5)? });
-            }
-            let ended = transaction
-                .execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), Value::Text("reuse".to_string())])?;
-            if ended > 0 {
-                let detected = Event::new(Kind::SessionReuseDetected, user, by, now);
-                record(transaction, &detected.on(Subject::Session(id)))?;
-            }
-            transaction.tell(id.0)?;
-            Ok(Rotated::Reused)
-        });
-        // Most refreshes change no verdict; one that ended the session has, and one whose outcome is unknown may have.
-        if !matches!(rotated, Ok(Rotated::At { .. } | Rotated::Gone)) {
-            self.changes.note(Change::Of(id.0));
-        }
-        rotated
+        self.trade_refresh_token(id, generation, lifespan, rules, by)
     }
 
     fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError> {
@@ -680,32 +594,19 @@ impl<D: Driver> Store for SqlStore<D> {
         self.replace_key(owner, id, draft, grace_end, most, by)
     }
 
-    fn key_of(&self, owner: UserId, id: KeyId, since: Timestamp) -> Result<Option<(ApiKey, u64)>, StoreError> {
-        self.counted_key(owner, id, since)
-    }
-
     fn keys_of(
         &self,
         owner: UserId,
+        only: Option<KeyId>,
         since: Timestamp,
         now: Timestamp,
         limit: i64,
     ) -> Result<Vec<(ApiKey, u64)>, StoreError> {
-        self.counted_keys(owner, since, now, limit)
+        self.counted_keys(owner, only, since, now, limit)
     }
 
-    fn page_of_keys(
-        &self,
-        owner: UserId,
-        after: Option<KeyId>,
-        since: Timestamp,
-        limit: i64,
-    ) -> Result<Option<Vec<(ApiKey, u64)>>, StoreError> {
-        self.counted_page(owner, after, since, limit)
-    }
-
-    fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
-        self.listed_keys(owner, after, limit)
+    fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
+        self.page_of_keys(owner, after, limit)
     }
 
     fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
@@ -716,23 +617,8 @@ impl<D: Driver> Store for SqlStore<D> {
         self.known_keys_by_id(ids)
     }
 
-    fn revoke_key(
-        &self,
-        id: KeyId,
-        owner: Option<UserId>,
-        by: &By,
-        now: Timestamp,
-        most: u32,
-    ) -> Result<bool, StoreError> {
-        self.end_key(id, owner, by, now, most)
-    }
-
-    fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError> {
-        self.delete_keys(before)
-    }
-
-    fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError> {
-        SqlStore::trim_keys(self, from, most, now)
+    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError> {
+        self.end_key(id, owner, by, now)
     }
 
     fn record_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError> {
@@ -866,7 +752,7 @@ mod tests {
     fn a_panic_while_it_listens_costs_no_more_than_what_was_said_then() {
         let (heard, has_heard) = mpsc::channel();
         let startled = Startled { times: AtomicU32::new(0), heard };
-        let store = Arc::new(SqlStore::new(startled, Arc::new(Changes::default())));
+        let store = Arc::new(SqlStore::new(startled, Arc::new(Changes::default()), Clock::default()));
         store.clone().watch(mpsc::channel().0);
         has_heard.recv_timeout(Duration::from_secs(10)).unwrap();
     }

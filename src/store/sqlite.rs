@@ -18,6 +18,7 @@ use super::StoreError;
 use super::migrate::Migration;
 use super::sql::{Column, Driver, Row, Transaction, Value};
 use crate::cache::{Change, Changes};
+use crate::clock::{Clock, Timestamp};
 use crate::owner::{self, full};
 
 const READERS: u32 = 4;
@@ -200,7 +201,11 @@ impl Driver for Sqlite {
         Migration { version: 3, name: "events", sql: include_str!("../../sql/sqlite/0003_events.sql") },
         Migration { version: 4, name: "key_life", sql: include_str!("../../sql/sqlite/0004_key_life.sql") },
         Migration { version: 5, name: "indexes", sql: include_str!("../../sql/sqlite/0005_indexes.sql") },
-        Migration { version: 6, name: "key_ends", sql: include_str!("../../sql/sqlite/0006_key_ends.sql") },
+        Migration {
+            version: 6,
+            name: "session_rotation",
+            sql: include_str!("../../sql/sqlite/0006_session_rotation.sql"),
+        },
     ];
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
     // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).
@@ -208,7 +213,7 @@ impl Driver for Sqlite {
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         let reader = self.readers.get().map_err(|error| StoreError::Unavailable(format!("SQLite: {error}")))?;
-        if !matches!(parameters, [Value::List(_), ..]) {
+        if !matches!(parameters, [Value::List(_)]) {
             return query(&reader, sql, parameters);
         }
         // In one transaction, the file is locked once for all items.
@@ -299,6 +304,10 @@ impl Transaction for Begun<'_> {
     fn tell(&mut self, _: Uuid) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError> {
+        Ok(clock.now())
+    }
 }
 
 /// A statement without parameters and rows, kept prepared.
@@ -308,20 +317,16 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 fn query(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
     // There is no round trip to save: once for each item is as good as once for all.
-    let (sql, rounds): (_, Vec<[&[Value]; 2]>) = match parameters {
-        [Value::List(items), others @ ..] => {
-            (numbered(sql).replace("= ANY(?1)", "= ?1"), items.chunks(1).map(|item| [item, others]).collect())
-        }
-        _ => (numbered(sql), vec![[parameters, &[]]]),
+    let (sql, rounds) = match parameters {
+        [Value::List(items)] => (numbered(sql).replace("= ANY(?1)", "= ?1"), items.chunks(1).collect()),
+        _ => (numbered(sql), vec![parameters]),
     };
     let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
     let columns = statement.column_count();
     let row = |row: &rusqlite::Row<'_>| (0..columns).map(|column| value(row.get_ref(column)?)).collect();
     let mut rows = Vec::with_capacity(rounds.len());
     for parameters in rounds {
-        for found in
-            statement.query_map(rusqlite::params_from_iter(parameters.into_iter().flatten()), row).map_err(fault)?
-        {
+        for found in statement.query_map(rusqlite::params_from_iter(parameters), row).map_err(fault)? {
             rows.push(Row(found.map_err(fault)?));
         }
     }
@@ -333,9 +338,11 @@ fn execute(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<u
     statement.execute(rusqlite::params_from_iter(parameters)).map(|changed| changed as u64).map_err(fault)
 }
 
-/// `$1` is a name in SQLite, numbered by its first appearance; `?1` is the first parameter.
+/// `$1` is a name in SQLite, numbered by its first appearance; `?1` is the first parameter. Rows are not locked one by one:
+/// whoever writes has the whole file.
 fn numbered(sql: &str) -> String {
-    sql.replace('$', "?")
+    let unlocked = sql.split_once(" FOR UPDATE").map_or(sql, |(statement, _)| statement);
+    unlocked.replace('$', "?")
 }
 
 fn value(column: ValueRef<'_>) -> rusqlite::Result<Value> {

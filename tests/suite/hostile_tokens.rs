@@ -496,7 +496,10 @@ fn a_payload_has_each_claim_once_and_of_its_type() {
         for (claim, value) in claims {
             let mut without = claims.clone();
             without.remove(claim);
-            assert_refused_everywhere(&service, claim, &real.saying(json!(without).to_string()));
+            // Access tokens of earlier versions do not say their generation.
+            if claim != "gen" || claims["type"] != "access" {
+                assert_refused_everywhere(&service, claim, &real.saying(json!(without).to_string()));
+            }
             // The same value twice, or two, the good one first or last, openly or in disguise.
             let twin = format!("\"\\u{:04x}{}\":{value}", claim.as_bytes()[0], &claim[1..]);
             for more in [format!("\"{claim}\":{value}"), format!("\"{claim}\":1"), twin] {

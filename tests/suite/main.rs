@@ -17,7 +17,6 @@ mod authz;
 mod client_address;
 mod command_line;
 mod cors;
-mod ended_keys;
 mod fairness;
 mod front;
 mod gateways;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keyward::app::App;
 use keyward::cache::Changes;
-use keyward::clock::Clock;
+use keyward::clock::{Clock, Timestamp};
 use keyward::config::{Config, Database};
 use keyward::event::{Actor, By, Filter, Kind, Origin};
 use keyward::key::{KeyChange, KeyHash, KeySettings, Period};
@@ -109,6 +109,10 @@ impl Transaction for NotingWithin<'_> {
     fn tell(&mut self, change: uuid::Uuid) -> Result<(), StoreError> {
         self.inner.tell(change)
     }
+
+    fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError> {
+        self.inner.now(clock)
+    }
 }
 
 /// Every statement, noted while everything is done once that the program can do.
@@ -117,7 +121,7 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     let clock = Clock::stopped();
     migrate::migrate(&driver, clock.now()).unwrap();
     let changes = Arc::new(Changes::default());
-    let store = SqlStore::new(Noting { driver, noted: noted.clone() }, changes.clone());
+    let store = SqlStore::new(Noting { driver, noted: noted.clone() }, changes.clone(), clock.clone());
     let store: Arc<dyn Store> = Arc::new(store);
     let mut config = home.config();
     config.bcrypt_cost = 4;
@@ -141,7 +145,10 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let by = By::user(claims.sid, origin());
     app.live_sessions.fetch(claims.sid).unwrap().unwrap();
     let second = app.sessions.log_in(&email("ann"), PASSWORD, origin()).unwrap();
-    app.sessions.refresh(&second.tokens.refresh_token, &nobody).unwrap();
+    for _ in 0..2 {
+        app.sessions.refresh(&second.tokens.refresh_token, &nobody).unwrap();
+        app.clock.advance(Duration::from_secs(1));
+    }
     app.clock.advance(Duration::from_secs(3600 * 2));
     assert!(app.sessions.refresh(&second.tokens.refresh_token, &nobody).is_err());
     let Some(Claims::User(third)) =
@@ -251,7 +258,13 @@ fn every_statement_finds_its_rows_by_an_index_on_sqlite() {
     for (sql, columns) in &noted {
         // As the driver does.
         let row = (1..=columns.len()).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
-        let sql = sql.replace('$', "?").replace("= ANY(?1)", "= ?1").replace("ROWS", &format!("VALUES ({row})"));
+        let sql = sql
+            .split(" FOR UPDATE")
+            .next()
+            .unwrap()
+            .replace('$', "?")
+            .replace("= ANY(?1)", "= ?1")
+            .replace("ROWS", &format!("VALUES ({row})"));
         let mut statement = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let count = statement.parameter_count();
         let nothing = vec![rusqlite::types::Null; count];

@@ -572,7 +572,7 @@ mod log {
 
         // A refresh token that comes back when it is long used is an event, and the log tells of it.
         let mut token = ann.refresh.clone();
-        for _ in 0..2 {
+        for _ in 0..9 {
             let answer = sent(client.post("/auth/refresh").json(json!({ "refreshToken": token })));
             assert_eq!(answer.status, 200, "{answer:?}");
             token = answer.json()["refreshToken"].as_str().unwrap().to_string();

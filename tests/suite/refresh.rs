@@ -2,12 +2,15 @@
 
 use std::sync::Barrier;
 
+use keyward::session::{Move, Rotation};
 use proptest::collection::vec;
+use proptest::prop_oneof;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use crate::http_client::Answer;
-use crate::service::{Service, error, on_both_stores};
+use crate::postgres_cluster::available;
+use crate::service::{Backend, Service, error, on_both_stores};
 
 fn refresh(service: &Service, token: &str) -> Answer {
     service.post("/auth/refresh").json(json!({ "refreshToken": token })).send()
@@ -30,6 +33,12 @@ fn pair(answer: &Answer) -> (String, String) {
 fn assert_refused(answer: &Answer) {
     assert_eq!((answer.status, answer.json()), (401, error(401, "Unauthorized")));
     assert_eq!(answer.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+}
+
+/// The account's events of a type, newest first.
+fn of_type(service: &Service, access: &str, kind: &str) -> Vec<Value> {
+    let events = service.get("/auth/events").bearer(access).send().json();
+    events.as_array().unwrap().iter().filter(|event| event["type"] == kind).cloned().collect()
 }
 
 /// The claims of a token, unverified.
@@ -58,20 +67,71 @@ on_both_stores! {
         assert_eq!(claims(&refreshed(service, &refresh).1)["gen"], 3);
     }
 
-    fn one_generation_behind_after_ten_seconds_is_theft(service) {
+    fn a_lost_answer_costs_no_session_and_what_it_said_is_worth_nothing(service) {
+        let ann = service.sign_up("ann@example.com");
+        // Twice: the client has heard nothing.
+        let (first_access, first) = refreshed(service, &ann.refresh);
+        assert_eq!(service.token_status(&first_access), 200);
+        service.advance(11);
+        let (second_access, second) = refreshed(service, &ann.refresh);
+        assert_eq!((service.token_status(&first_access), service.token_status(&second_access)), (401, 200));
+        assert_eq!(service.token_status(&ann.access), 200);
+        service.advance(3000);
+        let (access, third) = refreshed(service, &ann.refresh);
+        assert_eq!(claims(&third)["gen"], 4);
+        assert_eq!((service.token_status(&second_access), service.token_status(&access)), (401, 200));
+        let events: Vec<Value> = of_type(service, &access, "session.retried");
+        assert_eq!(events.len(), 2);
+        assert_eq!(events[0]["subject"], json!({ "type": "session", "id": claims(&access)["sid"] }));
+        assert_eq!(events[0]["actor"], json!({ "type": "anonymous" }));
+        // It goes on as if nothing had been.
+        service.advance(60);
+        let (access, _) = refreshed(service, &third);
+        assert_eq!((service.token_status(&access), service.token_status(&first_access)), (200, 401));
+        // Whoever has what was given first is not the client.
+        assert_refused(&refresh(service, &first));
+        assert_eq!((service.token_status(&access), refresh(service, &second).status), (401, 401));
+    }
+
+    fn a_thief_and_the_client_are_both_out_when_whoever_lost_uses_their_token_again(service) {
+        // Whoever comes first, the other goes on from the same token: the first one has lost then.
+        let ann = service.sign_up("ann@example.com");
+        let (one_access, one) = refreshed(service, &ann.refresh);
+        service.advance(11);
+        let (other_access, other) = refreshed(service, &ann.refresh);
+        assert_eq!((service.token_status(&one_access), service.token_status(&other_access)), (401, 200));
+        assert_refused(&refresh(service, &one));
+        assert_refused(&refresh(service, &other));
+        assert_eq!(service.token_status(&other_access), 401);
+    }
+
+    fn an_answer_that_was_lost_for_longer_than_an_hour_is_theft(service) {
         let ann = service.sign_up("ann@example.com");
         let (access, refresh_token) = refreshed(service, &ann.refresh);
-        service.advance(11);
+        service.advance(3601);
         assert_refused(&refresh(service, &ann.refresh));
         assert_refused(&refresh(service, &refresh_token));
         assert_eq!(service.token_status(&access), 401);
     }
 
-    fn two_generations_behind_is_theft_at_once(service) {
+    fn three_tabs_that_have_not_heard_of_each_other_keep_the_session(service) {
+        let ann = service.sign_up("ann@example.com");
+        let (_, second) = refreshed(service, &ann.refresh);
+        service.advance(1);
+        refreshed(service, &second);
+        service.advance(1);
+        for token in [&ann.refresh, &second] {
+            assert_eq!(claims(&refreshed(service, token).1)["gen"], 3);
+        }
+    }
+
+    fn two_generations_behind_is_theft_after_the_grace(service) {
         let ann = service.sign_up("ann@example.com");
         let elsewhere = service.log_in("ann@example.com");
         let (_, second) = refreshed(service, &ann.refresh);
+        service.advance(11);
         let (access, third) = refreshed(service, &second);
+        assert_eq!(service.token_status(&access), 200);
         assert_refused(&refresh(service, &ann.refresh));
         assert_refused(&refresh(service, &third));
         assert_eq!(service.token_status(&access), 401);
@@ -161,6 +221,7 @@ on_both_stores! {
     fn a_theft_is_on_record(service) {
         let ann = service.sign_up("ann@example.com");
         let (_, second) = refreshed(service, &ann.refresh);
+        service.advance(11);
         refreshed(service, &second);
         refresh(service, &ann.refresh);
         let reason: String = match service.database() {
@@ -173,45 +234,83 @@ on_both_stores! {
         assert_eq!(reason, "reuse");
     }
 
-    fn whatever_the_order_of_refreshes_one_family_survives_or_none(service) {
-        const GRACE: u64 = 10;
+    fn whatever_the_order_of_refreshes_the_rules_are_kept(service) {
+        let rules = service.config().rotation;
         service.sign_up("ann@example.com");
         // Each step: seconds that pass, and which of the tokens seen so far is presented (mostly one of the last).
-        let steps = vec((0..15u64, 0..4usize), 1..12);
+        let seconds = prop_oneof![0..15u64, 0..15u64, 1000..2500u64];
+        let steps = vec((seconds, 0..4usize), 1..12);
         let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
         let outcome = runner.run(&steps, |steps| {
-            // By generation; `tokens.len()` is the current one.
+            // By generation.
             let mut tokens = Vec::from([service.log_in("ann@example.com").refresh]);
-            let (mut alive, mut since_move) = (true, u64::MAX);
+            let mut session = Some(Rotation::start());
             for (seconds, back) in steps {
                 service.advance(seconds);
-                since_move = since_move.saturating_add(seconds);
                 let index = tokens.len() - 1 - back.min(tokens.len() - 1);
                 let answer = refresh(service, &tokens[index]);
-                let is_current = index + 1 == tokens.len();
-                let honoured = alive && (is_current || (index + 2 == tokens.len() && since_move <= GRACE));
-                assert_eq!(answer.status, if honoured { 200 } else { 401 }, "{index} of {}", tokens.len());
-                if honoured {
-                    let (_, token) = pair(&answer);
-                    let generation = claims(&token)["gen"].as_u64().unwrap();
-                    if is_current {
-                        assert_eq!(generation, tokens.len() as u64 + 1);
-                        tokens.push(token);
-                        since_move = 0;
-                    } else {
-                        assert_eq!(generation, tokens.len() as u64, "the current pair, not a second family");
-                    }
-                } else {
-                    alive = false;
+                let judged = session.take().map(|session| session.judge(index as i64 + 1, service.clock.now(), &rules));
+                session = match judged {
+                    Some(Move::Forward(next) | Move::Retried(next) | Move::Again(next)) => Some(next),
+                    _ => None,
+                };
+                let Some(session) = &session else {
+                    assert_refused(&answer);
+                    continue;
+                };
+                assert_eq!(answer.status, 200, "{index} of {}", tokens.len());
+                let (access, token) = pair(&answer);
+                assert_eq!(claims(&token)["gen"], session.generation);
+                assert_eq!(claims(&access)["gen"], session.generation);
+                if session.generation as usize > tokens.len() {
+                    tokens.push(token);
                 }
             }
-            // The last token alone goes on, or nothing does.
-            assert_eq!(refresh(service, tokens.last().unwrap()).status, if alive { 200 } else { 401 });
-            if !alive {
+            if session.is_none() {
                 assert!(tokens.iter().all(|token| refresh(service, token).status == 401));
             }
             Ok(())
         });
         outcome.unwrap();
+    }
+}
+
+#[test]
+fn the_operator_decides_how_long_a_used_token_is_good_for_anything() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        if matches!(backend, Backend::Postgres) && !available() {
+            continue;
+        }
+        let settings = [("REFRESH_REUSE_GRACE", "30s"), ("REFRESH_RETRY", "off")];
+        let service = Service::start_with(backend, &settings, |_| {});
+        let ann = service.sign_up("ann@example.com");
+        refreshed(&service, &ann.refresh);
+        service.advance(30);
+        let (access, _) = refreshed(&service, &ann.refresh);
+        service.advance(1);
+        assert_refused(&refresh(&service, &ann.refresh));
+        assert_eq!(service.token_status(&access), 401);
+    }
+}
+
+on_both_stores! {
+    fn a_session_from_before_an_upgrade_goes_on(service) {
+        let mut accounts = [0; 3].map(|_| None);
+        for (number, account) in accounts.iter_mut().enumerate() {
+            *account = Some(service.sign_up(&format!("user-{number}@example.com")));
+        }
+        let [never, once, lost] = accounts.map(Option::unwrap);
+        let (_, second) = refreshed(service, &once.refresh);
+        refreshed(service, &lost.refresh);
+        let before = "UPDATE sessions SET parent = NULL, left_at = NULL, given_at = NULL, moves = '[]'";
+        match service.database() {
+            Some(database) => database.client().batch_execute(before).unwrap(),
+            None => rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap().execute_batch(before).unwrap(),
+        }
+        assert_eq!(claims(&refreshed(service, &once.refresh).1)["gen"], 2);
+        service.advance(11);
+        assert_eq!(claims(&refreshed(service, &never.refresh).1)["gen"], 2);
+        assert_eq!(claims(&refreshed(service, &second).1)["gen"], 3);
+        assert_eq!(claims(&refreshed(service, &lost.refresh).1)["gen"], 3);
     }
 }
