@@ -12,9 +12,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::exchange::Purpose;
+use super::places::Seat;
 use super::server::Front;
 use super::tls::HTTP_2;
-use super::watch::Watch;
 use super::{http1, http2};
 
 /// What a listener is there for.
@@ -33,7 +33,7 @@ pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     front: Arc<Front>,
-    watched: &Watch,
+    seat: &Arc<Seat>,
     door: Door,
     stop: watch::Receiver<bool>,
 ) {
@@ -41,10 +41,10 @@ pub async fn serve(
         debug!("{peer}: {error}");
     }
     match door {
-        Door::Http => http1::serve(stream, peer, &front, watched, Purpose::Api { tls: false }, stop).await,
-        Door::Redirect { to } => http1::serve(stream, peer, &front, watched, Purpose::Redirect { to }, stop).await,
+        Door::Http => http1::serve(stream, peer, &front, seat, Purpose::Api { tls: false }, stop).await,
+        Door::Redirect { to } => http1::serve(stream, peer, &front, seat, Purpose::Redirect { to }, stop).await,
         // Its state is large, and connections without TLS are not to pay for it.
-        Door::Https(acceptor) => Box::pin(serve_https(stream, peer, front, watched, acceptor, stop)).await,
+        Door::Https(acceptor) => Box::pin(serve_https(stream, peer, front, seat, acceptor, stop)).await,
     }
 }
 
@@ -52,20 +52,18 @@ async fn serve_https(
     stream: TcpStream,
     peer: SocketAddr,
     front: Arc<Front>,
-    watched: &Watch,
+    seat: &Arc<Seat>,
     acceptor: TlsAcceptor,
     mut stop: watch::Receiver<bool>,
 ) {
     match in_time(front.limits.handshake, &mut stop, shake_hands(stream, &acceptor)).await {
         Some(Ok(Greeting::Tls(stream))) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
-            http2::serve(stream, peer, front, watched, stop).await;
+            http2::serve(stream, peer, front, seat, stop).await;
         }
         Some(Ok(Greeting::Tls(stream))) => {
-            http1::serve(stream, peer, &front, watched, Purpose::Api { tls: true }, stop).await
+            http1::serve(stream, peer, &front, seat, Purpose::Api { tls: true }, stop).await
         }
-        Some(Ok(Greeting::NoTls(stream))) => {
-            http1::serve(stream, peer, &front, watched, Purpose::WrongScheme, stop).await
-        }
+        Some(Ok(Greeting::NoTls(stream))) => http1::serve(stream, peer, &front, seat, Purpose::WrongScheme, stop).await,
         Some(Err(error)) => debug!("{peer}: TLS: {error}"),
         None => debug!("{peer}: cut, the TLS handshake was not done in time"),
     }

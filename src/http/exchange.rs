@@ -15,7 +15,9 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use hyper::body::Body;
 use log::{error, warn};
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
+use super::held::Held;
 use super::lanes::Lane;
 use super::request::{self, Request};
 use super::response::{self, Response};
@@ -63,6 +65,7 @@ impl<B: Body<Data = Bytes, Error: Display> + Unpin> Upload for B {}
 /// needs is left.
 pub async fn answer(
     front: &Front,
+    held: &Arc<Held>,
     purpose: Purpose,
     peer: IpAddr,
     mut head: Parts,
@@ -111,7 +114,7 @@ pub async fn answer(
                     principal: Principal::Anonymous,
                     client,
                 };
-                let outcome = run(front, route, request, &mut unread, &mut line.caller).await;
+                let outcome = run(front, held, route, request, &mut unread, &mut line.caller).await;
                 outcome.unwrap_or_else(|error| {
                     match &error {
                         Error::Internal(cause) => error!("{id_text}: {cause}"),
@@ -238,6 +241,7 @@ struct Caller {
 /// Finds out who asks, reads the body, and runs the handler in the route's lane.
 async fn run(
     front: &Front,
+    held: &Arc<Held>,
     route: &'static Route,
     mut request: Request,
     unread: &mut Option<&mut impl Upload>,
@@ -282,18 +286,26 @@ async fn run(
     };
     caller.principal = request.principal.clone();
     let owner = request.principal.account().map_or(Owner::Client(neighbourhood(request.client)), Owner::User);
-    let (sender, receiver) = oneshot::channel();
-    let app = front.app.clone();
     let until = Instant::now() + front.limits.handler;
+    // A client who does not take the answers that are there gets no more of the large ones.
+    let _turn = match route.lane {
+        Lane::Store => Some(timeout_at(until.into(), held.turn()).await.map_err(|_| {
+            Error::Unavailable("the client does not take the answers that are there already".to_string())
+        })?),
+        _ => None,
+    };
+    let (sender, receiver) = oneshot::channel();
+    let (app, held) = (front.app.clone(), held.clone());
     let job = move || {
         // Whoever waited may be gone: the time ran out, or the client left.
         if !sender.is_closed() {
-            let _ = sender.send(deadline::keep(until, || route.call(&app, &mut request)));
+            let mut call = || deadline::keep(until, || route.call(&app, &mut request));
+            let _ = sender.send(if route.large { held.make_large(until, call) } else { call() });
         }
     };
     pool.submit(Some(owner), Box::new(job))
         .map_err(|_| Error::Unavailable(format!("the {:?} lane is full for {owner:?}", route.lane)))?;
-    in_time(front, receiver, route.lane).await?
+    in_time(until, receiver, route.lane).await?
 }
 
 /// Who asks, from memory when it can, from the store when it must.
@@ -357,12 +369,12 @@ where
             let _ = sender.send(found);
         }),
     );
-    in_time(front, receiver, Lane::Store).await?
+    in_time(Instant::now() + front.limits.handler, receiver, Lane::Store).await?
 }
 
-/// The answer from another thread, if it comes within the limit.
-async fn in_time<T>(front: &Front, receiver: oneshot::Receiver<T>, lane: Lane) -> Result<T, Error> {
-    match tokio::time::timeout(front.limits.handler, receiver).await {
+/// The answer from another thread, if it comes by then.
+async fn in_time<T>(until: Instant, receiver: oneshot::Receiver<T>, lane: Lane) -> Result<T, Error> {
+    match timeout_at(until.into(), receiver).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => Err(Error::Internal(format!("the {lane:?} lane dropped a request"))),
         Err(_) => Err(Error::Unavailable(format!("no answer in time from the {lane:?} lane"))),

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::StatusCode;
+use http::request::Parts;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,18 +18,21 @@ use tokio::sync::watch;
 
 use super::exchange::{self, Fragment, Purpose};
 use super::heads::{Heads, Seen};
+use super::held::{self, A_FIELD};
+use super::places::Seat;
 use super::server::Front;
-use super::watch::{Alarm, Phase, Socket, Watch};
+use super::watch::{Alarm, Phase, Socket};
 
 /// Serves it until either side ends it, a time runs out, or the server stops.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
     front: &Front,
-    watched: &Watch,
+    seat: &Seat,
     purpose: Purpose,
     mut stop: watch::Receiver<bool>,
 ) {
+    let watched = &seat.watch;
     watched.enter(Phase::Head);
     let seen = &Seen::default();
     let refuse = |status| exchange::refuse(front, purpose, peer.ip(), status);
@@ -40,7 +44,21 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         if seen.took_fragment() {
             head.extensions.insert(Fragment);
         }
-        let response = exchange::answer(front, purpose, peer.ip(), head, &mut body).await;
+        watched.expect_body(if body.is_end_stream() { None } else { body.size_hint().exact() });
+        let size = size(&head, &body);
+        let mut answer = pin!(exchange::answer(front, &seat.held, purpose, peer.ip(), head, &mut body));
+        // Booked are those that have to wait.
+        let mut claim = None;
+        let response = std::future::poll_fn(|cx| {
+            let response = answer.as_mut().poll(cx);
+            if response.is_pending() && claim.is_none() {
+                claim = Some(seat.held.claim(size));
+            }
+            response
+        })
+        .await;
+        drop(claim);
+        let response = if held::is_large(&response) { seat.held.claim_answer(response) } else { response };
         watched.enter(Phase::Answering);
         Ok::<_, std::convert::Infallible>(response.map(Whole))
     });
@@ -79,7 +97,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             return Poll::Ready(());
         }
         ready!(alarm.poll(cx, watched));
-        debug!("{peer}: cut, {}", watched.phase().overdue());
+        debug!("{peer}: cut, {}", watched.overdue());
+        if watched.is_cut() {
+            return Poll::Ready(());
+        }
         if purpose == (Purpose::Api { tls: true }) && watched.phase() == Phase::Idle && !told {
             // TLS has a goodbye of its own (RFC 8446 §6.1).
             told = true;
@@ -95,6 +116,16 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 /// What hyper has answered.
 fn head_status(error: &hyper::Error) -> StatusCode {
     if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST }
+}
+
+/// What a request takes, in bytes of memory, until it is known who sends it.
+fn size(head: &Parts, body: &Incoming) -> usize {
+    /// What is read at once.
+    const A_BODY: u64 = 16 * 1024;
+    let fields = head.headers.iter();
+    let head: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + A_FIELD).sum();
+    let body = if body.is_end_stream() { 0 } else { body.size_hint().upper().unwrap_or(A_BODY).min(A_BODY) };
+    head + body as usize
 }
 
 /// A body that is there as a whole.

@@ -7,6 +7,7 @@ pub mod connection;
 pub mod cors;
 mod exchange;
 mod heads;
+mod held;
 mod http1;
 mod http2;
 pub mod lanes;

@@ -1,4 +1,5 @@
-//! Who has a connection: how many there are at once, how many of them one address has, and which goes for a newcomer.
+//! Who has a connection: how many there are at once, how many of them one address has, which goes for a newcomer, and which
+//! when too much is held for all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::held::{Account, Held};
 use super::watch::Watch;
 use crate::address::{Proxies, neighbourhood};
 use crate::config::Limits;
@@ -20,16 +22,23 @@ pub struct Places {
     proxies: Proxies,
     free: Arc<Semaphore>,
     taken: Mutex<Taken>,
+    account: Arc<Account>,
 }
 
 /// A connection's place, given back when this is dropped.
 pub struct Place {
-    pub watch: Arc<Watch>,
+    pub seat: Arc<Seat>,
     /// Whose share it is of; proxies have none.
     address: Option<IpAddr>,
     number: usize,
     places: Arc<Places>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// What others may know of a connection.
+pub struct Seat {
+    pub watch: Watch,
+    pub held: Arc<Held>,
 }
 
 /// How many connections are looked at for an idle one before a newcomer is let in: enough to find one that has long been
@@ -42,7 +51,7 @@ const GOES_WITHIN: Duration = Duration::from_secs(1);
 /// Connections by number. Numbers are used again.
 #[derive(Default)]
 struct Taken {
-    all: Vec<Option<Arc<Watch>>>,
+    all: Vec<Option<Arc<Seat>>>,
     vacant: Vec<usize>,
     by_address: HashMap<IpAddr, Vec<usize>>,
     /// Where the next look for an idle one begins.
@@ -58,6 +67,7 @@ impl Places {
             proxies,
             free: Arc::new(Semaphore::new(most as usize)),
             taken: Mutex::default(),
+            account: Account::open(),
         }
     }
 
@@ -82,9 +92,19 @@ impl Places {
                 Err(_) => continue,
             }
         };
-        let watch = Arc::new(Watch::new(limits));
-        let number = lock(&self.taken).enter(address, watch.clone());
-        Some(Place { watch, address, number, places: self.clone(), _permit: permit })
+        let seat = Arc::new(Seat { watch: Watch::new(limits), held: Held::new(self.account.clone()) });
+        let number = lock(&self.taken).enter(address, seat.clone());
+        Some(Place { seat, address, number, places: self.clone(), _permit: permit })
+    }
+
+    /// Cuts connections whenever more is held for all than may be: those first on which something has been held for longest.
+    pub async fn keep_the_account(&self) {
+        loop {
+            self.account.overdrawn.notified().await;
+            lock(&self.taken).cut_the_oldest(self.account.excess());
+            // Until those are gone.
+            tokio::time::sleep(LOOK_AGAIN / 10).await;
+        }
     }
 
     /// Returns when all are free again.
@@ -100,12 +120,12 @@ impl Drop for Place {
 }
 
 impl Taken {
-    fn enter(&mut self, address: Option<IpAddr>, watch: Arc<Watch>) -> usize {
+    fn enter(&mut self, address: Option<IpAddr>, seat: Arc<Seat>) -> usize {
         let number = self.vacant.pop().unwrap_or(self.all.len());
         if number == self.all.len() {
             self.all.push(None);
         }
-        self.all[number] = Some(watch);
+        self.all[number] = Some(seat);
         if let Some(address) = address {
             self.by_address.entry(address).or_default().push(number);
         }
@@ -157,14 +177,28 @@ impl Taken {
         false
     }
 
+    fn cut_the_oldest(&self, excess: usize) {
+        let mut worth: Vec<_> =
+            self.all.iter().flatten().filter_map(|seat| seat.held.worth().map(|worth| (worth, seat))).collect();
+        worth.sort_unstable_by_key(|((oldest, _), _)| *oldest);
+        let mut gained = 0;
+        for ((_, bytes), seat) in worth {
+            if gained >= excess {
+                return;
+            }
+            gained += bytes;
+            seat.watch.cut();
+        }
+    }
+
     fn longest_idle(&self, numbers: impl Iterator<Item = usize>) -> Option<usize> {
-        let idle = numbers.filter_map(|number| Some((self.all[number].as_ref()?.idle_until()?, number)));
+        let idle = numbers.filter_map(|number| Some((self.all[number].as_ref()?.watch.idle_until()?, number)));
         idle.min().map(|(_, number)| number)
     }
 
     fn dismiss(&self, number: usize) {
-        if let Some(watch) = &self.all[number] {
-            watch.dismiss();
+        if let Some(seat) = &self.all[number] {
+            seat.watch.dismiss();
         }
     }
 }

@@ -24,6 +24,9 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// Seconds after which a client may try again when the server or the store is too busy or away.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+/// A larger answer than that does not fit into what the system keeps for a client.
+const MAY_WAIT: usize = 16 * 1024;
+
 pub fn ok<T: Serialize>(body: &T) -> Result<Response, Error> {
     json(StatusCode::OK, body)
 }
@@ -42,7 +45,11 @@ pub fn message(text: &str) -> Result<Response, Error> {
 }
 
 fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Response, Error> {
-    let body = serde_json::to_vec(body).map_err(|error| Error::Internal(format!("writing an answer: {error}")))?;
+    let mut body = serde_json::to_vec(body).map_err(|error| Error::Internal(format!("writing an answer: {error}")))?;
+    // It may have to wait for its client for long.
+    if body.len() > MAY_WAIT {
+        body.shrink_to_fit();
+    }
     Ok(with_body(status, "application/json; charset=utf-8", body.into()))
 }
 

@@ -37,6 +37,8 @@ pub struct Route {
     pub too_many: StatusCode,
     /// The largest body that is read.
     pub body_bytes: usize,
+    /// The answer may take megabytes.
+    pub large: bool,
     /// A body is read although the method has none by itself.
     body: bool,
 }
@@ -60,6 +62,7 @@ const fn line(method: Option<Method>, path: &'static str, guard: Guard, lane: La
         narrow: None,
         too_many: StatusCode::TOO_MANY_REQUESTS,
         body_bytes: BODY_BYTES,
+        large: false,
         body: false,
     }
 }
@@ -104,6 +107,11 @@ impl Route {
     }
 
     /// For many things at once.
+    const fn with_large_answer(mut self) -> Route {
+        self.large = true;
+        self
+    }
+
     const fn with_body_bytes(mut self, most: usize) -> Route {
         self.body_bytes = most;
         self
@@ -156,7 +164,7 @@ pub static ROUTES: &[Route] = &[
         .without_derived()
         .without_limit()
         .even_paused(),
-    route(Method::GET, "/keys", Jwt, Lane::Store, keys::list),
+    route(Method::GET, "/keys", Jwt, Lane::Store, keys::list).with_large_answer(),
     route(Method::PATCH, "/keys/:id", Jwt, Lane::Store, keys::change),
     route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),
     route(Method::POST, "/keys/:id/rotate", Jwt, Lane::Store, keys::rotate),

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -31,8 +31,6 @@ pub struct Front {
     pub lanes: Lanes,
     pub cors: Cors,
     pub limits: Limits,
-    /// Bytes that requests under way hold on connections with HTTP/2.
-    pub held_by_streams: AtomicUsize,
     /// The server stops. Connections that wait are woken besides.
     pub stopping: AtomicBool,
 }
@@ -69,7 +67,6 @@ impl Server {
             lanes: Lanes::new(cores),
             cors: config.cors.clone(),
             limits: config.limits.clone(),
-            held_by_streams: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         });
         let (listeners, redirecting) = {
@@ -285,6 +282,7 @@ async fn accept(
     let mut refused = Refused::default();
     tokio::select! {
         _ = stopping.wait_for(|stop| *stop) => {}
+        () = places.keep_the_account() => {}
         () = async {
             loop {
                 match accept_any(&entrances).await {
@@ -296,7 +294,7 @@ async fn accept(
                         };
                         let (front, stop) = (front.clone(), stop.clone());
                         tokio::spawn(async move {
-                            connection::serve(stream, peer, front, &place.watch, door, stop).await;
+                            connection::serve(stream, peer, front, &place.seat, door, stop).await;
                         });
                     }
                     Err(error) => {

@@ -23,8 +23,14 @@ pub struct Watch {
     started_coarse: Duration,
     /// Milliseconds after `started`.
     deadline: AtomicU64,
+    /// By when a frame that has begun must be there as a whole, in the same way; [`NEVER`]: none has begun.
+    frame_deadline: AtomicU64,
+    /// How many bytes the body of the request under way has; [`UNKNOWN`]: none, or so many as come.
+    body_length: AtomicU64,
     /// Somebody else needs the place: it ends as soon as it is idle, and waits for nothing more.
     dismissed: AtomicBool,
+    /// It ends now, whatever it is at.
+    cut: AtomicBool,
     /// The connection's task.
     task: Mutex<Option<Waker>>,
     head: Duration,
@@ -68,8 +74,43 @@ const BUSY: Duration = Duration::from_secs(600);
 pub const LINGER: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES: usize = 1024 * 1024;
 
+/// Bytes a second that a client must take of an answer on the whole, after a start: RFC 9110 sets no time, but someone who
+/// takes a byte now and then would hold it for ever.
+const SLOWEST: u64 = 4096;
+
+/// How long a client may still take over what is sent.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    limit: Duration,
+    end: Instant,
+}
+
+impl Patience {
+    /// `limit`: when nothing is taken.
+    pub fn new(limit: Duration) -> Patience {
+        Patience { limit, end: Instant::now() + limit }
+    }
+
+    pub fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// The client took so much more.
+    pub fn took(&mut self, bytes: usize) {
+        self.end = (self.end + earned(bytes)).min(Instant::now() + self.limit);
+    }
+}
+
+/// The time in which a client may take so much.
+fn earned(bytes: usize) -> Duration {
+    Duration::from_millis(bytes as u64 * 1000 / SLOWEST)
+}
+
 /// Bytes of an answer that are copied together.
 const TOGETHER: usize = 2048;
+
+const NEVER: u64 = u64::MAX;
+const UNKNOWN: u64 = u64::MAX;
 
 /// More than the coarse clock is ever behind.
 const COARSENESS: Duration = Duration::from_millis(50);
@@ -91,7 +132,10 @@ impl Watch {
             started_coarse: coarse_now(),
             phase: AtomicU8::new(0),
             deadline: AtomicU64::new(0),
+            frame_deadline: AtomicU64::new(NEVER),
+            body_length: AtomicU64::new(UNKNOWN),
             dismissed: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             task: Mutex::new(None),
             head: limits.head,
             idle: limits.idle,
@@ -112,9 +156,23 @@ impl Watch {
             Phase::Idle | Phase::Quiet => self.idle,
             Phase::Leaving | Phase::Lingering => LINGER,
         };
-        let deadline = (coarse_now().saturating_sub(self.started_coarse) + span).as_millis() as u64;
-        self.deadline.store(deadline, Ordering::Relaxed);
+        self.deadline.store(self.after(span), Ordering::Relaxed);
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// So long from now, in milliseconds after the start.
+    fn after(&self, span: Duration) -> u64 {
+        (coarse_now().saturating_sub(self.started_coarse) + span).as_millis() as u64
+    }
+
+    /// A frame has begun, and must be there as a whole within so long; `None`: all that have begun are there.
+    pub fn expect_frame(&self, within: Option<Duration>) {
+        self.frame_deadline.store(within.map_or(NEVER, |within| self.after(within)), Ordering::Relaxed);
+    }
+
+    /// A request's head is there, and its body has this length, if that is known and not 0.
+    pub fn expect_body(&self, length: Option<u64>) {
+        self.body_length.store(length.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
     pub fn phase(&self) -> Phase {
@@ -123,9 +181,16 @@ impl Watch {
         PHASES[self.phase.load(Ordering::Relaxed) as usize]
     }
 
+    /// The client took so much more of the answer.
+    fn took(&self, bytes: usize) {
+        let earned = self.deadline.load(Ordering::Relaxed) + earned(bytes).as_millis() as u64;
+        self.deadline.store(earned.min(self.after(self.unread_answer)), Ordering::Relaxed);
+    }
+
     /// By when an idle connection ends, by the coarse clock; `None`: it is not idle, or is about to go.
     pub fn idle_until(&self) -> Option<Duration> {
-        (matches!(self.phase(), Phase::Idle | Phase::Quiet) && !self.is_dismissed()).then(|| self.due())
+        let is_idle = matches!(self.phase(), Phase::Idle | Phase::Quiet) && !self.is_dismissed();
+        is_idle.then(|| self.started_coarse + Duration::from_millis(self.deadline.load(Ordering::Relaxed)))
     }
 
     /// Ends an idle connection. One on which a request has just begun ends after it.
@@ -134,8 +199,33 @@ impl Watch {
         if matches!(self.phase(), Phase::Idle | Phase::Quiet) {
             self.deadline.store(0, Ordering::SeqCst);
         }
+        self.wake();
+    }
+
+    /// Ends the connection whatever it is at, and says nothing more.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    fn wake(&self) {
         if let Some(task) = lock(&self.task).as_ref() {
             task.wake_by_ref();
+        }
+    }
+
+    /// Why it is over.
+    pub fn overdue(&self) -> &'static str {
+        if self.is_cut() {
+            "it holds more memory than there is for it"
+        } else if self.frame_deadline.load(Ordering::Relaxed) < self.deadline.load(Ordering::Relaxed) {
+            "a frame did not arrive in time"
+        } else {
+            self.phase().overdue()
         }
     }
 
@@ -153,13 +243,18 @@ impl Watch {
         self.phase() == Phase::Idle
     }
 
+    fn next_deadline(&self) -> Duration {
+        let next = self.deadline.load(Ordering::Relaxed).min(self.frame_deadline.load(Ordering::Relaxed));
+        Duration::from_millis(next)
+    }
+
     fn deadline(&self) -> Instant {
-        self.started + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+        self.started + self.next_deadline()
     }
 
     /// The deadline, by the coarse clock.
     fn due(&self) -> Duration {
-        self.started_coarse + Duration::from_millis(self.deadline.load(Ordering::Relaxed))
+        self.started_coarse + self.next_deadline()
     }
 }
 
@@ -177,6 +272,9 @@ impl Alarm {
 
     /// Ready when the deadline has passed.
     pub fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<()> {
+        if watch.is_cut() {
+            return Poll::Ready(());
+        }
         // It is moved only when it must ring earlier; when it rings early, it is set anew. So a request on a busy
         // connection costs no timer.
         let due = watch.due();
@@ -204,19 +302,69 @@ pub struct Socket<'a, S> {
     /// The server stops: nobody lingers.
     stopping: &'a AtomicBool,
     discarded: usize,
+    input: Input,
+}
+
+/// What has been read of requests, as far as it is needed to know whether there is more than what was answered. Beyond the
+/// end of a request, hyper keeps it to itself.
+struct Input {
+    /// The last bytes.
+    last: [u8; 4],
+    /// Bytes behind the head of the request that is the last one; `None`: its end was not there yet.
+    behind_head: Option<u64>,
+}
+
+/// Ends a head, and a body in chunks.
+const END: [u8; 4] = *b"\r\n\r\n";
+
+impl Input {
+    fn take(&mut self, bytes: &[u8]) {
+        let is_end = bytes.ends_with(&END);
+        self.behind_head = match self.behind_head {
+            Some(count) => Some(count + bytes.len() as u64),
+            // Mostly there is a head and nothing else.
+            None if is_end => Some(0),
+            None => {
+                let start = self.last.len() - 1;
+                let seam: Vec<u8> = self.last[1..].iter().chain(&bytes[..bytes.len().min(start)]).copied().collect();
+                let across = seam.windows(END.len()).position(|window| window == END).map(|place| place + 1);
+                let within =
+                    || bytes.windows(END.len()).position(|window| window == END).map(|place| place + END.len());
+                across.or_else(within).map(|end| (bytes.len() - end) as u64)
+            }
+        };
+        if let Some(last) = bytes.last_chunk() {
+            self.last = *last;
+        } else {
+            self.last.rotate_left(bytes.len());
+            let start = self.last.len() - bytes.len();
+            self.last[start..].copy_from_slice(bytes);
+        }
+    }
+
+    /// The request has been answered. Whether nothing came after it: of several that came together, whose bodies have a
+    /// length, it cannot be told.
+    fn is_used_up(&mut self, body_length: u64) -> bool {
+        let behind_head = self.behind_head.take();
+        self.last == END || behind_head == Some(body_length)
+    }
 }
 
 impl<'a, S> Socket<'a, S> {
     pub fn new(stream: S, watch: &'a Watch, stopping: &'a AtomicBool) -> Socket<'a, S> {
-        Socket { inner: stream, watch, stopping, discarded: 0 }
+        Socket { inner: stream, watch, stopping, discarded: 0, input: Input { last: [0; 4], behind_head: None } }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        if outcome.is_ready() && self.watch.is_idle() {
-            self.watch.enter(Phase::Head);
+        if outcome.is_ready() {
+            self.input.take(&buffer.filled()[before..]);
+            if self.watch.is_idle() {
+                self.watch.enter(Phase::Head);
+            }
         }
         outcome
     }
@@ -224,8 +372,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<'_, S> {
 
 impl<S> Socket<'_, S> {
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
-        if matches!(outcome, Poll::Ready(Ok(_))) && self.watch.phase() == Phase::Answering {
-            self.watch.enter(Phase::Answering);
+        if let Poll::Ready(Ok(taken)) = outcome
+            && self.watch.phase() == Phase::Answering
+        {
+            self.watch.took(*taken);
         }
     }
 }
@@ -267,7 +417,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<'_, S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_flush(cx);
         if outcome.is_ready() && self.watch.phase() == Phase::Answering {
-            self.watch.enter(Phase::Idle);
+            let body_length = self.watch.body_length.load(Ordering::Relaxed);
+            // What else was read begins the next head.
+            let nothing_else = self.input.is_used_up(body_length);
+            self.watch.enter(if nothing_else { Phase::Idle } else { Phase::Head });
         }
         outcome
     }

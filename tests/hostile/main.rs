@@ -22,6 +22,7 @@ mod slow;
 mod smuggling;
 mod streams;
 mod unicode;
+mod untaken;
 
 mod disks;
 mod frozen;

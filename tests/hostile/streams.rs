@@ -11,18 +11,20 @@ const CONNECTIONS: usize = 100;
 const STREAMS: u32 = 100;
 
 // Types and flags of frames (RFC 9113 §6).
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const END_HEADERS: u8 = 4;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const SETTINGS: u8 = 4;
+pub const END_HEADERS: u8 = 4;
+pub const END_STREAM: u8 = 1;
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// A literal that is put into the table, or not (RFC 7541 §6.2.1, §6.2.2).
-fn field(indexed: bool, name: &str, value: &str) -> Vec<u8> {
+pub fn field(indexed: bool, name: &str, value: &str) -> Vec<u8> {
     let kind = if indexed { 0x40 } else { 0 };
     [&[kind, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
 }
@@ -48,11 +50,8 @@ fn streams_that_never_end_hold_little_memory_however_many_there_are_and_others_a
     let settings = [NO_LIMITS.as_slice(), &[("TLS_CERT", "server.pem"), ("TLS_KEY", "server.key")]].concat();
     let server = home.start(&settings);
     let (address, certificate) = (server.address(), pair.der());
-    let attack: Vec<u8> = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])]
-        .into_iter()
-        .chain((0..STREAMS).map(stream))
-        .flatten()
-        .collect();
+    let attack: Vec<u8> =
+        [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[])].into_iter().chain((0..STREAMS).map(stream)).flatten().collect();
     let held: Vec<TlsWire> = thread::scope(|scope| {
         let open = || {
             let mut wire = TlsWire::try_open(address, &certificate, &["h2"]).unwrap();
@@ -70,8 +69,8 @@ fn streams_that_never_end_hold_little_memory_however_many_there_are_and_others_a
                 let names =
                     [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", "/health")];
                 let block: Vec<u8> = names.iter().flat_map(|(name, value)| field(false, name, value)).collect();
-                wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").send(frame(SETTINGS, 0, 0, &[]));
-                wire.send(frame(HEADERS, END_HEADERS | 1, 1, &block));
+                wire.send(PREFACE).send(frame(SETTINGS, 0, 0, &[]));
+                wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block));
                 assert!(status_is_200(&mut wire));
             }
             _ => assert_eq!(wire.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").answer().status, 200),

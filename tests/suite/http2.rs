@@ -383,6 +383,80 @@ fn an_answer_for_which_there_is_no_room_is_cut_and_no_other() {
 }
 
 #[test]
+fn an_answer_that_is_taken_byte_by_byte_is_cut_and_no_other() {
+    let limit = 2 * SHORT;
+    let secure = patient_service(&[], |limits| limits.unread_answer = limit);
+    let mut client = Http2::open_with(&secure, &[(INITIAL_WINDOW_SIZE, 0)]);
+    let started = Instant::now();
+    client.send(&get(1, "/api/docs/swagger-ui.css"));
+    assert_eq!(client.status(), (1, 200));
+    let end = loop {
+        client.send(&frame(WINDOW_UPDATE, 0, 1, &1u32.to_be_bytes()));
+        let part = client.next_of(&[DATA, RST_STREAM]);
+        if part.kind == RST_STREAM {
+            break part;
+        }
+        assert!(started.elapsed() < PATIENCE, "a client that takes little is never cut");
+        thread::sleep(limit / 20);
+    };
+    assert_eq!((end.stream, end.reason()), (1, CANCEL));
+    assert!(started.elapsed() >= limit);
+    client.send(&[get(3, "/health"), frame(WINDOW_UPDATE, 0, 3, &100u32.to_be_bytes())].concat());
+    assert_eq!(client.status_of(3), 200);
+}
+
+#[test]
+fn a_frame_that_has_begun_must_end_within_the_time_for_a_head() {
+    let limit = 2 * SHORT;
+    let whole = get(3, "/health");
+    let open_block = frame(HEADERS, END_STREAM, 3, &head("GET", "/health", &[]));
+    for begun in [&whole[..5], &whole[..20], &open_block, &[&open_block[..], &[0, 0, 1]].concat()] {
+        let secure = patient_service(&[], |limits| limits.head = limit);
+        let mut client = Http2::open(&secure);
+        client.send(&get(1, "/health"));
+        assert_eq!(client.status(), (1, 200));
+        let started = Instant::now();
+        client.send(begun);
+        assert_eq!(client.end(), NO_ERROR);
+        assert!(started.elapsed() + Duration::from_millis(10) >= limit, "{:?}", started.elapsed());
+    }
+    // A body has the time of a body, and frames that end one after the other have all the time there is.
+    let secure = patient_service(&[], |limits| limits.head = limit);
+    let mut client = Http2::open(&secure);
+    client.send(&post(1));
+    let data = frame(DATA, END_STREAM, 1, b"{}");
+    client.send(&data[..10]);
+    thread::sleep(limit + SHORT);
+    client.send(&data[10..]);
+    assert_eq!(client.status(), (1, 400));
+    let knock = frame(PING, 0, 0, b"are you?");
+    client.send(&knock[..9]);
+    for _ in 0..20 {
+        thread::sleep(limit / 10);
+        client.send(&[&knock[9..], &knock[..9]].concat());
+    }
+    client.send(&[&knock[9..], &get(3, "/health")].concat());
+    assert_eq!(client.status(), (3, 200));
+}
+
+#[test]
+fn trailers_are_passed_over() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    let trailers = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&[("x-trailer", "1")]));
+    client.send(&[post(1), frame(DATA, 0, 1, b"{}"), trailers(1)].concat());
+    assert_eq!(client.status(), (1, 400));
+    // Also where nobody reads them.
+    let request = frame(HEADERS, END_HEADERS, 3, &head("GET", "/health", &[]));
+    client.send(&[request, frame(DATA, 0, 3, b"{}"), trailers(3)].concat());
+    assert_eq!(client.status_of(3), 200);
+    client.send(&post(5));
+    client.is_read();
+    client.send(&[frame(DATA, 0, 5, b"{}"), trailers(5)].concat());
+    assert_eq!(client.status_of(5), 400);
+}
+
+#[test]
 fn a_client_that_reads_nothing_is_cut() {
     let secure = patient_service(&[("MAX_CONNECTIONS", "1")], |limits| limits.unread_answer = SHORT);
     const ROOM: u32 = 1 << 30;
