@@ -184,7 +184,7 @@ impl App {
                 SessionRules { lifespan, rotation: config.rotation, signup_open: config.signup_open },
                 clock.clone(),
             ),
-            keys: Keys::new(store.clone(), usage.clone(), config.max_keys_per_user, clock.clone()),
+            keys: Keys::new(store.clone(), usage.clone(), config.key_rules, clock.clone()),
             tokens,
             usage,
             events,

@@ -217,12 +217,8 @@ impl Operator {
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
         let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
         let users = Users::new(store.clone(), passwords, guesses, clock.clone());
-        let keys = Keys::new(
-            store.clone(),
-            Arc::new(Usage::new(store, config.usage_retention)),
-            config.max_keys_per_user,
-            clock,
-        );
+        let usage = Arc::new(Usage::new(store.clone(), config.usage_retention));
+        let keys = Keys::new(store, usage, config.key_rules, clock);
         Ok(Operator { users, password_rules, keys, events })
     }
 
@@ -317,11 +313,11 @@ fn key(mut arguments: Arguments) -> Result<(), Failure> {
             let mut rows = Rows::start(json, KEY_HEADER)?;
             let mut after = None;
             loop {
-                let keys = operator.keys.list(owner, after, PAGE)?;
+                let mut keys = operator.keys.list(owner, after.as_ref(), PAGE)?;
                 for key in &keys {
                     rows.write(&key_line(key), &key_json(key))?;
                 }
-                after = keys.last().map(|key| key.id);
+                after = keys.pop();
                 if after.is_none() {
                     return rows.end();
                 }

@@ -17,6 +17,7 @@ pub use self::settings::{SETTINGS, Setting, env_example, help, markdown_rows};
 use crate::address::Proxies;
 use crate::http::cors::Cors;
 use crate::jws::Algorithm;
+use crate::key::KeyRules;
 use crate::limit::AddressRates;
 use crate::logging::LogFormat;
 use crate::session::RotationRules;
@@ -84,8 +85,7 @@ pub struct Config {
     /// `None`: a quarter of them.
     pub max_connections_per_address: Option<usize>,
     pub cache_entries: usize,
-    /// Of one user, usable at once.
-    pub max_keys_per_user: u32,
+    pub key_rules: KeyRules,
     pub usage_retention: Duration,
     pub audit_retention: Duration,
     pub log_filter: String,
@@ -217,7 +217,7 @@ impl Config {
             max_connections: 0,
             max_connections_per_address: None,
             cache_entries: 0,
-            max_keys_per_user: 0,
+            key_rules: KeyRules { most: 0, retention: Duration::ZERO },
             usage_retention: Duration::ZERO,
             audit_retention: Duration::ZERO,
             log_filter: None,
@@ -264,7 +264,7 @@ impl Config {
             max_connections: draft.max_connections,
             max_connections_per_address: draft.max_connections_per_address,
             cache_entries: draft.cache_entries,
-            max_keys_per_user: draft.max_keys_per_user,
+            key_rules: draft.key_rules,
             usage_retention: draft.usage_retention,
             audit_retention: draft.audit_retention,
             log_filter: draft.log_filter.unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! API keys: what one looks like, how it is kept, and what its owner does with it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -17,6 +17,7 @@ use crate::id::{KeyId, UserId};
 use crate::limit::{Limiter, Quota, Rate};
 use crate::principal::Service;
 use crate::scope::Scopes;
+use crate::sharded::lock;
 use crate::store::Store;
 use crate::usage::{Counts, HOUR, Outcome, Usage};
 
@@ -25,6 +26,11 @@ const HEX_DIGITS: usize = 64;
 
 /// The most keys that one listing gives.
 const LISTED: i64 = 1000;
+
+/// How many keys that have ended are kept of one who may have `most` that have not.
+pub fn most_ended(most: u32) -> i64 {
+    10 * i64::from(most)
+}
 
 /// What a key's rate limit may be.
 pub const MOST_IN_A_WINDOW: u32 = 1_000_000;
@@ -273,18 +279,39 @@ pub struct KeySettings {
     pub rate_limit: Option<Rate>,
 }
 
+/// What the operator has decided.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRules {
+    /// Keys that one owner may have, not counting those that have ended.
+    pub most: u32,
+    /// How long one that has ended is kept.
+    pub retention: Duration,
+}
+
 pub struct Keys {
     store: Arc<dyn Store>,
     usage: Arc<Usage>,
     limiter: Limiter,
-    /// Keys that one owner may have.
-    most: u32,
+    rules: KeyRules,
+    /// The user with whom [`Keys::trim`] goes on.
+    trimming: Mutex<UserId>,
     clock: Clock,
 }
 
+/// A page of keys, each with how often it was allowed in the last 24 hours.
+pub struct KeyPage {
+    pub keys: Vec<(ApiKey, u64)>,
+    /// Whether there are further ones.
+    pub more: bool,
+}
+
+/// The first user, in the order of their ids.
+const FIRST_USER: UserId = UserId(Uuid::nil());
+
 impl Keys {
-    pub fn new(store: Arc<dyn Store>, usage: Arc<Usage>, most: u32, clock: Clock) -> Keys {
-        Keys { store, usage, limiter: Limiter::new(LIMITED_KEYS), most, clock }
+    pub fn new(store: Arc<dyn Store>, usage: Arc<Usage>, rules: KeyRules, clock: Clock) -> Keys {
+        let trimming = Mutex::new(FIRST_USER);
+        Keys { store, usage, limiter: Limiter::new(LIMITED_KEYS), rules, trimming, clock }
     }
 
     /// Reads `expiresAt`; the error is the rule it breaks.
@@ -312,7 +339,7 @@ impl Keys {
             revoked_at: None,
             replaced_by: None,
         };
-        match self.store.create_key(&key, &hash, self.most, by)? {
+        match self.store.create_key(&key, &hash, self.rules.most, by)? {
             Ok(()) => Ok((key, secret)),
             // Deleted or deactivated between the guard and here.
             Err(KeyRefusal::Gone) => {
@@ -326,10 +353,11 @@ impl Keys {
     pub fn change(&self, owner: UserId, id: &str, change: &KeyChange, by: &By) -> Result<(ApiKey, u64), Error> {
         let id = self.parse_id(id)?;
         self.store
-            .update_key(owner, id, change, by, self.clock.now(), self.most)?
+            .update_key(owner, id, change, by, self.clock.now(), self.rules.most)?
             .map_err(|refusal| self.refused(refusal))?;
         // Revoked keys stay, deleted ones go with their owner.
-        self.counted(owner, Some(id))?.pop().ok_or_else(not_found)
+        let read = |since| Ok(self.store.key_of(owner, id, since)?);
+        self.counted(read, |key| key.as_mut_slice())?.ok_or_else(not_found)
     }
 
     /// Makes a key with the same settings in the place of one of this owner's, which lives on for the grace, or until it
@@ -341,7 +369,7 @@ impl Keys {
         let draft = KeyDraft { id: KeyId::new(), hash, hint: secret.hint(), created_at: now };
         let (key, old_expires_at) = self
             .store
-            .rotate_key(owner, id, &draft, now.plus(grace), self.most, by)?
+            .rotate_key(owner, id, &draft, now.plus(grace), self.rules.most, by)?
             .map_err(|refusal| self.refused(refusal))?;
         Ok(Successor { key, secret, old: id, old_expires_at })
     }
@@ -376,7 +404,8 @@ impl Keys {
             }
             KeyRefusal::Expired => Error::Conflict("API key has expired; give it a later expiresAt first".into()),
             KeyRefusal::TooMany => Error::Conflict(
-                format!("Too many API keys, at most {} may be in use; revoke one that is not needed", self.most).into(),
+                format!("Too many API keys, at most {} may be in use; revoke one that is not needed", self.rules.most)
+                    .into(),
             ),
         }
     }
@@ -384,16 +413,33 @@ impl Keys {
     /// The owner's keys, newest first, each with how often it was allowed in the last 24 hours. Of more than a thousand
     /// the oldest that have ended are left out first.
     pub fn of_owner(&self, owner: UserId) -> Result<Vec<(ApiKey, u64)>, Error> {
-        self.counted(owner, None)
+        let read = |since| Ok(self.store.keys_of(owner, since, self.clock.now(), LISTED)?);
+        self.counted(read, Vec::as_mut_slice)
     }
 
-    fn counted(&self, owner: UserId, only: Option<KeyId>) -> Result<Vec<(ApiKey, u64)>, Error> {
+    /// Up to `limit` of the owner's keys, newest first, from the one after `after`. `None`: they have no such key.
+    pub fn page(&self, owner: UserId, after: Option<KeyId>, limit: usize) -> Result<Option<KeyPage>, Error> {
+        // One more tells whether there are more.
+        let read = |since| Ok(self.store.page_of_keys(owner, after, since, limit as i64 + 1)?);
+        let keys = self.counted(read, |keys| keys.as_deref_mut().unwrap_or_default())?;
+        Ok(keys.map(|mut keys| {
+            let more = keys.len() > limit;
+            keys.truncate(limit);
+            KeyPage { keys, more }
+        }))
+    }
+
+    /// Reads keys and how often each was allowed since some moment, and adds what is not written yet.
+    fn counted<T>(
+        &self,
+        read: impl Fn(Timestamp) -> Result<T, Error>,
+        keys: impl Fn(&mut T) -> &mut [(ApiKey, u64)],
+    ) -> Result<T, Error> {
         // The hour that is running, and the 23 before it.
-        let now = self.clock.now();
-        let since = now.start_of(HOUR).minus(23 * HOUR);
-        let read = || Ok(self.store.keys_of(owner, only, since, now, LISTED)?);
-        let (mut keys, pending) = self.usage.with_pending(read, |keys| keys.iter().map(|(key, _)| key.id).collect())?;
-        for ((key, count), pending) in keys.iter_mut().zip(pending) {
+        let since = self.clock.now().start_of(HOUR).minus(23 * HOUR);
+        let ids = |found: &mut T| keys(found).iter().map(|(key, _)| key.id).collect();
+        let (mut found, pending) = self.usage.with_pending(|| read(since), ids)?;
+        for ((key, count), pending) in keys(&mut found).iter_mut().zip(pending) {
             for noted in pending {
                 key.last_used_at = key.last_used_at.max(noted.last_allowed);
                 if noted.hour >= since {
@@ -401,7 +447,7 @@ impl Keys {
                 }
             }
         }
-        Ok(keys)
+        Ok(found)
     }
 
     /// How often the owner's key was presented in each hour or day that begins from `from` up to `to`, in order,
@@ -430,27 +476,46 @@ impl Keys {
         Ok(series)
     }
 
-    /// Up to `limit` keys of everyone, or of one user, in the order of their ids, from the one after `after`.
-    pub fn list(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, Error> {
+    /// Up to `limit` keys of everyone, or of one user, in an order of their own, from the one after `after`.
+    pub fn list(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, Error> {
         Ok(self.store.keys(owner, after, limit)?)
     }
 
     /// Revokes a key of this owner's, again if need be. For anyone else it does not exist.
     pub fn revoke(&self, owner: UserId, id: &str, by: &By) -> Result<(), Error> {
         let id = self.parse_id(id)?;
-        self.store.revoke_key(id, Some(owner), by, self.clock.now())?.then_some(()).ok_or_else(not_found)
+        self.store
+            .revoke_key(id, Some(owner), by, self.clock.now(), self.rules.most)?
+            .then_some(())
+            .ok_or_else(not_found)
     }
 
     /// Revokes a key that asks for it itself. Revoked or deleted by someone else between the guard and here, it has ended
     /// all the same.
     pub fn revoke_own(&self, service: &Service, by: &By) -> Result<(), Error> {
-        self.store.revoke_key(service.key.id, Some(service.key.owner), by, self.clock.now())?;
+        let (key, owner) = (service.key.id, service.key.owner);
+        self.store.revoke_key(key, Some(owner), by, self.clock.now(), self.rules.most)?;
         Ok(())
     }
 
     /// Revokes anyone's key, for the operator. False: there is no such key.
     pub fn revoke_any(&self, id: KeyId) -> Result<bool, Error> {
-        Ok(self.store.revoke_key(id, None, &By::operator(), self.clock.now())?)
+        Ok(self.store.revoke_key(id, None, &By::operator(), self.clock.now(), self.rules.most)?)
+    }
+
+    /// Forgets some keys that ended long ago. False: there were none.
+    pub fn prune(&self) -> Result<bool, Error> {
+        Ok(self.store.prune_keys(self.clock.now().minus(self.rules.retention))?)
+    }
+
+    /// Looks whether more ended keys of a user are there than are kept, from one user to the next, and forgets some of
+    /// them. False: it has been at the last user.
+    pub fn trim(&self) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let mut trimming = lock(&self.trimming);
+        let next = self.store.trim_keys(*trimming, self.rules.most, now)?;
+        *trimming = next.unwrap_or(FIRST_USER);
+        Ok(next.is_some())
     }
 }
 

@@ -125,6 +125,8 @@ fn chores() -> Vec<Chore> {
         chore("to delete expired sessions", |app| app.sessions.prune()),
         chore("to delete old counts of use", |app| app.usage.prune(app.clock.now())),
         chore("to delete old events", |app| app.events.prune()),
+        chore("to delete keys that ended long ago", |app| app.keys.prune()),
+        chore("to delete ended keys that are too many", |app| app.keys.trim()),
     ]
 }
 

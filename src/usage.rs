@@ -168,15 +168,15 @@ impl Usage {
     pub fn with_pending<T>(
         &self,
         read: impl Fn() -> Result<T, Error>,
-        keys: impl Fn(&T) -> Vec<KeyId>,
+        keys: impl Fn(&mut T) -> Vec<KeyId>,
     ) -> Result<(T, Vec<Vec<HourOfUse>>), Error> {
         // A store that hangs while it writes is not waited for.
         const TRIES: usize = 5;
         let mut tried = 0;
         loop {
             let before = self.writes.load(Ordering::SeqCst);
-            let stored = read()?;
-            let pending = keys(&stored).into_iter().map(|key| self.pending(key)).collect();
+            let mut stored = read()?;
+            let pending = keys(&mut stored).into_iter().map(|key| self.pending(key)).collect();
             tried += 1;
             if (before.is_multiple_of(2) && before == self.writes.load(Ordering::SeqCst)) || tried == TRIES {
                 return Ok((stored, pending));

@@ -33,7 +33,8 @@ fuzz_target!(|data: &[u8]| {
     let guard = guards.iter().find(|(word, _)| says(word)).map_or(Guard::Public, |(_, guard)| *guard);
     let wanted: Vec<&str> = [SCOPE, "other"].into_iter().filter(|scope| says(scope)).collect();
     let scopes = Scopes::parse(&wanted).expect("scopes");
-    let terms = Terms { scopes: &scopes, derived: says("derived"), limited: says("limited"), oauth: says("oauth") };
+    let (derived, limited, oauth) = (says("derived"), says("limited"), says("oauth"));
+    let terms = Terms { scopes: &scopes, derived, limited, even_paused: false, oauth };
     let mut headers = HeaderMap::new();
     for line in lines {
         let Some(colon) = line.iter().position(|b| *b == b':') else { continue };

@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::clock::Timestamp;
 use crate::duration;
 use crate::error::Error;
-use crate::http::request::{Form, Request};
+use crate::http::request::{Form, Request, url_encoded};
 use crate::http::response::{self, Response};
 use crate::id::KeyId;
 use crate::key::{ApiKey, KeyChange, KeySecret, KeySettings, LONGEST_WINDOW, MOST_IN_A_WINDOW, Period, parse_key_name};
@@ -156,10 +156,42 @@ fn rate_limit(form: &mut Form) -> Option<Option<Rate>> {
     })
 }
 
-/// `GET /keys` → 200, newest first, a thousand at most.
+/// What a query has that asks for a page.
+const PAGE: [&str; 2] = ["limit", "after"];
+
+/// The most keys of a page; also when nothing is said.
+const PAGE_KEYS: usize = 100;
+
+/// `GET /keys` → 200, newest first, a thousand at most. With `?limit=` or `?after=`, the id of the last key of the page
+/// before: a page, which names the next one as long as there is one.
 pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let keys = app.keys.of_owner(request.principal.user()?.id)?;
-    response::ok(&keys.iter().map(ListedKey::new).collect::<Vec<_>>())
+    let owner = request.principal.user()?.id;
+    let mut asked = url_encoded(request.query.as_deref().unwrap_or_default()).flatten();
+    // Whatever else is in the query was never looked at.
+    if !asked.any(|(name, _)| PAGE.contains(&&*name)) {
+        return response::ok(&listed(&app.keys.of_owner(owner)?));
+    }
+    let mut form = Form::read_query(request, &PAGE)?;
+    let limit = form.optional("limit", |text| match text.parse() {
+        Ok(limit) if (1..=PAGE_KEYS).contains(&limit) => Ok(limit),
+        _ => Err("must be a whole number from 1 to 100"),
+    });
+    let after = form.optional("after", |text| KeyId::parse(text).ok_or("must be a UUID"));
+    form.finish(Some(()))?;
+    let limit = limit.unwrap_or(PAGE_KEYS);
+    let page = app.keys.page(owner, after, limit)?;
+    // It may have been there when it was shown. An empty page would say that nothing comes after it.
+    let unknown = || Error::BrokenRules(vec!["after must be the id of one of your API keys".to_string()]);
+    let page = page.ok_or_else(unknown)?;
+    let mut response = response::ok(&listed(&page.keys))?;
+    if let Some((last, _)) = page.keys.last().filter(|_| page.more) {
+        response::tell_next(&mut response, &format!("/keys?limit={limit}&after={}", last.id));
+    }
+    Ok(response)
+}
+
+fn listed(keys: &[(ApiKey, u64)]) -> Vec<ListedKey<'_>> {
+    keys.iter().map(ListedKey::new).collect()
 }
 
 /// `PATCH /keys/:id` → 200 with the key; 409 when it is revoked, or when too many would be usable.

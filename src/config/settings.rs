@@ -12,6 +12,7 @@ use crate::address::{Network, Proxies};
 use crate::duration;
 use crate::http::cors::Cors;
 use crate::jws::Algorithm;
+use crate::key::KeyRules;
 use crate::limit::{AddressRates, Rate};
 use crate::logging::LogFormat;
 use crate::session::RotationRules;
@@ -450,7 +451,15 @@ pub static SETTINGS: &[Setting] = &[
         accepts: "1 to 1000000",
         meaning: "Keys that one user may have, not counting those that are revoked or have expired",
         secret: false,
-        read: |draft, value| whole_number(value, 1..=1_000_000).map(|keys| draft.max_keys_per_user = keys as u32),
+        read: |draft, value| whole_number(value, 1..=1_000_000).map(|keys| draft.key_rules.most = keys as u32),
+    },
+    Setting {
+        name: "KEY_RETENTION",
+        default: Some("90d"),
+        accepts: LIFETIMES,
+        meaning: "How long keys are kept that were revoked or have expired; of a user, 10 times MAX_KEYS_PER_USER at most",
+        secret: false,
+        read: |draft, value| lifetime(value).map(|span| draft.key_rules.retention = span),
     },
     Setting {
         name: "USAGE_RETENTION",
@@ -544,7 +553,7 @@ pub(super) struct Draft {
     pub(super) max_connections: usize,
     pub(super) max_connections_per_address: Option<usize>,
     pub(super) cache_entries: usize,
-    pub(super) max_keys_per_user: u32,
+    pub(super) key_rules: KeyRules,
     pub(super) usage_retention: Duration,
     pub(super) audit_retention: Duration,
     pub(super) log_filter: Option<String>,

@@ -25,7 +25,7 @@ pub struct Cors {
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, x-api-key, x-request-id");
 /// What pages may read beside what they always may.
 const EXPOSED_HEADERS: HeaderValue =
-    HeaderValue::from_static("etag, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id");
+    HeaderValue::from_static("etag, link, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id");
 /// How long browsers may remember the answer to a preflight, in seconds. None remembers it longer than a day.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 

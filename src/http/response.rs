@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH,
-    IF_NONE_MATCH, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+    IF_NONE_MATCH, LINK, LOCATION, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -261,6 +261,12 @@ pub fn tell_quota(response: &mut Response, quota: &Quota) {
     for (name, value) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
         response.headers_mut().extend(HeaderValue::from_str(&value).ok().map(|value| (name, value)));
     }
+}
+
+/// Where a list goes on (RFC 8288): a path of ours.
+pub fn tell_next(response: &mut Response, path: &str) {
+    let link = HeaderValue::from_str(&format!("<{path}>; rel=\"next\"")).ok();
+    response.headers_mut().extend(link.map(|link| (LINK, link)));
 }
 
 /// Rounded up: whoever waits that long has waited enough.

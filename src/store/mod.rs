@@ -179,8 +179,9 @@ pub trait Store: Send + Sync {
     /// Deletes up to a thousand sessions that have expired, ended or not. False: there were none.
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Stores a key of an active owner's, as long as he has fewer than `most` that are neither revoked nor expired. Of
-    /// those who ask at once, no more succeed than may.
+    /// Stores a key of an active owner's, as long as they have fewer than `most` that are neither revoked nor expired. Of
+    /// those who ask at once, no more succeed than may. Where more than [`crate::key::most_ended`] of theirs have ended, those that
+    /// ended first are deleted; so it is wherever a key is made or ended.
     fn create_key(
         &self,
         key: &ApiKey,
@@ -214,27 +215,52 @@ pub trait Store: Send + Sync {
         by: &By,
     ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError>;
 
-    /// The owner's keys, newest first, or one of them, each with how often it was allowed in the hours from `since` on.
-    /// Of more than `limit`, those that are usable `now` come before those that have ended, then newer ones before older.
+    /// A key of the owner's, with how often it was allowed in the hours from `since` on.
+    fn key_of(&self, owner: UserId, id: KeyId, since: Timestamp) -> Result<Option<(ApiKey, u64)>, StoreError>;
+
+    /// The owner's keys, newest first, each as for [`Store::key_of`]. Of more than `limit`, those that are usable `now`
+    /// come before those that have ended, then newer ones before older.
     fn keys_of(
         &self,
         owner: UserId,
-        only: Option<KeyId>,
         since: Timestamp,
         now: Timestamp,
         limit: i64,
     ) -> Result<Vec<(ApiKey, u64)>, StoreError>;
 
-    /// Up to `limit` keys, of one owner or of all, by ascending id, from the one after `after`.
-    fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;
+    /// Up to `limit` of the owner's keys, newest first, from the one after `after`. `None`: they have no such key.
+    fn page_of_keys(
+        &self,
+        owner: UserId,
+        after: Option<KeyId>,
+        since: Timestamp,
+        limit: i64,
+    ) -> Result<Option<Vec<(ApiKey, u64)>>, StoreError>;
+
+    /// Up to `limit` keys, of one owner by their age, oldest first, or of all by ascending id, from the one after `after`.
+    fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;
 
     /// Those of these keys that there are, good or not.
     fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError>;
 
     fn keys_by_id(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, KnownKey)>, StoreError>;
 
-    /// Revokes the key if it belongs to `owner`, or whoever's it is. False: no such key.
-    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError>;
+    /// Revokes the key if it belongs to `owner`, or whoever's it is, who may have `most`. False: no such key.
+    fn revoke_key(
+        &self,
+        id: KeyId,
+        owner: Option<UserId>,
+        by: &By,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<bool, StoreError>;
+
+    /// Deletes up to a thousand keys that ended before `before`. False: there were none.
+    fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError>;
+
+    /// Looks at the keys of some users, `from` the first, and deletes up to a thousand that are too many of one user's
+    /// ended ones, as in a database from before there was a bound. Gives the user to go on with; `None`: that was the last.
+    fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError>;
 
     /// Adds to what is known of the use of keys; each key and hour is given once. A key that is gone is passed over, and
     /// a time before the known one.

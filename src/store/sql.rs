@@ -39,7 +39,7 @@ pub enum Value {
     Bytes(Vec<u8>),
     Uuid(Uuid),
     Timestamp(Timestamp),
-    /// Values of one type, for `= ANY($1)`, as the only parameter.
+    /// Values of one type, for `= ANY($1)`, as the first parameter of a query.
     List(Vec<Value>),
 }
 
@@ -594,19 +594,32 @@ impl<D: Driver> Store for SqlStore<D> {
         self.replace_key(owner, id, draft, grace_end, most, by)
     }
 
+    fn key_of(&self, owner: UserId, id: KeyId, since: Timestamp) -> Result<Option<(ApiKey, u64)>, StoreError> {
+        self.counted_key(owner, id, since)
+    }
+
     fn keys_of(
         &self,
         owner: UserId,
-        only: Option<KeyId>,
         since: Timestamp,
         now: Timestamp,
         limit: i64,
     ) -> Result<Vec<(ApiKey, u64)>, StoreError> {
-        self.counted_keys(owner, only, since, now, limit)
+        self.counted_keys(owner, since, now, limit)
     }
 
-    fn keys(&self, owner: Option<UserId>, after: Option<KeyId>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
-        self.page_of_keys(owner, after, limit)
+    fn page_of_keys(
+        &self,
+        owner: UserId,
+        after: Option<KeyId>,
+        since: Timestamp,
+        limit: i64,
+    ) -> Result<Option<Vec<(ApiKey, u64)>>, StoreError> {
+        self.counted_page(owner, after, since, limit)
+    }
+
+    fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
+        self.listed_keys(owner, after, limit)
     }
 
     fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
@@ -617,8 +630,23 @@ impl<D: Driver> Store for SqlStore<D> {
         self.known_keys_by_id(ids)
     }
 
-    fn revoke_key(&self, id: KeyId, owner: Option<UserId>, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        self.end_key(id, owner, by, now)
+    fn revoke_key(
+        &self,
+        id: KeyId,
+        owner: Option<UserId>,
+        by: &By,
+        now: Timestamp,
+        most: u32,
+    ) -> Result<bool, StoreError> {
+        self.end_key(id, owner, by, now, most)
+    }
+
+    fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError> {
+        self.delete_keys(before)
+    }
+
+    fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError> {
+        SqlStore::trim_keys(self, from, most, now)
     }
 
     fn record_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError> {

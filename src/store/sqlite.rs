@@ -206,6 +206,7 @@ impl Driver for Sqlite {
             name: "session_rotation",
             sql: include_str!("../../sql/sqlite/0006_session_rotation.sql"),
         },
+        Migration { version: 7, name: "key_ends", sql: include_str!("../../sql/sqlite/0007_key_ends.sql") },
     ];
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
     // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).
@@ -213,7 +214,7 @@ impl Driver for Sqlite {
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         let reader = self.readers.get().map_err(|error| StoreError::Unavailable(format!("SQLite: {error}")))?;
-        if !matches!(parameters, [Value::List(_)]) {
+        if !matches!(parameters, [Value::List(_), ..]) {
             return query(&reader, sql, parameters);
         }
         // In one transaction, the file is locked once for all items.
@@ -317,16 +318,20 @@ fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 fn query(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
     // There is no round trip to save: once for each item is as good as once for all.
-    let (sql, rounds) = match parameters {
-        [Value::List(items)] => (numbered(sql).replace("= ANY(?1)", "= ?1"), items.chunks(1).collect()),
-        _ => (numbered(sql), vec![parameters]),
+    let (sql, rounds): (_, Vec<[&[Value]; 2]>) = match parameters {
+        [Value::List(items), others @ ..] => {
+            (numbered(sql).replace("= ANY(?1)", "= ?1"), items.chunks(1).map(|item| [item, others]).collect())
+        }
+        _ => (numbered(sql), vec![[parameters, &[]]]),
     };
     let mut statement = connection.prepare_cached(&sql).map_err(fault)?;
     let columns = statement.column_count();
     let row = |row: &rusqlite::Row<'_>| (0..columns).map(|column| value(row.get_ref(column)?)).collect();
     let mut rows = Vec::with_capacity(rounds.len());
     for parameters in rounds {
-        for found in statement.query_map(rusqlite::params_from_iter(parameters), row).map_err(fault)? {
+        for found in
+            statement.query_map(rusqlite::params_from_iter(parameters.into_iter().flatten()), row).map_err(fault)?
+        {
             rows.push(Row(found.map_err(fault)?));
         }
     }

@@ -40,7 +40,7 @@ fn vary(answer: &Answer) -> BTreeSet<&str> {
     lines.flat_map(|line| line.split(", ")).collect()
 }
 
-const EXPOSED: &str = "etag, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id";
+const EXPOSED: &str = "etag, link, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id";
 
 /// The answers of every kind, each asked for from this origin.
 fn answers(service: &Service, origin: &str) -> Vec<Answer> {

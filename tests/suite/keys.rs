@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::http_client::Answer;
 use crate::service::{PASSWORD, Service, broken_rules, error, on_both_stores, soon};
 
 fn listed(service: &Service, access: &str) -> Vec<Value> {
@@ -10,7 +11,69 @@ fn listed(service: &Service, access: &str) -> Vec<Value> {
     answer.json().as_array().unwrap().clone()
 }
 
+/// The path of the next page that an answer names.
+fn next(answer: &Answer) -> Option<String> {
+    let link = answer.header("link")?;
+    Some(link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap().to_string())
+}
+
 on_both_stores! {
+    fn keys_are_listed_in_pages_for_those_who_ask(service) {
+        let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
+        let ask = |target: &str| service.get(target).bearer(&ann.access).send();
+        // Some are made at the same moment.
+        for number in 0..7 {
+            if number % 3 == 0 {
+                service.advance(1);
+            }
+            service.create_key(&ann.access, json!({ "name": format!("{number}") }));
+        }
+        let all = ask("/keys").json();
+        let id = |index: usize| all[index]["id"].as_str().unwrap();
+        assert_eq!(service.delete(&format!("/keys/{}", id(2))).bearer(&ann.access).send().status, 200);
+        let all = ask("/keys").json().as_array().unwrap().clone();
+        assert_eq!(next(&ask("/keys")), None);
+        // What is made meanwhile is shown by none of the later pages, and pushes nothing into them.
+        let mut target = Some("/keys?limit=3".to_string());
+        let mut pages = Vec::new();
+        while let Some(path) = target {
+            let answer = ask(&path);
+            assert_eq!(answer.status, 200);
+            pages.push(answer.json().as_array().unwrap().clone());
+            target = next(&answer);
+            service.create_key(&ann.access, json!({ "name": "meanwhile" }));
+        }
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
+        assert_eq!(pages.concat(), all);
+        // A page that is just full is the last one.
+        let after = format!("/keys?limit=2&after={}", all[4]["id"].as_str().unwrap());
+        assert_eq!((ask(&after).json().as_array().unwrap().len(), next(&ask(&after))), (2, None));
+        let after = format!("/keys?after={}", all[6]["id"].as_str().unwrap());
+        assert_eq!((ask(&after).json(), next(&ask(&after))), (json!([]), None));
+        assert_eq!(ask("/keys?limit=100").json().as_array().unwrap().len(), 10);
+
+        let limit = "limit must be a whole number from 1 to 100";
+        let unknown = "after must be the id of one of your API keys";
+        let bobs = service.create_key(&bob.access, json!({ "name": "bob's" }))["id"].as_str().unwrap().to_string();
+        for (query, rules) in [
+            ("limit=0", vec![limit]),
+            ("limit=101", vec![limit]),
+            ("limit=-1", vec![limit]),
+            ("limit=1.0", vec![limit]),
+            ("limit=", vec![limit]),
+            ("after=1", vec!["after must be a UUID"]),
+            ("after=01890000-0000-7000-8000-000000000000", vec![unknown]),
+            (&format!("after={bobs}"), vec![unknown]),
+            ("limit=7&offset=1", vec!["property offset should not exist"]),
+        ] {
+            let answer = ask(&format!("/keys?{query}"));
+            assert_eq!((answer.status, answer.json()), (400, broken_rules(&rules)), "{query}");
+        }
+        assert_eq!(ask("/keys?limit=1&limit=2").status, 400);
+        // Clients of the service before may have anything in their query.
+        assert_eq!(ask("/keys?_=1700000000&%zz").json().as_array().unwrap().len(), 10);
+    }
+
     fn a_key_is_shown_once_and_listed_without_its_secret(service) {
         let ann = service.sign_up("ann@example.com");
         let expires_at = "2999-12-31T23:59:59.5+01:00";

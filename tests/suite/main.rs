@@ -17,6 +17,7 @@ mod authz;
 mod client_address;
 mod command_line;
 mod cors;
+mod ended_keys;
 mod fairness;
 mod front;
 mod gateways;

@@ -309,6 +309,7 @@ fn every_operation_answers_as_documented() {
         let path = format!("/keys/{id}/usage{query}");
         see("GET", &path, service.get(&path).bearer(&ann.access).send());
     }
+    see("GET", "/keys", service.get("/keys?limit=0").bearer(&ann.access).send());
     see("GET", "/auth/events", service.get("/auth/events?limit=0").bearer(&ann.access).send());
     see("GET", "/keys/x/usage", service.get("/keys/x/usage").bearer(&ann.access).send());
     see("GET", "/keys/x/usage", service.get("/keys/x/usage").send());

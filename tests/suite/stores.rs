@@ -157,6 +157,7 @@ in_both_homes! {
              INSERT INTO key_usage VALUES ('{key}', '2026-01-01T11:00:00.000Z', 'expired', 1), \
              ('{key}', '2026-01-01T12:00:00.000Z', 'allowed', 7), ('{key}', '2026-01-01T12:00:00.000Z', 'disabled', 2)"
         ));
+        home.run(&["migrate"]).succeeded();
         home.run_reading(&["user", "set-password", ann], &format!("{PASSWORD}\n")).succeeded();
         let server = home.start(&[]);
         let form = json!({ "email": "ann@example.com", "password": PASSWORD });
@@ -315,14 +316,14 @@ on_both_stores! {
 }
 
 /// Runs statements past the server.
-fn run(service: &Service, statements: &str) {
+pub fn run(service: &Service, statements: &str) {
     match service.database() {
         Some(database) => database.client().batch_execute(statements).unwrap(),
         None => rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap().execute_batch(statements).unwrap(),
     }
 }
 
-fn count(service: &Service, sql: &str) -> i64 {
+pub fn count(service: &Service, sql: &str) -> i64 {
     match service.database() {
         Some(database) => database.client().query_one(sql, &[]).unwrap().get(0),
         None => {
@@ -755,14 +756,14 @@ mod tls {
 
     #[track_caller]
     fn refused(home: &Home, settings: &[(&str, &str)]) -> String {
-        let finished = finish(home.command(&["user", "list"]).envs(settings.iter().copied()), "");
+        let finished = finish(home.command(&["migrate"]).envs(settings.iter().copied()), "");
         assert_eq!(finished.stdout, "");
         finished.failed(1).to_string()
     }
 
     #[track_caller]
     fn accepted(home: &Home, settings: &[(&str, &str)]) {
-        finish(home.command(&["user", "list"]).envs(settings.iter().copied()), "").succeeded();
+        finish(home.command(&["migrate"]).envs(settings.iter().copied()), "").succeeded();
     }
 
     #[test]
@@ -917,7 +918,7 @@ mod tls {
         let own = certificates.path("self.crt");
         within(PATIENCE, "the server has another certificate", || {
             let settings = [named, ("DB_SSLMODE", "require"), ("DB_SSLROOTCERT", &ca)];
-            finish(home.command(&["user", "list"]).envs(settings), "").code == Some(1)
+            finish(home.command(&["migrate"]).envs(settings), "").code == Some(1)
         });
         accepted(&home, &[named, ("DB_SSLMODE", "require")]);
         accepted(&home, &[named, ("DB_SSLMODE", "require"), ("DB_SSLROOTCERT", &own)]);

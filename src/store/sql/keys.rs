@@ -1,8 +1,10 @@
 //! The statements of keys and of their use.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use log::warn;
 use uuid::Uuid;
 
 use super::events::record;
@@ -10,7 +12,9 @@ use super::{Column, Driver, Row, SqlStore, Transaction, Value, first, unexpected
 use crate::clock::Timestamp;
 use crate::event::{By, Event, Kind, Subject};
 use crate::id::{KeyId, UserId};
-use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, LONGEST_WINDOW, MOST_IN_A_WINDOW};
+use crate::key::{
+    ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, LONGEST_WINDOW, MOST_IN_A_WINDOW, most_ended,
+};
 use crate::limit::Rate;
 use crate::scope::Scopes;
 use crate::store::StoreError;
@@ -149,19 +153,56 @@ fn lock_key(transaction: &mut dyn Transaction, owner: UserId, id: KeyId) -> Resu
     first(rows).map(api_key).transpose()
 }
 
-/// How many keys of the owner's are neither revoked nor expired, or only of those that were replaced.
-fn count_usable(
+// In an order, here and below, so that an index is followed, and not the table read in the hope of finding them soon.
+const COUNT_USABLE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM api_keys \
+    WHERE user_id = $1 AND ends_at > $2 ORDER BY ends_at DESC LIMIT $3) AS usable";
+
+const COUNT_REPLACED: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM api_keys \
+    WHERE user_id = $1 AND ends_at > $2 AND replaced_by IS NOT NULL ORDER BY ends_at DESC LIMIT $3) AS replaced";
+
+/// Whether the owner has `most` of the keys that `count` counts up to there.
+fn has_most(
+    transaction: &mut dyn Transaction,
+    count: &'static str,
+    owner: UserId,
+    most: u32,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let most = i64::from(most);
+    let rows = transaction.query(count, &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(most)])?;
+    first(rows).map_or(Ok(false), |mut row| Ok(row.int(0)? >= most))
+}
+
+/// Deletes some of what has ended of the owner's keys, whose row is locked, beyond what is kept of them: those that ended
+/// first. More than a few there are only in a database from before there was a bound.
+fn delete_excess(
     transaction: &mut dyn Transaction,
     owner: UserId,
-    only_replaced: bool,
+    most: u32,
     now: Timestamp,
-) -> Result<i64, StoreError> {
-    let rows = transaction.query(
-        "SELECT COUNT(*) FROM api_keys WHERE user_id = $1 AND revoked_at IS NULL \
-         AND (expires_at > $2 OR expires_at IS NULL) AND (replaced_by IS NOT NULL OR NOT $3)",
-        &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Bool(only_replaced)],
+) -> Result<bool, StoreError> {
+    let found = transaction.query(
+        "SELECT id, ends_at FROM api_keys WHERE user_id = $1 AND ends_at <= $2 \
+         ORDER BY ends_at DESC, id DESC LIMIT 1000 OFFSET $3",
+        &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(most_ended(most))],
     )?;
-    first(rows).map_or(Ok(0), |mut row| row.int(0))
+    delete_ended(transaction, found)
+}
+
+/// Deletes keys by their id and when they ended; not those that end at another time by now. False: there are none.
+fn delete_ended(transaction: &mut dyn Transaction, found: Vec<Row>) -> Result<bool, StoreError> {
+    if found.is_empty() {
+        return Ok(false);
+    }
+    let row = |mut row: Row| Ok(vec![Value::Uuid(row.uuid(0)?), Value::Timestamp(row.timestamp(1)?)]);
+    let rows = found.into_iter().map(row).collect::<Result<Vec<_>, StoreError>>()?;
+    transaction.execute_with_rows(
+        "WITH ended (id, ends_at) AS (ROWS) DELETE FROM api_keys \
+         WHERE (id, ends_at) IN (SELECT id, ends_at FROM ended)",
+        &[Column::Uuid, Column::Timestamp],
+        &mut rows.into_iter(),
+    )?;
+    Ok(true)
 }
 
 impl<D: Driver> SqlStore<D> {
@@ -177,10 +218,11 @@ impl<D: Driver> SqlStore<D> {
             if !lock_owner(transaction, key.owner)? {
                 return Ok(Err(KeyRefusal::Gone));
             }
-            if count_usable(transaction, key.owner, false, key.created_at)? >= i64::from(most) {
+            if has_most(transaction, COUNT_USABLE, key.owner, most, key.created_at)? {
                 return Ok(Err(KeyRefusal::TooMany));
             }
             insert_key(transaction, key, hash)?;
+            delete_excess(transaction, key.owner, most, key.created_at)?;
             let created = Event::new(Kind::KeyCreated, key.owner, by, key.created_at);
             record(transaction, &created.on(Subject::Key(key.id)))?;
             Ok(Ok(()))
@@ -209,10 +251,7 @@ impl<D: Driver> SqlStore<D> {
             if old.replaced_by.is_some() && new.expires_at.is_none_or(|end| Some(end) > old.expires_at) {
                 return Ok(Err(KeyRefusal::Replaced));
             }
-            if old.has_expired(now)
-                && new.is_usable(now)
-                && count_usable(transaction, owner, false, now)? >= i64::from(most)
-            {
+            if old.has_expired(now) && new.is_usable(now) && has_most(transaction, COUNT_USABLE, owner, most, now)? {
                 return Ok(Err(KeyRefusal::TooMany));
             }
             let [limit, window] = rate_values(new.rate_limit);
@@ -264,7 +303,7 @@ impl<D: Driver> SqlStore<D> {
             }
             // The new key takes the old one's place, also where there is no room for another. But whoever rotates
             // again and again must not gather living keys.
-            if grace_end > now && count_usable(transaction, owner, true, now)? >= i64::from(most) {
+            if grace_end > now && has_most(transaction, COUNT_REPLACED, owner, most, now)? {
                 return Ok(Err(KeyRefusal::TooMany));
             }
             let ends = old.expires_at.map_or(grace_end, |expires_at| expires_at.min(grace_end));
@@ -274,66 +313,137 @@ impl<D: Driver> SqlStore<D> {
                 "UPDATE api_keys SET replaced_by = $2, expires_at = $3 WHERE id = $1",
                 &[Value::Uuid(id.0), Value::Uuid(draft.id.0), Value::Timestamp(ends)],
             )?;
+            delete_excess(transaction, owner, most, now)?;
             let rotated = Event::new(Kind::KeyRotated, owner, by, now).on(Subject::Key(id));
             record(transaction, &rotated.with("replacedBy", new.id.to_string()))?;
             Ok(Ok((new, ends)))
         })
     }
 
-    pub(super) fn counted_keys(
-        &self,
-        owner: UserId,
-        only: Option<KeyId>,
-        since: Timestamp,
-        now: Timestamp,
-        limit: i64,
-    ) -> Result<Vec<(ApiKey, u64)>, StoreError> {
+    /// These keys, as far as they are there, newest first, each with how often it was allowed from `since` on.
+    fn counted(&self, ids: Vec<Value>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
         let rows = self.driver.query(
             concat!(
                 "SELECT ",
                 key_columns!(),
                 ", (SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours \
                  WHERE key_hours.key_id = api_keys.id AND hour >= $2) \
-                 FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
-                 WHERE id IN (SELECT id FROM api_keys WHERE user_id = $1 AND (id = $3 OR $3 IS NULL) \
-                 ORDER BY (revoked_at IS NULL AND (expires_at > $4 OR expires_at IS NULL)) DESC, \
-                 created_at DESC, id DESC LIMIT $5) ORDER BY created_at DESC, id DESC"
+                 FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id WHERE id = ANY($1)"
             ),
-            &[
-                Value::Uuid(owner.0),
-                hour(since),
-                Value::or_null(only, |id| Value::Uuid(id.0)),
-                Value::Timestamp(now),
-                Value::Int(limit),
-            ],
+            &[Value::List(ids), hour(since)],
         )?;
         let counted = |mut row: Row| {
             let count = row.optional_int(FURTHER)?.unwrap_or(0);
             Ok((api_key(row)?, u64::try_from(count).unwrap_or(0)))
         };
-        rows.into_iter().map(counted).collect()
+        let mut keys = rows.into_iter().map(counted).collect::<Result<Vec<_>, StoreError>>()?;
+        keys.sort_unstable_by_key(|(key, _)| Reverse((key.created_at, key.id)));
+        Ok(keys)
     }
 
-    pub(super) fn page_of_keys(
+    pub(super) fn counted_key(
+        &self,
+        owner: UserId,
+        id: KeyId,
+        since: Timestamp,
+    ) -> Result<Option<(ApiKey, u64)>, StoreError> {
+        let found = self.counted(vec![Value::Uuid(id.0)], since)?;
+        Ok(found.into_iter().find(|(key, _)| key.owner == owner))
+    }
+
+    pub(super) fn counted_keys(
+        &self,
+        owner: UserId,
+        since: Timestamp,
+        now: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<(ApiKey, u64)>, StoreError> {
+        let rows = self.driver.query(
+            "SELECT id, ends_at FROM api_keys WHERE user_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2",
+            &[Value::Uuid(owner.0), Value::Int(limit)],
+        )?;
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let newest = rows.into_iter().map(|mut row| Ok((row.uuid(0)?, row.timestamp(1)? > now)));
+        let newest = newest.collect::<Result<Vec<_>, StoreError>>()?;
+        let mut chosen: Vec<Uuid> = Vec::new();
+        if newest.len() == wanted {
+            let rows = self.driver.query(
+                // All of them: there are no more than an owner may have, and those in their grace.
+                "WITH usable AS MATERIALIZED (SELECT id, created_at FROM api_keys \
+                 WHERE user_id = $1 AND ends_at > $2 ORDER BY ends_at DESC LIMIT $4) \
+                 SELECT id FROM usable ORDER BY created_at DESC, id DESC LIMIT $3",
+                &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(limit), Value::Int(i64::MAX)],
+            )?;
+            chosen = rows.into_iter().map(|mut row| row.uuid(0)).collect::<Result<_, _>>()?;
+        } else {
+            chosen.extend(newest.iter().filter(|(_, is_usable)| *is_usable).map(|(id, _)| *id));
+        }
+        let ended = newest.iter().filter(|(_, is_usable)| !is_usable).map(|(id, _)| *id);
+        chosen.extend(ended.take(wanted - chosen.len().min(wanted)));
+        self.counted(chosen.into_iter().map(Value::Uuid).collect(), since)
+    }
+
+    pub(super) fn counted_page(
+        &self,
+        owner: UserId,
+        after: Option<KeyId>,
+        since: Timestamp,
+        limit: i64,
+    ) -> Result<Option<Vec<(ApiKey, u64)>>, StoreError> {
+        let (created_at, id) = match after {
+            None => (Timestamp::LAST, Uuid::max()),
+            Some(id) => {
+                let rows = self.driver.query(
+                    "SELECT created_at FROM api_keys WHERE id = $1 AND user_id = $2",
+                    &[Value::Uuid(id.0), Value::Uuid(owner.0)],
+                )?;
+                let Some(mut row) = first(rows) else { return Ok(None) };
+                (row.timestamp(0)?, id.0)
+            }
+        };
+        let rows = self.driver.query(
+            "SELECT id FROM api_keys WHERE user_id = $1 AND (created_at, id) < ($2, $3) \
+             ORDER BY created_at DESC, id DESC LIMIT $4",
+            &[Value::Uuid(owner.0), Value::Timestamp(created_at), Value::Uuid(id), Value::Int(limit)],
+        )?;
+        let ids = rows.into_iter().map(|mut row| row.uuid(0).map(Value::Uuid)).collect::<Result<_, _>>()?;
+        self.counted(ids, since).map(Some)
+    }
+
+    pub(super) fn listed_keys(
         &self,
         owner: Option<UserId>,
-        after: Option<KeyId>,
+        after: Option<&ApiKey>,
         limit: i64,
     ) -> Result<Vec<ApiKey>, StoreError> {
-        let rows = self.driver.query(
-            concat!(
-                "SELECT ",
-                key_columns!(),
-                " FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
-                 WHERE id > $1 AND (user_id = $2 OR $2 IS NULL) ORDER BY id LIMIT $3"
+        let id = Value::Uuid(after.map_or(Uuid::nil(), |key| key.id.0));
+        // A statement each, or one user's few keys would be looked for among all.
+        let rows = match owner {
+            None => self.driver.query(
+                concat!(
+                    "SELECT ",
+                    key_columns!(),
+                    " FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
+                     WHERE id > $1 ORDER BY id LIMIT $2"
+                ),
+                &[id, Value::Int(limit)],
             ),
-            &[
-                Value::Uuid(after.map_or(Uuid::nil(), |id| id.0)),
-                Value::or_null(owner, |owner| Value::Uuid(owner.0)),
-                Value::Int(limit),
-            ],
-        )?;
-        rows.into_iter().map(api_key).collect()
+            Some(owner) => self.driver.query(
+                concat!(
+                    "SELECT ",
+                    key_columns!(),
+                    " FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
+                     WHERE user_id = $1 AND (created_at, id) > ($2, $3) ORDER BY created_at, id LIMIT $4"
+                ),
+                &[
+                    Value::Uuid(owner.0),
+                    Value::Timestamp(after.map_or(Timestamp::FIRST, |key| key.created_at)),
+                    id,
+                    Value::Int(limit),
+                ],
+            ),
+        };
+        rows?.into_iter().map(api_key).collect()
     }
 
     pub(super) fn known_keys(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
@@ -358,25 +468,78 @@ impl<D: Driver> SqlStore<D> {
         owner: Option<UserId>,
         by: &By,
         now: Timestamp,
+        most: u32,
     ) -> Result<bool, StoreError> {
-        let changed = |(_, changed): &(bool, bool)| *changed;
-        let (found, _) = self.change(id.0, changed, |transaction| {
+        let changed = |(_, ended): &(bool, Option<UserId>)| ended.is_some();
+        let (found, ended) = self.change(id.0, changed, |transaction| {
             let rows = transaction.query(
                 "SELECT user_id FROM api_keys WHERE id = $1 AND (user_id = $2 OR $2 IS NULL)",
                 &[Value::Uuid(id.0), Value::or_null(owner, |owner| Value::Uuid(owner.0))],
             )?;
-            let Some(mut row) = first(rows) else { return Ok((false, false)) };
+            let Some(mut row) = first(rows) else { return Ok((false, None)) };
             let owner = UserId(row.uuid(0)?);
             let revoked = transaction.execute(
                 "UPDATE api_keys SET is_active = $3, revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
                 &[Value::Uuid(id.0), Value::Timestamp(now), Value::Bool(false)],
             )?;
-            if revoked > 0 {
-                record(transaction, &Event::new(Kind::KeyRevoked, owner, by, now).on(Subject::Key(id)))?;
+            if revoked == 0 {
+                return Ok((true, None));
             }
-            Ok((true, revoked > 0))
+            record(transaction, &Event::new(Kind::KeyRevoked, owner, by, now).on(Subject::Key(id)))?;
+            Ok((true, Some(owner)))
         })?;
+        // Not together: whoever ends a key waits for nothing else.
+        if let Some(owner) = ended
+            && let Err(error) = self.trim(owner, most, now)
+        {
+            warn!("keys that ended long ago are not deleted yet: {error}");
+        }
         Ok(found)
+    }
+
+    /// Deletes some of what the owner has ended beyond what is kept. False: there was nothing.
+    fn trim(&self, owner: UserId, most: u32, now: Timestamp) -> Result<bool, StoreError> {
+        let excess = self.driver.query(
+            "SELECT id FROM api_keys WHERE user_id = $1 AND ends_at <= $2 \
+             ORDER BY ends_at DESC, id DESC LIMIT 1 OFFSET $3",
+            &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(most_ended(most))],
+        )?;
+        if excess.is_empty() {
+            return Ok(false);
+        }
+        self.driver.transaction(|transaction| {
+            // Before any key of theirs, as everyone does.
+            transaction.execute("UPDATE users SET is_active = is_active WHERE id = $1", &[Value::Uuid(owner.0)])?;
+            delete_excess(transaction, owner, most, now)
+        })
+    }
+
+    pub(super) fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError> {
+        let next = |sql, parameters: &[Value]| -> Result<Option<UserId>, StoreError> {
+            first(self.driver.query(sql, parameters)?).map(|mut row| row.uuid(0).map(UserId)).transpose()
+        };
+        // Whoever has the key that comes so many later may have too many; everyone before has not.
+        let suspect = next(
+            "SELECT user_id FROM api_keys WHERE user_id >= $1 ORDER BY user_id, ends_at, id LIMIT 1 OFFSET $2",
+            &[Value::Uuid(from.0), Value::Int(most_ended(most))],
+        )?;
+        match suspect {
+            Some(suspect) if suspect == from && !self.trim(from, most, now)? => next(
+                "SELECT user_id FROM api_keys WHERE user_id > $1 ORDER BY user_id, ends_at, id LIMIT 1",
+                &[Value::Uuid(from.0)],
+            ),
+            next => Ok(next),
+        }
+    }
+
+    pub(super) fn delete_keys(&self, before: Timestamp) -> Result<bool, StoreError> {
+        self.driver.transaction(|transaction| {
+            let found = transaction.query(
+                "SELECT id, ends_at FROM api_keys WHERE ends_at < $1 ORDER BY ends_at, id LIMIT 1000",
+                &[Value::Timestamp(before)],
+            )?;
+            delete_ended(transaction, found)
+        })
     }
 
     pub(super) fn add_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError> {
