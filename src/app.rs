@@ -21,7 +21,7 @@ use crate::key::{KeyHash, Keys, KnownKey};
 use crate::limit::AddressLimits;
 use crate::maintenance::Maintenance;
 use crate::password::{PasswordRules, Passwords};
-use crate::secrets;
+use crate::secrets::{self, JwtKeys};
 use crate::session::{Lifespan, LiveSession, SessionRules, Sessions};
 use crate::store::migrate::{self, Pending};
 use crate::store::postgres::{Patience, Postgres};
@@ -118,18 +118,19 @@ fn fetchers() -> usize {
 impl App {
     /// Opens the store and wires the services. The error is one line for the operator.
     pub fn open(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
+        // What makes no sense is told before anything is touched.
+        let jwt_keys = secrets::resolve(config)?;
         let changes = Arc::new(Changes::default());
         let (store, applied) =
             open_store(config, &clock, changes.clone(), Patience::OfAClient).map_err(|error| error.to_string())?;
         for migration in applied.migrations {
             info!("migration {migration} was applied");
         }
-        Ok((App::over(store.clone(), config, clock, changes)?, store))
+        Ok((App::over(store.clone(), jwt_keys, config, clock, changes), store))
     }
 
     /// Wires the services over a store that notes in `changes` what it changes.
-    pub fn over(store: Arc<dyn Store>, config: &Config, clock: Clock, changes: Arc<Changes>) -> Result<App, String> {
-        let jwt_keys = secrets::resolve(config)?;
+    pub fn over(store: Arc<dyn Store>, jwt_keys: JwtKeys, config: &Config, clock: Clock, changes: Arc<Changes>) -> App {
         let passwords = passwords(config);
         let tokens = Arc::new(Tokens::new(
             jwt_keys.access,
@@ -149,7 +150,7 @@ impl App {
         let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
         let (keys, service_keys, sessions) = (store.clone(), store.clone(), store.clone());
         let entries = config.cache_entries;
-        Ok(App {
+        App {
             known_keys: Lookup::new(
                 "keys",
                 entries,
@@ -189,7 +190,7 @@ impl App {
             usage,
             events,
             clock,
-        })
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use keyward::event::{Actor, By, Filter, Kind, Origin};
 use keyward::key::{KeyChange, KeyHash, KeySettings, Period};
 use keyward::principal;
 use keyward::scope::Scopes;
+use keyward::secrets;
 use keyward::store::migrate::{self, Migration};
 use keyward::store::postgres::{Patience, Postgres};
 use keyward::store::sql::{Column, Driver, Row, SqlStore, Transaction, Value};
@@ -126,7 +127,7 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     let mut config = home.config();
     config.bcrypt_cost = 4;
     config.session_max_age = Some(Duration::from_secs(86_400));
-    let app = App::over(store.clone(), &config, clock.clone(), changes).unwrap();
+    let app = App::over(store.clone(), secrets::resolve(&config).unwrap(), &config, clock.clone(), changes);
     do_everything(&app, &*store, &config);
     std::mem::take(&mut *noted.lock().unwrap())
 }
