@@ -22,7 +22,7 @@ use crate::guess::Guesses;
 use crate::http::server::{End, Signals};
 use crate::id::KeyId;
 use crate::key::{ApiKey, Keys};
-use crate::logging;
+use crate::logging::{self, printable};
 use crate::password::{NewPassword, PasswordRules};
 use crate::store::StoreError;
 use crate::store::postgres::Patience;
@@ -111,12 +111,12 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         // Standard error may be closed as well; the exit code says it all the same.
         Err(Failure::Failed(line)) => {
-            let _ = writeln!(io::stderr(), "keyward: {line}");
+            let _ = writeln!(io::stderr(), "keyward: {}", printable(&line));
             ExitCode::from(1)
         }
         Err(Failure::Logged) => ExitCode::from(1),
         Err(Failure::Usage(line)) => {
-            let _ = writeln!(io::stderr(), "keyward: {line}; see keyward --help");
+            let _ = writeln!(io::stderr(), "keyward: {}; see keyward --help", printable(&line));
             ExitCode::from(2)
         }
     }
@@ -162,6 +162,7 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
         let lost = keyward.lost();
         let end = signals.wait(|| keyward.reload(), lost);
         keyward.stop();
+        logging::finish();
         Ok(end)
     });
     log::logger().flush();

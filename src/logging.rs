@@ -1,6 +1,7 @@
 //! The log: what is written, in which form, and by whom. Requests leave
 //! finished lines; one thread writes them.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::hash_map::RandomState;
 use std::fmt;
@@ -72,7 +73,7 @@ pub fn start_plain() {
         }
         fn log(&self, record: &Record<'_>) {
             if self.enabled(record.metadata()) {
-                let _ = writeln!(std::io::stderr(), "keyward: {}", record.args());
+                let _ = writeln!(std::io::stderr(), "keyward: {}", printable(&record.args().to_string()));
             }
         }
         fn flush(&self) {}
@@ -80,6 +81,35 @@ pub fn start_plain() {
     if log::set_logger(&Plain).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }
+}
+
+/// One line, whatever is in it: a file's name or another program's message could play tricks with the terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\n' | '\r' => line.push(' '),
+            control if control.is_control() => line.extend(control.escape_default()),
+            character => line.push(character),
+        }
+    }
+    Cow::Owned(line)
+}
+
+/// The target of the last line.
+const LAST: &str = "keyward::end";
+/// No other line is written any more.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Writes the last line, and all that came before it; threads that are still there are not heard any more.
+pub fn finish() {
+    ENDED.store(true, Ordering::SeqCst);
+    log::logger().flush();
+    log::info!(target: LAST, "stopped");
+    log::logger().flush();
 }
 
 struct Logger {
@@ -114,6 +144,9 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if !may_be_logged(record.metadata()) || !self.filter.matches(record) {
+            return;
+        }
+        if ENDED.load(Ordering::Relaxed) && record.target() != LAST {
             return;
         }
         thread_local! {
@@ -209,8 +242,7 @@ fn text_line(line: &mut Vec<u8>, record: &Record<'_>) {
     let _ = write!(line, " {:5} {}", record.level(), record.target());
     let message = record.args();
     if message.as_str() != Some("") {
-        // One event is one line, whatever is in it.
-        let _ = write!(line, ": {}", message.to_string().replace(['\n', '\r'], " "));
+        let _ = write!(line, ": {}", printable(&message.to_string()));
     }
     let _ = record.key_values().visit(&mut Fields(line));
     line.push(b'\n');

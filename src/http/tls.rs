@@ -51,7 +51,8 @@ impl Tls {
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1_1.to_vec()];
         let (reload, reloads) = channel();
-        let renewal = Renewal { files: files.clone(), provider, current, tried: stamps, seen: stamps };
+        let renewal =
+            Renewal { files: files.clone(), provider, current, tried: stamps, seen: stamps, valid_from: None };
         std::thread::Builder::new()
             .name("certificate".to_string())
             .spawn(move || renewal.run(&reloads))
@@ -106,6 +107,8 @@ struct Renewal {
     tried: [Stamp; 2],
     /// As they were when they were last looked at.
     seen: [Stamp; 2],
+    /// When what was read last is to be read again: it is not valid yet.
+    valid_from: Option<UnixTime>,
 }
 
 impl Renewal {
@@ -114,7 +117,7 @@ impl Renewal {
         let mut complained: Option<Instant> = None;
         loop {
             if complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                self.complain_of_expiry();
+                self.complain_of_dates();
                 complained = Some(Instant::now());
             }
             let asked = match reloads.recv_timeout(self.files.look_every) {
@@ -125,18 +128,24 @@ impl Renewal {
             let now = stamps(&self.files);
             // Not while somebody is still writing.
             let settled = now == std::mem::replace(&mut self.seen, now);
-            if !asked && (now == self.tried || !settled) {
+            let is_due = self.valid_from.is_some_and(|start| start <= UnixTime::now());
+            if !asked && ((now == self.tried && !is_due) || !settled) {
                 continue;
             }
             self.tried = now;
+            self.valid_from = None;
             match load(&self.files, &self.provider) {
-                Ok(read) if self.has_expired(&read) && !self.has_expired(&self.current.get()) => {
-                    let path = self.files.certificate.display();
-                    warn!("the certificate in {path} has expired; the certificate and key from before stay in use");
-                }
                 Ok(read) => {
+                    let path = self.files.certificate.display();
+                    if let Some(fault) = self.fault_of(&read)
+                        && self.fault_of(&self.current.get()).is_none()
+                    {
+                        self.valid_from = self.start_of(&read).filter(|start| *start > UnixTime::now());
+                        warn!("the certificate in {path} {fault}; the certificate and key from before stay in use");
+                        continue;
+                    }
                     *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = read;
-                    info!("new connections get the certificate that is now in {}", self.files.certificate.display());
+                    info!("new connections get the certificate that is now in {path}");
                     complained = None;
                 }
                 Err(why) => warn!("{why}; the certificate and key from before stay in use"),
@@ -148,36 +157,66 @@ impl Renewal {
         pair.cert.first().and_then(|certificate| end_of(certificate, &self.provider))
     }
 
-    fn has_expired(&self, pair: &CertifiedKey) -> bool {
-        self.end_of(pair).is_some_and(|end| end <= UnixTime::now())
+    fn start_of(&self, pair: &CertifiedKey) -> Option<UnixTime> {
+        pair.cert.first().and_then(|certificate| start_of(certificate, &self.provider))
     }
 
-    fn complain_of_expiry(&self) {
-        let Some(end) = self.end_of(&self.current.get()) else { return };
-        let path = self.files.certificate.display();
+    /// Why clients refuse it now, if they do.
+    fn fault_of(&self, pair: &CertifiedKey) -> Option<String> {
         let now = UnixTime::now();
-        let shown = Timestamp::from_millis(i64::try_from(end.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000));
-        let shown = shown.unwrap_or(Timestamp::LAST);
-        if end <= now {
-            warn!("the certificate in {path} has expired, at {shown}: clients refuse it");
-        } else if end.as_secs() - now.as_secs() < EXPIRES_SOON.as_secs() {
-            warn!("the certificate in {path} expires soon, at {shown}");
+        if let Some(end) = self.end_of(pair).filter(|end| *end <= now) {
+            return Some(format!("has expired, at {}", shown(end)));
+        }
+        let start = self.start_of(pair).filter(|start| *start > now)?;
+        Some(format!("is not valid before {}", shown(start)))
+    }
+
+    fn complain_of_dates(&self) {
+        let current = self.current.get();
+        let path = self.files.certificate.display();
+        if let Some(fault) = self.fault_of(&current) {
+            warn!("the certificate in {path} {fault}: clients refuse it");
+        } else if let Some(end) = self.end_of(&current)
+            && end.as_secs().saturating_sub(UnixTime::now().as_secs()) < EXPIRES_SOON.as_secs()
+        {
+            warn!("the certificate in {path} expires soon, at {}", shown(end));
         }
     }
 }
 
+fn shown(time: UnixTime) -> Timestamp {
+    let time = Timestamp::from_millis(i64::try_from(time.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000));
+    time.unwrap_or(Timestamp::LAST)
+}
+
 /// When a certificate expires.
 fn end_of(certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<UnixTime> {
-    // Dates are judged before anything else is: who asks about the end of time is told the end of the certificate.
+    match verdict_at(u64::MAX, certificate, provider)? {
+        CertificateError::ExpiredContext { not_after, .. } => Some(not_after),
+        _ => None,
+    }
+}
+
+/// From when on a certificate is valid.
+fn start_of(certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<UnixTime> {
+    match verdict_at(0, certificate, provider)? {
+        CertificateError::NotValidYetContext { not_before, .. } => Some(not_before),
+        _ => None,
+    }
+}
+
+/// Dates are judged before anything else is: who asks about the end of time is told the end of the certificate, and who
+/// asks about its beginning, the beginning.
+fn verdict_at(seconds: u64, certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<CertificateError> {
     let verdict = verify_server_cert_signed_by_trust_anchor(
         &ParsedCertificate::try_from(certificate).ok()?,
         &RootCertStore::empty(),
         &[],
-        UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX)),
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
         provider.signature_verification_algorithms.all,
     );
     match verdict {
-        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => Some(not_after),
+        Err(rustls::Error::InvalidCertificate(fault)) => Some(fault),
         _ => None,
     }
 }

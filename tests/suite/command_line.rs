@@ -281,6 +281,18 @@ fn what_makes_no_sense_is_exit_code_2_and_one_line_and_opens_no_database() {
 }
 
 #[test]
+fn no_message_plays_tricks_with_the_terminal() {
+    let mut home = Home::fresh(Backend::Sqlite);
+    home.set("KEYWARD_DB", "is\u{1b}[2Jgone\u{9b}31m\r\n.db");
+    let told = |text: &str| {
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains("is\\u{1b}[2Jgone\\u{9b}31m  .db"), "{text:?}");
+    };
+    told(home.run(&["user", "list"]).failed(1));
+    told(&home.start(&[]).stop().stderr);
+}
+
+#[test]
 fn help_names_every_command_and_every_setting() {
     let home = Home::fresh(Backend::Sqlite);
     let help = home.run(&["--help"]).succeeded();

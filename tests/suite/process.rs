@@ -401,6 +401,29 @@ mod log {
     }
 
     #[test]
+    fn the_last_line_of_a_stop_is_the_last() {
+        let home = Home::fresh(Backend::Sqlite);
+        for format in ["text", "json"] {
+            let server = home.start(&[("LOG_FORMAT", format)]);
+            let address = server.address();
+            let stderr = thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(move || {
+                        let client = Client::new(address, |_, _, _| {});
+                        while client.get("/nowhere").try_send().is_ok() {}
+                    });
+                }
+                server.stop().stderr
+            });
+            let lines: Vec<&str> = stderr.lines().collect();
+            let of =
+                |part: &str| lines.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{stderr}"));
+            assert!(of("SIGTERM: stopping") < of("stopped"), "{stderr}");
+            assert_eq!(of("stopped"), lines.len() - 1, "{stderr}");
+        }
+    }
+
+    #[test]
     fn every_request_has_one_line_of_text() {
         let home = Home::fresh(Backend::Sqlite);
         let server = home.start(&[]);

@@ -422,17 +422,19 @@ mod renewing {
 
         let other = Pair::make(&home.path(""), "other");
         let half = fs::read(&other.key).unwrap()[..100].to_vec();
-        let expired = expired_twin(&home.path(""), &other);
-        let expire = || {
+        let expired = twin(&home.path(""), &other, ["20250101000000Z", "20250102000000Z"]);
+        let early = twin(&home.path(""), &other, ["22000101000000Z", "22000201000000Z"]);
+        let take = |certificate: &Path| {
             fs::copy(&other.key, &pair.key).unwrap();
-            fs::copy(&expired, &pair.certificate).unwrap();
+            fs::copy(certificate, &pair.certificate).unwrap();
         };
-        let spoil: [(&str, &dyn Fn()); 5] = [
+        let spoil: [(&str, &dyn Fn()); 6] = [
             ("does not belong to the first certificate", &|| drop(fs::copy(&other.certificate, &pair.certificate))),
             ("there is no private key in", &|| fs::write(&pair.key, &half).unwrap()),
             ("there is no certificate in", &|| fs::write(&pair.certificate, "").unwrap()),
             ("No such file", &|| fs::remove_file(&pair.certificate).unwrap()),
-            ("has expired", &expire),
+            ("has expired", &|| take(&expired)),
+            ("is not valid before 2200-01-01T00:00:00.000Z", &|| take(&early)),
         ];
         for (why, spoil) in spoil {
             spoil();
@@ -454,24 +456,58 @@ mod renewing {
         assert!(!finished.stderr.contains("PRIVATE KEY"), "{finished:?}");
     }
 
-    /// A certificate for the same key, of last year.
-    fn expired_twin(folder: &Path, pair: &Pair) -> PathBuf {
-        let (config, request, expired) = (folder.join("ca.conf"), folder.join("csr.pem"), folder.join("expired.pem"));
+    #[test]
+    fn a_certificate_that_is_valid_in_a_moment_is_taken_up_then() {
+        let secure = Secure::start(&[], |_| {});
+        let before = secure.pair.der();
+        let other = Pair::make(secure.folder.path(), "other");
+        let start = Clock::default().now().seconds() + 2;
+        let when = |seconds: i64| {
+            let time = keyward::clock::Timestamp::from_millis(seconds * 1000).unwrap().to_string();
+            time.replace(['-', ':', 'T'], "").replace(".000", "")
+        };
+        let early = twin(secure.folder.path(), &other, [&when(start), &when(start + 86_400)]);
+        let early = Pair { certificate: early, key: other.key };
+        early.overwrite(&secure.pair);
+        while TlsWire::try_open(secure.address(), &early.der(), &[]).is_err() {
+            let is_before = TlsWire::try_open(secure.address(), &before, &[]).is_ok();
+            assert!(is_before || Clock::default().now().seconds() >= start, "clients would have refused the new one");
+            assert!(Clock::default().now().seconds() < start + 10, "it is not taken up");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn a_start_with_a_certificate_that_is_not_valid_yet_says_so() {
+        let (home, pair) = program();
+        let early = twin(&home.path(""), &pair, ["22000101000000Z", "22000201000000Z"]);
+        fs::copy(early, &pair.certificate).unwrap();
+        let mut server = home.start(&[]);
+        let line = "the certificate in server.pem is not valid before 2200-01-01T00:00:00.000Z: clients refuse it";
+        if !server.log().iter().any(|told| told.contains(line)) {
+            server.wait_for_line(line);
+        }
+    }
+
+    /// A certificate for the same key, from when to when.
+    fn twin(folder: &Path, pair: &Pair, [from, to]: [&str; 2]) -> PathBuf {
+        let (config, request) = (folder.join("ca.conf"), folder.join("csr.pem"));
+        let made = folder.join(format!("of-{from}.pem"));
         let database = folder.join("database");
         fs::write(&database, "").unwrap();
         let settings = format!(
             "[ca]\ndefault_ca = own\n[own]\ndatabase = {}\nrand_serial = yes\ndefault_md = sha256\npolicy = any\n\
              unique_subject = no\nx509_extensions = extensions\n[any]\ncommonName = supplied\n\
-             [extensions]\nbasicConstraints = CA:FALSE\n",
+             [extensions]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:localhost\n",
             database.display()
         );
         fs::write(&config, settings).unwrap();
         let mut ask = openssl(&["req", "-new", "-subj", "/CN=localhost"]);
         succeeded(ask.arg("-key").arg(&pair.key).arg("-out").arg(&request));
-        let mut sign = openssl(&["ca", "-batch", "-notext", "-selfsign", "-startdate", "20250101000000Z"]);
-        sign.args(["-enddate", "20250102000000Z", "-config"]).arg(&config).arg("-in").arg(&request);
-        succeeded(sign.arg("-keyfile").arg(&pair.key).arg("-outdir").arg(folder).arg("-out").arg(&expired));
-        expired
+        let mut sign = openssl(&["ca", "-batch", "-notext", "-selfsign", "-startdate", from, "-enddate", to]);
+        sign.arg("-config").arg(&config).arg("-in").arg(&request);
+        succeeded(sign.arg("-keyfile").arg(&pair.key).arg("-outdir").arg(folder).arg("-out").arg(&made));
+        made
     }
 
     #[test]
