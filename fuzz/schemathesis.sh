@@ -63,7 +63,7 @@ start_keyward() {
   cd "$work"
   : >"$1.log"
   RUST_LOG=info,access=off HOST=127.0.0.1 PORT=0 KEYWARD_DB=$work/keyward.db MAX_KEYS_PER_USER=1000000 \
-    RATE_LIMIT_SIGNUP=off RATE_LIMIT_LOGIN=off RATE_LIMIT_REFRESH=off RATE_LIMIT_FAILED_KEYS=off \
+    RATE_LIMIT_SIGNUP=off RATE_LIMIT_LOGIN=off RATE_LIMIT_REFRESH=off RATE_LIMIT_FAILED_KEYS=off RATE_LIMIT_WRITES=off \
     "$root/target/debug/keyward" 2>"$1.log" &
   keyward=$!
   running+=("$keyward")

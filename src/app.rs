@@ -18,7 +18,7 @@ use crate::http::server::{Server, cores};
 use crate::http::tls::Tls;
 use crate::id::{KeyId, SessionId};
 use crate::key::{KeyHash, Keys, KnownKey};
-use crate::limit::AddressLimits;
+use crate::limit::{AddressLimits, WriteLimits};
 use crate::maintenance::Maintenance;
 use crate::password::{PasswordRules, Passwords};
 use crate::secrets::{self, JwtKeys};
@@ -37,6 +37,7 @@ pub struct App {
     pub clock: Clock,
     pub proxies: Proxies,
     pub address_limits: AddressLimits,
+    pub writes: Arc<WriteLimits>,
     pub tokens: Arc<Tokens>,
     pub password_rules: PasswordRules,
     pub users: Users,
@@ -147,6 +148,7 @@ impl App {
         };
         let usage = Arc::new(Usage::new(store.clone(), config.usage_retention));
         let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
+        let writes = Arc::new(WriteLimits::new(config.write_rate, clock.clone()));
         let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
         let (keys, service_keys, sessions) = (store.clone(), store.clone(), store.clone());
         let entries = config.cache_entries;
@@ -175,6 +177,7 @@ impl App {
             changes,
             proxies: config.proxies.clone(),
             address_limits: AddressLimits::new(config.address_rates, clock.clone()),
+            writes: writes.clone(),
             password_rules: passwords.rules,
             users: Users::new(store.clone(), passwords.clone(), guesses.clone(), clock.clone()),
             sessions: Sessions::new(
@@ -182,6 +185,7 @@ impl App {
                 passwords,
                 guesses,
                 tokens.clone(),
+                writes,
                 SessionRules { lifespan, rotation: config.rotation, signup_open: config.signup_open },
                 clock.clone(),
             ),

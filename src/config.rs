@@ -18,7 +18,7 @@ use crate::address::Proxies;
 use crate::http::cors::Cors;
 use crate::jws::Algorithm;
 use crate::key::KeyRules;
-use crate::limit::AddressRates;
+use crate::limit::{AddressRates, Rate};
 use crate::logging::LogFormat;
 use crate::session::RotationRules;
 use crate::store::postgres::{PostgresTarget, TlsMode};
@@ -79,6 +79,8 @@ pub struct Config {
     pub bcrypt_cost: u32,
     pub signup_open: bool,
     pub address_rates: AddressRates,
+    /// How much a user may write; `None`: as much as they like.
+    pub write_rate: Option<Rate>,
     pub proxies: Proxies,
     pub cors: Cors,
     pub max_connections: usize,
@@ -212,6 +214,7 @@ impl Config {
             bcrypt_cost: 0,
             signup_open: false,
             address_rates: AddressRates::default(),
+            write_rate: None,
             proxies: Proxies { trusted: Vec::new(), header: HeaderName::from_static("x-forwarded-for") },
             cors: Cors::default(),
             max_connections: 0,
@@ -259,6 +262,7 @@ impl Config {
             bcrypt_cost: draft.bcrypt_cost,
             signup_open: draft.signup_open,
             address_rates: draft.address_rates,
+            write_rate: draft.write_rate,
             proxies: draft.proxies,
             cors: draft.cors,
             max_connections: draft.max_connections,

@@ -1,4 +1,5 @@
-//! How often something may happen: the generic cell rate algorithm (ITU-T I.371), and what is limited by address.
+//! How often something may happen: the generic cell rate algorithm (ITU-T I.371), and what is limited by address
+//! and by user.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -8,6 +9,7 @@ use crate::address::neighbourhood;
 use crate::bounded::{Bounded, Fading};
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::id::UserId;
 
 /// A bucket of so many, which fills up evenly, all of it in the window. All of them may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +179,43 @@ impl Limited {
             _ => "Too many requests from this address, try again later",
         };
         Error::TooMany { message, wait: quota.retry_after() }
+    }
+}
+
+/// What is counted of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Write {
+    /// Counted apart: whoever has got hold of a session is not to keep its owner from logging in and ending it.
+    LogIn,
+    /// Whatever else makes or changes something. To end something is not counted, and never refused.
+    Change,
+}
+
+/// Users that are known at once.
+const USERS: usize = 128 * 1024;
+
+/// How much each user may write, wherever it comes from.
+pub struct WriteLimits {
+    /// `None`: as much as they like.
+    rate: Option<Rate>,
+    limiter: Limiter,
+    clock: Clock,
+}
+
+impl WriteLimits {
+    pub fn new(rate: Option<Rate>, clock: Clock) -> WriteLimits {
+        WriteLimits { rate, limiter: Limiter::new(USERS), clock }
+    }
+
+    /// Counts one more of these. An error: it is one too many.
+    pub fn spend(&self, what: Write, user: UserId) -> Result<(), Error> {
+        let Some(rate) = self.rate else { return Ok(()) };
+        let message = match what {
+            Write::LogIn => "Too many logins to this account, try again later",
+            Write::Change => "Too many changes to this account, try again later",
+        };
+        let spent = self.limiter.spend(&(what, user), rate, self.clock.elapsed());
+        spent.map(drop).map_err(|quota| Error::TooMany { message, wait: quota.retry_after() })
     }
 }
 

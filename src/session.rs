@@ -19,6 +19,7 @@ use crate::error::{Challenge, Error, Sent};
 use crate::event::{Actor, By, Kind, Origin};
 use crate::guess::{Guess, Guesses};
 use crate::id::{SessionId, UserId};
+use crate::limit::{Write, WriteLimits};
 use crate::password::{NewPassword, Passwords};
 use crate::store::{Created, Opened, Rotated, Store};
 use crate::token::{TokenPair, Tokens};
@@ -112,6 +113,7 @@ pub struct Sessions {
     passwords: Arc<Passwords>,
     guesses: Arc<Guesses>,
     tokens: Arc<Tokens>,
+    writes: Arc<WriteLimits>,
     rules: SessionRules,
     clock: Clock,
 }
@@ -122,10 +124,11 @@ impl Sessions {
         passwords: Arc<Passwords>,
         guesses: Arc<Guesses>,
         tokens: Arc<Tokens>,
+        writes: Arc<WriteLimits>,
         rules: SessionRules,
         clock: Clock,
     ) -> Sessions {
-        Sessions { store, passwords, guesses, tokens, rules, clock }
+        Sessions { store, passwords, guesses, tokens, writes, rules, clock }
     }
 
     /// Whether anyone may sign up; told before the form is judged.
@@ -155,7 +158,7 @@ impl Sessions {
     pub fn log_in(&self, email: &Email, password: &str, origin: Origin) -> Result<LoggedIn, Error> {
         let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
         // Another login may hash the same password anew in between; the second look finds what it left.
-        for _ in 0..2 {
+        for attempt in 0..2 {
             let found = self.store.user_by_email(email)?;
             let guess = Guess {
                 email: email.as_str(),
@@ -167,6 +170,9 @@ impl Sessions {
             };
             self.guesses.verify(&guess, password)?;
             let Some((user, hash)) = found else { break };
+            if attempt == 0 {
+                self.writes.spend(Write::LogIn, user.id)?;
+            }
             let rehashed = self.passwords.rehash(password, &hash);
             let session = self.new_session(user.id, &origin);
             let by = By::user(session.id, origin.clone());
@@ -182,7 +188,9 @@ impl Sessions {
     pub fn refresh(&self, token: &str, by: &By) -> Result<TokenPair, Error> {
         let claims = self.tokens.judge_refresh(token).ok_or_else(refused_refresh)?;
         let SessionRules { lifespan, rotation, .. } = &self.rules;
-        match self.store.rotate_session(claims.sid, claims.generation, lifespan, rotation, by)? {
+        let admit = |user| self.writes.spend(Write::Change, user);
+        match self.store.rotate_session(claims.sid, claims.generation, lifespan, rotation, &admit, by)? {
+            Rotated::Refused(error) => Err(error),
             Rotated::At { generation, user, email, expires_at } => {
                 self.tokens.pair(user, &email, claims.sid, generation, expires_at)
             }

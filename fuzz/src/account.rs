@@ -41,7 +41,13 @@ pub fn config() -> Config {
         ("MAX_KEYS_PER_USER", "20"),
         ("CORS_ORIGINS", ORIGIN),
     ]);
-    for limit in ["RATE_LIMIT_SIGNUP", "RATE_LIMIT_LOGIN", "RATE_LIMIT_REFRESH", "RATE_LIMIT_FAILED_KEYS"] {
+    for limit in [
+        "RATE_LIMIT_SIGNUP",
+        "RATE_LIMIT_LOGIN",
+        "RATE_LIMIT_REFRESH",
+        "RATE_LIMIT_FAILED_KEYS",
+        "RATE_LIMIT_WRITES",
+    ] {
         settings.insert(limit, "off");
     }
     let settings = settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();

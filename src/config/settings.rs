@@ -379,6 +379,14 @@ pub static SETTINGS: &[Setting] = &[
         read: |draft, value| rate_or_off(value).map(|rate| draft.address_rates.failed_keys = rate),
     },
     Setting {
+        name: "RATE_LIMIT_WRITES",
+        default: Some("120/1m"),
+        accepts: RATES_OR_OFF,
+        meaning: "Changes that one user makes, and as many logins, from wherever; to end something is never refused",
+        secret: false,
+        read: |draft, value| rate_or_off(value).map(|rate| draft.write_rate = rate),
+    },
+    Setting {
         name: "TRUSTED_PROXIES",
         default: Some("127.0.0.0/8,::1/128"),
         accepts: "networks such as 10.0.0.0/8 and addresses, separated by commas, or none",
@@ -548,6 +556,7 @@ pub(super) struct Draft {
     pub(super) bcrypt_cost: u32,
     pub(super) signup_open: bool,
     pub(super) address_rates: AddressRates,
+    pub(super) write_rate: Option<Rate>,
     pub(super) proxies: Proxies,
     pub(super) cors: Cors,
     pub(super) max_connections: usize,

@@ -29,7 +29,7 @@ use crate::cache::{Lookup, Subject};
 use crate::deadline;
 use crate::error::Error;
 use crate::guard::{Credentials, Guard, Narrowed, Terms, Verdict};
-use crate::limit::{Limited, Quota};
+use crate::limit::{Limited, Quota, Write};
 use crate::logging::{self, Access};
 use crate::pool::Owner;
 use crate::principal::Principal;
@@ -264,6 +264,11 @@ async fn run(
     let judged = route.takes_body().then(|| front.app.changes.now());
     let credentials = guard.read(&front.app, terms, &request.headers);
     request.principal = identify(front, guard, terms, &request, credentials, &mut caller.quota).await?;
+    if route.writes
+        && let Some(user) = request.principal.account()
+    {
+        front.app.writes.spend(Write::Change, user)?;
+    }
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
         request.body = read_body(body, route.body_bytes, front.limits.body).await;
         if request.body.is_ok() {

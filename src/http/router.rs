@@ -30,6 +30,8 @@ pub struct Route {
     pub handler: Handler,
     /// What is counted of it by address, before anything else is done.
     pub limit: Option<Limited>,
+    /// Counted as a change of the user's, once it is known who asks.
+    pub writes: bool,
     pub terms: Terms<'static>,
     /// Lets a request say which credentials count, and for what.
     pub narrow: Option<Narrow>,
@@ -58,6 +60,7 @@ const fn line(method: Option<Method>, path: &'static str, guard: Guard, lane: La
         lane,
         handler,
         limit: None,
+        writes: false,
         terms: Terms::plain(),
         narrow: None,
         too_many: StatusCode::TOO_MANY_REQUESTS,
@@ -82,6 +85,12 @@ const fn limited(path: &'static str, limit: Limited, lane: Lane, handler: Handle
 }
 
 impl Route {
+    /// Makes or changes something.
+    const fn writing(mut self) -> Route {
+        self.writes = true;
+        self
+    }
+
     /// A key needs these scopes; a user may do whatever his keys may.
     const fn with_scopes(mut self, scopes: &'static Scopes) -> Route {
         self.terms.scopes = scopes;
@@ -146,12 +155,12 @@ pub static ROUTES: &[Route] = &[
     route(Method::POST, "/auth/token", ApiKey, Lane::Store, auth::derive_token).without_derived(),
     route(Method::GET, "/auth/me", Jwt, Lane::Store, auth::me),
     delete_with_body("/auth/me", Jwt, Lane::Password, auth::delete_me),
-    route(Method::POST, "/auth/password", Jwt, Lane::Password, auth::change_password),
+    route(Method::POST, "/auth/password", Jwt, Lane::Password, auth::change_password).writing(),
     route(Method::GET, "/auth/sessions", Jwt, Lane::Store, sessions::list),
     route(Method::DELETE, "/auth/sessions", Jwt, Lane::Store, sessions::end_others),
     route(Method::DELETE, "/auth/sessions/:id", Jwt, Lane::Store, sessions::end),
     route(Method::GET, "/auth/events", Jwt, Lane::Store, events::list),
-    route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create),
+    route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create).writing(),
     route(Method::POST, "/keys/verify", Flexible, Lane::Store, verification::verify).with_scopes(&KEYS_VERIFY),
     route(Method::POST, "/keys/verify-batch", Flexible, Lane::Store, verification::verify_batch)
         .with_scopes(&KEYS_VERIFY)
@@ -165,9 +174,9 @@ pub static ROUTES: &[Route] = &[
         .without_limit()
         .even_paused(),
     route(Method::GET, "/keys", Jwt, Lane::Store, keys::list).with_large_answer(),
-    route(Method::PATCH, "/keys/:id", Jwt, Lane::Store, keys::change),
+    route(Method::PATCH, "/keys/:id", Jwt, Lane::Store, keys::change).writing(),
     route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),
-    route(Method::POST, "/keys/:id/rotate", Jwt, Lane::Store, keys::rotate),
+    route(Method::POST, "/keys/:id/rotate", Jwt, Lane::Store, keys::rotate).writing(),
     route(Method::GET, "/keys/:id/usage", Jwt, Lane::Store, keys::usage),
     route(Method::GET, "/protected/user-only", Jwt, Lane::Inline, protected::user_only),
     route(Method::GET, "/protected/service-only", ApiKey, Lane::Inline, protected::service_only),

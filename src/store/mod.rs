@@ -75,10 +75,12 @@ pub enum Opened {
 }
 
 /// Where a refresh left the session.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Rotated {
     /// The session lives and is at this generation.
     At { generation: i64, user: UserId, email: String, expires_at: Timestamp },
+    /// The user was not admitted; all is as it was.
+    Refused(Error),
     /// Somebody else holds the session too; it has been ended for it.
     Reused,
     /// No such living session, or a generation that it has not reached.
@@ -151,13 +153,15 @@ pub trait Store: Send + Sync {
 
     /// Does with a living session what the refresh token of this generation means by the rules (see
     /// [`crate::session::Rotation::judge`]), one after the other however many ask at once. A session that moves lives on for
-    /// as long as `lifespan` has it. Times are those of the store's own clock, where it has one.
+    /// as long as `lifespan` has it. Times are those of the store's own clock, where it has one. `admit` is asked before
+    /// something is written for the user, unless it ends the session.
     fn rotate_session(
         &self,
         id: SessionId,
         generation: i64,
         lifespan: &Lifespan,
         rules: &RotationRules,
+        admit: &dyn Fn(UserId) -> Result<(), Error>,
         by: &By,
     ) -> Result<Rotated, StoreError>;
 

@@ -21,6 +21,7 @@ use super::migrate::Migration;
 use super::{Created, Opened, Rotated, Store, StoreError};
 use crate::cache::{Change, Changes};
 use crate::clock::{Clock, Timestamp};
+use crate::error::Error;
 use crate::event::{By, Event, Filter, Kind, Subject};
 use crate::id::{EventId, KeyId, SessionId, UserId};
 use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
@@ -484,9 +485,10 @@ impl<D: Driver> Store for SqlStore<D> {
         generation: i64,
         lifespan: &Lifespan,
         rules: &RotationRules,
+        admit: &dyn Fn(UserId) -> Result<(), Error>,
         by: &By,
     ) -> Result<Rotated, StoreError> {
-        self.trade_refresh_token(id, generation, lifespan, rules, by)
+        self.trade_refresh_token(id, generation, lifespan, rules, admit, by)
     }
 
     fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError> {

@@ -21,11 +21,12 @@ pub const SLACK: Duration = Duration::from_secs(10);
 const MOST_MEMORY_KIB: u64 = 200 * 1000 * 1000 / 1024;
 
 /// One address does here what many would do.
-pub const NO_LIMITS: [(&str, &str); 4] = [
+pub const NO_LIMITS: [(&str, &str); 5] = [
     ("RATE_LIMIT_SIGNUP", "off"),
     ("RATE_LIMIT_LOGIN", "off"),
     ("RATE_LIMIT_REFRESH", "off"),
     ("RATE_LIMIT_FAILED_KEYS", "off"),
+    ("RATE_LIMIT_WRITES", "off"),
 ];
 
 /// Does something to the one server, and holds afterwards that it has taken it well.

@@ -17,7 +17,12 @@ const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = cur
 
 /// A service on PostgreSQL, with room for as much as one likes.
 fn start() -> Option<Service> {
-    let room = [("MAX_KEYS_PER_USER", "1000"), ("RATE_LIMIT_LOGIN", "off"), ("RATE_LIMIT_REFRESH", "off")];
+    let room = [
+        ("MAX_KEYS_PER_USER", "1000"),
+        ("RATE_LIMIT_LOGIN", "off"),
+        ("RATE_LIMIT_REFRESH", "off"),
+        ("RATE_LIMIT_WRITES", "off"),
+    ];
     available().then(|| Service::start_with(Backend::Postgres, &room, |config| config.bcrypt_cost = 4))
 }
 

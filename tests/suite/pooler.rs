@@ -80,7 +80,7 @@ fn home_behind_a_pooler() -> Option<(PgBouncer, Home)> {
     let mut home = Home::fresh(Backend::Postgres);
     let pooler = PgBouncer::before(home.database().unwrap());
     home.set("DATABASE_URL", &home.database().unwrap().url_at(pooler.port));
-    for name in ["RATE_LIMIT_SIGNUP", "RATE_LIMIT_LOGIN", "RATE_LIMIT_REFRESH"] {
+    for name in ["RATE_LIMIT_SIGNUP", "RATE_LIMIT_LOGIN", "RATE_LIMIT_REFRESH", "RATE_LIMIT_WRITES"] {
         home.set(name, "off");
     }
     Some((pooler, home))

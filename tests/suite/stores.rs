@@ -412,7 +412,8 @@ fn two_servers_share_one_postgresql() {
 
 #[test]
 fn a_server_and_a_command_line_that_write_to_one_file_at_the_same_time_both_succeed() {
-    let service = Service::start_with(Backend::Sqlite, &[("MAX_KEYS_PER_USER", "1000")], |_| {});
+    let room = [("MAX_KEYS_PER_USER", "1000"), ("RATE_LIMIT_WRITES", "off")];
+    let service = Service::start_with(Backend::Sqlite, &room, |_| {});
     let home = Home::beside(&service);
     let ann = service.sign_up("ann@example.com");
     let revoked: Vec<Key> = (0..24).map(|_| new_key(&service, &ann)).collect();

@@ -3,6 +3,7 @@
 use super::events::record;
 use super::{Driver, Row, SqlStore, Transaction, Value, first, unexpected};
 use crate::clock::Timestamp;
+use crate::error::Error;
 use crate::event::{By, Event, Kind, Subject};
 use crate::id::{SessionId, UserId};
 use crate::session::{FIRST, Lifespan, LiveSession, Move, NewSession, Orphans, Rotation, RotationRules};
@@ -118,6 +119,7 @@ impl<D: Driver> SqlStore<D> {
         generation: i64,
         lifespan: &Lifespan,
         rules: &RotationRules,
+        admit: &dyn Fn(UserId) -> Result<(), Error>,
         by: &By,
     ) -> Result<Rotated, StoreError> {
         // Most refreshes change no verdict.
@@ -142,7 +144,17 @@ impl<D: Driver> SqlStore<D> {
                 expires_at,
             };
             let moved_until = lifespan.end(created_at, now);
-            Ok(match rotation.judge(generation, now, rules) {
+            let judged = rotation.judge(generation, now, rules);
+            // Theft ends it whatever else its user has done.
+            let writes = match &judged {
+                Move::Forward(_) | Move::Retried(_) => true,
+                Move::Again(next) => *next != rotation,
+                Move::Ahead | Move::Theft => false,
+            };
+            if writes && let Err(error) = admit(user) {
+                return Ok((Rotated::Refused(error), false));
+            }
+            Ok(match judged {
                 Move::Forward(next) => {
                     move_to(transaction, id, &next, now, moved_until)?;
                     (at(next, moved_until), false)
