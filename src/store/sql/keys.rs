@@ -322,6 +322,10 @@ impl<D: Driver> SqlStore<D> {
 
     /// These keys, as far as they are there, newest first, each with how often it was allowed from `since` on.
     fn counted(&self, ids: Vec<Value>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
+        // A list of none has no type to be sent as.
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = self.driver.query(
             concat!(
                 "SELECT ",
