@@ -175,8 +175,9 @@ impl ManageConnection for Readers {
         Ok(())
     }
 
-    fn has_broken(&self, _: &mut Connection) -> bool {
-        false
+    /// One that is returned within a transaction would see the database of that moment for ever.
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        !connection.is_autocommit()
     }
 }
 
@@ -409,4 +410,27 @@ fn not_opened(path: &Path, why: impl Display) -> StoreError {
     companions.extend(full(path).parent().map(Path::to_path_buf));
     let owners = owner::foreign(companions.iter().map(PathBuf::as_path));
     StoreError::Unavailable(format!("opening {}: {why}{owners}", full(path).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_comes_back_within_a_transaction_is_not_lent_again() {
+        let folder = std::env::temp_dir().join(format!("keyward-reader-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let sqlite = Sqlite::open(&folder.join("keyward.db")).unwrap();
+        sqlite.execute("CREATE TABLE t (n INTEGER)", &[]).unwrap();
+        let count = || sqlite.query("SELECT count(*) FROM t", &[]).unwrap()[0].int(0).unwrap();
+        // As where something panics on the way, or the end of the transaction fails.
+        let reader = sqlite.readers.get().unwrap();
+        run(&reader, "BEGIN").unwrap();
+        query(&reader, "SELECT count(*) FROM t", &[]).unwrap();
+        drop(reader);
+        sqlite.execute("INSERT INTO t VALUES (1)", &[]).unwrap();
+        assert_eq!(count(), 1);
+        drop(sqlite);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

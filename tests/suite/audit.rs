@@ -357,6 +357,29 @@ on_both_stores! {
         }
     }
 
+    fn a_change_whose_event_cannot_be_written_is_not_made(service) {
+        let ann = service.sign_up("ann@example.com");
+        let key = service.create_key(&ann.access, json!({ "name": "ci" }));
+        let target = format!("/keys/{}", key["id"].as_str().unwrap());
+        let state = || (service.get("/keys").bearer(&ann.access).send().json(), service.token_status(&ann.access));
+        let before = state();
+        execute(service, "ALTER TABLE events RENAME TO hidden");
+        let form = json!({ "email": "bob@example.com", "password": PASSWORD });
+        for request in [
+            service.post("/keys/create").bearer(&ann.access).json(json!({ "name": "more" })),
+            service.patch(&target).bearer(&ann.access).json(json!({ "name": "other" })),
+            service.delete(&target).bearer(&ann.access),
+            service.post("/auth/logout").bearer(&ann.access),
+            service.post("/auth/signup").json(form.clone()),
+        ] {
+            assert_eq!(request.send().status, 500);
+        }
+        assert_eq!(state(), before);
+        execute(service, "ALTER TABLE hidden RENAME TO events");
+        assert_eq!(state(), before);
+        assert_eq!(service.post("/auth/signup").json(form).send().status, 201);
+    }
+
     fn failures_that_cannot_be_written_are_kept_until_they_can(service) {
         let ann = service.sign_up("ann@example.com");
         let key = service.create_key(&ann.access, json!({ "name": "ci" }));

@@ -2,8 +2,9 @@
 //! one line that says what happened and how to restore.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +12,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::http_client::Client;
-use crate::process::program::{Finished, Home, finish};
+use crate::process::program::{Finished, Home, Process, finish};
 use crate::service::{Backend, PASSWORD, account};
 
 fn home() -> Home {
@@ -296,4 +297,35 @@ fn beside_a_running_server_everyone_is_let_in() {
     assert_eq!(second.client().get("/auth/me").bearer(&access).send().status, 200);
     assert_eq!((second.stop().code, server.stop().code), (Some(0), Some(0)));
     assert_eq!(home.files(), ["keyward.db", "keyward.db.secrets"]);
+}
+
+/// `fsync` and `fdatasync` of the -wal so far.
+fn syncs(trace: &std::path::Path) -> usize {
+    let calls = fs::read_to_string(trace).unwrap();
+    calls.lines().filter(|line| line.contains("keyward.db-wal>") && line.contains("sync(")).count()
+}
+
+#[test]
+fn what_is_acknowledged_is_on_the_disk() {
+    let home = home();
+    let trace = home.path("trace");
+    let server = home.start(&[]);
+    let access = sign_up(&server.client(), "ann@example.com");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=fsync,fdatasync", "-p", &server.pid().to_string(), "-o"]).arg(&trace);
+    let attached = strace.stderr(Stdio::piped()).spawn().ok().and_then(|mut child| {
+        let mut said = BufReader::new(child.stderr.take()?).lines();
+        let process = Process(child);
+        said.next()?.ok().filter(|line| line.contains("attached")).map(|_| (process, said))
+    });
+    if attached.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "strace is missing, or may trace nothing");
+        eprintln!("SKIPPED: without strace nobody sees what is synced");
+        return;
+    }
+    for count in 0..5 {
+        let before = syncs(&trace);
+        create_key(&server.client(), &access, &format!("key-{count}"));
+        assert!(syncs(&trace) > before, "a key that was acknowledged is not synced");
+    }
 }
