@@ -29,6 +29,7 @@ mod frozen;
 mod load;
 mod postgres;
 mod postgres_pair;
+mod waiting;
 
 #[allow(
     dead_code,
