@@ -15,7 +15,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 pub use self::connection::Patience;
-use self::connection::{CONNECT, Connection, Connector};
+use self::connection::{CONNECT, Connection, Connector, SIGN_OF_LIFE};
 pub use self::target::{PostgresTarget, TlsMode};
 use self::values::{column_type, row};
 use super::StoreError;
@@ -45,7 +45,10 @@ impl Postgres {
         let first = Mutex::new(Some(connector.connect()?));
         let pool = Pool::builder()
             .max_size(CONNECTIONS)
-            .min_idle(Some(1))
+            .min_idle(Some(match patience {
+                Patience::OfAClient => 1,
+                Patience::Endless => 0,
+            }))
             .test_on_check_out(false)
             .connection_timeout(CONNECT)
             // Whoever waits for a connection is told why there is none, and tells it.
@@ -81,6 +84,10 @@ impl Postgres {
         let mut patience = deadline.map(|deadline| deadline.min(started + FIRST_ANSWER));
         loop {
             let mut connection = self.connection(deadline)?;
+            if connection.is_pooled() {
+                // Silent is then whoever waits in a queue.
+                patience = deadline;
+            }
             connection.set_deadline(patience);
             let error = match act(&mut connection) {
                 Ok(value) => {
@@ -132,9 +139,10 @@ impl ManageConnection for Connections {
 
 /// The channel of NOTIFY on which instances tell each other of changes: an id, or `all`.
 const CHANNEL: &str = "keyward_changes";
-/// How often an instance tells itself something, and how long that may take.
+/// How often the connection on which an instance listens is tried.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-const HEARTBEAT_ANSWER: Duration = Duration::from_secs(1);
+/// How often it is proved through a pooler that notifications arrive.
+const PROOF: Duration = Duration::from_secs(10);
 
 /// Rows that are given to one statement.
 const ROWS: usize = 4096;
@@ -214,51 +222,40 @@ impl Driver for Postgres {
 /// The connection on which an instance is told of changes.
 pub struct Ear {
     connection: Connection,
-    /// A channel of its own, on which it tells itself that it hears.
+    /// A channel of its own, on which the instance tells itself that it hears.
     channel: String,
-    /// When it was told last, and when it heard that.
-    told: Instant,
-    heard: Instant,
+    /// When it told itself so last, and when it heard that.
+    told: Option<Instant>,
+    heard: Option<Instant>,
 }
 
 impl Postgres {
     fn listen(&self, changes: &Changes) -> Result<Ear, StoreError> {
         let mut connection = self.direct.connect()?;
         let channel = format!("keyward_ear_{}", Uuid::now_v7().simple());
-        connection.set_deadline(Some(Instant::now() + HEARTBEAT_ANSWER));
+        connection.set_deadline(Some(Instant::now() + SIGN_OF_LIFE));
         connection.script(&format!("LISTEN {CHANNEL}; LISTEN {channel}"))?;
         // Whatever was said before nobody has heard.
         changes.note(Change::Everything);
-        let now = Instant::now();
-        Ok(Ear { connection, channel, told: now, heard: now })
+        Ok(Ear { connection, channel, told: None, heard: None })
     }
 
     fn hear_for_a_beat(&self, ear: &mut Ear, changes: &Changes) -> Result<(), StoreError> {
-        let Ear { connection, channel, told, heard } = ear;
-        let started = Instant::now();
-        let end = started + HEARTBEAT;
-        // It need not be written to a disk, nor wait for a standby.
-        let pulse = format!("SET LOCAL synchronous_commit = off; NOTIFY {channel}");
-        connection.set_deadline(Some(started + HEARTBEAT_ANSWER));
-        if !connection.is_pooled() {
-            connection.script(&pulse)?;
-            *told = started;
-        } else {
-            connection.script("")?;
-            // On its own connection it might by chance have the server again that it listened on.
-            let other = self.connection(Some(started + HEARTBEAT_ANSWER));
-            if other.is_ok_and(|mut other| other.script(&pulse).is_ok()) {
-                *told = started;
-            }
+        let (started, end) = (Instant::now(), Instant::now() + HEARTBEAT);
+        // Silence and death look the same to whoever only listens.
+        ear.connection.set_deadline(Some(started + SIGN_OF_LIFE));
+        ear.connection.check()?;
+        if ear.told.is_none_or(|told| ear.connection.is_pooled() && told.elapsed() >= PROOF) {
+            self.tell_itself(ear)?;
         }
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match connection.hear(left)? {
+            match ear.connection.hear(left)? {
                 None => changes.note(Change::Everything),
                 Some(notifications) => {
                     for said in notifications {
-                        if said.channel() == channel {
-                            *heard = Instant::now();
+                        if said.channel() == ear.channel {
+                            ear.heard = Some(Instant::now());
                         } else {
                             // `all`, and what a later version may say.
                             changes.note(Uuid::try_parse(said.payload()).map_or(Change::Everything, Change::Of));
@@ -270,15 +267,39 @@ impl Postgres {
                 break;
             }
         }
-        let deaf = *heard < *told;
-        if !deaf {
+        self.judge(ear, changes)
+    }
+
+    /// An own session that has heard itself once goes on hearing. Through a pooler it may do so by chance.
+    fn tell_itself(&self, ear: &mut Ear) -> Result<(), StoreError> {
+        // It need not be on a disk, nor wait for a standby.
+        let tell = format!("SET LOCAL synchronous_commit = off; NOTIFY {}", ear.channel);
+        if !ear.connection.is_pooled() {
+            ear.connection.script(&tell)?;
+            ear.told = Some(Instant::now());
+            return Ok(());
+        }
+        // On another connection: on its own it might have the server again on which it listens.
+        let told = self.connection(Some(Instant::now() + SIGN_OF_LIFE)).and_then(|mut other| other.script(&tell));
+        if told.is_ok() {
+            ear.told = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn judge(&self, ear: &Ear, changes: &Changes) -> Result<(), StoreError> {
+        let Some(told) = ear.told else { return Ok(()) };
+        if ear.heard.is_some_and(|heard| heard >= told) {
             if self.deaf.swap(false, Ordering::Relaxed) {
                 changes.note(Change::Everything);
-                info!("changes made elsewhere are heard of");
+                info!("the pooler before PostgreSQL passes notifications on");
             }
             return Ok(());
         }
-        if !connection.is_pooled() {
+        if told.elapsed() < SIGN_OF_LIFE {
+            return Ok(());
+        }
+        if !ear.connection.is_pooled() {
             return Err(StoreError::Unavailable("PostgreSQL: a notification did not arrive".to_string()));
         }
         if !self.deaf.swap(true, Ordering::Relaxed) {

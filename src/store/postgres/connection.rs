@@ -32,7 +32,7 @@ pub const CONNECT: Duration = Duration::from_secs(2);
 /// How long everything takes at most that is done for a client. PostgreSQL itself ends a statement a little earlier.
 const ANSWER: Duration = Duration::from_millis(4800);
 /// How long a server may take to say that it is there.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+pub const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// How long something may be under way that was given up.
 const CANCEL: Duration = Duration::from_secs(1);
 /// Notifications that are kept until somebody looks at them. Of more it is known that they came.
@@ -147,7 +147,7 @@ impl Connector {
         }
         let asked = Instant::now();
         connection.deadline = Some(deadline.map_or(asked + SIGN_OF_LIFE, |at| at.min(asked + SIGN_OF_LIFE)));
-        let answers = connection.wait(async |client| client.check_connection().await).is_ok();
+        let answers = connection.check().is_ok();
         if !answers && asked.elapsed() >= SIGN_OF_LIFE {
             self.findings.silence().confirmed = asked;
         }
@@ -229,8 +229,9 @@ impl Connector {
         let Some((pid, Some("off"))) = row else {
             return Err(StoreError::Unavailable("PostgreSQL: database does not allow writes".to_string()));
         };
-        let process = pid.and_then(|pid| pid.parse().ok());
-        let pooled = process != announced_process(&link.client).await || self.findings.pooled.load(Ordering::Relaxed);
+        let process: Option<i32> = pid.and_then(|pid| pid.parse().ok());
+        let announced = announced_process(&link.client).await;
+        let pooled = announced.is_none() || process != announced || self.findings.pooled.load(Ordering::Relaxed);
         if !pooled {
             let settings = self.patience.settings().into_iter().chain(OWN_SETTINGS);
             let settings: String = settings.map(|(name, value)| format!("SET {name} = {value}; ")).collect();
@@ -352,6 +353,11 @@ impl Connection {
         self.wait(async |client| client.query(&statement, &references(parameters)).await)
     }
 
+    /// Whether there is anybody.
+    pub fn check(&mut self) -> Result<(), StoreError> {
+        self.wait(async |client| client.check_connection().await)
+    }
+
     /// `types`: those of the parameters, where the values do not tell.
     pub fn execute(&mut self, sql: &str, parameters: &[Value], types: Option<&[Type]>) -> Result<u64, StoreError> {
         if self.is_pooled() {
@@ -463,7 +469,10 @@ impl Connection {
     fn give_up(&mut self) {
         let Some((runtime, mut link)) = self.open.take() else { return };
         self.was_silent = true;
-        self.findings.notice_silence();
+        // A pooler lets wait for a server those for whom it has none.
+        if !self.is_pooled() {
+            self.findings.notice_silence();
+        }
         let tls = self.tls.clone();
         let cancel = move || {
             let token = link.client.cancel_token();

@@ -118,7 +118,8 @@ pub fn fault(error: tokio_postgres::Error) -> StoreError {
             | &SqlState::QUERY_CANCELED
             | &SqlState::LOCK_NOT_AVAILABLE
             | &SqlState::T_R_SERIALIZATION_FAILURE
-            | &SqlState::T_R_DEADLOCK_DETECTED => StoreError::Unavailable(text),
+            | &SqlState::T_R_DEADLOCK_DETECTED
+            | &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => StoreError::Unavailable(text),
             // What was prepared holds no longer: another version has changed a table.
             &SqlState::FEATURE_NOT_SUPPORTED if server.message().starts_with("cached plan") => {
                 StoreError::Unavailable(text)
