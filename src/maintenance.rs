@@ -105,7 +105,7 @@ struct Chore {
 }
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-const AFTER_A_FAILURE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn chores() -> Vec<Chore> {
     let chore = |name, act| Chore {
@@ -121,6 +121,11 @@ fn chores() -> Vec<Chore> {
         Chore {
             deletes: false,
             ..chore("to read what the stored password hashes cost", |app| Ok(app.users.note_costs().map(|()| false)?))
+        },
+        Chore {
+            deletes: false,
+            every: MINUTE,
+            ..chore("to delete what deleted users have left", |app| app.users.sweep())
         },
         chore("to delete expired sessions", |app| app.sessions.prune()),
         chore("to delete old counts of use", |app| app.usage.prune(app.clock.now())),
@@ -152,7 +157,7 @@ impl Chore {
                     warn!("it is not possible {name}, it is tried again every minute: {error:?}");
                 }
                 self.failing = true;
-                self.due = elapsed + AFTER_A_FAILURE;
+                self.due = elapsed + MINUTE;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -92,6 +93,9 @@ impl UserRef {
     }
 }
 
+/// How long a user who deletes their account waits for what hangs on it to be deleted too.
+const SWEEPING: Duration = Duration::from_millis(500);
+
 /// What is done with accounts, beside signing up and logging in (see [`crate::session`]).
 pub struct Users {
     store: Arc<dyn Store>,
@@ -143,9 +147,17 @@ impl Users {
         Ok(self.store.set_password(id, &hash, &By::operator(), self.clock.now())?)
     }
 
-    /// For the operator. Deletes him, his sessions and his keys. False: there is no such user.
+    /// For the operator. Deletes them, their sessions and their keys. False: there is no such user.
     pub fn delete(&self, id: UserId) -> Result<bool, Error> {
-        Ok(self.store.delete_user(id, None, &By::operator(), self.clock.now())?)
+        let found = self.store.delete_user(id, None, &By::operator(), self.clock.now())?;
+        // There need not be a server that does it.
+        while self.sweep()? {}
+        Ok(found)
+    }
+
+    /// Deletes some of what users who were deleted have left. False: there was nothing.
+    pub fn sweep(&self) -> Result<bool, Error> {
+        Ok(self.store.sweep()?)
     }
 
     /// What a user does with his own password; all his sessions but the one that asks end.
@@ -167,7 +179,11 @@ impl Users {
     pub fn delete_own(&self, user: &principal::User, password: &str, by: &By) -> Result<(), Error> {
         let hash = self.confirm(user, password, by)?;
         let delete = |hash: &PasswordHash| self.store.delete_user(user.id, Some(hash), by, self.clock.now());
-        self.with_password(user, password, hash, by, delete)
+        self.with_password(user, password, hash, by, delete)?;
+        // Mostly that is all; what is left of much, or in a store that has gone meanwhile, is deleted within a minute.
+        let started = Instant::now();
+        while started.elapsed() < SWEEPING && self.sweep().unwrap_or(false) {}
+        Ok(())
     }
 
     /// The hash of the user's password, when this is it. When it is not, that counts like a failed login.

@@ -126,8 +126,8 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes the user with his sessions, his keys and what was counted of them; with a password, only if it still is
-    /// his. False: no such user.
+    /// Deletes the user; with a password, only if it still is theirs. The account is gone then, with its sessions and keys,
+    /// for everyone; their rows stay until [`Store::sweep`] deletes them. False: no such user.
     fn delete_user(
         &self,
         id: UserId,
@@ -135,6 +135,9 @@ pub trait Store: Send + Sync {
         by: &By,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
+
+    /// Deletes up to some thousand rows of what users who were deleted have left. False: there was nothing.
+    fn sweep(&self) -> Result<bool, StoreError>;
 
     /// Stores a session if its user is active and still has this password, and puts another hash of it in its place.
     fn open_session(

@@ -168,6 +168,7 @@ impl Driver for Postgres {
             sql: include_str!("../../sql/postgres/0006_session_rotation.sql"),
         },
         Migration { version: 7, name: "key_ends", sql: include_str!("../../sql/postgres/0007_key_ends.sql") },
+        Migration { version: 8, name: "deleted_users", sql: include_str!("../../sql/postgres/0008_deleted_users.sql") },
     ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";

@@ -205,17 +205,9 @@ impl<D: Driver> SqlStore<D> {
         SqlStore { driver, changes, clock }
     }
 
-    /// Deletes the rows whose ids are found. In two statements: of one, PostgreSQL may make a search through the whole
-    /// table. False: there were none.
+    /// Deletes the rows whose ids are found. False: there were none.
     fn delete(&self, find: &'static str, parameter: Value, delete: &'static str) -> Result<bool, StoreError> {
-        self.driver.transaction(|transaction| {
-            let found = transaction.query(find, &[parameter])?;
-            let any = !found.is_empty();
-            let ids = found.into_iter().map(|mut row| row.uuid(0).map(|id| vec![Value::Uuid(id)]));
-            let ids = ids.collect::<Result<Vec<_>, _>>()?;
-            transaction.execute_with_rows(delete, &[Column::Uuid], &mut ids.into_iter())?;
-            Ok(any)
-        })
+        self.driver.transaction(|transaction| delete_found(transaction, find, &[parameter], delete))
     }
 
     /// A transaction that may change the verdict on `subject`: here, and on all instances. Where `changed` finds that it has
@@ -252,6 +244,22 @@ const END_SESSIONS_OF_USER: &str =
 
 const END_OTHER_SESSIONS_OF_USER: &str = "UPDATE sessions SET ended_at = $2, end_reason = $3 \
     WHERE user_id = $1 AND id <> $4 AND ended_at IS NULL";
+
+/// Deletes the rows whose ids are found. In two statements: of one, PostgreSQL may make a search through the whole table.
+/// False: there were none.
+fn delete_found(
+    transaction: &mut dyn Transaction,
+    find: &'static str,
+    parameters: &[Value],
+    delete: &'static str,
+) -> Result<bool, StoreError> {
+    let found = transaction.query(find, parameters)?;
+    let any = !found.is_empty();
+    let ids = found.into_iter().map(|mut row| row.uuid(0).map(|id| vec![Value::Uuid(id)]));
+    let ids = ids.collect::<Result<Vec<_>, _>>()?;
+    transaction.execute_with_rows(delete, &[Column::Uuid], &mut ids.into_iter())?;
+    Ok(any)
+}
 
 /// Columns: id, email, name, is_active, created_at.
 fn user(row: &mut Row) -> Result<User, StoreError> {
@@ -306,9 +314,10 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        let rows = self
-            .driver
-            .query("SELECT id, email, name, is_active, created_at FROM users WHERE id = $1", &[Value::Uuid(id.0)])?;
+        let rows = self.driver.query(
+            "SELECT id, email, name, is_active, created_at FROM users WHERE id = $1 AND deleted_at IS NULL",
+            &[Value::Uuid(id.0)],
+        )?;
         first(rows).map(|mut row| user(&mut row)).transpose()
     }
 
@@ -323,7 +332,7 @@ impl<D: Driver> Store for SqlStore<D> {
     fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError> {
         let after = after.map_or(Uuid::nil(), |id| id.0);
         let rows = self.driver.query(
-            "SELECT id, email, name, is_active, created_at FROM users WHERE id > $1 ORDER BY id LIMIT $2",
+            "SELECT id, email, name, is_active, created_at FROM users WHERE id > $1 AND deleted_at IS NULL ORDER BY id LIMIT $2",
             &[Value::Uuid(after), Value::Int(limit)],
         )?;
         rows.into_iter().map(|mut row| user(&mut row)).collect()
@@ -333,11 +342,12 @@ impl<D: Driver> Store for SqlStore<D> {
         let changed = |(_, changed): &(bool, bool)| *changed;
         let (found, _) = self.change(id.0, changed, |transaction| {
             let changed = transaction.execute(
-                "UPDATE users SET is_active = $2 WHERE id = $1 AND is_active <> $2",
+                "UPDATE users SET is_active = $2 WHERE id = $1 AND is_active <> $2 AND deleted_at IS NULL",
                 &[Value::Uuid(id.0), Value::Bool(active)],
             )?;
             if changed == 0 {
-                let found = transaction.query("SELECT id FROM users WHERE id = $1", &[Value::Uuid(id.0)])?;
+                let found = transaction
+                    .query("SELECT id FROM users WHERE id = $1 AND deleted_at IS NULL", &[Value::Uuid(id.0)])?;
                 return Ok((!found.is_empty(), false));
             }
             if active {
@@ -356,7 +366,7 @@ impl<D: Driver> Store for SqlStore<D> {
     fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, is_so, |transaction| {
             let changed = transaction.execute(
-                "UPDATE users SET password_hash = $2 WHERE id = $1",
+                "UPDATE users SET password_hash = $2 WHERE id = $1 AND deleted_at IS NULL",
                 &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
             )?;
             if changed > 0 {
@@ -411,20 +421,45 @@ impl<D: Driver> Store for SqlStore<D> {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.change(id.0, is_so, |transaction| {
-            // Locks the user's row: whether it is still his password stays decided.
+            // Of the account nothing stays but its id, until what hangs on it has gone as well, and nobody finds it by that.
             let found = transaction.execute(
-                "UPDATE users SET is_active = is_active WHERE id = $1 AND (password_hash = $2 OR $2 IS NULL)",
-                &[Value::Uuid(id.0), Value::or_null(password, |hash| Value::Text(hash.as_str().to_string()))],
+                "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, name = NULL, password_hash = '', \
+                 last_login_at = NULL \
+                 WHERE id = $1 AND deleted_at IS NULL AND (password_hash = $2 OR $2 IS NULL)",
+                &[
+                    Value::Uuid(id.0),
+                    Value::or_null(password, |hash| Value::Text(hash.as_str().to_string())),
+                    Value::Timestamp(now),
+                    Value::Bool(false),
+                    // Unlike any e-mail, and any other.
+                    Value::Text(id.to_string()),
+                ],
             )?;
             if found > 0 {
-                transaction.execute(
-                    "DELETE FROM key_hours WHERE key_id IN (SELECT id FROM api_keys WHERE user_id = $1)",
-                    &[Value::Uuid(id.0)],
-                )?;
-                transaction.execute("DELETE FROM users WHERE id = $1", &[Value::Uuid(id.0)])?;
                 record(transaction, &Event::new(Kind::UserDeleted, id, by, now))?;
             }
             Ok(found > 0)
+        })
+    }
+
+    fn sweep(&self) -> Result<bool, StoreError> {
+        self.driver.transaction(|transaction| {
+            let rows = transaction
+                .query("SELECT id FROM users WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1", &[])?;
+            let Some(mut row) = first(rows) else { return Ok(false) };
+            let user = [Value::Uuid(row.uuid(0)?)];
+            if keys::sweep(transaction, &user)?
+                || delete_found(
+                    transaction,
+                    "SELECT id FROM sessions WHERE user_id = $1 LIMIT 1000",
+                    &user,
+                    "DELETE FROM sessions WHERE id IN (ROWS)",
+                )?
+            {
+                return Ok(true);
+            }
+            transaction.execute("DELETE FROM users WHERE id = $1 AND deleted_at IS NOT NULL", &user)?;
+            Ok(true)
         })
     }
 

@@ -208,6 +208,7 @@ impl Driver for Sqlite {
             sql: include_str!("../../sql/sqlite/0006_session_rotation.sql"),
         },
         Migration { version: 7, name: "key_ends", sql: include_str!("../../sql/sqlite/0007_key_ends.sql") },
+        Migration { version: 8, name: "deleted_users", sql: include_str!("../../sql/sqlite/0008_deleted_users.sql") },
     ];
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
     // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).

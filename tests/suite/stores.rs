@@ -315,6 +315,78 @@ on_both_stores! {
     }
 }
 
+on_both_stores! {
+    fn an_account_with_much_history_is_gone_at_once_and_its_rows_soon(service) {
+        let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
+        let (hers, his) = (new_key(service, &ann), new_key(service, &bob));
+        assert_eq!((service.key_status(&hers.key), service.key_status(&his.key)), (200, 200));
+        let written = || count(service, "SELECT COUNT(*) FROM key_hours") == 2;
+        within(PATIENCE, "the uses are written", written);
+        let (id, bytes) = match service.database() {
+            Some(_) => ("CAST('00000000-0000-7000-8000-' || (100000000000 + i) AS UUID)", "decode(md5(i::text), 'hex')"),
+            None => ("'00000000-0000-7000-8000-' || (100000000000 + i)", "CAST('hash ' || i AS BLOB)"),
+        };
+        let numbers = "WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < 3000)";
+        let then = "'2026-01-01T00:00:00.000Z'";
+        run(service, &format!(
+            "INSERT INTO sessions (id, user_id, generation, created_at, expires_at, ip) {numbers} \
+             SELECT {id}, '{ann}', 1, {then}, '2999-01-01T00:00:00.000Z', '192.0.2.1' FROM numbers; \
+             INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, created_at) {numbers} \
+             SELECT {id}, '{ann}', {bytes}, '', '', TRUE, {then} FROM numbers; \
+             INSERT INTO key_hours (key_id, hour, allowed, disabled, expired) {numbers} \
+             SELECT '{key}', i, 1, 0, 0 FROM numbers",
+            ann = ann.id, key = hers.id
+        ));
+        // What hangs on it cannot be deleted for now: the account is gone all the same.
+        run(service, "ALTER TABLE key_hours RENAME TO hidden");
+        let body = json!({ "password": PASSWORD });
+        assert_eq!(service.delete("/auth/me").bearer(&ann.access).json(body.clone()).send().status, 200);
+        let refreshed = service.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send().status;
+        assert_eq!((service.token_status(&ann.access), refreshed, service.key_status(&hers.key)), (401, 401, 401));
+        let verified = service.post("/keys/verify").bearer(&bob.access).json(json!({ "key": hers.key })).send().json();
+        assert_eq!(verified["code"], "NOT_FOUND");
+        let login = json!({ "email": ann.email, "password": PASSWORD });
+        assert_eq!(service.post("/auth/login").json(login).send().status, 401);
+        assert!(!service.operator(&["user", "list"]).contains(&ann.id));
+        let home = Home::beside(service);
+        for command in ["show", "activate", "deactivate", "delete"] {
+            assert_eq!(home.run(&["user", command, &ann.id]).failed(1), "there is no such user", "{command}");
+        }
+        let named = "SELECT COUNT(*) FROM users WHERE email = 'ann@example.com' OR password_hash <> '' AND email <> 'bob@example.com'";
+        assert_eq!(count(service, named), 0);
+        let again = service.sign_up("ann@example.com");
+        assert_ne!(again.id, ann.id);
+
+        // As after a crash.
+        service.stop();
+        run(service, "ALTER TABLE hidden RENAME TO key_hours");
+        service.restart();
+        let left = || {
+            let of_ann = |table: &str| count(service, &format!("SELECT COUNT(*) FROM {table} WHERE user_id = '{}'", ann.id));
+            let users = count(service, &format!("SELECT COUNT(*) FROM users WHERE id = '{}'", ann.id));
+            let hours = count(service, &format!("SELECT COUNT(*) FROM key_hours WHERE key_id = '{}'", hers.id));
+            (users, of_ann("sessions"), of_ann("api_keys"), hours)
+        };
+        within(PATIENCE, "nothing is left", || left() == (0, 0, 0, 0));
+        assert_eq!((service.key_status(&his.key), service.token_status(&again.access)), (200, 200));
+        assert_eq!(count(service, "SELECT COUNT(*) FROM key_hours"), 1);
+    }
+
+    fn of_an_account_with_little_history_nothing_is_left_when_its_deletion_is_answered(service) {
+        let ann = service.sign_up("ann@example.com");
+        let bob = service.sign_up("bob@example.com");
+        for account in [&ann, &bob] {
+            new_key(service, account);
+        }
+        let body = json!({ "password": PASSWORD });
+        assert_eq!(service.delete("/auth/me").bearer(&ann.access).json(body).send().status, 200);
+        let left = |table: &str| count(service, &format!("SELECT COUNT(*) FROM {table}"));
+        assert_eq!((left("users"), left("sessions"), left("api_keys")), (1, 1, 1));
+        service.operator(&["user", "delete", &bob.id]);
+        assert_eq!((left("users"), left("sessions"), left("api_keys")), (0, 0, 0));
+    }
+}
+
 /// Runs statements past the server.
 pub fn run(service: &Service, statements: &str) {
     match service.database() {

@@ -8,7 +8,7 @@ use log::warn;
 use uuid::Uuid;
 
 use super::events::record;
-use super::{Column, Driver, Row, SqlStore, Transaction, Value, first, unexpected};
+use super::{Column, Driver, Row, SqlStore, Transaction, Value, delete_found, first, unexpected};
 use crate::clock::Timestamp;
 use crate::event::{By, Event, Kind, Subject};
 use crate::id::{KeyId, UserId};
@@ -29,6 +29,8 @@ fn hour(time: Timestamp) -> Value {
 fn start_of(hour: i64) -> Result<Timestamp, StoreError> {
     hour.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis).ok_or_else(|| unexpected(0))
 }
+
+const DELETE_HOURS: &str = "DELETE FROM key_hours WHERE (key_id, hour) IN (ROWS)";
 
 /// What [`api_key`] reads of a key, from `api_keys LEFT JOIN key_last_use`.
 macro_rules! key_columns {
@@ -85,7 +87,8 @@ macro_rules! known_keys {
     () => {
         "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
          api_keys.expires_at, api_keys.name, api_keys.scopes, api_keys.rate_limit, api_keys.rate_window, \
-         api_keys.created_at, api_keys.revoked_at FROM api_keys JOIN users ON users.id = api_keys.user_id WHERE "
+         api_keys.created_at, api_keys.revoked_at FROM api_keys \
+         JOIN users ON users.id = api_keys.user_id AND users.deleted_at IS NULL WHERE "
     };
 }
 
@@ -203,6 +206,22 @@ fn delete_ended(transaction: &mut dyn Transaction, found: Vec<Row>) -> Result<bo
         &mut rows.into_iter(),
     )?;
     Ok(true)
+}
+
+/// Deletes some of the keys of a user who is deleted, and of what was counted of them. False: there were none.
+pub(super) fn sweep(transaction: &mut dyn Transaction, user: &[Value]) -> Result<bool, StoreError> {
+    const HOURS: usize = 1000;
+    let hours = transaction.query(
+        "SELECT key_id, hour FROM key_hours WHERE key_id IN \
+         (SELECT id FROM api_keys WHERE user_id = $1 ORDER BY created_at, id LIMIT 100) LIMIT 1000",
+        user,
+    )?;
+    let are_all = hours.len() < HOURS;
+    let hours = hours.into_iter().map(|mut row| Ok(vec![Value::Uuid(row.uuid(0)?), Value::Int(row.int(1)?)]));
+    let hours = hours.collect::<Result<Vec<_>, StoreError>>()?;
+    transaction.execute_with_rows(DELETE_HOURS, &[Column::Uuid, Column::Int], &mut hours.into_iter())?;
+    let keys = "SELECT id FROM api_keys WHERE user_id = $1 ORDER BY created_at, id LIMIT 100";
+    Ok(!are_all || delete_found(transaction, keys, user, "DELETE FROM api_keys WHERE id IN (ROWS)")?)
 }
 
 impl<D: Driver> SqlStore<D> {
@@ -648,11 +667,7 @@ impl<D: Driver> SqlStore<D> {
                 old.push(vec![Value::Uuid(key), Value::Int(hour)]);
             }
             let any = !old.is_empty();
-            transaction.execute_with_rows(
-                "DELETE FROM key_hours WHERE (key_id, hour) IN (ROWS)",
-                &[Column::Uuid, Column::Int],
-                &mut old.into_iter(),
-            )?;
+            transaction.execute_with_rows(DELETE_HOURS, &[Column::Uuid, Column::Int], &mut old.into_iter())?;
             transaction.execute_with_rows(
                 "WITH noted (key_id, at) AS (ROWS) INSERT INTO key_last_use (key_id, at) SELECT key_id, at \
                  FROM noted WHERE EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = noted.key_id) \
