@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::http_client::{Answer, Request};
 use crate::postgres_cluster::available;
+use crate::process::program::{Server, in_both_homes};
 use crate::service::{Backend, PASSWORD, Service, error, on_both_stores};
 
 const HERE: &str = "198.51.100.7";
@@ -367,4 +368,53 @@ fn an_account_that_is_guessed_at_from_everywhere_slows_everyone_but_who_has_logg
         service.advance(4);
         assert_eq!(log_in(service, ELSEWHERE, &ann.email, PASSWORD).status, 200);
     });
+}
+
+/// What the threads that hash passwords have worked so far, in the system's ticks of 10 ms. Unlike the time that an answer
+/// takes, it is the same on a machine that has other things to do.
+fn work(server: &Server<'_>) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    // proc_pid_stat(5): the name in parentheses; the 14th and 15th field are the time in the program and in the system.
+    let hashing = stats.filter_map(|stat| {
+        let (name, rest) = stat.split_once('(')?.1.split_once(") ")?;
+        let mut times = rest.split(' ').skip(11).map(|field| field.parse::<u64>().unwrap());
+        name.starts_with("hash-").then(|| times.next().unwrap() + times.next().unwrap())
+    });
+    hashing.sum()
+}
+
+in_both_homes! {
+    fn every_refused_login_costs_the_same_work_just_after_the_start_and_later(home) {
+        // Some 25 ticks, more than four times what a new hash costs.
+        let (dear, cheap) = (bcrypt::hash(PASSWORD, 12).unwrap(), bcrypt::hash(PASSWORD, 4).unwrap());
+        home.run(&["migrate"]).succeeded();
+        for name in ["dear", "cheap", "inactive"] {
+            home.run_reading(&["user", "create", &format!("{name}@example.com")], &format!("{PASSWORD}\n")).succeeded();
+        }
+        home.run(&["user", "deactivate", "inactive@example.com"]).succeeded();
+        for (name, hash) in [("dear", &dear), ("cheap", &cheap)] {
+            let update = format!("UPDATE users SET password_hash = '{hash}' WHERE email = '{name}@example.com'");
+            match home.database() {
+                Some(database) => database.client().batch_execute(&update).unwrap(),
+                None => rusqlite::Connection::open(home.path("keyward.db")).unwrap().execute_batch(&update).unwrap(),
+            }
+        }
+        let server = home.start(&[]);
+        let mut costs = Vec::new();
+        // The first of all is one of whom nothing is known.
+        for round in 0..2 {
+            for name in ["nobody", "cheap", "inactive", "dear"] {
+                let before = work(&server);
+                let body = json!({ "email": format!("{name}@example.com"), "password": "wrong" });
+                assert_eq!(server.client().post("/auth/login").json(body).send().status, 401);
+                let ticks = work(&server) - before;
+                costs.push((name, round, ticks));
+            }
+        }
+        let dearest = costs.iter().filter(|(name, ..)| *name == "dear").map(|(_, _, ticks)| *ticks).min().unwrap();
+        for (name, round, ticks) in &costs {
+            assert!(ticks * 2 > dearest && *ticks < dearest * 2, "{name} in round {round}: {costs:?}");
+        }
+    }
 }

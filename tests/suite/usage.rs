@@ -4,7 +4,8 @@ use keyward::clock::Timestamp;
 use keyward::usage::{DAY, HOUR};
 use serde_json::{Value, json};
 
-use crate::service::{Service, broken_rules, error, on_both_stores};
+use crate::http_client::PATIENCE;
+use crate::service::{Account, Service, broken_rules, error, on_both_stores, within};
 
 fn usage(service: &Service, access: &str, id: &str, query: &str) -> Value {
     let answer = service.get(&format!("/keys/{id}/usage{query}")).bearer(access).send();
@@ -121,5 +122,128 @@ on_both_stores! {
         service.restart();
         let listed = service.get("/keys").bearer(&bob.access).send().json();
         assert_eq!(listed[0]["usesLast24h"], 1);
+    }
+}
+
+/// Runs statements past the server.
+fn run(service: &Service, statements: &str) {
+    match service.database() {
+        Some(database) => database.client().batch_execute(statements).unwrap(),
+        None => rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap().execute_batch(statements).unwrap(),
+    }
+}
+
+/// The only number that it gives; none is 0.
+fn number(service: &Service, sql: &str) -> i64 {
+    match service.database() {
+        Some(database) => database.client().query_one(sql, &[]).unwrap().get::<_, Option<i64>>(0),
+        None => {
+            let file = rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap();
+            file.query_row(sql, [], |row| row.get(0)).unwrap()
+        }
+    }
+    .unwrap_or(0)
+}
+
+fn written(service: &Service) -> i64 {
+    number(service, "SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours")
+}
+
+/// Waits until everything that was noted before has been tried to be written: a failed login is written after the uses of
+/// the same round.
+fn round(service: &Service, account: &Account) {
+    let failures = || number(service, "SELECT CAST(SUM(count) AS BIGINT) FROM events WHERE kind = 'login.failed'");
+    let before = failures();
+    let wrong = json!({ "email": account.email, "password": "wrong" });
+    assert_eq!(service.post("/auth/login").json(wrong).send().status, 401);
+    within(PATIENCE, "a round of writing", || failures() > before);
+}
+
+/// Nobody writes counts while this is there.
+enum Held {
+    Postgres(postgres::Client),
+    Sqlite(rusqlite::Connection),
+}
+
+impl Held {
+    fn hold(service: &Service) -> Held {
+        match service.database() {
+            Some(database) => {
+                let mut client = database.client();
+                client.batch_execute("BEGIN; LOCK TABLE key_hours IN EXCLUSIVE MODE").unwrap();
+                Held::Postgres(client)
+            }
+            None => {
+                let file = rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap();
+                file.busy_timeout(PATIENCE).unwrap();
+                file.execute_batch("BEGIN IMMEDIATE").unwrap();
+                Held::Sqlite(file)
+            }
+        }
+    }
+
+    fn release(self) {
+        match self {
+            Held::Postgres(mut client) => client.batch_execute("ROLLBACK").unwrap(),
+            Held::Sqlite(file) => file.execute_batch("ROLLBACK").unwrap(),
+        }
+    }
+}
+
+on_both_stores! {
+    fn uses_that_could_not_be_written_are_counted_later_and_once(service) {
+        let ann = service.sign_up("ann@example.com");
+        let made = service.create_key(&ann.access, json!({ "name": "ci" }));
+        let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+        let use_it = || assert_eq!(service.key_status(key), 200);
+        run(service, "ALTER TABLE key_hours RENAME TO hidden");
+        use_it();
+        round(service, &ann);
+        // In another hour, and in one of which something waits already.
+        use_it();
+        service.advance(3600);
+        let ann = service.log_in(&ann.email);
+        use_it();
+        round(service, &ann);
+        run(service, "ALTER TABLE hidden RENAME TO key_hours");
+        assert_eq!(written(service), 0);
+        within(PATIENCE, "they are written", || written(service) > 0);
+        use_it();
+        round(service, &ann);
+        round(service, &ann);
+        assert_eq!(written(service), 4);
+        let hour = service.clock.now().start_of(HOUR);
+        let series = usage(service, &ann.access, id, "")["series"].as_array().unwrap()[22..].to_vec();
+        assert_eq!(series, [point(hour.minus(HOUR), 2, 0, 0), point(hour, 2, 0, 0)]);
+    }
+
+    fn no_use_is_missed_or_seen_twice_while_it_is_written(service) {
+        let ann = service.sign_up("ann@example.com");
+        let made = service.create_key(&ann.access, json!({ "name": "ci" }));
+        let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+        let mut uses = 0;
+        let seen = |uses: u64| {
+            let listed = service.get("/keys").bearer(&ann.access).send().json();
+            let counted = &usage(service, &ann.access, id, "")["series"][23]["allowed"];
+            assert_eq!((&listed[0]["usesLast24h"], counted), (&json!(uses), &json!(uses)));
+        };
+        for _ in 0..3 {
+            let held = Held::hold(service);
+            for _ in 0..2 {
+                assert_eq!(service.key_status(key), 200);
+                uses += 1;
+            }
+            // Before the round, and when it waits to write them.
+            for _ in 0..30 {
+                seen(uses);
+            }
+            held.release();
+            while written(service) < i64::try_from(uses).unwrap() {
+                seen(uses);
+            }
+            for _ in 0..5 {
+                seen(uses);
+            }
+        }
     }
 }
