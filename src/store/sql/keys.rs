@@ -447,7 +447,8 @@ impl<D: Driver> SqlStore<D> {
                     "SELECT ",
                     key_columns!(),
                     " FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id \
-                     WHERE id > $1 ORDER BY id LIMIT $2"
+                     WHERE id > $1 AND (SELECT deleted_at FROM users WHERE users.id = api_keys.user_id) IS NULL \
+                     ORDER BY id LIMIT $2"
                 ),
                 &[id, Value::Int(limit)],
             ),
