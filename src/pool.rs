@@ -230,11 +230,12 @@ mod tests {
         let (ann, bob, eve) = (user(), user(), user());
         let jobs = Jobs::new();
         // Two are at work, four wait.
-        for taken in [true, true, true, true, true, true, false, false] {
+        for _ in 0..2 {
+            pool.submit(ann, jobs.one("ann")).unwrap();
+            assert_eq!(jobs.begin(1), ["ann"]);
+        }
+        for taken in [true, true, true, true, false, false] {
             assert_eq!(pool.submit(ann, jobs.one("ann")).is_ok(), taken);
-            if pool.queue.lock().busy < 2 {
-                assert_eq!(jobs.begin(1), ["ann"]);
-            }
         }
         pool.submit(bob, jobs.one("bob")).unwrap();
         assert_eq!(jobs.begin(1), ["bob"]);
