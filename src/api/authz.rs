@@ -26,7 +26,7 @@ const X_AUTH_KEY_NAME: HeaderName = HeaderName::from_static("x-auth-key-name");
 const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
 
 /// What [`admit`] says.
-const TOLD: [HeaderName; 6] =
+static TOLD: [HeaderName; 6] =
     [X_AUTH_TYPE, X_AUTH_USER_ID, X_AUTH_EMAIL, X_AUTH_KEY_ID, X_AUTH_KEY_NAME, X_AUTH_SCOPES];
 
 /// What is percent-encoded: all but letters, digits and what e-mails and scopes are mostly made of. `+` is, since some

@@ -701,8 +701,15 @@ fn keyward_knows_the_address_of_the_client_behind_the_gateway() {
         let access = answer.json()["accessToken"].as_str().unwrap().to_string();
         let sessions = site.service.get("/auth/sessions").bearer(&access).send().json();
         assert_eq!(sessions[0]["ip"], "127.0.0.2", "{sessions}");
-        let credential = format!("Authorization: Bearer {access}\r\nX-Forwarded-For: 203.0.113.9\r\n");
+        let invented = ["X-Forwarded-For: ", "X-Real-IP: ", "Forwarded: for=", "X.Real.IP: ", "X_Forwarded_For: "];
+        let invented: String = invented.iter().map(|start| format!("{start}203.0.113.9\r\n")).collect();
+        let credential = format!("Authorization: Bearer {access}\r\n{invented}");
         assert_eq!(get_from(&site, one, "/x", &credential).status, 200);
-        assert_eq!(site.upstream.take_one().header("x-forwarded-for"), Some("127.0.0.2"));
+        let seen = site.upstream.take_one();
+        assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.2"));
+        // Caddy has no means against other spellings than Keyward, which looks for those of its own names.
+        let may_stay = |name: &str| gateway == Gateway::Caddy && name.contains(['.', '_']);
+        let believed = |(name, value): &(String, String)| value.contains("203.0.113") && !may_stay(name);
+        assert!(!seen.headers.iter().any(believed), "{seen:?}");
     }
 }
