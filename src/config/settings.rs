@@ -36,7 +36,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "HOST",
         default: Some("127.0.0.1,::1"),
-        accepts: "IP addresses, separated by commas; 0.0.0.0 is every IPv4 address, :: every address",
+        accepts: "IP addresses, separated by commas; 0.0.0.0 is every IPv4 address, :: every address, or beside IPv4 addresses every IPv6 one",
         meaning: "Addresses to listen on",
         secret: false,
         read: |draft, value| {

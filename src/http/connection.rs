@@ -1,11 +1,15 @@
 //! One connection, from its acceptance: TLS where it is spoken, then the version of HTTP that the client asks for.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use log::debug;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -41,8 +45,16 @@ pub async fn serve(
         debug!("{peer}: {error}");
     }
     match door {
-        Door::Http => http1::serve(stream, peer, &front, seat, Purpose::Api { tls: false }, stop).await,
-        Door::Redirect { to } => http1::serve(stream, peer, &front, seat, Purpose::Redirect { to }, stop).await,
+        Door::Http => {
+            let purpose = Purpose::Api { tls: false };
+            let turned = http1::serve(stream, peer, &front, seat, purpose, stop.clone()).await;
+            // RFC 9113 §3.3: by prior knowledge.
+            if let Some((stream, read)) = turned {
+                let stream = Begun { read, stream };
+                Box::pin(http2::serve(stream, peer, front, seat, purpose, stop)).await;
+            }
+        }
+        Door::Redirect { to } => drop(http1::serve(stream, peer, &front, seat, Purpose::Redirect { to }, stop).await),
         // Its state is large, and connections without TLS are not to pay for it.
         Door::Https(acceptor) => Box::pin(serve_https(stream, peer, front, seat, acceptor, stop)).await,
     }
@@ -58,12 +70,14 @@ async fn serve_https(
 ) {
     match in_time(front.limits.handshake, &mut stop, shake_hands(stream, &acceptor)).await {
         Some(Ok(Greeting::Tls(stream))) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
-            http2::serve(stream, peer, front, seat, stop).await;
+            http2::serve(stream, peer, front, seat, Purpose::Api { tls: true }, stop).await;
         }
         Some(Ok(Greeting::Tls(stream))) => {
-            http1::serve(stream, peer, &front, seat, Purpose::Api { tls: true }, stop).await
+            drop(http1::serve(stream, peer, &front, seat, Purpose::Api { tls: true }, stop).await);
         }
-        Some(Ok(Greeting::NoTls(stream))) => http1::serve(stream, peer, &front, seat, Purpose::WrongScheme, stop).await,
+        Some(Ok(Greeting::NoTls(stream))) => {
+            drop(http1::serve(stream, peer, &front, seat, Purpose::WrongScheme, stop).await);
+        }
         Some(Err(error)) => debug!("{peer}: TLS: {error}"),
         None => debug!("{peer}: cut, the TLS handshake was not done in time"),
     }
@@ -92,5 +106,48 @@ pub async fn in_time<F: Future>(limit: Duration, stop: &mut watch::Receiver<bool
     tokio::select! {
         done = tokio::time::timeout(limit, work) => done.ok(),
         _ = stop.wait_for(|stop| *stop) => None,
+    }
+}
+
+/// A stream of which something has been read already.
+struct Begun<S> {
+    read: Bytes,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let count = self.read.len().min(buffer.remaining());
+        buffer.put_slice(&self.read.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

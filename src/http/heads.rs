@@ -1,27 +1,83 @@
-//! Heads as they come over the wire, where hyper says too little of them: it refuses some by itself, with a status and
-//! nothing else, and cuts the fragment off a target.
+//! What hyper does not show of a connection with HTTP/1.1: it refuses some heads by itself, with a status and nothing else,
+//! cuts the fragment off a target, and takes whoever closes their side for gone.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes};
 use chrono::Utc;
-use http::StatusCode;
+use http::{StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
 
 use super::response::Response;
-use super::watch::{Phase, Watch};
+use super::watch::{Phase, Socket, Watch};
+
+/// A stream whose other end may close its side and go on listening.
+pub trait HalfOpen {
+    /// Whether nothing more will come; false while there is something to be read first.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
+
+    /// Whether it was reset since then: to read says nothing but that there is no more.
+    fn was_reset(&self) -> bool;
+}
+
+impl HalfOpen for TcpStream {
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut byte = [0];
+        self.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map_ok(|count| count == 0)
+    }
+
+    fn was_reset(&self) -> bool {
+        !matches!(self.take_error(), Ok(None))
+    }
+}
+
+/// Whoever closes TLS has gone: before TLS 1.3 there was no other way (RFC 8446 §6.1), and nobody uses the new one. hyper
+/// sees to it.
+impl HalfOpen for Box<TlsStream<TcpStream>> {
+    fn poll_end(&self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        Poll::Pending
+    }
+
+    fn was_reset(&self) -> bool {
+        false
+    }
+}
 
 /// What is known of the head that was read last.
 #[derive(Default)]
 pub struct Seen {
     fragment: AtomicBool,
     refused: AtomicBool,
+    served: AtomicBool,
+    knows_interim: AtomicBool,
 }
 
+/// Means nothing to whoever has not asked for it (RFC 9110 §15.2.1).
+const ARE_YOU_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// How often it is looked for the answer of a client's system to that.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 impl Seen {
+    /// A request is served.
+    pub fn note(&self, version: Version) {
+        self.served.store(true, Ordering::Relaxed);
+        // As every client of HTTP/1.1 must (RFC 9110 §15.2).
+        self.knows_interim.store(version == Version::HTTP_11, Ordering::Relaxed);
+    }
+
+    /// Whether any request has been served.
+    pub fn served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
     /// Whether the target of the request had a fragment. Asked once for each.
     pub fn took_fragment(&self) -> bool {
         // One task has the connection; it may move between threads.
@@ -35,8 +91,11 @@ impl Seen {
 }
 
 /// A stream to hyper that reads request lines along, and puts answers of ours in the place of hyper's own.
+///
+/// A client that has closed its side while it waits has gone, or waits on: only its system knows. So it is sent something
+/// that means nothing. The system of one who has gone resets the connection then, which ends it, and the work with it.
 pub struct Heads<'a, S, F> {
-    inner: S,
+    inner: Socket<'a, S>,
     watch: &'a Watch,
     seen: &'a Seen,
     /// The answer to a head that gets this status.
@@ -44,11 +103,17 @@ pub struct Heads<'a, S, F> {
     line: Line,
     /// What is left of such an answer.
     answer: Option<Bytes>,
+    /// The client has closed its side, and was asked; until it is looked again.
+    asked: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a, S, F: Fn(StatusCode) -> Response> Heads<'a, S, F> {
-    pub fn new(inner: S, watch: &'a Watch, seen: &'a Seen, refuse: F) -> Heads<'a, S, F> {
-        Heads { inner, watch, seen, refuse, line: Line::default(), answer: None }
+    pub fn new(inner: Socket<'a, S>, watch: &'a Watch, seen: &'a Seen, refuse: F) -> Heads<'a, S, F> {
+        Heads { inner, watch, seen, refuse, line: Line::default(), answer: None, asked: None }
+    }
+
+    pub fn into_stream(self) -> S {
+        self.inner.into_stream()
     }
 
     fn awaits_head(&self) -> bool {
@@ -73,7 +138,7 @@ impl<'a, S, F: Fn(StatusCode) -> Response> Heads<'a, S, F> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, F> Heads<'_, S, F> {
+impl<S: AsyncRead + AsyncWrite + Unpin, F> Heads<'_, S, F> {
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(answer) = self.answer.as_mut().filter(|answer| answer.has_remaining()) {
             match ready!(Pin::new(&mut self.inner).poll_write(cx, answer))? {
@@ -82,6 +147,36 @@ impl<S: AsyncWrite + Unpin, F> Heads<'_, S, F> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: HalfOpen + AsyncRead + AsyncWrite + Unpin, F> Heads<'_, S, F> {
+    /// Fails when the client has gone. Called when everything of hyper's has been written, and an answer is awaited.
+    fn look_after(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(asked) = &mut self.asked else {
+            let has_ended = match self.inner.stream().poll_end(cx) {
+                Poll::Ready(has_ended) => has_ended?,
+                Poll::Pending => false,
+            };
+            if has_ended && self.seen.knows_interim.load(Ordering::Relaxed) {
+                if let Poll::Ready(written) = Pin::new(&mut self.inner).poll_write(cx, ARE_YOU_THERE)
+                    && written? < ARE_YOU_THERE.len()
+                {
+                    // It took nothing of what came before either.
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                self.asked = Some(Box::pin(tokio::time::sleep(LOOK_EVERY)));
+                return self.look_after(cx);
+            }
+            return Ok(());
+        };
+        while asked.as_mut().poll(cx).is_ready() {
+            if self.inner.stream().was_reset() {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            asked.as_mut().reset(tokio::time::Instant::now() + LOOK_EVERY);
+        }
+        Ok(())
     }
 }
 
@@ -115,7 +210,9 @@ impl<S: AsyncRead + Unpin, F: Fn(StatusCode) -> Response + Unpin> AsyncRead for 
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, F: Fn(StatusCode) -> Response + Unpin> AsyncWrite for Heads<'_, S, F> {
+impl<S: HalfOpen + AsyncRead + AsyncWrite + Unpin, F: Fn(StatusCode) -> Response + Unpin> AsyncWrite
+    for Heads<'_, S, F>
+{
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_refusal(bytes) {
             return Poll::Ready(Ok(bytes.len()));
@@ -140,6 +237,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Fn(StatusCode) -> Response + Unpin> A
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_answer(cx))?;
+        if self.watch.phase() == Phase::Busy {
+            self.look_after(cx)?;
+        }
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 

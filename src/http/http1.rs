@@ -17,21 +17,22 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::exchange::{self, Fragment, Purpose};
-use super::heads::{Heads, Seen};
+use super::heads::{HalfOpen, Heads, Seen};
 use super::held::{self, A_FIELD};
 use super::places::Seat;
 use super::server::Front;
 use super::watch::{Alarm, Phase, Socket};
 
-/// Serves it until either side ends it, a time runs out, or the server stops.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+/// Serves it until either side ends it, a time runs out, or the server stops. A stream and what was read of it: the client
+/// speaks HTTP/2.
+pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
     front: &Front,
     seat: &Seat,
     purpose: Purpose,
     mut stop: watch::Receiver<bool>,
-) {
+) -> Option<(S, Bytes)> {
     let watched = &seat.watch;
     watched.enter(Phase::Head);
     let seen = &Seen::default();
@@ -41,6 +42,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let service = service_fn(async |request: hyper::Request<Incoming>| {
         watched.enter(Phase::Busy);
         let (mut head, mut body) = request.into_parts();
+        seen.note(head.version);
         if seen.took_fragment() {
             head.extensions.insert(Fragment);
         }
@@ -62,12 +64,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         watched.enter(Phase::Answering);
         Ok::<_, std::convert::Infallible>(response.map(Whole))
     });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .max_buf_size(front.limits.head_bytes)
-            .max_header_size(front.limits.head_bytes)
-            .serve_connection(socket, service)
-    );
+    let mut connection = http1::Builder::new()
+        .max_buf_size(front.limits.head_bytes)
+        .max_header_size(front.limits.head_bytes)
+        .half_close(purpose != (Purpose::Api { tls: true }))
+        .serve_connection(socket, service);
     let mut stopping = pin!(async move {
         // An error is a server that is gone, which is a stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
@@ -76,41 +77,48 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut listening = false;
     let mut told = false;
 
-    std::future::poll_fn(|cx| {
+    let speaks_http_2 = std::future::poll_fn(|cx| {
         // Polled once, it wakes this task when the server stops; to poll it takes a lock that all connections share.
         if (!listening || front.stopping.load(Ordering::SeqCst)) && !told && stopping.as_mut().poll(cx).is_ready() {
             told = true;
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
         }
         if !listening {
             listening = true;
             watched.belongs_to(cx.waker());
         }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             if let Err(error) = ended {
+                if error.is_parse_version_h2() {
+                    return Poll::Ready(!seen.served());
+                }
                 debug!("{peer}: {error}");
                 // Behind an answer that the client had not taken yet, hyper's words are left as they are.
                 if error.is_parse() && !seen.refused() {
                     refuse(head_status(&error));
                 }
             }
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         ready!(alarm.poll(cx, watched));
         debug!("{peer}: cut, {}", watched.overdue());
         if watched.is_cut() {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         if purpose == (Purpose::Api { tls: true }) && watched.phase() == Phase::Idle && !told {
             // TLS has a goodbye of its own (RFC 8446 §6.1).
             told = true;
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(())
+        Poll::Ready(false)
     })
     .await;
+    speaks_http_2.then(|| {
+        let parts = connection.into_parts();
+        (parts.io.into_inner().into_stream(), parts.read_buf)
+    })
 }
 
 /// What hyper has answered.

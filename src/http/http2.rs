@@ -51,6 +51,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     peer: SocketAddr,
     front: Arc<Front>,
     seat: &Arc<Seat>,
+    purpose: Purpose,
     mut stop: watch::Receiver<bool>,
 ) {
     let watched = &seat.watch;
@@ -99,9 +100,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     watched.enter(Phase::Busy);
                     match seat.held.try_claim(size(&request)) {
                         Some(claim) => {
-                            let (request, body) = open(request, &mut uploads, seat, cx);
+                            let request = open(request, &mut uploads, seat, cx);
                             let front = front.clone();
-                            streams.spawn(converse(front, seat.clone(), claim, peer, request, body, respond));
+                            streams.spawn(converse(front, seat.clone(), claim, purpose, peer, request, respond));
                         }
                         None => respond.send_reset(Reason::REFUSED_STREAM),
                     }
@@ -192,16 +193,16 @@ async fn converse(
     front: Arc<Front>,
     seat: Arc<Seat>,
     claim: Claim,
+    purpose: Purpose,
     peer: SocketAddr,
-    head: Parts,
-    mut body: Upload,
+    (head, mut body): (Parts, Upload),
     mut respond: SendResponse<Bytes>,
 ) -> End {
     let response = tokio::select! {
         // First: a body that ends with it is no bad request.
         biased;
         _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return End::TakenBack,
-        response = exchange::answer(&front, &seat.held, Purpose::Api { tls: true }, peer.ip(), head, &mut body) => response,
+        response = exchange::answer(&front, &seat.held, purpose, peer.ip(), head, &mut body) => response,
     };
     drop(claim);
     body.is_unwanted();

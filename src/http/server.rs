@@ -233,7 +233,9 @@ fn listen(config: &Config, mut port: u16, setting: &str) -> Result<Vec<TcpListen
     let mut listeners = Vec::new();
     for &host in &config.hosts {
         let address = SocketAddr::new(host, port);
-        match bind(address) {
+        // Where IPv4 has addresses of its own, `::` is not to have them as well.
+        let only_v6 = host.is_ipv6() && config.hosts.iter().any(IpAddr::is_ipv4);
+        match bind(address, only_v6) {
             Ok(listener) => {
                 // With port 0, all addresses share the port that the first one got.
                 port = listener.local_addr().map_or(port, |address| address.port());
@@ -249,12 +251,15 @@ fn listen(config: &Config, mut port: u16, setting: &str) -> Result<Vec<TcpListen
     Ok(listeners)
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn bind(address: SocketAddr, only_v6: bool) -> std::io::Result<TcpListener> {
     let socket = match address.ip() {
         IpAddr::V4(_) => TcpSocket::new_v4()?,
         IpAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
+    if only_v6 {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

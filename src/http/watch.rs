@@ -354,6 +354,14 @@ impl<'a, S> Socket<'a, S> {
     pub fn new(stream: S, watch: &'a Watch, stopping: &'a AtomicBool) -> Socket<'a, S> {
         Socket { inner: stream, watch, stopping, discarded: 0, input: Input { last: [0; 4], behind_head: None } }
     }
+
+    pub fn stream(&self) -> &S {
+        &self.inner
+    }
+
+    pub fn into_stream(self) -> S {
+        self.inner
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<'_, S> {

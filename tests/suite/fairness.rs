@@ -1,5 +1,6 @@
 //! Who asks for more than the server can do waits behind themselves.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,10 +11,11 @@ use crate::service::{Account, Backend, PASSWORD, Service, within};
 use crate::wire::Wire;
 
 /// Far from how long those wait who hang.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn start(backend: Backend) -> Service {
-    Service::start_with(backend, &[("TRUSTED_PROXIES", "127.0.0.1")], |_| {})
+    // It is about who waits for whom, not about hashing.
+    Service::start_with(backend, &[("TRUSTED_PROXIES", "127.0.0.1")], |config| config.bcrypt_cost = 4)
 }
 
 /// Nobody changes what is the user's, as long as this lives.
@@ -43,9 +45,10 @@ impl Hold {
     }
 }
 
+/// `headers`: each with the end of its line.
 fn post(target: &str, headers: &str, body: &Value) -> String {
     let (body, head) = (body.to_string(), format!("POST {target} HTTP/1.1\r\nHost: keyward\r\n{headers}"));
-    format!("{head}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// Each on a connection of its own; the server has read them all.
@@ -74,7 +77,7 @@ fn one_who_fills_every_lane(backend: Backend) {
     let [ann, bob] = ["ann@example.com", "bob@example.com"].map(|email| service.sign_up(email));
     let keys = [(); 3].map(|()| service.create_key(&bob.access, json!({ "name": "ci" }))["key"].clone());
     let held = Hold::of(&service, &ann);
-    let by_ann = format!("Authorization: Bearer {}", ann.access);
+    let by_ann = format!("Authorization: Bearer {}\r\n", ann.access);
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "Another123!" });
     let mut hanging = send(&service, (0..40).map(|_| post("/keys/create", &by_ann, &json!({ "name": "more" }))));
     hanging.extend(send(&service, (0..20).map(|_| post("/auth/password", &by_ann, &change))));
@@ -117,7 +120,7 @@ fn logins_that_hang_keep_nobody_out_at_another_address() {
     let held = Hold::of(&service, &ann);
     let credentials = |account: &Account| json!({ "email": &account.email, "password": PASSWORD });
     // Of one network, as one customer has it.
-    let of_ann = |number| format!("X-Forwarded-For: 2001:db8:1:2::{number}");
+    let of_ann = |number| format!("X-Forwarded-For: 2001:db8:1:2::{number}\r\n");
     let mut hanging = send(&service, (0..20).map(|number| post("/auth/login", &of_ann(number), &credentials(&ann))));
     let login = service.post("/auth/login").header("x-forwarded-for", "2001:db8:1:3::1");
     is_at_once(login.json(credentials(&bob)), 200);
@@ -125,5 +128,48 @@ fn logins_that_hang_keep_nobody_out_at_another_address() {
     for wire in &mut hanging {
         let answer = wire.answer();
         assert!([200, 503].contains(&answer.status), "{answer:?}");
+    }
+}
+
+fn clients_who_have_gone(backend: Backend) {
+    let service = start(backend);
+    let ann = service.sign_up("ann@example.com");
+    let held = Hold::of(&service, &ann);
+    let login = || post("/auth/login", "", &json!({ "email": &ann.email, "password": PASSWORD }));
+    // As many as are at work at most, and hang; all others wait.
+    let mut hanging = send(&service, (0..8).map(|_| login()));
+    let gone = send(&service, (0..20).map(|_| login()));
+    assert_eq!(connections(service.address()), 29);
+    drop(gone);
+    within(AT_ONCE, "they are known to be gone", || connections(service.address()) <= 9);
+    held.release();
+    for wire in &mut hanging {
+        let answer = wire.answer();
+        assert!([200, 503].contains(&answer.status), "{answer:?}");
+    }
+    let sessions = service.get("/auth/sessions").bearer(&service.log_in(&ann.email).access).send().json();
+    let sessions = sessions.as_array().unwrap().len();
+    // The sign-up's and the last one's among them.
+    assert!(sessions <= 2 + hanging.len(), "{sessions} sessions");
+}
+
+/// How many connections the server has.
+fn connections(server: SocketAddr) -> usize {
+    let port = format!(":{:04X}", server.port());
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let of_server = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // proc_pid_net(5): the fourth field is the state. Established, or closed by the client alone.
+    of_server.filter(|fields| fields[1].ends_with(&port) && matches!(fields[3], "01" | "08")).count()
+}
+
+#[test]
+fn clients_who_have_gone_before_their_turn_cost_no_hash_on_sqlite() {
+    clients_who_have_gone(Backend::Sqlite);
+}
+
+#[test]
+fn clients_who_have_gone_before_their_turn_cost_no_hash_on_postgres() {
+    if crate::postgres_cluster::available() {
+        clients_who_have_gone(Backend::Postgres);
     }
 }

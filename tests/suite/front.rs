@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -423,6 +423,19 @@ fn one_connection_at_a_time_is_enough_for_two_addresses() {
     }
 }
 
+/// On Linux `::` takes the addresses of IPv4 as well, unless it is told not to.
+#[test]
+fn all_addresses_of_both_families_are_listened_on_however_they_are_named() {
+    for hosts in ["0.0.0.0,::", "::,0.0.0.0", "::"] {
+        let service = patient_service(&[("HOST", hosts)], |_| {});
+        let port = service.address().port();
+        for host in ["127.0.0.1", "[::1]"] {
+            let mut wire = Wire::open(format!("{host}:{port}").parse().unwrap());
+            assert_eq!(wire.send(get("/health")).answer().status, 200, "{hosts}: {host}");
+        }
+    }
+}
+
 #[test]
 fn clients_that_arrive_at_one_instant_and_stay_busy_all_get_answers() {
     const BUSY: Duration = Duration::from_secs(5);
@@ -595,6 +608,36 @@ fn an_answer_that_does_not_wait_for_the_body_says_that_the_connection_closes() {
             assert_eq!(answer.header("connection"), Some("close"), "{method} {target} {framing}: {answer:?}");
             assert_eq!(wire.rest(), b"");
         }
+    }
+}
+
+/// RFC 9112 §9.6: to have said all is not to be gone.
+#[test]
+fn a_client_that_has_closed_its_side_gets_its_answers() {
+    let service = patient_service(&[], |_| {});
+    let login = json!({ "email": "nobody@example.com", "password": PASSWORD }).to_string();
+    let head = "POST /auth/login HTTP/1.1\r\nHost: keyward\r\nContent-Type: application/json";
+    let login = format!("{head}\r\nContent-Length: {}\r\n\r\n{login}", login.len());
+    for (requests, statuses) in [
+        (get("/health"), vec![200]),
+        (login.clone(), vec![401]),
+        (login.replace("HTTP/1.1", "HTTP/1.0"), vec![401]),
+        (login.clone() + &get("/health") + &login, vec![401, 200, 401]),
+        // Half of one is none.
+        (get("/health") + "GET /", vec![200]),
+        (refresh("Content-Length: 3", "{}"), vec![400]),
+    ] {
+        let mut wire = Wire::open(service.address());
+        wire.send(&requests);
+        wire.0.get_ref().shutdown(Shutdown::Write).unwrap();
+        let mut heard = wire.rest();
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+        while heard.starts_with(interim) {
+            assert!(requests.contains("HTTP/1.1"), "{requests:?}");
+            heard.drain(..interim.len());
+        }
+        let heard: Vec<u16> = parsed(&heard).iter().map(|answer| answer.status).collect();
+        assert_eq!(heard, statuses, "{requests:?}");
     }
 }
 

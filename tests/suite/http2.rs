@@ -10,8 +10,9 @@ use keyward::config::Limits;
 use serde_json::json;
 
 use crate::http_client::PATIENCE;
-use crate::service::PASSWORD;
+use crate::service::{Backend, PASSWORD, Service};
 use crate::tls_client::{Secure, TlsWire};
+use crate::wire::Wire;
 
 /// A time that runs out in a test.
 const SHORT: Duration = Duration::from_millis(500);
@@ -102,12 +103,7 @@ impl Http2 {
     }
 
     fn try_read(&mut self) -> io::Result<Frame> {
-        let mut head = [0; 9];
-        self.0.0.read_exact(&mut head)?;
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        self.0.0.read_exact(&mut payload)?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Ok(Frame { kind: head[3], flags: head[4], stream, payload })
+        read_frame(&mut self.0.0)
     }
 
     /// The next frame of one of these types.
@@ -177,6 +173,15 @@ impl Http2 {
         assert_eq!((ack.flags, ack.payload.as_slice()), (ACK, &b"are you?"[..]));
         self
     }
+}
+
+fn read_frame(reader: &mut impl Read) -> io::Result<Frame> {
+    let mut head = [0; 9];
+    reader.read_exact(&mut head)?;
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    reader.read_exact(&mut payload)?;
+    let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    Ok(Frame { kind: head[3], flags: head[4], stream, payload })
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -535,11 +540,63 @@ fn whom_a_request_is_for_is_said_once() {
         (&[("host", "local host")], 400),
         (&[(":authority", "ann@localhost")], 400),
         (&[(":authority", "localhost:https")], 400),
+        (&[(":authority", ":443")], 400),
+        (&[(":authority", "localhost,elsewhere")], 400),
     ];
     for ((fields, expected), stream) in cases.iter().zip((1..).step_by(2)) {
         client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&[&bare, *fields].concat())));
         assert_eq!(client.status(), (stream, *expected), "{fields:?}");
     }
+}
+
+/// RFC 9113 §8.3.1, RFC 9110 §7.4: what is meant for a connection without TLS did not come over one.
+#[test]
+fn a_scheme_that_is_not_the_connections_is_refused() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    for ((scheme, expected), stream) in [("http", 400), ("ftp", 400), ("https", 200)].iter().zip((1..).step_by(2)) {
+        let fields = [(":method", "GET"), (":scheme", scheme), (":path", "/health"), (":authority", "localhost")];
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&fields)));
+        assert_eq!(client.status(), (stream, *expected), "{scheme}");
+    }
+}
+
+/// As with HTTP/1.1. Browsers send each cookie by itself (RFC 9113 §8.2.3).
+#[test]
+fn a_head_may_have_a_hundred_fields_beside_its_cookies() {
+    let secure = patient_service(&[], |_| {});
+    let mut client = Http2::open(&secure);
+    let cases = [("x-a", 100, 200), ("x-a", 101, 431), ("cookie", 150, 200)];
+    for ((name, count, expected), stream) in cases.iter().zip((1..).step_by(2)) {
+        let fields = vec![(*name, "b"); *count];
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("GET", "/health", &fields)));
+        assert_eq!(client.status(), (stream, *expected), "{count} of {name}");
+    }
+}
+
+/// RFC 9113 §3.3, as `curl --http2-prior-knowledge` does it.
+#[test]
+fn without_tls_http_2_is_spoken_with_those_who_know_it() {
+    let service = Service::start(Backend::Sqlite);
+    let mut wire = Wire::open(service.address());
+    let asked = |stream, scheme| {
+        let fields = [(":method", "GET"), (":scheme", scheme), (":path", "/health"), (":authority", "localhost")];
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&fields))
+    };
+    let settings = frame(SETTINGS, 0, 0, &[&HEADER_TABLE_SIZE.to_be_bytes()[..], &0_u32.to_be_bytes()].concat());
+    wire.send([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &asked(1, "http"), &asked(3, "https")].concat());
+    wire.send(asked(5, "http"));
+    let mut heads = BTreeSet::new();
+    while heads.len() < 3 {
+        let frame = read_frame(&mut wire.0).unwrap();
+        if frame.kind == HEADERS {
+            heads.insert(frame.answered());
+        }
+    }
+    assert_eq!(heads, [(1, 200), (3, 400), (5, 200)].into());
+    // Only at the beginning.
+    let late = format!("{}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", crate::wire::get("/health"));
+    assert_eq!(crate::wire::statuses(service.address(), late), [200]);
 }
 
 #[test]
