@@ -24,8 +24,8 @@ pub const ON_ALL: usize = 64 * 1024 * 1024;
 pub const AT_LEAST: usize = 64 * 1024;
 /// Nobody is cut for so little.
 const A_TRIFLE: usize = 4 * 1024;
-/// Large answers that are made at once.
-const MADE_AT_ONCE: usize = 2;
+/// Large answers that are made at once: as many as one user may have threads of the store's.
+const MADE_AT_ONCE: usize = STORE_THREADS / 2;
 /// What a field of a head takes beside its text, and the head of an answer.
 pub const A_FIELD: usize = 128;
 const A_HEAD: usize = 1024;

@@ -27,7 +27,8 @@ fn each_is_turned_away(server: &Witness, garbage: &[Vec<u8>]) {
 fn what_is_no_http_is_turned_away() {
     attack(|server| {
         let garbage: [&[u8]; 20] = [
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            // Only the whole of it begins HTTP/2.
+            b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n\0\0\0\x04\0\0\0\0\0",
             b"GET /health HTTP/3.0\r\nHost: a\r\n\r\n",
             b"GET /health HTTP/1.2\r\nHost: a\r\n\r\n",
             b"GET /health HTTP/01.1\r\nHost: a\r\n\r\n",

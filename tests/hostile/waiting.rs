@@ -15,11 +15,13 @@ use crate::streams::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 use crate::target::{NO_LIMITS, has_no_faults, keeps_to_its_memory, unavailable};
 use crate::tls_client::{Pair, TlsWire};
 
+/// Streams on a connection. Of those that are to queue for a lane, as many as a connection may have there at once.
 const STREAMS: usize = 100;
+const QUEUED_STREAMS: usize = 16;
 /// All that wait for what one of the store's tables knows, and a few more.
 const LOOKUPS: usize = 16 * 1024 + 600;
-/// More than a lane's queue holds.
-const QUEUED: usize = 1200;
+/// More than one user may have waiting in a lane.
+const QUEUED: usize = 600;
 
 /// A field that is not put into the table (RFC 7541 §6.2.2), however long it is.
 fn field(name: &str, value: &str) -> Vec<u8> {
@@ -49,10 +51,10 @@ struct Clients<'a> {
 }
 
 impl Clients<'_> {
-    /// Sends these requests, as many on each connection as may be.
-    fn send(&mut self, count: usize, path: &str, credential: impl Fn(usize) -> (&'static str, String)) {
+    /// Sends these requests, so many on each connection.
+    fn send(&mut self, count: usize, streams: usize, path: &str, credential: impl Fn(usize) -> (&'static str, String)) {
         let requests: Vec<usize> = (0..count).collect();
-        for part in requests.chunks(STREAMS) {
+        for part in requests.chunks(streams) {
             let mut wire = TlsWire::try_open(self.address, &self.pair.der(), &["h2"]).unwrap();
             let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
             for (stream, number) in part.iter().enumerate() {
@@ -103,9 +105,9 @@ fn while_the_store_hangs_as_many_wait_as_there_is_room_for_and_the_rest_is_told_
     assert_eq!(clients.ask("GET", "/keys", ("authorization", &bearer), "").status, 200);
 
     servers.primary.hang();
-    clients.send(QUEUED, "/keys", |_| ("authorization", bearer.clone()));
+    clients.send(QUEUED, QUEUED_STREAMS, "/keys", |_| ("authorization", bearer.clone()));
     clients.is_told_to_come_back_at_once("/keys", ("authorization", &bearer));
-    clients.send(LOOKUPS, "/protected/service-only", |number| ("x-api-key", format!("sk_{number:064x}")));
+    clients.send(LOOKUPS, STREAMS, "/protected/service-only", |number| ("x-api-key", format!("sk_{number:064x}")));
     clients.is_told_to_come_back_at_once("/protected/service-only", ("x-api-key", &format!("sk_{:064x}", LOOKUPS)));
     keeps_to_its_memory(server.pid());
 
