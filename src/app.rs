@@ -186,7 +186,12 @@ impl App {
                 guesses,
                 tokens.clone(),
                 writes,
-                SessionRules { lifespan, rotation: config.rotation, signup_open: config.signup_open },
+                SessionRules {
+                    lifespan,
+                    rotation: config.rotation,
+                    most: config.max_sessions_per_user,
+                    signup_open: config.signup_open,
+                },
                 clock.clone(),
             ),
             keys: Keys::new(store.clone(), usage.clone(), config.key_rules, clock.clone()),

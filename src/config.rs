@@ -87,6 +87,7 @@ pub struct Config {
     /// `None`: a quarter of them.
     pub max_connections_per_address: Option<usize>,
     pub cache_entries: usize,
+    pub max_sessions_per_user: u32,
     pub key_rules: KeyRules,
     pub usage_retention: Duration,
     pub audit_retention: Duration,
@@ -220,6 +221,7 @@ impl Config {
             max_connections: 0,
             max_connections_per_address: None,
             cache_entries: 0,
+            max_sessions_per_user: 0,
             key_rules: KeyRules { most: 0, retention: Duration::ZERO },
             usage_retention: Duration::ZERO,
             audit_retention: Duration::ZERO,
@@ -268,6 +270,7 @@ impl Config {
             max_connections: draft.max_connections,
             max_connections_per_address: draft.max_connections_per_address,
             cache_entries: draft.cache_entries,
+            max_sessions_per_user: draft.max_sessions_per_user,
             key_rules: draft.key_rules,
             usage_retention: draft.usage_retention,
             audit_retention: draft.audit_retention,

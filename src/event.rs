@@ -51,14 +51,14 @@ kinds! {
     UserDeleted = "user.deleted",
     /// By the operator. All his sessions have ended; details: how many.
     UserPasswordSet = "user.password_set",
-    /// By the user. All his other sessions have ended; details: how many.
+    /// By the user. All their sessions have ended (details: how many), and another one is opened.
     PasswordChanged = "password.changed",
     /// The password that confirms a change or a deletion was another one. Gathered.
     PasswordFailed = "password.failed",
     /// A login with the wrong password, to an inactive account or to none. Gathered.
     LoginFailed = "login.failed",
     SessionOpened = "session.opened",
-    /// One session, or all others of a user; details, then: how many.
+    /// One session, or several of a user; details, then: how many. Of too many at a login: `reason` is `limit`.
     SessionEnded = "session.ended",
     /// A refresh token was used once more, as its answer had been lost for longer; what that gave is worth nothing now.
     SessionRetried = "session.retried",

@@ -6,6 +6,7 @@
 
 mod rotation;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +22,10 @@ use crate::guess::{Guess, Guesses};
 use crate::id::{SessionId, UserId};
 use crate::limit::{Write, WriteLimits};
 use crate::password::{NewPassword, Passwords};
+use crate::principal;
 use crate::store::{Created, Opened, Rotated, Store};
 use crate::token::{TokenPair, Tokens};
-use crate::user::{Email, User, new_user};
+use crate::user::{Email, User, Users, new_user};
 
 /// Sessions that are listed at once.
 const LISTED: i64 = 1000;
@@ -49,6 +51,27 @@ pub struct Session {
     pub expires_at: Timestamp,
     pub ip: String,
     pub user_agent: Option<String>,
+}
+
+/// A session that has not ended, as far as it matters to which of too many end.
+#[derive(Clone, Debug)]
+pub struct OpenSession {
+    pub id: SessionId,
+    pub created_at: Timestamp,
+    pub rotated_at: Option<Timestamp>,
+    pub expires_at: Timestamp,
+}
+
+/// Those that are to end, where there may be `most`, but never the `new` one: first what has expired, then what was never
+/// refreshed, so that a script's logins do not push out browsers, then the others, in the order of their last use.
+pub fn surplus(mut open: Vec<OpenSession>, new: SessionId, most: usize, now: Timestamp) -> Vec<SessionId> {
+    let count = open.len().saturating_sub(most);
+    open.retain(|session| session.id != new);
+    open.sort_by_key(|session| {
+        let last_used_at = session.rotated_at.unwrap_or(session.created_at);
+        (session.expires_at > now, session.rotated_at.is_some(), last_used_at)
+    });
+    open.into_iter().take(count).map(|session| session.id).collect()
 }
 
 /// How long sessions live. Only logins and refreshes are noted: what happens with an access token in between is not.
@@ -77,6 +100,8 @@ impl Lifespan {
 pub struct SessionRules {
     pub lifespan: Lifespan,
     pub rotation: RotationRules,
+    /// Sessions that one user may have.
+    pub most: u32,
     /// Whether anyone may sign up.
     pub signup_open: bool,
 }
@@ -146,7 +171,7 @@ impl Sessions {
     ) -> Result<LoggedIn, Error> {
         let hash = self.passwords.hash(password)?;
         let user = new_user(email, name, self.clock.now());
-        let session = self.new_session(user.id, &origin);
+        let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
         match self.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
             Created::Done => self.logged_in(user, &session),
             Created::EmailTaken => Err(Error::Conflict("User already exists".into())),
@@ -174,9 +199,9 @@ impl Sessions {
                 self.writes.spend(Write::LogIn, user.id)?;
             }
             let rehashed = self.passwords.rehash(password, &hash);
-            let session = self.new_session(user.id, &origin);
+            let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
             let by = By::user(session.id, origin.clone());
-            match self.store.open_session(&session, &hash, rehashed.as_ref(), &by)? {
+            match self.store.open_session(&session, &hash, rehashed.as_ref(), self.rules.most, &by)? {
                 Opened::Done => return self.logged_in(user, &session),
                 Opened::UserChanged => {}
             }
@@ -186,7 +211,7 @@ impl Sessions {
 
     /// Trades a refresh token for a new pair, and ends the session when the token shows that two parties hold it.
     pub fn refresh(&self, token: &str, by: &By) -> Result<TokenPair, Error> {
-        let claims = self.tokens.judge_refresh(token).ok_or_else(refused_refresh)?;
+        let claims = self.tokens.judge_refresh(token).ok_or_else(refused)?;
         let SessionRules { lifespan, rotation, .. } = &self.rules;
         let admit = |user| self.writes.spend(Write::Change, user);
         match self.store.rotate_session(claims.sid, claims.generation, lifespan, rotation, &admit, by)? {
@@ -196,9 +221,9 @@ impl Sessions {
             }
             Rotated::Reused => {
                 warn!("session {}: a used refresh token came back, the session is ended", claims.sid);
-                Err(refused_refresh())
+                Err(refused())
             }
-            Rotated::Gone => Err(refused_refresh()),
+            Rotated::Gone => Err(refused()),
         }
     }
 
@@ -213,9 +238,25 @@ impl Sessions {
         Ok(self.store.end_session(session, user, by, self.clock.now())?)
     }
 
-    /// Ends all sessions of the user but one.
+    /// Ends all sessions of the user but one. An error: that one has itself ended.
     pub fn end_others(&self, user: UserId, kept: SessionId, by: &By) -> Result<(), Error> {
-        Ok(self.store.end_other_sessions(user, kept, by, self.clock.now())?)
+        let ended = self.store.end_other_sessions(user, kept, by, self.clock.now())?;
+        ended.then_some(()).ok_or_else(refused)
+    }
+
+    /// Changes the password of a user who gives the current one. All their sessions end, and this opens another one.
+    pub fn change_password(
+        &self,
+        users: &Users,
+        user: &principal::User,
+        current: String,
+        new: NewPassword,
+        by: &By,
+    ) -> Result<TokenPair, Error> {
+        let session =
+            self.new_session(user.id, by.ip(), by.origin.as_ref().and_then(|origin| origin.user_agent.as_deref()));
+        users.change_password(user, current, new, &session, by)?;
+        self.tokens.pair(user.id, &user.email, session.id, FIRST, session.expires_at)
     }
 
     /// Forgets some sessions that no token can name any more. False: there were none.
@@ -223,15 +264,15 @@ impl Sessions {
         Ok(self.store.prune_sessions(self.clock.now())?)
     }
 
-    fn new_session(&self, user: UserId, origin: &Origin) -> NewSession {
+    fn new_session(&self, user: UserId, ip: IpAddr, user_agent: Option<&str>) -> NewSession {
         let now = self.clock.now();
         NewSession {
             id: SessionId::new(),
             user,
             created_at: now,
             expires_at: self.rules.lifespan.end(now, now),
-            ip: origin.ip.to_string(),
-            user_agent: origin.user_agent.as_ref().map(|agent| agent.chars().take(255).collect()),
+            ip: ip.to_string(),
+            user_agent: user_agent.map(|agent| agent.chars().take(255).collect()),
         }
     }
 
@@ -241,6 +282,6 @@ impl Sessions {
     }
 }
 
-fn refused_refresh() -> Error {
+fn refused() -> Error {
     Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false, basic: false })
 }

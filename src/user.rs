@@ -13,6 +13,7 @@ use crate::guess::{Guess, Guesses};
 use crate::id::UserId;
 use crate::password::{NewPassword, PasswordHash, Passwords};
 use crate::principal;
+use crate::session::NewSession;
 use crate::store::{Created, Store, StoreError};
 
 /// An e-mail address in lower case and composed (Unicode's normalization form C), so that equal addresses are equal texts,
@@ -160,19 +161,18 @@ impl Users {
         Ok(self.store.sweep()?)
     }
 
-    /// What a user does with his own password; all his sessions but the one that asks end.
+    /// What a user does with their own password; all their sessions end, and `session` is opened.
     pub fn change_password(
         &self,
         user: &principal::User,
         current: String,
         new: NewPassword,
+        session: &NewSession,
         by: &By,
     ) -> Result<(), Error> {
         let old = self.confirm(user, &current, by)?;
         let new = self.passwords.hash(new)?;
-        self.with_password(user, &current, old, by, |old| {
-            self.store.change_password(user.id, old, &new, user.session, by, self.clock.now())
-        })
+        self.with_password(user, &current, old, by, |old| self.store.change_password(user.id, old, &new, session, by))
     }
 
     /// Deletes a user who has given his password, his sessions and his keys.

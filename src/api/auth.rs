@@ -129,8 +129,15 @@ pub fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::ok(&Me { id: user.id, email: &user.email, name: user.name.as_deref(), created_at: user.created_at })
 }
 
-/// `POST /auth/password` → 200; 401 when the current password is another one, 429 after too many of these. All other
-/// sessions end.
+#[derive(Serialize)]
+struct PasswordChanged<'a> {
+    message: &'static str,
+    #[serde(flatten)]
+    tokens: &'a TokenPair,
+}
+
+/// `POST /auth/password` → 200 with the tokens of a new session; 401 when the current password is another one, 429 after too
+/// many of these. Every other session ends, the one that asks too.
 pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["currentPassword", "newPassword"])?;
     let current = form.required("currentPassword", |text| Ok(text.to_string()));
@@ -139,8 +146,9 @@ pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Err
         _ => app.password_rules.judge(text),
     });
     let (current, new) = form.finish(current.zip(new))?;
-    app.users.change_password(request.principal.user()?, current, new, &request.by())?;
-    response::message("Password changed successfully")
+    let (user, by) = (request.principal.user()?, request.by());
+    let tokens = app.sessions.change_password(&app.users, user, current, new, &by)?;
+    response::ok(&PasswordChanged { message: "Password changed successfully", tokens: &tokens })
 }
 
 /// `DELETE /auth/me` → 200; 401 when the password is another one, 429 after too many of these. What hangs on the account

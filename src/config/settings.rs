@@ -454,6 +454,16 @@ pub static SETTINGS: &[Setting] = &[
         read: |draft, value| whole_number(value, 1..=10_000_000).map(|entries| draft.cache_entries = entries as usize),
     },
     Setting {
+        name: "MAX_SESSIONS_PER_USER",
+        default: Some("100"),
+        accepts: "1 to 1000",
+        meaning: "Sessions that one user may have; a login beyond them ends those first that were never refreshed",
+        secret: false,
+        read: |draft, value| {
+            whole_number(value, 1..=1000).map(|sessions| draft.max_sessions_per_user = sessions as u32)
+        },
+    },
+    Setting {
         name: "MAX_KEYS_PER_USER",
         default: Some("100"),
         accepts: "1 to 1000000",
@@ -562,6 +572,7 @@ pub(super) struct Draft {
     pub(super) max_connections: usize,
     pub(super) max_connections_per_address: Option<usize>,
     pub(super) cache_entries: usize,
+    pub(super) max_sessions_per_user: u32,
     pub(super) key_rules: KeyRules,
     pub(super) usage_retention: Duration,
     pub(super) audit_retention: Duration,

@@ -114,16 +114,15 @@ pub trait Store: Send + Sync {
     /// The hash of an active user's password.
     fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError>;
 
-    /// Puts a new password in the place of the one it is, and ends the user's sessions but `kept`. False: the user is
-    /// gone or inactive, or his password is another one by now.
+    /// Puts a new password in the place of the one it is, ends all of the user's sessions, and opens this one. False: the
+    /// user is gone or inactive, or their password is another one by now.
     fn change_password(
         &self,
         id: UserId,
         old: &PasswordHash,
         new: &PasswordHash,
-        kept: SessionId,
+        session: &NewSession,
         by: &By,
-        now: Timestamp,
     ) -> Result<bool, StoreError>;
 
     /// Deletes the user; with a password, only if it still is theirs. The account is gone then, with its sessions and keys,
@@ -139,12 +138,15 @@ pub trait Store: Send + Sync {
     /// Deletes up to some thousand rows of what users who were deleted have left. False: there was nothing.
     fn sweep(&self) -> Result<bool, StoreError>;
 
-    /// Stores a session if its user is active and still has this password, and puts another hash of it in its place.
+    /// Stores a session if its user is active and still has this password, and puts another hash of it in its place. Of more
+    /// than `most` sessions of the user some end (see [`crate::session::surplus`]), up to a hundred at once, and of those
+    /// that have ended the latest 200 are kept.
     fn open_session(
         &self,
         session: &NewSession,
         password: &PasswordHash,
         rehashed: Option<&PasswordHash>,
+        most: u32,
         by: &By,
     ) -> Result<Opened, StoreError>;
 
@@ -171,14 +173,15 @@ pub trait Store: Send + Sync {
     /// Up to `limit` sessions of the user that have neither ended nor expired, newest first.
     fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError>;
 
-    /// Where the user's sessions were opened, latest first, as long as they are kept: until they would have expired.
+    /// Where the user's sessions were opened, as far as they are kept: up to `limit` of those that live, and as many of those
+    /// that have ended, the latest of each.
     fn addresses_of(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError>;
 
     /// Ends a session of the user's. False: he has no such session, or it has ended or expired already.
     fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Ends all sessions of the user but `kept`.
-    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<(), StoreError>;
+    /// Ends all sessions of the user but `kept`, as many as there may be. False, and none ends: that one has itself ended.
+    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
     /// When something happened last, by what is kept of it. `None`: nothing is.
     fn latest(&self) -> Result<Option<Timestamp>, StoreError>;

@@ -169,6 +169,11 @@ impl Driver for Postgres {
         },
         Migration { version: 7, name: "key_ends", sql: include_str!("../../sql/postgres/0007_key_ends.sql") },
         Migration { version: 8, name: "deleted_users", sql: include_str!("../../sql/postgres/0008_deleted_users.sql") },
+        Migration {
+            version: 9,
+            name: "session_epochs",
+            sql: include_str!("../../sql/postgres/0009_session_epochs.sql"),
+        },
     ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";

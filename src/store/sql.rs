@@ -239,12 +239,6 @@ impl<D: Driver> SqlStore<D> {
 /// There is one for each cost in use; more than these are not hashes of ours.
 const PREFIXES: usize = 100;
 
-const END_SESSIONS_OF_USER: &str =
-    "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE user_id = $1 AND ended_at IS NULL";
-
-const END_OTHER_SESSIONS_OF_USER: &str = "UPDATE sessions SET ended_at = $2, end_reason = $3 \
-    WHERE user_id = $1 AND id <> $4 AND ended_at IS NULL";
-
 /// Deletes the rows whose ids are found. In two statements: of one, PostgreSQL may make a search through the whole table.
 /// False: there were none.
 fn delete_found(
@@ -353,9 +347,7 @@ impl<D: Driver> Store for SqlStore<D> {
             if active {
                 record(transaction, &Event::new(Kind::UserActivated, id, by, now))?;
             } else {
-                let reason = Value::Text("deactivated".to_string());
-                let ended =
-                    transaction.execute(END_SESSIONS_OF_USER, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or(0);
                 record(transaction, &Event::new(Kind::UserDeactivated, id, by, now).with("sessions", ended))?;
             }
             Ok((true, true))
@@ -370,9 +362,7 @@ impl<D: Driver> Store for SqlStore<D> {
                 &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
             )?;
             if changed > 0 {
-                let reason = Value::Text("password".to_string());
-                let ended =
-                    transaction.execute(END_SESSIONS_OF_USER, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or(0);
                 record(transaction, &Event::new(Kind::UserPasswordSet, id, by, now).with("sessions", ended))?;
             }
             Ok(changed > 0)
@@ -390,10 +380,10 @@ impl<D: Driver> Store for SqlStore<D> {
         id: UserId,
         old: &PasswordHash,
         new: &PasswordHash,
-        kept: SessionId,
+        session: &NewSession,
         by: &By,
-        now: Timestamp,
     ) -> Result<bool, StoreError> {
+        let now = session.created_at;
         self.change(id.0, is_so, |transaction| {
             // Locks the user's row, as a login does: one with the old password comes before, and its session is ended
             // here, or after, and fails.
@@ -402,12 +392,11 @@ impl<D: Driver> Store for SqlStore<D> {
                 &[Value::Uuid(id.0), Value::Text(old.as_str().to_string()), Value::Text(new.as_str().to_string())],
             )?;
             if changed > 0 {
-                let reason = Value::Text("password".to_string());
-                let ended = transaction.execute(
-                    END_OTHER_SESSIONS_OF_USER,
-                    &[Value::Uuid(id.0), Value::Timestamp(now), reason, Value::Uuid(kept.0)],
-                )?;
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or(0);
                 record(transaction, &Event::new(Kind::PasswordChanged, id, by, now).with("sessions", ended))?;
+                sessions::open(transaction, session, 1)?;
+                let opened = Event::new(Kind::SessionOpened, id, by, now);
+                record(transaction, &opened.on(Subject::Session(session.id)))?;
             }
             Ok(changed > 0)
         })
@@ -468,29 +457,10 @@ impl<D: Driver> Store for SqlStore<D> {
         session: &NewSession,
         password: &PasswordHash,
         rehashed: Option<&PasswordHash>,
+        most: u32,
         by: &By,
     ) -> Result<Opened, StoreError> {
-        self.driver.transaction(|transaction| {
-            // Locks the user's row: a deactivation or a new password at the same time comes before, and is seen
-            // here, or after, and ends this session.
-            let unchanged = transaction.execute(
-                "UPDATE users SET last_login_at = $2, password_hash = COALESCE($4, password_hash) \
-                 WHERE id = $1 AND is_active AND password_hash = $3",
-                &[
-                    Value::Uuid(session.user.0),
-                    Value::Timestamp(session.created_at),
-                    Value::Text(password.as_str().to_string()),
-                    Value::or_null(rehashed, |hash| Value::Text(hash.as_str().to_string())),
-                ],
-            )?;
-            if unchanged == 0 {
-                return Ok(Opened::UserChanged);
-            }
-            sessions::insert(transaction, session)?;
-            let opened = Event::new(Kind::SessionOpened, session.user, by, session.created_at);
-            record(transaction, &opened.on(Subject::Session(session.id)))?;
-            Ok(Opened::Done)
-        })
+        self.log_in(session, password, rehashed, most, by)
     }
 
     fn hash_prefixes(&self) -> Result<Vec<String>, StoreError> {
@@ -527,60 +497,19 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError> {
-        let rows = self.driver.query(
-            "SELECT id, created_at, rotated_at, expires_at, ip, user_agent FROM sessions \
-             WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 ORDER BY created_at DESC, id DESC LIMIT $3",
-            &[Value::Uuid(user.0), Value::Timestamp(now), Value::Int(limit)],
-        )?;
-        let session = |mut row: Row| {
-            let created_at = row.timestamp(1)?;
-            Ok(Session {
-                id: SessionId(row.uuid(0)?),
-                created_at,
-                last_used_at: row.optional_timestamp(2)?.unwrap_or(created_at),
-                expires_at: row.timestamp(3)?,
-                ip: row.text(4)?,
-                user_agent: row.optional_text(5)?,
-            })
-        };
-        rows.into_iter().map(session).collect()
+        self.open_sessions(user, now, limit)
     }
 
     fn addresses_of(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError> {
-        let rows = self.driver.query(
-            "SELECT ip FROM sessions WHERE user_id = $1 GROUP BY ip ORDER BY MAX(created_at) DESC LIMIT $2",
-            &[Value::Uuid(user.0), Value::Int(limit)],
-        )?;
-        rows.into_iter().map(|mut row| row.text(0)).collect()
+        self.known_addresses(user, limit)
     }
 
     fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        self.change(id.0, is_so, |transaction| {
-            let ended = transaction.execute(
-                "UPDATE sessions SET ended_at = $3, end_reason = $4 \
-                 WHERE id = $1 AND user_id = $2 AND ended_at IS NULL AND expires_at > $3",
-                &[Value::Uuid(id.0), Value::Uuid(user.0), Value::Timestamp(now), Value::Text("logout".to_string())],
-            )?;
-            if ended > 0 {
-                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).on(Subject::Session(id)))?;
-            }
-            Ok(ended > 0)
-        })
+        self.log_out(id, user, by, now)
     }
 
-    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<(), StoreError> {
-        self.change(user.0, is_so, |transaction| {
-            let reason = Value::Text("logout".to_string());
-            let ended = transaction.execute(
-                END_OTHER_SESSIONS_OF_USER,
-                &[Value::Uuid(user.0), Value::Timestamp(now), reason, Value::Uuid(kept.0)],
-            )?;
-            if ended > 0 {
-                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).with("sessions", ended))?;
-            }
-            Ok(ended > 0)
-        })?;
-        Ok(())
+    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
+        self.log_out_elsewhere(user, kept, by, now)
     }
 
     fn latest(&self) -> Result<Option<Timestamp>, StoreError> {

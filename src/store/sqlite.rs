@@ -209,6 +209,7 @@ impl Driver for Sqlite {
         },
         Migration { version: 7, name: "key_ends", sql: include_str!("../../sql/sqlite/0007_key_ends.sql") },
         Migration { version: 8, name: "deleted_users", sql: include_str!("../../sql/sqlite/0008_deleted_users.sql") },
+        Migration { version: 9, name: "session_epochs", sql: include_str!("../../sql/sqlite/0009_session_epochs.sql") },
     ];
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
     // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).

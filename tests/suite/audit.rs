@@ -107,7 +107,7 @@ fn dump(service: &Service) -> String {
 /// One account, with every action that there is, each by a request of its own. Failures are written when this returns.
 struct Story {
     user: String,
-    /// The session of the sign-up, and one that ends for each reason.
+    /// The session of the sign-up, one that ends for each reason, and the last one.
     sessions: Vec<String>,
     key: String,
     /// What must be in no event.
@@ -162,15 +162,17 @@ fn live(service: &mut Service) -> Story {
     let password = |current: &str| json!({ "currentPassword": current, "newPassword": NEW_PASSWORD });
     let refused = service.post("/auth/password").bearer(&ann.access).json(password(WRONG_PASSWORD)).send();
     assert_eq!(refused.status, 401);
-    succeed(service.post("/auth/password").bearer(&ann.access).json(password(PASSWORD)), "password");
+    let changed = succeed(service.post("/auth/password").bearer(&ann.access).json(password(PASSWORD)), "password");
     assert_eq!(log_in(&service.client(), "ann@example.com", WRONG_PASSWORD)["statusCode"], 401);
 
     for account in [&logged_out, &ended, &others[0], &others[1], &stolen, &other] {
         remember(account);
     }
     sessions.remove(0);
+    sessions.push(session_of(changed["accessToken"].as_str().unwrap()));
     secrets.extend(
-        [&pair["accessToken"], &pair["refreshToken"], &key["key"]].map(|text| text.as_str().unwrap().to_string()),
+        [&pair["accessToken"], &pair["refreshToken"], &changed["accessToken"], &changed["refreshToken"], &key["key"]]
+            .map(|text| text.as_str().unwrap().to_string()),
     );
     secrets.push(key["key"].as_str().unwrap()[3..].to_string());
     service.restart();
@@ -211,7 +213,8 @@ on_both_stores! {
             event("key.created", user, ann.clone(), on("key", key), "create-key", json!({})),
             event("key.revoked", user, ann.clone(), on("key", key), "revoke", json!({})),
             login(6, "login-6"),
-            event("password.changed", user, ann.clone(), itself.clone(), "password", json!({ "sessions": 1 })),
+            event("password.changed", user, ann.clone(), itself.clone(), "password", json!({ "sessions": 2 })),
+            event("session.opened", user, ann.clone(), session(7), "password", json!({})),
         ];
         // Failures are counted by the minute, and told at its beginning.
         let mut written: Vec<Value> = all_events(service, &[]).into_iter().map(without_id_and_time).collect();

@@ -995,28 +995,49 @@ on_both_stores! {
         assert_eq!(service.token_status(&ann.access), 401);
     }
 
-    fn a_request_whose_body_comes_after_the_logout_is_refused(service) {
+    fn a_request_whose_body_comes_after_the_end_of_who_asks_is_refused(service) {
         let ann = service.sign_up("ann@example.com");
-        let body = json!({ "name": "late" }).to_string();
-        let mut stream = connect(service.address()).unwrap();
-        write!(
-            stream,
-            "POST /keys/create HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\nexpect: 100-continue\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            ann.access,
-            body.len()
-        )
-        .unwrap();
-        // The server asks for the body when it knows who asks.
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        assert!(line.starts_with("HTTP/1.1 100 "), "{line}");
-        reader.read_line(&mut line).unwrap();
-        Credential::Token(ann.access.clone()).end(&service.client(), &ann);
-        stream.write_all(body.as_bytes()).unwrap();
-        assert_eq!(read_answer(&mut reader, false).unwrap().status, 401);
+        let made = service.create_key(&ann.access, json!({ "name": "ci" }));
+        let key = format!("x-api-key: {}", made["key"].as_str().unwrap());
+        let token = format!("authorization: Bearer {}", ann.access);
+        // The user's session first, then the owner of the key.
+        assert_eq!(status_of_late_body(service, "/keys/create", &token, &json!({ "name": "late" }), || {
+            Credential::Token(ann.access.clone()).end(&service.client(), &ann);
+        }), 401);
+        let body = json!({ "expiresIn": "1m" });
+        assert_eq!(status_of_late_body(service, "/auth/token", &key, &body, || ()), 200);
+        assert_eq!(status_of_late_body(service, "/auth/token", &key, &body, || {
+            service.operator(&["user", "deactivate", &ann.email]);
+        }), 401);
     }
+}
+
+/// Sends the body of a request when the server has asked for it, which it does when it knows who asks, and something else
+/// has been done.
+fn status_of_late_body(
+    service: &Service,
+    target: &str,
+    credential: &str,
+    body: &serde_json::Value,
+    meanwhile: impl FnOnce(),
+) -> u16 {
+    let body = body.to_string();
+    let mut stream = connect(service.address()).unwrap();
+    write!(
+        stream,
+        "POST {target} HTTP/1.1\r\nhost: a\r\n{credential}\r\nexpect: 100-continue\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert!(line.starts_with("HTTP/1.1 100 "), "{line}");
+    reader.read_line(&mut line).unwrap();
+    meanwhile();
+    stream.write_all(body.as_bytes()).unwrap();
+    read_answer(&mut reader, false).unwrap().status
 }
 
 // A process that is killed.

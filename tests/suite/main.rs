@@ -29,6 +29,7 @@ mod introspection;
 mod key_life;
 mod key_limits;
 mod keys;
+mod losers;
 mod passwords;
 mod patience;
 mod plans;

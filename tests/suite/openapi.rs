@@ -199,14 +199,10 @@ fn every_operation_answers_as_documented() {
     }
     for (method, path, good) in [
         ("POST", "/auth/password", json!({ "currentPassword": "Password123!", "newPassword": "another Password" })),
-        ("DELETE", "/auth/me", json!({ "password": "another Password" })),
+        ("DELETE", "/auth/me", json!({ "password": "Password123!" })),
     ] {
         let account = service.sign_up(&format!("{}@example.com", method.to_lowercase()));
         let ask = || service.method(method, path).bearer(&account.access);
-        if method == "DELETE" {
-            let body = json!({ "currentPassword": "Password123!", "newPassword": "another Password" });
-            assert_eq!(service.post("/auth/password").bearer(&account.access).json(body).send().status, 200);
-        }
         see(method, path, ask().json(json!({})).send());
         see(method, path, ask().body("application/json", vec![b' '; 20_000]).send());
         see(method, path, service.method(method, path).send());

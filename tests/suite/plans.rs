@@ -161,7 +161,9 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     assert!(app.sessions.end(id, third.sid, &by).unwrap());
     app.sessions.end_others(id, claims.sid, &by).unwrap();
     store.addresses_of(id, 10).unwrap();
-    app.users.change_password(&user, PASSWORD.to_string(), password("Another Password 1!"), &by).unwrap();
+    app.sessions
+        .change_password(&app.users, &user, PASSWORD.to_string(), password("Another Password 1!"), &by)
+        .unwrap();
     let bob = app.users.create(email("bob"), None, password(PASSWORD)).unwrap().unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
     app.users.by_id(bob.id).unwrap();

@@ -8,6 +8,7 @@ use crate::http_client::Answer;
 use crate::postgres_cluster::available;
 use crate::refresh::claims;
 use crate::service::{Account, Backend, PASSWORD, Service, account, broken_rules, error, on_both_stores};
+use crate::stores::{count, run};
 
 const NEW_PASSWORD: &str = "another Password";
 
@@ -171,15 +172,19 @@ on_both_stores! {
         refreshed(service, &ann.refresh);
     }
 
-    fn a_changed_password_ends_all_other_sessions_and_keeps_this_one(service) {
+    fn a_changed_password_ends_every_session_and_opens_another_one(service) {
         let ann = service.sign_up("ann@example.com");
         let other = service.log_in(&ann.email);
         let key = service.create_key(&ann.access, json!({ "name": "ci" }));
         let answer = change_password(service, &ann.access, PASSWORD, NEW_PASSWORD);
-        assert_eq!(said(&answer), message("Password changed successfully"));
+        assert_eq!((answer.status, &answer.json()["message"]), (200, &json!("Password changed successfully")));
+        let token = |name: &str| answer.json()[name].as_str().unwrap().to_string();
+        let (access, refresh_token) = (token("accessToken"), token("refreshToken"));
         assert_ended(service, &other);
-        assert_eq!(service.token_status(&ann.access), 200);
-        refreshed(service, &ann.refresh);
+        assert_ended(service, &ann);
+        assert_ne!(claims(&access)["sid"], claims(&ann.access)["sid"]);
+        assert_eq!((service.token_status(&access), sessions(service, &access).len()), (200, 1));
+        refreshed(service, &refresh_token);
         assert_eq!(service.key_status(key["key"].as_str().unwrap()), 200);
         assert_eq!(log_in_status(service, &ann.email, PASSWORD), 401);
         assert_eq!(log_in_status(service, &ann.email, NEW_PASSWORD), 200);
@@ -260,7 +265,7 @@ on_both_stores! {
         let end: [&dyn Fn(&Account) -> Answer; 4] = [
             &|lost| service.delete(&format!("/auth/sessions/{}", session_id(lost))).bearer(&ann.access).send(),
             &|_| service.delete("/auth/sessions").bearer(&ann.access).send(),
-            &|_| change_password(service, &ann.access, PASSWORD, NEW_PASSWORD),
+            &|lost| change_password(service, &lost.access, PASSWORD, NEW_PASSWORD),
             &|lost| delete_me(service, &lost.access, NEW_PASSWORD),
         ];
         for (number, end) in end.iter().enumerate() {
@@ -352,4 +357,139 @@ fn a_session_from_before_a_setting_is_judged_by_it_at_its_next_refresh() {
             assert_eq!(refresh(&service, &young).status, expected, "{setting}");
         }
     }
+}
+
+fn id_of(email: &str) -> String {
+    format!("(SELECT id FROM users WHERE email = '{email}')")
+}
+
+/// Puts sessions of a user's into the database, past the server: ten an hour, from the year 2020 on, that end in 2999.
+fn insert_sessions(service: &Service, email: &str, sessions: i64, columns: &str, values: &str) {
+    let (id, at) = match service.database() {
+        Some(_) => (
+            "CAST('00000000-0000-7000-8000-' || (100000000000 + i) AS UUID)",
+            "TIMESTAMPTZ '2020-01-01T00:00:00Z' + i * INTERVAL '6 minutes'",
+        ),
+        None => (
+            "'00000000-0000-7000-8000-' || (100000000000 + i)",
+            "strftime('%Y-%m-%dT%H:%M:%fZ', '2020-01-01', (i * 6) || ' minutes')",
+        ),
+    };
+    run(
+        service,
+        &format!(
+            "WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {sessions}) \
+         INSERT INTO sessions (id, user_id, generation, created_at, expires_at, ip{columns}) \
+         SELECT {id}, {}, 1, {at}, '2999-01-01T00:00:00.000Z', '192.0.2.1'{values} FROM numbers",
+            id_of(email)
+        ),
+    );
+}
+
+on_both_stores! {
+    fn ending_tens_of_thousands_of_sessions_at_once_is_no_more_work_than_ending_one(service) {
+        const MANY: i64 = 30_000;
+        let ann = service.sign_up("ann@example.com");
+        let (other, bob) = (service.log_in(&ann.email), service.sign_up("bob@example.com"));
+        insert_sessions(service, &ann.email, MANY, "", "");
+        // Somebody holds one of the rows: it is not waited for.
+        let holder = service.database().map(|database| {
+            let mut client = database.client();
+            let lock = "BEGIN; UPDATE sessions SET ip = ip WHERE created_at < '2020-01-01T00:07:00Z'";
+            client.batch_execute(lock).unwrap();
+            client
+        });
+        let touched = "SELECT COUNT(*) FROM sessions WHERE ended_at IS NOT NULL OR epoch <> 0";
+        let answer = service.delete("/auth/sessions").bearer(&ann.access).send();
+        assert_eq!(said(&answer), message("Other sessions ended successfully"));
+        assert_ended(service, &other);
+        assert_eq!((service.token_status(&ann.access), sessions(service, &ann.access).len()), (200, 1));
+        assert_eq!(count(service, touched), 1);
+        let events = service.get("/auth/events").bearer(&ann.access).send().json();
+        assert_eq!((&events[0]["type"], &events[0]["details"]["sessions"]), (&json!("session.ended"), &json!(1000)));
+        // As for the operator.
+        service.operator(&["user", "deactivate", &ann.email]);
+        assert_ended(service, &ann);
+        service.operator(&["user", "activate", &ann.email]);
+        let again = service.log_in(&ann.email);
+        assert_eq!(sessions(service, &again.access).len(), 1);
+        assert_ended(service, &ann);
+        drop(holder);
+        assert_eq!(service.token_status(&bob.access), 200);
+    }
+
+    fn what_has_ended_is_kept_for_its_addresses_and_no_more_of_it(service) {
+        let ann = service.sign_up("ann@example.com");
+        insert_sessions(service, &ann.email, 500, ", ended_at", ", '2026-01-01T00:00:00.000Z'");
+        for _ in 0..5 {
+            service.log_in(&ann.email);
+        }
+        let ended = "SELECT COUNT(*) FROM sessions WHERE ended_at IS NOT NULL";
+        assert_eq!(count(service, ended), 200);
+        // The latest ones.
+        let oldest = "SELECT COUNT(*) FROM sessions WHERE ended_at IS NOT NULL AND created_at < '2020-01-02T06:06:00.000Z'";
+        assert_eq!(count(service, oldest), 0);
+        // As of those that were ended all at once.
+        run(service, "DELETE FROM sessions WHERE ended_at IS NOT NULL");
+        insert_sessions(service, &ann.email, 500, "", "");
+        assert_eq!(service.delete("/auth/sessions").bearer(&ann.access).send().status, 200);
+        for _ in 0..5 {
+            service.log_in(&ann.email);
+        }
+        assert_eq!(count(service, "SELECT COUNT(*) FROM sessions WHERE epoch = 0"), 200);
+        assert_eq!(sessions(service, &ann.access).len(), 6);
+    }
+}
+
+#[test]
+fn of_too_many_sessions_those_that_were_never_refreshed_end_first() {
+    on_both(&[("MAX_SESSIONS_PER_USER", "4")], |service| {
+        let ann = service.sign_up("ann@example.com");
+        let mut browsers = Vec::new();
+        for _ in 0..2 {
+            service.advance(60);
+            let browser = service.log_in(&ann.email);
+            service.advance(60);
+            browsers.push(refreshed(service, &browser.refresh).0);
+        }
+        // A script: three of its sessions fit beside the browsers', with the first one of all.
+        let script: Vec<Account> = (0..4)
+            .map(|_| {
+                service.advance(60);
+                assert!(browsers.iter().all(|access| service.token_status(access) == 200));
+                service.log_in(&ann.email)
+            })
+            .collect();
+        assert_ended(service, &ann);
+        for ended in &script[..2] {
+            assert_ended(service, ended);
+        }
+        for access in browsers.iter().chain([&script[2].access, &script[3].access]) {
+            assert_eq!(service.token_status(access), 200);
+        }
+        assert_eq!(sessions(service, &script[3].access).len(), 4);
+        let events = service.get("/auth/events").bearer(&script[3].access).send().json();
+        let ended: Vec<&Value> =
+            events.as_array().unwrap().iter().filter(|event| event["type"] == "session.ended").collect();
+        let expected =
+            [&script[1], &script[0], &ann].map(|account| json!({ "type": "session", "id": session_id(account) }));
+        assert_eq!(ended.iter().map(|event| event["subject"].clone()).collect::<Vec<_>>(), expected);
+        assert!(ended.iter().all(|event| event["details"] == json!({ "reason": "limit" })));
+    });
+}
+
+#[test]
+fn where_all_were_refreshed_the_one_that_rested_longest_makes_room() {
+    on_both(&[("MAX_SESSIONS_PER_USER", "2")], |service| {
+        let ann = service.sign_up("ann@example.com");
+        let other = service.log_in(&ann.email);
+        service.advance(60);
+        let (rested, _) = refreshed(service, &other.refresh);
+        service.advance(60);
+        let (used, _) = refreshed(service, &ann.refresh);
+        service.advance(60);
+        let new = service.log_in(&ann.email);
+        let statuses = [&rested, &used, &new.access].map(|access| service.token_status(access));
+        assert_eq!(statuses, [401, 200, 200]);
+    });
 }

@@ -1,25 +1,77 @@
 //! The statements of sessions.
 
 use super::events::record;
-use super::{Driver, Row, SqlStore, Transaction, Value, first, unexpected};
+use super::{Driver, Row, SqlStore, Transaction, Value, delete_found, first, is_so, unexpected};
+use crate::cache::Change;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{By, Event, Kind, Subject};
 use crate::id::{SessionId, UserId};
-use crate::session::{FIRST, Lifespan, LiveSession, Move, NewSession, Orphans, Rotation, RotationRules};
-use crate::store::{Rotated, StoreError};
+use crate::password::PasswordHash;
+use crate::session::{
+    FIRST, Lifespan, LiveSession, Move, NewSession, OpenSession, Orphans, Rotation, RotationRules, Session, surplus,
+};
+use crate::store::{Opened, Rotated, StoreError};
+
+/// Ended sessions of a user that are kept for their addresses; as many that an epoch left behind.
+const KEPT: i64 = 200;
+/// Of those that are too many or are kept no longer, so many at a login: of more the next one takes its part.
+const PART: i64 = 100;
+/// How many that have ended at once are counted.
+const COUNTED: u64 = 1000;
 
 const INSERT_SESSION: &str = "INSERT INTO sessions \
-    (id, user_id, generation, created_at, expires_at, ip, user_agent) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    (id, user_id, generation, created_at, expires_at, ip, user_agent, epoch) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, (SELECT session_epoch FROM users WHERE id = $2))";
 
 const LIVE_SESSIONS: &str = "SELECT sessions.id, users.id, users.email, sessions.expires_at, sessions.orphans \
     FROM sessions JOIN users ON users.id = sessions.user_id \
-    WHERE sessions.id = ANY($1) AND sessions.ended_at IS NULL AND users.is_active";
+    WHERE sessions.id = ANY($1) AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
+    AND users.is_active";
 
 const LOCK_SESSION: &str = "SELECT users.id, users.email, sessions.created_at, sessions.expires_at, \
     sessions.generation, sessions.rotated_at, sessions.parent, sessions.left_at, sessions.given_at, sessions.moves, \
     sessions.orphans FROM sessions JOIN users ON users.id = sessions.user_id \
-    WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND users.is_active FOR UPDATE OF sessions";
+    WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
+    AND users.is_active FOR UPDATE OF sessions";
+
+/// Of the epoch `$2`, newest first.
+const OPEN_OF_EPOCH: &str = "SELECT id, expires_at FROM sessions \
+    WHERE user_id = $1 AND epoch = $2 AND ended_at IS NULL ORDER BY created_at DESC, id DESC LIMIT $3";
+
+const SESSIONS_OF_USER: &str = "SELECT id, created_at, rotated_at, expires_at, ip, user_agent FROM sessions \
+    WHERE user_id = $1 AND epoch = (SELECT session_epoch FROM users WHERE id = $1) AND ended_at IS NULL \
+    AND expires_at > $2 ORDER BY created_at DESC, id DESC LIMIT $3";
+
+const OLDEST_SESSIONS_OF_USER: &str = "SELECT id, created_at, rotated_at, expires_at FROM sessions \
+    WHERE user_id = $1 AND epoch = (SELECT session_epoch FROM users WHERE id = $1) AND ended_at IS NULL \
+    ORDER BY created_at, id LIMIT $2";
+
+const OPEN_ADDRESSES: &str = "SELECT ip FROM sessions \
+    WHERE user_id = $1 AND ended_at IS NULL ORDER BY epoch DESC, created_at DESC, id DESC LIMIT $2";
+
+const ENDED_ADDRESSES: &str = "SELECT ip FROM sessions \
+    WHERE user_id = $1 AND ended_at IS NOT NULL ORDER BY created_at DESC, id DESC LIMIT $2";
+
+const ENDED_AND_SPARE: &str = "SELECT id FROM sessions \
+    WHERE user_id = $1 AND ended_at IS NOT NULL ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3";
+
+const LEFT_BEHIND_AND_SPARE: &str = "SELECT id FROM sessions \
+    WHERE user_id = $1 AND epoch < (SELECT session_epoch FROM users WHERE id = $1) AND ended_at IS NULL \
+    ORDER BY epoch DESC, created_at DESC, id DESC LIMIT $2 OFFSET $3";
+
+const DELETE_SESSIONS: &str = "DELETE FROM sessions WHERE id IN (ROWS)";
+
+const LOCK_EPOCH: &str = "SELECT session_epoch FROM users WHERE id = $1 FOR UPDATE";
+
+const SET_EPOCH: &str = "UPDATE users SET session_epoch = $2 WHERE id = $1";
+
+const KEEP_SESSION: &str = "UPDATE sessions SET epoch = $4 \
+    WHERE id = $1 AND user_id = $2 AND epoch = $3 AND ended_at IS NULL";
+
+const END_SESSION_OF_USER: &str = "UPDATE sessions SET ended_at = $3, end_reason = $4 \
+    WHERE id = $1 AND user_id = $2 AND ended_at IS NULL AND expires_at > $3 \
+    AND epoch = (SELECT session_epoch FROM users WHERE id = $2)";
 
 const MOVE_SESSION: &str = "UPDATE sessions SET generation = $2, rotated_at = $3, expires_at = $4, parent = $5, \
     left_at = $6, given_at = $3, moves = $7, orphans = $8 WHERE id = $1";
@@ -42,6 +94,59 @@ pub fn insert(transaction: &mut dyn Transaction, session: &NewSession) -> Result
         ],
     )?;
     Ok(())
+}
+
+/// Stores a session beside those that the user has. Of more than `most`, and of those that are of no use any more, some have
+/// their end here; gives those that lived.
+pub fn open(transaction: &mut dyn Transaction, session: &NewSession, most: u32) -> Result<Vec<SessionId>, StoreError> {
+    insert(transaction, session)?;
+    let (user, now) = (Value::Uuid(session.user.0), session.created_at);
+    let limit = Value::Int(i64::from(most) + PART);
+    let rows = transaction.query(OLDEST_SESSIONS_OF_USER, &[user.clone(), limit])?;
+    let open = |mut row: Row| {
+        let (id, created_at) = (SessionId(row.uuid(0)?), row.timestamp(1)?);
+        Ok(OpenSession { id, created_at, rotated_at: row.optional_timestamp(2)?, expires_at: row.timestamp(3)? })
+    };
+    let open: Vec<OpenSession> = rows.into_iter().map(open).collect::<Result<_, StoreError>>()?;
+    let surplus = surplus(open, session.id, most as usize, now);
+    for id in &surplus {
+        let reason = Value::Text("limit".to_string());
+        transaction.execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+    }
+    for spare in [ENDED_AND_SPARE, LEFT_BEHIND_AND_SPARE] {
+        let parameters = [user.clone(), Value::Int(PART), Value::Int(KEPT)];
+        delete_found(transaction, spare, &parameters, DELETE_SESSIONS)?;
+    }
+    Ok(surplus)
+}
+
+/// Ends all sessions of the user but `kept`, with an amount of work that does not depend on how many there are: theirs
+/// is another epoch than the user's from then on. How many have ended, up to [`COUNTED`]; `None`, and none has: there is no such
+/// user, or `kept` has ended itself.
+pub fn end_all(
+    transaction: &mut dyn Transaction,
+    user: UserId,
+    kept: Option<SessionId>,
+    now: Timestamp,
+) -> Result<Option<u64>, StoreError> {
+    let id = Value::Uuid(user.0);
+    // A login at the same time comes before, and its session is ended here, or after, and opens one of the new epoch.
+    let Some(mut row) = first(transaction.query(LOCK_EPOCH, std::slice::from_ref(&id))?) else { return Ok(None) };
+    let epoch = row.int(0)?;
+    let next = Value::Int(epoch + 1);
+    if let Some(kept) = kept {
+        let parameters = [Value::Uuid(kept.0), id.clone(), Value::Int(epoch), next.clone()];
+        if transaction.execute(KEEP_SESSION, &parameters)? == 0 {
+            return Ok(None);
+        }
+    }
+    let open = transaction.query(OPEN_OF_EPOCH, &[id.clone(), Value::Int(epoch), Value::Int(COUNTED as i64)])?;
+    let mut ended = 0;
+    for mut row in open {
+        ended += u64::from(row.timestamp(1)? > now);
+    }
+    transaction.execute(SET_EPOCH, &[id, next])?;
+    Ok(Some(ended))
 }
 
 /// Columns from this one on: generation, rotated_at, parent, left_at, given_at, moves, orphans.
@@ -182,5 +287,104 @@ impl<D: Driver> SqlStore<D> {
             })
         });
         rotated.map(|(rotated, _)| rotated)
+    }
+
+    pub(super) fn log_in(
+        &self,
+        session: &NewSession,
+        password: &PasswordHash,
+        rehashed: Option<&PasswordHash>,
+        most: u32,
+        by: &By,
+    ) -> Result<Opened, StoreError> {
+        let mut ended = Vec::new();
+        let opened = self.driver.transaction(|transaction| {
+            // Locks the user's row: a deactivation or a new password at the same time comes before, and is seen
+            // here, or after, and ends this session.
+            let unchanged = transaction.execute(
+                "UPDATE users SET last_login_at = $2, password_hash = COALESCE($4, password_hash) \
+                 WHERE id = $1 AND is_active AND password_hash = $3",
+                &[
+                    Value::Uuid(session.user.0),
+                    Value::Timestamp(session.created_at),
+                    Value::Text(password.as_str().to_string()),
+                    Value::or_null(rehashed, |hash| Value::Text(hash.as_str().to_string())),
+                ],
+            )?;
+            if unchanged == 0 {
+                return Ok(Opened::UserChanged);
+            }
+            ended = open(transaction, session, most)?;
+            let opened = Event::new(Kind::SessionOpened, session.user, by, session.created_at);
+            record(transaction, &opened.on(Subject::Session(session.id)))?;
+            let limit = Event::new(Kind::SessionEnded, session.user, by, session.created_at).with("reason", "limit");
+            match ended[..] {
+                [] => {}
+                [one] => record(transaction, &limit.on(Subject::Session(one)))?,
+                _ => record(transaction, &limit.with("sessions", ended.len()))?,
+            }
+            for id in &ended {
+                self.changes.note(Change::Of(id.0));
+                transaction.tell(id.0)?;
+            }
+            Ok(Opened::Done)
+        });
+        ended.iter().for_each(|id| self.changes.note(Change::Of(id.0)));
+        opened
+    }
+
+    pub(super) fn open_sessions(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError> {
+        let parameters = [Value::Uuid(user.0), Value::Timestamp(now), Value::Int(limit)];
+        let session = |mut row: Row| {
+            let created_at = row.timestamp(1)?;
+            Ok(Session {
+                id: SessionId(row.uuid(0)?),
+                created_at,
+                last_used_at: row.optional_timestamp(2)?.unwrap_or(created_at),
+                expires_at: row.timestamp(3)?,
+                ip: row.text(4)?,
+                user_agent: row.optional_text(5)?,
+            })
+        };
+        self.driver.query(SESSIONS_OF_USER, &parameters)?.into_iter().map(session).collect()
+    }
+
+    pub(super) fn known_addresses(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError> {
+        let parameters = [Value::Uuid(user.0), Value::Int(limit)];
+        let mut addresses = Vec::new();
+        for statement in [OPEN_ADDRESSES, ENDED_ADDRESSES] {
+            for mut row in self.driver.query(statement, &parameters)? {
+                addresses.push(row.text(0)?);
+            }
+        }
+        Ok(addresses)
+    }
+
+    pub(super) fn log_out(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
+        self.change(id.0, is_so, |transaction| {
+            let reason = Value::Text("logout".to_string());
+            let parameters = [Value::Uuid(id.0), Value::Uuid(user.0), Value::Timestamp(now), reason];
+            let ended = transaction.execute(END_SESSION_OF_USER, &parameters)?;
+            if ended > 0 {
+                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).on(Subject::Session(id)))?;
+            }
+            Ok(ended > 0)
+        })
+    }
+
+    pub(super) fn log_out_elsewhere(
+        &self,
+        user: UserId,
+        kept: SessionId,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.change(user.0, is_so, |transaction| {
+            let Some(ended) = end_all(transaction, user, Some(kept), now)? else { return Ok(false) };
+            if ended > 0 {
+                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).with("sessions", ended))?;
+            }
+            Ok(true)
+        })
     }
 }

@@ -1,0 +1,129 @@
+//! Who loses against the operator: what began before an account changed, and finds another one when its turn comes.
+
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::http_client::{Answer, Client, PATIENCE};
+use crate::openapi;
+use crate::postgres_cluster::available;
+use crate::service::{Account, Backend, PASSWORD, Service, within};
+use crate::stores::count;
+
+const NEW_PASSWORD: &str = "another Password";
+const OPERATORS_PASSWORD: &str = "the operator's Password";
+
+/// Does the operator's work past the server, while what the request is about is held.
+fn meanwhile(
+    service: &Service,
+    account: &Account,
+    statements: &str,
+    request: impl Fn(&Client) -> Answer + Sync,
+) -> Answer {
+    let client = Client::new(service.address(), openapi::check);
+    match service.database() {
+        Some(database) => {
+            let (mut holder, mut observer) = (database.client(), database.client());
+            holder.batch_execute(&format!("BEGIN; UPDATE users SET name = name WHERE id = '{}'", account.id)).unwrap();
+            thread::scope(|scope| {
+                let asked = scope.spawn(|| request(&client));
+                let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                               AND application_name = 'keyward' AND wait_event_type = 'Lock'";
+                within(PATIENCE, "it waits for the row", || {
+                    observer.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 1
+                });
+                holder.batch_execute(&format!("{statements}; COMMIT")).unwrap();
+                asked.join().unwrap()
+            })
+        }
+        None => {
+            let holder = rusqlite::Connection::open(service.sqlite_file().unwrap()).unwrap();
+            holder.busy_timeout(Duration::from_secs(10)).unwrap();
+            holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+            thread::scope(|scope| {
+                let asked = scope.spawn(|| request(&client));
+                // Who waits for the file is not to be seen; what others ask one after the other takes as long.
+                for _ in 0..8 {
+                    let form = json!({ "email": "nobody@example.com", "password": PASSWORD });
+                    service.post("/auth/login").json(form).send();
+                    assert!(!asked.is_finished(), "it did not wait");
+                }
+                holder.execute_batch(&format!("{statements}; COMMIT")).unwrap();
+                asked.join().unwrap()
+            })
+        }
+    }
+}
+
+fn set_password(account: &Account) -> String {
+    let hash = bcrypt::hash(OPERATORS_PASSWORD, 4).unwrap();
+    format!("UPDATE users SET password_hash = '{hash}', session_epoch = session_epoch + 1 WHERE id = '{}'", account.id)
+}
+
+fn on_both(story: fn(&Service)) {
+    let start =
+        |backend| Service::start_with(backend, &[("RATE_LIMIT_WRITES", "off")], |config| config.bcrypt_cost = 4);
+    story(&start(Backend::Sqlite));
+    if available() {
+        story(&start(Backend::Postgres));
+    }
+}
+
+fn log_in_status(service: &Service, account: &Account, password: &str) -> u16 {
+    service.post("/auth/login").json(json!({ "email": account.email, "password": password })).send().status
+}
+
+#[test]
+fn a_login_a_change_of_password_and_a_deletion_lose_against_another_password_that_the_operator_sets() {
+    on_both(|service| {
+        let login = |client: &Client, account: &Account| {
+            client.post("/auth/login").json(json!({ "email": account.email, "password": PASSWORD })).send()
+        };
+        let change = |client: &Client, account: &Account| {
+            let body = json!({ "currentPassword": PASSWORD, "newPassword": NEW_PASSWORD });
+            client.post("/auth/password").bearer(&account.access).json(body).send()
+        };
+        let delete = |client: &Client, account: &Account| {
+            client.delete("/auth/me").bearer(&account.access).json(json!({ "password": PASSWORD })).send()
+        };
+        let requests: [&(dyn Fn(&Client, &Account) -> Answer + Sync); 3] = [&login, &change, &delete];
+        for (number, request) in requests.into_iter().enumerate() {
+            let account = service.sign_up(&format!("user-{number}@example.com"));
+            let answer = meanwhile(service, &account, &set_password(&account), |client| request(client, &account));
+            assert_eq!(
+                (answer.status, answer.json()["message"].as_str()),
+                (401, Some("Invalid credentials")),
+                "{number}"
+            );
+            let statuses =
+                [PASSWORD, NEW_PASSWORD, OPERATORS_PASSWORD].map(|text| log_in_status(service, &account, text));
+            assert_eq!(statuses, [401, 401, 200], "{number}");
+        }
+    });
+}
+
+#[test]
+fn a_deactivated_owner_makes_no_key() {
+    on_both(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let deactivate = format!("UPDATE users SET is_active = FALSE WHERE id = '{}'", ann.id);
+        let answer = meanwhile(service, &ann, &deactivate, |client| {
+            client.post("/keys/create").bearer(&ann.access).json(json!({ "name": "ci" })).send()
+        });
+        assert_eq!(answer.status, 401, "{answer:?}");
+        assert_eq!(count(service, "SELECT COUNT(*) FROM api_keys"), 0);
+    });
+}
+
+#[test]
+fn a_session_that_has_ended_itself_ends_no_others() {
+    on_both(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let end = format!("UPDATE users SET session_epoch = session_epoch + 1 WHERE id = '{}'", ann.id);
+        let answer =
+            meanwhile(service, &ann, &end, |client| client.delete("/auth/sessions").bearer(&ann.access).send());
+        assert_eq!(answer.status, 401, "{answer:?}");
+        assert_eq!(count(service, "SELECT session_epoch FROM users"), 1);
+    });
+}
