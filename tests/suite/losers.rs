@@ -14,6 +14,9 @@ use crate::stores::count;
 const NEW_PASSWORD: &str = "another Password";
 const OPERATORS_PASSWORD: &str = "the operator's Password";
 
+/// Somebody's request with an account.
+type Ask = dyn Fn(&Client, &Account) -> Answer + Sync;
+
 /// Does the operator's work past the server, while what the request is about is held.
 fn meanwhile(
     service: &Service,
@@ -87,8 +90,7 @@ fn a_login_a_change_of_password_and_a_deletion_lose_against_another_password_tha
         let delete = |client: &Client, account: &Account| {
             client.delete("/auth/me").bearer(&account.access).json(json!({ "password": PASSWORD })).send()
         };
-        let requests: [&(dyn Fn(&Client, &Account) -> Answer + Sync); 3] = [&login, &change, &delete];
-        for (number, request) in requests.into_iter().enumerate() {
+        for (number, request) in [&login as &Ask, &change, &delete].into_iter().enumerate() {
             let account = service.sign_up(&format!("user-{number}@example.com"));
             let answer = meanwhile(service, &account, &set_password(&account), |client| request(client, &account));
             assert_eq!(
