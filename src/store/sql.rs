@@ -347,7 +347,7 @@ impl<D: Driver> Store for SqlStore<D> {
             if active {
                 record(transaction, &Event::new(Kind::UserActivated, id, by, now))?;
             } else {
-                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or(0);
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
                 record(transaction, &Event::new(Kind::UserDeactivated, id, by, now).with("sessions", ended))?;
             }
             Ok((true, true))
@@ -362,7 +362,7 @@ impl<D: Driver> Store for SqlStore<D> {
                 &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
             )?;
             if changed > 0 {
-                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or(0);
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
                 record(transaction, &Event::new(Kind::UserPasswordSet, id, by, now).with("sessions", ended))?;
             }
             Ok(changed > 0)
@@ -392,7 +392,7 @@ impl<D: Driver> Store for SqlStore<D> {
                 &[Value::Uuid(id.0), Value::Text(old.as_str().to_string()), Value::Text(new.as_str().to_string())],
             )?;
             if changed > 0 {
-                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or(0);
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
                 record(transaction, &Event::new(Kind::PasswordChanged, id, by, now).with("sessions", ended))?;
                 sessions::open(transaction, session, 1)?;
                 let opened = Event::new(Kind::SessionOpened, id, by, now);

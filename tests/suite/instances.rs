@@ -37,6 +37,7 @@ const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// One user makes them all.
 const MANY_KEYS: (&str, &str) = ("MAX_KEYS_PER_USER", "1000000");
+const MANY_SESSIONS: (&str, &str) = ("MAX_SESSIONS_PER_USER", "1000");
 
 /// Many users sign up and log in here, and bad keys come in masses, but not to see how passwords are hashed and addresses
 /// limited.
@@ -46,7 +47,7 @@ fn allow_masses(config: &mut Config) {
 }
 
 fn start(backend: Backend) -> Service {
-    Service::start_with(backend, &[MANY_KEYS, ("RATE_LIMIT_WRITES", "off")], allow_masses)
+    Service::start_with(backend, &[MANY_KEYS, MANY_SESSIONS, ("RATE_LIMIT_WRITES", "off")], allow_masses)
 }
 
 /// Requests in masses are not held against the API's description one by one.
@@ -1166,6 +1167,7 @@ in_both_homes! {
     fn what_was_acknowledged_survives_twenty_kills(home) {
         let mut home = home;
         home.set(MANY_KEYS.0, MANY_KEYS.1);
+        home.set(MANY_SESSIONS.0, MANY_SESSIONS.1);
         kill_again_and_again(&home);
     }
 }

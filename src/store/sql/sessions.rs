@@ -18,7 +18,7 @@ const KEPT: i64 = 200;
 /// Of those that are too many or are kept no longer, so many at a login: of more the next one takes its part.
 const PART: i64 = 100;
 /// How many that have ended at once are counted.
-const COUNTED: u64 = 1000;
+const COUNTED: i64 = 1000;
 
 const INSERT_SESSION: &str = "INSERT INTO sessions \
     (id, user_id, generation, created_at, expires_at, ip, user_agent, epoch) \
@@ -120,30 +120,39 @@ pub fn open(transaction: &mut dyn Transaction, session: &NewSession, most: u32) 
     Ok(surplus)
 }
 
-/// Ends all sessions of the user but `kept`, with an amount of work that does not depend on how many there are: theirs
-/// is another epoch than the user's from then on. How many have ended, up to [`COUNTED`]; `None`, and none has: there is no such
-/// user, or `kept` has ended itself.
+/// What ending all sessions of a user has done.
+#[derive(Default)]
+pub struct Ended {
+    /// How many lived, up to [`COUNTED`].
+    pub count: u64,
+    /// Whether there was anything to end.
+    pub any: bool,
+}
+
+/// Ends all sessions of the user but `kept`, with an amount of work that does not depend on how many there are: the user's
+/// epoch is another one than theirs from then on. `None`, and none ends: there is no such user, or `kept` has itself ended.
 pub fn end_all(
     transaction: &mut dyn Transaction,
     user: UserId,
     kept: Option<SessionId>,
     now: Timestamp,
-) -> Result<Option<u64>, StoreError> {
+) -> Result<Option<Ended>, StoreError> {
     let id = Value::Uuid(user.0);
     // A login at the same time comes before, and its session is ended here, or after, and opens one of the new epoch.
     let Some(mut row) = first(transaction.query(LOCK_EPOCH, std::slice::from_ref(&id))?) else { return Ok(None) };
     let epoch = row.int(0)?;
-    let next = Value::Int(epoch + 1);
+    let (of_epoch, next) = (Value::Int(epoch), Value::Int(epoch + 1));
+    // Moved along before it is known whether there are others: that tells whether it still lives.
     if let Some(kept) = kept {
-        let parameters = [Value::Uuid(kept.0), id.clone(), Value::Int(epoch), next.clone()];
+        let parameters = [Value::Uuid(kept.0), id.clone(), of_epoch.clone(), next.clone()];
         if transaction.execute(KEEP_SESSION, &parameters)? == 0 {
             return Ok(None);
         }
     }
-    let open = transaction.query(OPEN_OF_EPOCH, &[id.clone(), Value::Int(epoch), Value::Int(COUNTED as i64)])?;
-    let mut ended = 0;
-    for mut row in open {
-        ended += u64::from(row.timestamp(1)? > now);
+    let mut ended = Ended::default();
+    for mut row in transaction.query(OPEN_OF_EPOCH, &[id.clone(), of_epoch, Value::Int(COUNTED)])? {
+        ended.any = true;
+        ended.count += u64::from(row.timestamp(1)? > now);
     }
     transaction.execute(SET_EPOCH, &[id, next])?;
     Ok(Some(ended))
@@ -379,12 +388,15 @@ impl<D: Driver> SqlStore<D> {
         by: &By,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.change(user.0, is_so, |transaction| {
-            let Some(ended) = end_all(transaction, user, Some(kept), now)? else { return Ok(false) };
-            if ended > 0 {
-                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).with("sessions", ended))?;
+        // Where there was nothing to end, what is remembered of the user is as good as it was.
+        let changed = |ended: &Option<Ended>| ended.as_ref().is_some_and(|ended| ended.any);
+        let ended = self.change(user.0, changed, |transaction| {
+            let ended = end_all(transaction, user, Some(kept), now)?;
+            if let Some(Ended { count: count @ 1.., .. }) = ended {
+                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).with("sessions", count))?;
             }
-            Ok(true)
-        })
+            Ok(ended)
+        })?;
+        Ok(ended.is_some())
     }
 }
