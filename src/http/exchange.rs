@@ -257,7 +257,7 @@ async fn run(
     };
     // The body of a request of any method means nothing here. Read, it leaves the connection usable.
     if let (None, Some(body)) = (&route.method, unread.as_mut())
-        && receive(body, route.body_bytes, front.limits.body, |_| ()).await.is_ok()
+        && Box::pin(receive(body, route.body_bytes, front.limits.body, |_| ())).await.is_ok()
     {
         *unread = None;
     }
@@ -270,26 +270,36 @@ async fn run(
         front.app.writes.spend(Write::Change, user)?;
     }
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
-        request.body = read_body(body, route.body_bytes, front.limits.body).await;
+        request.body = Box::pin(read_body(body, route.body_bytes, front.limits.body)).await;
         if request.body.is_ok() {
             *unread = None;
         }
         // A body may take its time, and the credential end meanwhile.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
             let credentials = guard.read_again(&front.app, terms, &request.headers, &request.principal);
-            request.principal = identify(front, guard, terms, &request, credentials, &mut caller.quota).await?;
+            let again = identify(front, guard, terms, &request, credentials, &mut caller.quota);
+            request.principal = Box::pin(again).await?;
         }
     }
-    let pool = match route.lane {
-        Lane::Inline => {
-            let response = route.call(&front.app, &mut request);
-            caller.principal = request.principal;
-            return response;
-        }
-        Lane::Store => &front.lanes.store,
-        Lane::Password => &front.lanes.password,
-    };
+    if route.lane == Lane::Inline {
+        let response = route.call(&front.app, &mut request);
+        caller.principal = request.principal;
+        return response;
+    }
     caller.principal = request.principal.clone();
+    Box::pin(in_lane(front, held, route, request)).await
+}
+
+// What has to wait is in boxes of its own: requests that are answered from memory are not to move its state about.
+
+/// Runs the handler on a thread of its lane.
+async fn in_lane(
+    front: &Front,
+    held: &Arc<Held>,
+    route: &'static Route,
+    mut request: Request,
+) -> Result<Response, Error> {
+    let pool = if route.lane == Lane::Password { &front.lanes.password } else { &front.lanes.store };
     let owner = request.principal.account().map_or(Owner::Client(neighbourhood(request.client)), Owner::User);
     let until = Instant::now() + front.limits.handler;
     // A client who does not take the answers that are there gets no more of the large ones.
@@ -350,13 +360,17 @@ async fn identify(
                 unasked = address_limits.check(Limited::FailedLookup, request.client).err();
                 unasked = unasked.filter(|_| !known_keys.has_known(&hash));
                 was_looked_up = unasked.is_none();
-                credentials.found_key(if unasked.is_some() { None } else { ask(front, known_keys, hash).await? });
+                credentials.found_key(if unasked.is_some() {
+                    None
+                } else {
+                    Box::pin(ask(front, known_keys, hash)).await?
+                });
             }
             Verdict::AskForService(id) => {
-                credentials.found_service(ask(front, &front.app.service_keys, id).await?);
+                credentials.found_service(Box::pin(ask(front, &front.app.service_keys, id)).await?);
             }
             Verdict::AskForSession(id) => {
-                credentials.found_session(ask(front, &front.app.live_sessions, id).await?);
+                credentials.found_session(Box::pin(ask(front, &front.app.live_sessions, id)).await?);
             }
         }
     }
