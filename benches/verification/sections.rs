@@ -359,14 +359,20 @@ fn logins() -> Result<(), Box<dyn Error>> {
     let base_folder = Folder::new("logins-base")?;
     let base = Server::of_program(&program, &base_folder, &ANY_NUMBER_OF_LOGINS)?;
     let base_account = Account::sign_up(base.address)?;
-    title("The same beside the baseline, which is the second here");
+    title("The same beside the baseline, which is every second here");
     let mut pair = [scenario("(f) logins", &server, &log_in()), scenario("", &base, &log_in())];
     let runs = alternate(&mut pair, 16, 5, LONG)?;
     beside_baseline("(f) logins", &runs[0].1, &runs[1].1);
-    println!();
-    keys_while_many_log_in(&server, &account)?;
-    println!();
-    keys_while_many_log_in(&base, &base_account)
+    let mut ratios = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        println!();
+        let ours = keys_while_many_log_in(&server, &account)?;
+        let theirs = keys_while_many_log_in(&base, &base_account)?;
+        ratios.iter_mut().zip(ours.iter().zip(theirs)).for_each(|(ratios, (ours, theirs))| ratios.push(ours / theirs));
+    }
+    let [quiet, during] = ratios.map(median);
+    println!("\n  (g) keys, quiet {quiet:.3} and during {during:.3} of the baseline's");
+    Ok(())
 }
 
 /// Long enough for some hundred logins.
@@ -380,7 +386,8 @@ fn log_in() -> String {
     )
 }
 
-fn keys_while_many_log_in(server: &Server, account: &Account) -> Result<(), Box<dyn Error>> {
+/// How many keys a second there were, quiet and during.
+fn keys_while_many_log_in(server: &Server, account: &Account) -> Result<[f64; 2], Box<dyn Error>> {
     let log_in = log_in();
     let service_only = with_key(SERVICE_ONLY, &account.key);
     let paused = |span| -> io::Result<Measured> {
@@ -401,6 +408,7 @@ fn keys_while_many_log_in(server: &Server, account: &Account) -> Result<(), Box<
         (storming.join().expect("the storm does not panic"), during)
     });
     let (storm, during) = (storm?, during?);
+    let rates = [quiet.0.seen.per_second(), during.0.seen.per_second()];
     for (name, quiet, during) in [("busy", quiet.0, during.0), ("paused", quiet.1, during.1)] {
         let (quiet, during) = ([quiet], [during]);
         println!(
@@ -421,7 +429,7 @@ fn keys_while_many_log_in(server: &Server, account: &Account) -> Result<(), Box<
         storm.iter().map(|seen| seen.without_retry_after).sum::<usize>(),
         slowest.as_secs_f64()
     );
-    Ok(())
+    Ok(rates)
 }
 
 /// Logins over many connections until it is over; who is refused tries again a little later, as told.
