@@ -51,8 +51,9 @@ fn maintain(app: &App, mut belief: Belief, stopping: &Receiver<()>) {
     let mut chores = chores();
     // One line when the store goes away, one when it is back.
     let mut failing = false;
+    let mut is_right = true;
     loop {
-        let busy = chores.iter().any(|chore| chore.has_more);
+        let busy = chores.iter().any(|chore| chore.has_more && (is_right || !chore.deletes));
         let pause = if busy { BETWEEN_PARTS } else { FLUSH_EVERY };
         let last = matches!(stopping.recv_timeout(pause), Err(RecvTimeoutError::Disconnected));
         if last || flushed.elapsed() >= FLUSH_EVERY {
@@ -74,7 +75,7 @@ fn maintain(app: &App, mut belief: Belief, stopping: &Receiver<()>) {
             return;
         }
         let (now, elapsed) = (app.clock.now(), app.clock.elapsed());
-        let is_right = belief.holds(now, elapsed);
+        is_right = belief.holds(now, elapsed);
         for chore in chores.iter_mut().filter(|chore| is_right || !chore.deletes) {
             chore.attend(elapsed, |act| act(app));
         }

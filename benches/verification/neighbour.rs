@@ -50,8 +50,10 @@ fn beside_the_worst(store: &str, server: &Server, keys: &Keys, span: Duration) -
     let worst = Account::sign_up_as(server.address, "worst@example.com")?;
     let others = (0..OTHERS)
         .map(|number| {
+            // Two accounts: many logins end the session that was never refreshed.
             let email = format!("other-{number}@example.com");
-            Ok((Account::sign_up_as(server.address, &email)?.access, email))
+            Account::sign_up_as(server.address, &email)?;
+            Ok((Account::sign_up_as(server.address, &format!("self-{number}@example.com"))?.access, email))
         })
         .collect::<io::Result<Vec<_>>>()?;
     let mut position = 0;

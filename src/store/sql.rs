@@ -520,7 +520,7 @@ impl<D: Driver> Store for SqlStore<D> {
 
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError> {
         self.delete(
-            "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 1000",
+            "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED",
             Value::Timestamp(now),
             "DELETE FROM sessions WHERE id IN (ROWS)",
         )

@@ -17,6 +17,13 @@ const OPERATORS_PASSWORD: &str = "the operator's Password";
 /// Somebody's request with an account.
 type Ask = dyn Fn(&Client, &Account) -> Answer + Sync;
 
+/// Whether somebody waits for a row.
+fn waits(observer: &mut postgres::Client) -> bool {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND application_name = 'keyward' AND wait_event_type = 'Lock'";
+    observer.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 1
+}
+
 /// Does the operator's work past the server, while what the request is about is held.
 fn meanwhile(
     service: &Service,
@@ -31,11 +38,7 @@ fn meanwhile(
             holder.batch_execute(&format!("BEGIN; UPDATE users SET name = name WHERE id = '{}'", account.id)).unwrap();
             thread::scope(|scope| {
                 let asked = scope.spawn(|| request(&client));
-                let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
-                               AND application_name = 'keyward' AND wait_event_type = 'Lock'";
-                within(PATIENCE, "it waits for the row", || {
-                    observer.query_one(waiting, &[]).unwrap().get::<_, i64>(0) == 1
-                });
+                within(PATIENCE, "it waits for the row", || waits(&mut observer));
                 holder.batch_execute(&format!("{statements}; COMMIT")).unwrap();
                 asked.join().unwrap()
             })
@@ -127,5 +130,52 @@ fn a_session_that_has_ended_itself_ends_no_others() {
             meanwhile(service, &ann, &end, |client| client.delete("/auth/sessions").bearer(&ann.access).send());
         assert_eq!(answer.status, 401, "{answer:?}");
         assert_eq!(count(service, "SELECT session_epoch FROM users"), 1);
+    });
+}
+
+/// What ending the other sessions does, past the server.
+fn move_along(account: &Account) -> String {
+    format!(
+        "UPDATE users SET session_epoch = session_epoch + 1 WHERE id = '{0}'; \
+         UPDATE sessions SET epoch = epoch + 1 WHERE user_id = '{0}'",
+        account.id
+    )
+}
+
+#[test]
+fn a_logout_ends_a_session_that_is_kept_while_the_others_are_ended() {
+    on_both(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let answer = meanwhile(service, &ann, &move_along(&ann), |client| {
+            client.post("/auth/logout").bearer(&ann.access).send()
+        });
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(service.token_status(&ann.access), 401);
+        assert_eq!(count(service, "SELECT COUNT(*) FROM sessions WHERE ended_at IS NULL"), 0);
+    });
+}
+
+#[test]
+fn a_refresh_goes_on_with_a_session_that_is_kept_while_the_others_are_ended() {
+    on_both(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let refresh =
+            |client: &Client| client.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send();
+        let answer = match service.database() {
+            // It waits for its session, which has been moved along.
+            Some(database) => {
+                let (mut holder, mut observer) = (database.client(), database.client());
+                let client = service.client();
+                holder.batch_execute(&format!("BEGIN; {}", move_along(&ann))).unwrap();
+                thread::scope(|scope| {
+                    let asked = scope.spawn(|| refresh(&client));
+                    within(PATIENCE, "it waits for the row", || waits(&mut observer));
+                    holder.batch_execute("COMMIT").unwrap();
+                    asked.join().unwrap()
+                })
+            }
+            None => meanwhile(service, &ann, &move_along(&ann), refresh),
+        };
+        assert_eq!(answer.status, 200, "{answer:?}");
     });
 }

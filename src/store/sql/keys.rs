@@ -184,29 +184,17 @@ fn delete_excess(
     most: u32,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let found = transaction.query(
-        "SELECT id, ends_at FROM api_keys WHERE user_id = $1 AND ends_at <= $2 \
+    // With their owner's row locked, none of them comes back.
+    delete_found(
+        transaction,
+        "SELECT id FROM api_keys WHERE user_id = $1 AND ends_at <= $2 \
          ORDER BY ends_at DESC, id DESC LIMIT 1000 OFFSET $3",
         &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(most_ended(most))],
-    )?;
-    delete_ended(transaction, found)
+        DELETE_KEYS,
+    )
 }
 
-/// Deletes keys by their id and when they ended; not those that end at another time by now. False: there are none.
-fn delete_ended(transaction: &mut dyn Transaction, found: Vec<Row>) -> Result<bool, StoreError> {
-    if found.is_empty() {
-        return Ok(false);
-    }
-    let row = |mut row: Row| Ok(vec![Value::Uuid(row.uuid(0)?), Value::Timestamp(row.timestamp(1)?)]);
-    let rows = found.into_iter().map(row).collect::<Result<Vec<_>, StoreError>>()?;
-    transaction.execute_with_rows(
-        "WITH ended (id, ends_at) AS (ROWS) DELETE FROM api_keys \
-         WHERE (id, ends_at) IN (SELECT id, ends_at FROM ended)",
-        &[Column::Uuid, Column::Timestamp],
-        &mut rows.into_iter(),
-    )?;
-    Ok(true)
-}
+const DELETE_KEYS: &str = "DELETE FROM api_keys WHERE id IN (ROWS)";
 
 /// Deletes some of the keys of a user who is deleted, and of what was counted of them. False: there were none.
 pub(super) fn sweep(transaction: &mut dyn Transaction, user: &[Value]) -> Result<bool, StoreError> {
@@ -558,11 +546,10 @@ impl<D: Driver> SqlStore<D> {
 
     pub(super) fn delete_keys(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
-            let found = transaction.query(
-                "SELECT id, ends_at FROM api_keys WHERE ends_at < $1 ORDER BY ends_at, id LIMIT 1000",
-                &[Value::Timestamp(before)],
-            )?;
-            delete_ended(transaction, found)
+            // What somebody changes at this moment may come back.
+            let find =
+                "SELECT id FROM api_keys WHERE ends_at < $1 ORDER BY ends_at, id LIMIT 1000 FOR UPDATE SKIP LOCKED";
+            delete_found(transaction, find, &[Value::Timestamp(before)], DELETE_KEYS)
         })
     }
 

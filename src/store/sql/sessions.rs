@@ -29,11 +29,13 @@ const LIVE_SESSIONS: &str = "SELECT sessions.id, users.id, users.email, sessions
     WHERE sessions.id = ANY($1) AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
     AND users.is_active";
 
-const LOCK_SESSION: &str = "SELECT users.id, users.email, sessions.created_at, sessions.expires_at, \
+const LOCK_SESSION: &str = "SELECT id FROM sessions WHERE id = $1 FOR UPDATE";
+
+const LIVING_SESSION: &str = "SELECT users.id, users.email, sessions.created_at, sessions.expires_at, \
     sessions.generation, sessions.rotated_at, sessions.parent, sessions.left_at, sessions.given_at, sessions.moves, \
     sessions.orphans FROM sessions JOIN users ON users.id = sessions.user_id \
     WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
-    AND users.is_active FOR UPDATE OF sessions";
+    AND users.is_active";
 
 /// Of the epoch `$2`, newest first.
 const OPEN_OF_EPOCH: &str = "SELECT id, expires_at FROM sessions \
@@ -239,7 +241,9 @@ impl<D: Driver> SqlStore<D> {
         // Most refreshes change no verdict.
         let changed = |(_, verdict_changed): &(Rotated, bool)| *verdict_changed;
         let rotated = self.change(id.0, changed, |transaction| {
-            let rows = transaction.query(LOCK_SESSION, &[Value::Uuid(id.0)])?;
+            // Two statements: what the first has waited for, only the second sees as a whole.
+            transaction.query(LOCK_SESSION, &[Value::Uuid(id.0)])?;
+            let rows = transaction.query(LIVING_SESSION, &[Value::Uuid(id.0)])?;
             let Some(mut row) = first(rows) else { return Ok((Rotated::Gone, false)) };
             // After the row is locked: whoever had it before has moved it in the past.
             let now = transaction.now(&self.clock)?;
@@ -371,6 +375,8 @@ impl<D: Driver> SqlStore<D> {
 
     pub(super) fn log_out(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, is_so, |transaction| {
+            // Whoever ends the others meanwhile moves this one to another epoch, which is to be seen here.
+            transaction.query(LOCK_EPOCH, &[Value::Uuid(user.0)])?;
             let reason = Value::Text("logout".to_string());
             let parameters = [Value::Uuid(id.0), Value::Uuid(user.0), Value::Timestamp(now), reason];
             let ended = transaction.execute(END_SESSION_OF_USER, &parameters)?;
