@@ -17,7 +17,7 @@ use log::{error, warn};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::held::Held;
+use super::held::{A_BODY, Claim, Held};
 use super::lanes::Lane;
 use super::request::{self, Request};
 use super::response::{self, Response};
@@ -257,7 +257,7 @@ async fn run(
     };
     // The body of a request of any method means nothing here. Read, it leaves the connection usable.
     if let (None, Some(body)) = (&route.method, unread.as_mut())
-        && Box::pin(receive(body, route.body_bytes, front.limits.body, |_| ())).await.is_ok()
+        && Box::pin(receive(body, route.body_bytes, front.limits.body, |_| Ok(()))).await.is_ok()
     {
         *unread = None;
     }
@@ -269,8 +269,13 @@ async fn run(
     {
         front.app.writes.spend(Write::Change, user)?;
     }
+    let mut claim = None;
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
-        request.body = Box::pin(read_body(body, route.body_bytes, front.limits.body)).await;
+        let read = Box::pin(read_body(held, body, route.body_bytes, front.limits.body)).await;
+        request.body = read.map(|(body, more)| {
+            claim = more;
+            body
+        });
         if request.body.is_ok() {
             *unread = None;
         }
@@ -287,7 +292,7 @@ async fn run(
         return response;
     }
     caller.principal = request.principal.clone();
-    Box::pin(in_lane(front, held, route, request)).await
+    Box::pin(in_lane(front, held, route, request, claim)).await
 }
 
 // What has to wait is in boxes of its own: requests that are answered from memory are not to move its state about.
@@ -298,6 +303,7 @@ async fn in_lane(
     held: &Arc<Held>,
     route: &'static Route,
     mut request: Request,
+    claim: Option<Claim>,
 ) -> Result<Response, Error> {
     let pool = if route.lane == Lane::Password { &front.lanes.password } else { &front.lanes.store };
     let owner = request.principal.account().map_or(Owner::Client(neighbourhood(request.client)), Owner::User);
@@ -312,6 +318,8 @@ async fn in_lane(
     let (sender, receiver) = oneshot::channel();
     let (app, held) = (front.app.clone(), held.clone());
     let job = move || {
+        // A large body is held for as long as the job is there, whether somebody waits for it or not.
+        let _claim = claim;
         // Whoever waited may be gone: the time ran out, or the client left.
         if !sender.is_closed() {
             let mut call = || deadline::keep(until, || route.call(&app, &mut request));
@@ -400,11 +408,24 @@ async fn in_time<T>(until: Instant, receiver: oneshot::Receiver<T>, lane: Lane) 
     }
 }
 
-/// At most `most` bytes, within `limit`.
-async fn read_body(body: &mut impl Upload, most: usize, limit: Duration) -> Result<Bytes, Error> {
-    let mut whole = BytesMut::new();
-    receive(body, most, limit, |data| whole.extend_from_slice(data)).await?;
-    Ok(whole.freeze())
+/// At most `most` bytes, within `limit`, and the claim for what they take beyond the request's own.
+async fn read_body(
+    held: &Arc<Held>,
+    body: &mut impl Upload,
+    most: usize,
+    limit: Duration,
+) -> Result<(Bytes, Option<Claim>), Error> {
+    let (mut whole, mut claim) = (BytesMut::new(), None);
+    receive(body, most, limit, |data| {
+        whole.extend_from_slice(data);
+        let more = whole.capacity().saturating_sub(A_BODY);
+        if more > 0 && !claim.get_or_insert_with(|| held.claim(0)).try_grow(more) {
+            return Err(Error::Unavailable("too much is held for clients".to_string()));
+        }
+        Ok(())
+    })
+    .await?;
+    Ok((whole.freeze(), claim))
 }
 
 /// Hands on a body as it comes, under the same conditions.
@@ -412,7 +433,7 @@ async fn receive(
     body: &mut impl Upload,
     most: usize,
     limit: Duration,
-    mut take: impl FnMut(&[u8]),
+    mut take: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     if body.size_hint().lower() > most as u64 {
         return Err(Error::TooLarge(most));
@@ -427,7 +448,7 @@ async fn receive(
             if received > most {
                 return Err(Error::TooLarge(most));
             }
-            take(&data);
+            take(&data)?;
         }
         Ok(())
     };

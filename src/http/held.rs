@@ -26,6 +26,8 @@ pub const AT_LEAST: usize = 64 * 1024;
 const A_TRIFLE: usize = 4 * 1024;
 /// Large answers that are made at once: as many as one user may have threads of the store's.
 const MADE_AT_ONCE: usize = STORE_THREADS / 2;
+/// The most of a body that a request's own claim is for. What comes beyond it is booked when it is there.
+pub const A_BODY: usize = 16 * 1024;
 /// What a field of a head takes beside its text, and the head of an answer.
 pub const A_FIELD: usize = 128;
 const A_HEAD: usize = 1024;
@@ -131,9 +133,13 @@ impl Held {
 
     /// Books it if there is room. The only thing on a connection always has it.
     pub fn try_claim(self: &Arc<Held>, bytes: usize) -> Option<Claim> {
+        let mut claim = self.claim(0);
+        claim.try_grow(bytes).then_some(claim)
+    }
+
+    fn has_room(&self, more: usize) -> bool {
         let held = self.bytes.load(Ordering::Relaxed);
-        let fits = held == 0 || held + bytes <= self.most(bytes);
-        fits.then(|| self.claim(bytes))
+        held == 0 || held + more <= self.most(more)
     }
 
     /// Books an answer that waits for the client. Its bytes and the claim end together, wherever they are then.
@@ -185,6 +191,15 @@ impl Held {
 }
 
 impl Claim {
+    /// Books that it takes so much now, if there is room.
+    pub fn try_grow(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= self.bytes || self.held.has_room(bytes - self.bytes);
+        if fits {
+            self.resize(bytes);
+        }
+        fits
+    }
+
     pub fn resize(&mut self, bytes: usize) {
         let Held { account, bytes: all, answers, taken, .. } = &*self.held;
         let more = bytes.saturating_sub(self.bytes);

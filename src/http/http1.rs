@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::exchange::{self, Fragment, Purpose};
 use super::heads::{HalfOpen, Heads, Seen};
-use super::held::{self, A_FIELD};
+use super::held::{self, A_BODY, A_FIELD};
 use super::places::Seat;
 use super::server::Front;
 use super::watch::{Alarm, Phase, Socket};
@@ -128,11 +128,10 @@ fn head_status(error: &hyper::Error) -> StatusCode {
 
 /// What a request takes, in bytes of memory, until it is known who sends it.
 fn size(head: &Parts, body: &Incoming) -> usize {
-    /// What is read at once.
-    const A_BODY: u64 = 16 * 1024;
     let fields = head.headers.iter();
     let head: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + A_FIELD).sum();
-    let body = if body.is_end_stream() { 0 } else { body.size_hint().upper().unwrap_or(A_BODY).min(A_BODY) };
+    let most = A_BODY as u64;
+    let body = if body.is_end_stream() { 0 } else { body.size_hint().upper().unwrap_or(most).min(most) };
     head + body as usize
 }
 

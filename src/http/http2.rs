@@ -25,7 +25,7 @@ use tokio::time::Sleep;
 
 use super::connection::in_time;
 use super::exchange::{self, Purpose};
-use super::held::{A_FIELD, Claim, Held};
+use super::held::{A_BODY, A_FIELD, Claim, Held};
 use super::places::Seat;
 use super::response::Response;
 use super::server::Front;
@@ -40,8 +40,6 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// What is handed over of an answer before the client's socket has taken it.
 const SEND_BUFFER: usize = 64 * 1024;
-/// The most that is kept of a body before it is known who sends it.
-const A_BODY: usize = 16 * 1024;
 /// How many more requests a client may take back than he waits for. Each has cost us its work (CVE-2023-44487).
 const TAKEN_BACK: u32 = 100;
 
@@ -93,6 +91,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         if !listening {
             listening = true;
             watched.belongs_to(cx.waker());
+        }
+        // Somebody else needs the place: what is under way is the last.
+        if watched.is_dismissed() && watched.phase() == Phase::Busy && !told {
+            told = true;
+            connection.graceful_shutdown();
         }
         loop {
             match connection.poll_accept(cx) {

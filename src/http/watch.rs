@@ -152,7 +152,6 @@ impl Watch {
             Phase::Head => self.head,
             Phase::Busy => BUSY,
             Phase::Answering => self.unread_answer,
-            Phase::Idle | Phase::Quiet if self.is_dismissed() => Duration::ZERO,
             Phase::Idle | Phase::Quiet => self.idle,
             Phase::Leaving | Phase::Lingering => LINGER,
         };
@@ -193,12 +192,9 @@ impl Watch {
         is_idle.then(|| self.started_coarse + Duration::from_millis(self.deadline.load(Ordering::Relaxed)))
     }
 
-    /// Ends an idle connection. One on which a request has just begun ends after it.
+    /// Ends an idle connection. One on which a request has just begun ends after it: its own task judges that.
     pub fn dismiss(&self) {
         self.dismissed.store(true, Ordering::SeqCst);
-        if matches!(self.phase(), Phase::Idle | Phase::Quiet) {
-            self.deadline.store(0, Ordering::SeqCst);
-        }
         self.wake();
     }
 
@@ -244,6 +240,9 @@ impl Watch {
     }
 
     fn next_deadline(&self) -> Duration {
+        if self.is_dismissed() && matches!(self.phase(), Phase::Idle | Phase::Quiet) {
+            return Duration::ZERO;
+        }
         let next = self.deadline.load(Ordering::Relaxed).min(self.frame_deadline.load(Ordering::Relaxed));
         Duration::from_millis(next)
     }

@@ -10,8 +10,9 @@ use crate::http_client::Client;
 use crate::process::program::Home;
 use crate::service::{Account, Backend};
 use crate::streams::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, field, frame};
-use crate::target::{NO_LIMITS, has_no_faults, keeps_to_its_memory, sign_up};
+use crate::target::{NO_LIMITS, Witness, has_no_faults, keeps_to_its_memory, sign_up};
 use crate::tls_client::{Pair, TlsWire};
+use crate::wire::Wire;
 
 /// Half of what one listing gives, each with as much text as a key may have: almost 3 MB.
 const KEYS: usize = 500;
@@ -128,4 +129,36 @@ fn sign_up_over(wire: &mut TlsWire) -> u16 {
     let body = json!({ "email": "bob@example.com", "password": crate::service::PASSWORD }).to_string();
     let head = "POST /auth/signup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
     wire.send(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())).answer().status
+}
+
+/// A body that is almost there, on each of two thousand connections: eight times what is held for all.
+#[test]
+fn large_bodies_that_do_not_end_hold_little_memory_and_others_are_served() {
+    const BODY: usize = 256 * 1024;
+    let home = Home::fresh(Backend::Sqlite);
+    let server = home.start(&NO_LIMITS);
+    let witness = Witness::of(&server);
+    let request = format!(
+        "POST /keys/verify-batch HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {BODY}\r\n\r\n{}",
+        witness.account.access,
+        " ".repeat(BODY - 1)
+    );
+    let held: Vec<Wire> = (0..2000)
+        .map(|_| {
+            let mut wire = Wire::open(server.address());
+            // Who is told that there is no room may be cut while they send.
+            let _ = wire.try_send(&request);
+            wire
+        })
+        .collect();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(2) {
+        witness.is_served();
+    }
+    witness.testify();
+    drop(held);
+    let said = server.stop();
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    has_no_faults(&said.stderr);
 }
