@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_user_the_work_is_done_all_the_same() {
+    fn without_a_user_the_hash_that_stands_for_one_is_read() {
         // A dummy that bcrypt cannot read would be an error, and return at once.
         assert!(!passwords().verify("anything".into(), None).unwrap());
     }
