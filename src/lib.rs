@@ -1,55 +1,32 @@
 //! Keyward answers two questions for the services around it: *which user is this?* (a JWT) and *which
 //! service is this?* (an API key).
 //!
-//! A request goes down these layers once and comes back once; no layer calls upwards:
+//! Each folder is a room with one purpose. A request goes down this list once and comes back once:
 //!
-//! - [`http`]: the socket, the route table, the thread pools, JSON in and out.
-//! - [`guard`]: turns the credentials of a request into a [`principal::Principal`].
-//! - [`address`]: whose request it is, behind proxies.
-//! - [`api`]: one file a resource; a handler parses, makes one call and answers.
-//! - [`user`], [`session`], [`key`], [`scope`], [`password`], [`token`], [`usage`], [`verification`], [`event`]:
-//!   the rules, by noun; no HTTP, no SQL.
-//! - [`jws`], [`secrets`]: how tokens are signed, and where the keys for it come from.
-//! - [`limit`], [`guess`]: how often a key and an address may ask, and how often a password may be guessed.
-//! - [`trust`]: whom we believe as a client in TLS.
-//! - [`cache`]: what the hot path remembers of keys and sessions.
-//! - [`store`]: the trait [`store::Store`] and its two databases.
+//! - [`http`]: bytes on a socket to requests and back; finds the route, runs its handler in the route's lane.
+//! - [`guard`]: from the credentials of a request to a [`guard::principal::Principal`].
+//! - [`api`]: one file a resource; a handler parses, makes one call and answers. Start reading at
+//!   [`api::routes::ROUTES`], the whole API at a glance.
+//! - [`app`]: the services, as one struct.
+//! - the nouns, each with its records, its rules and its service; no HTTP, no SQL:
+//!   [`accounts`] (users, sessions, passwords), [`keys`], [`tokens`], [`audit`].
+//! - [`store`]: what the nouns need of a database, kept in SQLite or PostgreSQL.
+//! - [`memory`]: what the hot path remembers, so that a verified request touches no database.
+//! - [`base`]: the clock, ids, errors, threads: what every room may use.
 //!
-//! [`app`] wires them together, [`maintenance`] does what nobody waits for, [`config`] holds every setting, [`cli`] is the
-//! command line. Start reading at [`http::router::ROUTES`], the whole API at a glance.
+//! Above them, [`run`] makes a running server of the settings in [`config`], and [`cli`] is the command line.
 
-pub mod address;
+pub mod accounts;
 pub mod api;
 pub mod app;
-pub mod bounded;
-pub mod cache;
+pub mod audit;
+pub mod base;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod deadline;
-pub mod duration;
-pub mod error;
-pub mod event;
 pub mod guard;
-pub mod guess;
 pub mod http;
-pub mod id;
-pub mod jws;
-pub mod key;
-pub mod limit;
-pub mod logging;
-pub mod maintenance;
-mod owner;
-pub mod password;
-pub mod pool;
-pub mod principal;
-pub mod scope;
-pub mod secrets;
-pub mod session;
-pub mod sharded;
+pub mod keys;
+pub mod memory;
+pub mod run;
 pub mod store;
-pub mod token;
-pub mod trust;
-pub mod usage;
-pub mod user;
-pub mod verification;
+pub mod tokens;

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use aws_lc_rs::digest;
-use keyward::clock::Clock;
-use keyward::id::{KeyId, UserId};
-use keyward::key::KeyHash;
+use keyward::base::clock::Clock;
+use keyward::base::id::{KeyId, UserId};
+use keyward::keys::key::KeyHash;
 use serde_json::{Value, json};
 
 use crate::load::Keys;

@@ -316,7 +316,7 @@ fn select_each(database: &Database, keys: &Keys, connections: usize, next: &mut 
                     let mut count = 0;
                     while started.elapsed() < SPAN {
                         let key = keys.get(position.fetch_add(1, Ordering::Relaxed));
-                        let hash = keyward::key::KeyHash::of(key).map(|hash| hash.as_bytes().to_vec());
+                        let hash = keyward::keys::key::KeyHash::of(key).map(|hash| hash.as_bytes().to_vec());
                         count += client.query(&*statement, &[&hash])?.len();
                     }
                     Ok(count)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use keyward::config::TlsFiles;
+use keyward::http::tls::TlsFiles;
 use keyward::http::tls::Tls;
 use libfuzzer_sys::fuzz_target;
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use keyward::duration::{LONGEST, parse, write};
+use keyward::base::duration::{LONGEST, parse, write};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

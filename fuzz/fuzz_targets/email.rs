@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use keyward::id::UserId;
-use keyward::password::PasswordRules;
-use keyward::user::{Email, UserRef, parse_name};
+use keyward::base::id::UserId;
+use keyward::accounts::passwords::PasswordRules;
+use keyward::accounts::email::Email;
+use keyward::accounts::user::{UserRef, parse_name};
 use libfuzzer_sys::fuzz_target;
 use unicode_normalization::UnicodeNormalization;
 

@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use keyward::address::{Network, Proxies, neighbourhood};
+use keyward::base::network::{Network, client_network};
+use keyward::http::client_address::Proxies;
 use libfuzzer_sys::fuzz_target;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -32,8 +33,8 @@ fuzz_target!(|data: &[u8]| {
     let believed = |address: IpAddr| expected.iter().any(|network| is_within(network, address));
     assert_eq!(client, model_client(believed, peer, &lines), "{}", data.escape_ascii());
     assert_eq!(client, client.to_canonical());
-    let counted = neighbourhood(client);
-    assert_eq!(neighbourhood(counted), counted);
+    let counted = client_network(client);
+    assert_eq!(client_network(counted), counted);
 });
 
 /// The address of a network as bits, and how many of them count.

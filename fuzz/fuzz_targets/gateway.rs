@@ -4,9 +4,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keyward::api::authz::{narrow, narrow_before_path};
-use keyward::error::Error;
-use keyward::guard::{Guard, Narrowed};
-use keyward::scope::Scopes;
+use keyward::base::error::Error;
+use keyward::guard::judge::{Guard, Narrowed};
+use keyward::keys::scopes::Scopes;
 use keyward_fuzz::request;
 use libfuzzer_sys::fuzz_target;
 

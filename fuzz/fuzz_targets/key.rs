@@ -1,8 +1,8 @@
 //! API keys and ids: only their one written form is taken, and equal hashes are equal keys.
 #![no_main]
 
-use keyward::id::KeyId;
-use keyward::key::{KeyHash, parse_key_name};
+use keyward::base::id::KeyId;
+use keyward::keys::key::{KeyHash, parse_key_name};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use keyward::config::Config;
-use keyward::secrets;
+use keyward::tokens::key_files;
 use libfuzzer_sys::fuzz_target;
 
 static FILE: LazyLock<PathBuf> =
@@ -28,7 +28,7 @@ fn config(setting: &str) -> Config {
         settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let mut config = Config::from_values(&settings).expect("good settings");
     if config.jwt_private_key_file.is_some() {
-        config.jwt_alg = keyward::jws::Algorithm::EdDsa;
+        config.jwt_alg = keyward::tokens::jws::Algorithm::EdDsa;
     }
     config
 }
@@ -36,10 +36,10 @@ fn config(setting: &str) -> Config {
 fuzz_target!(|data: &[u8]| {
     std::fs::write(&*FILE, data).expect("a file in the temporary folder");
     let [private, public] = &*CONFIGS;
-    let (private, public) = (secrets::resolve(private), secrets::resolve(public));
+    let (private, public) = (key_files::resolve(private), key_files::resolve(public));
     if let Ok(keys) = &private {
-        let token = keys.access.sign(&serde_json::json!({ "a": 1 })).expect("a key that signs");
-        assert_eq!(keys.access.verify(&token).as_deref(), Some(b"{\"a\":1}".as_slice()));
+        let token = keys.access.sign("at+jwt", &serde_json::json!({ "a": 1 })).expect("a key that signs");
+        assert_eq!(keys.access.verify(&token).map(|signed| signed.payload), Some(b"{\"a\":1}".to_vec()));
         // What signs would do to verify.
         let verifying = public.as_ref().expect("a key that verifies");
         assert_eq!(keys.access.jwks(), verifying.access.jwks());

@@ -4,7 +4,8 @@
 use std::sync::LazyLock;
 
 use http::Method;
-use keyward::http::router::{Destination, ROUTES, Route, Router};
+use keyward::api::routes::ROUTES;
+use keyward::http::router::{Destination, Route, Router};
 use libfuzzer_sys::fuzz_target;
 
 static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new(ROUTES).expect("a sound table"));

@@ -3,8 +3,8 @@
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
-use keyward::error::Error;
-use keyward::http::request::Form;
+use keyward::base::error::Error;
+use keyward::http::form::Form;
 use keyward_fuzz::request;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,7 +1,7 @@
 //! Sets of scopes, one token a line: against a list without repetitions, and back from what is stored.
 #![no_main]
 
-use keyward::scope::{MOST, Scopes};
+use keyward::keys::scopes::{MOST, Scopes};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

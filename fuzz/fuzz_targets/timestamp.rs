@@ -1,7 +1,7 @@
 //! RFC 3339: what is read is written in the one form that sorts as text, and read again as the same instant.
 #![no_main]
 
-use keyward::clock::Timestamp;
+use keyward::base::clock::Timestamp;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -9,11 +9,11 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL;
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use keyward::clock::Clock;
-use keyward::config::Secret;
-use keyward::id::{KeyId, SessionId, UserId};
-use keyward::jws::{Keyring, SigningKey};
-use keyward::token::{Claims, Parties, Tokens};
+use keyward::base::clock::Clock;
+use keyward::base::secret::Secret;
+use keyward::base::id::{KeyId, SessionId, UserId};
+use keyward::tokens::jws::{Keyring, SigningKey};
+use keyward::tokens::claims::{Claims, Parties, Tokens};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ fuzz_target!(|text: &str| {
 
     for (tokens, right, algorithm) in [(&*HS256, &by_access, "HS256"), (&*EDDSA, &by_ed25519, "EdDSA")] {
         for token in [&by_access, &by_refresh, &by_ed25519, &by_public, &unsigned] {
-            let before = keyward::clock::Clock::default().now().seconds();
+            let before = keyward::base::clock::Clock::default().now().seconds();
             let Some(claims) = tokens.judge(token) else { continue };
             assert!(token == right, "signed with another key: {text:?}");
             assert_header(header, algorithm);
@@ -74,7 +74,7 @@ fuzz_target!(|text: &str| {
             }
         }
         for token in [&by_access, &by_refresh, &by_ed25519, &by_public, &unsigned] {
-            let before = keyward::clock::Clock::default().now().seconds();
+            let before = keyward::base::clock::Clock::default().now().seconds();
             let Some(claims) = tokens.judge_refresh(token) else { continue };
             assert!(*token == by_refresh, "signed with another key: {text:?}");
             assert_header(header, "HS256");

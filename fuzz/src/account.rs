@@ -8,15 +8,17 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use keyward::app::App;
-use keyward::clock::Clock;
-use keyward::config::{Config, Limits};
-use keyward::event::{By, Origin};
-use keyward::id::SessionId;
-use keyward::key::{KeyHash, KeySettings};
-use keyward::principal::{Principal, Service, User};
-use keyward::scope::Scopes;
-use keyward::token::Claims;
-use keyward::user::Email;
+use keyward::base::clock::Clock;
+use keyward::config::Config;
+use keyward::http::limits::Limits;
+use keyward::audit::event::{By, Origin};
+use keyward::base::id::SessionId;
+use keyward::keys::key::KeyHash;
+use keyward::keys::service::KeySettings;
+use keyward::guard::principal::{AuthenticatedService, AuthenticatedUser, Principal};
+use keyward::keys::scopes::Scopes;
+use keyward::tokens::claims::Claims;
+use keyward::accounts::email::Email;
 
 /// What its keys may, and the derived token too.
 pub const SCOPE: &str = "keys:verify";
@@ -62,7 +64,7 @@ pub fn config() -> Config {
 /// Opens them, with a log that nobody reads but [`watch_log`].
 pub fn open(config: &Config) -> App {
     watch_log();
-    App::open(config, Clock::default()).expect("an open store").0
+    keyward::run::open_app(config, Clock::default()).expect("an open store").0
 }
 
 /// A user with a session and a key.
@@ -75,7 +77,7 @@ pub struct Account {
     pub derived: String,
     pub key: String,
     pub key_id: String,
-    pub user: User,
+    pub user: AuthenticatedUser,
 }
 
 impl Account {
@@ -93,7 +95,7 @@ impl Account {
         let (key, secret) = app.keys.create(owner, settings, &By::operator()).expect("a new key");
         let ends = app.clock.now().plus(Duration::from_secs(3600));
         let account = Account {
-            user: User {
+            user: AuthenticatedUser {
                 id: owner,
                 email: email.as_str().into(),
                 session: session(app, &logged_in.tokens.access_token),
@@ -120,7 +122,7 @@ impl Account {
     pub fn as_service(&self, app: &App) -> Principal {
         let hash = KeyHash::of(self.key.as_bytes()).expect("a key");
         let key = app.known_keys.fetch(hash).expect("a store that answers").expect("a known key");
-        Principal::Service(Service { key, derived: None })
+        Principal::Service(AuthenticatedService { key, derived: None })
     }
 
     /// Puts what is hers in the place of `<key>` and its like.

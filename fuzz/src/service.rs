@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward::app::App;
-use keyward::config::{Config, TlsFiles};
+use keyward::config::Config;
+use keyward::http::tls::TlsFiles;
 use keyward::http::server::Server;
 use keyward::http::tls::Tls;
-use keyward::trust::Verifier;
+use keyward::base::tls_verifier::Verifier;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::Value;
@@ -61,7 +62,7 @@ impl Service {
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         let app = Arc::new(account::open(config));
         let tls = config.tls.as_ref().map(|files| Tls::start(files).expect("a good certificate"));
-        let server = Server::start(app.clone(), tls, config).expect("a server that listens");
+        let server = Server::start(app.clone(), keyward::api::routes::ROUTES, tls, config).expect("a server that listens");
         let account = Account::new(&app);
         let address = server.addresses()[0];
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

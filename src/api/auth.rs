@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::accounts::sessions::LoggedIn;
+use crate::accounts::user::parse_name;
 use crate::app::App;
-use crate::clock::Timestamp;
-use crate::duration;
-use crate::error::{Challenge, Error};
-use crate::http::request::{Form, Request};
+use crate::base::clock::Timestamp;
+use crate::base::duration;
+use crate::base::error::{Challenge, Error};
+use crate::base::id::UserId;
+use crate::http::form::Form;
+use crate::http::request::Request;
 use crate::http::response::{self, Response};
-use crate::id::UserId;
-use crate::scope::Scopes;
-use crate::session::LoggedIn;
-use crate::token::TokenPair;
-use crate::user::parse_name;
+use crate::keys::scopes::Scopes;
+use crate::tokens::claims::TokenPair;
 
 #[derive(Serialize)]
 struct AuthResult<'a> {
@@ -147,7 +148,7 @@ pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Err
     });
     let (current, new) = form.finish(current.zip(new))?;
     let (user, by) = (request.principal.user()?, request.by());
-    let tokens = app.sessions.change_password(&app.users, user, current, new, &by)?;
+    let tokens = app.sessions.change_password(&app.users, user.id, &user.email, current, new, &by)?;
     response::ok(&PasswordChanged { message: "Password changed successfully", tokens: &tokens })
 }
 
@@ -157,6 +158,7 @@ pub fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["password"])?;
     let password = form.required("password", |text| Ok(text.to_string()));
     let password = form.finish(password)?;
-    app.users.delete_own(request.principal.user()?, &password, &request.by())?;
+    let user = request.principal.user()?;
+    app.users.delete_own(user.id, &user.email, &password, &request.by())?;
     response::message("Account deleted successfully")
 }

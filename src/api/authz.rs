@@ -11,12 +11,13 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use crate::app::App;
-use crate::error::Error;
-use crate::guard::{Guard, Narrowed};
-use crate::http::request::{Request, url_encoded};
+use crate::base::error::Error;
+use crate::base::form_encoding::url_encoded;
+use crate::guard::judge::{Guard, Narrowed};
+use crate::guard::principal::Principal;
+use crate::http::request::Request;
 use crate::http::response::Response;
-use crate::principal::Principal;
-use crate::scope::Scopes;
+use crate::keys::scopes::Scopes;
 
 const X_AUTH_TYPE: HeaderName = HeaderName::from_static("x-auth-type");
 const X_AUTH_USER_ID: HeaderName = HeaderName::from_static("x-auth-user-id");

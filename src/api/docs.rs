@@ -9,7 +9,7 @@ use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SEC
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::app::App;
-use crate::error::Error;
+use crate::base::error::Error;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
 

@@ -1,10 +1,11 @@
 //! `/auth/events`: what happened to a user's account.
 
 use crate::app::App;
-use crate::error::Error;
-use crate::http::request::{Form, Request};
+use crate::base::error::Error;
+use crate::base::id::EventId;
+use crate::http::form::Form;
+use crate::http::request::Request;
 use crate::http::response::{self, Response};
-use crate::id::EventId;
 
 /// Events in one answer.
 const USUALLY: i64 = 50;

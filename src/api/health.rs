@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::app::App;
-use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
 

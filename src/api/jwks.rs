@@ -4,7 +4,7 @@ use http::HeaderValue;
 use http::header::CACHE_CONTROL;
 
 use crate::app::App;
-use crate::error::Error;
+use crate::base::error::Error;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
 

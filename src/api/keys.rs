@@ -5,16 +5,19 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::clock::Timestamp;
-use crate::duration;
-use crate::error::Error;
-use crate::http::request::{Form, Request, url_encoded};
+use crate::base::clock::Timestamp;
+use crate::base::duration;
+use crate::base::error::Error;
+use crate::base::form_encoding::url_encoded;
+use crate::base::id::KeyId;
+use crate::http::form::Form;
+use crate::http::request::Request;
 use crate::http::response::{self, Response};
-use crate::id::KeyId;
-use crate::key::{ApiKey, KeyChange, KeySecret, KeySettings, LONGEST_WINDOW, MOST_IN_A_WINDOW, Period, parse_key_name};
-use crate::limit::Rate;
-use crate::scope::Scopes;
-use crate::usage::{DAY, HOUR, Outcome};
+use crate::keys::key::{ApiKey, KeyChange, KeySecret, LONGEST_WINDOW, MOST_IN_A_WINDOW, parse_key_name};
+use crate::keys::scopes::Scopes;
+use crate::keys::service::{KeySettings, Period};
+use crate::keys::usage::{DAY, HOUR, Outcome};
+use crate::memory::limiter::Rate;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -239,7 +242,8 @@ pub fn revoke(app: &App, request: &mut Request) -> Result<Response, Error> {
 
 /// `POST /keys/revoke-self` → 200; by the key itself, also when it is over its limit.
 pub fn revoke_self(app: &App, request: &mut Request) -> Result<Response, Error> {
-    app.keys.revoke_own(request.principal.service()?, &request.by())?;
+    let key = &request.principal.service()?.key;
+    app.keys.revoke_own(key.id, key.owner, &request.by())?;
     response::message("API key revoked successfully")
 }
 

@@ -9,5 +9,6 @@ pub mod jwks;
 pub mod keys;
 pub mod oauth;
 pub mod protected;
+pub mod routes;
 pub mod sessions;
 pub mod verification;

@@ -4,14 +4,15 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::error::Error;
-use crate::guard::{Credentials, Guard, Terms};
-use crate::http::request::{Form, Request};
+use crate::base::error::Error;
+use crate::base::id::{KeyId, SessionId, UserId};
+use crate::guard::judge::{Credentials, Guard, Terms};
+use crate::guard::principal::Principal;
+use crate::http::form::Form;
+use crate::http::request::Request;
 use crate::http::response::{self, Response};
-use crate::id::{KeyId, SessionId, UserId};
-use crate::key::KeyHash;
-use crate::principal::Principal;
-use crate::token::Claims;
+use crate::keys::key::KeyHash;
+use crate::tokens::claims::Claims;
 
 /// RFC 7662 §2.2. Times are in Unix seconds. Of what is no good, nothing is told but that.
 #[derive(Default, Serialize)]

@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use crate::app::App;
-use crate::error::Error;
+use crate::base::error::Error;
+use crate::base::id::UserId;
+use crate::guard::principal::Principal;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
-use crate::id::UserId;
-use crate::principal::Principal;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use crate::app::App;
-use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::SessionId;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
-use crate::id::SessionId;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

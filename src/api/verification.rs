@@ -2,19 +2,21 @@
 
 use serde::Serialize;
 
+use crate::accounts::limits::Limited;
 use crate::app::App;
-use crate::clock::Timestamp;
-use crate::duration;
-use crate::error::Error;
-use crate::http::request::{Form, Request};
+use crate::base::clock::Timestamp;
+use crate::base::duration;
+use crate::base::error::Error;
+use crate::base::id::{KeyId, UserId};
+use crate::guard::principal::Principal;
+use crate::http::form::Form;
+use crate::http::request::Request;
 use crate::http::response::{self, Response, whole_seconds};
-use crate::id::{KeyId, UserId};
-use crate::key::KeyHash;
-use crate::limit::{Limited, Quota};
-use crate::principal::Principal;
-use crate::scope::Scopes;
-use crate::usage::Outcome;
-use crate::verification::{self, Question, Verdict};
+use crate::keys::key::KeyHash;
+use crate::keys::scopes::Scopes;
+use crate::keys::usage::Outcome;
+use crate::keys::verification::{self, Question, Verification};
+use crate::memory::limiter::Quota;
 
 /// Of a key that there is not, and of another's that is no good, everything else is null.
 #[derive(Default, Serialize)]
@@ -47,8 +49,8 @@ struct Batch<'a> {
 }
 
 impl Verified<'_> {
-    fn new<'a>(verdict: &'a Verdict, asker: &Principal) -> Verified<'a> {
-        let Verdict::Judged { key, outcome, quota } = verdict else {
+    fn new<'a>(verdict: &'a Verification, asker: &Principal) -> Verified<'a> {
+        let Verification::Judged { key, outcome, quota } = verdict else {
             return Verified { code: "NOT_FOUND", ..Verified::default() };
         };
         let code = match outcome {
@@ -97,14 +99,14 @@ fn question(form: &mut Form) -> Option<Question> {
 
 /// Keys that there are not count as if a user had presented them here. What a service passes on is not its doing, and
 /// whoever sends it bad ones must not be able to end its verifications.
-fn judge(app: &App, request: &Request, asked: &[Question]) -> Result<Vec<Verdict>, Error> {
+fn judge(app: &App, request: &Request, asked: &[Question]) -> Result<Vec<Verification>, Error> {
     let is_user = matches!(request.principal, Principal::User(_));
     if is_user {
         app.address_limits.check(Limited::FailedKey, request.client)?;
     }
     let verdicts = verification::verify(&app.keys, &app.known_keys, asked, &app.clock)?;
     if is_user {
-        for _ in verdicts.iter().filter(|verdict| matches!(verdict, Verdict::NotFound)) {
+        for _ in verdicts.iter().filter(|verdict| matches!(verdict, Verification::NotFound)) {
             // One too many is told at the next request.
             let _ = app.address_limits.spend_on_key(true, request.client);
         }
@@ -118,7 +120,7 @@ pub fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
     let asked = question(&mut form);
     let asked = form.finish(asked)?;
     let verdicts = judge(app, request, &[asked])?;
-    let verdict = verdicts.first().unwrap_or(&Verdict::NotFound);
+    let verdict = verdicts.first().unwrap_or(&Verification::NotFound);
     response::ok(&Verified::new(verdict, &request.principal))
 }
 

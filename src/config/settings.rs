@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::Secret;
-use crate::address::{Network, Proxies};
-use crate::duration;
+use crate::accounts::limits::AddressRates;
+use crate::accounts::rotation::RotationRules;
+use crate::base::duration;
+use crate::base::logging::LogFormat;
+use crate::base::network::Network;
+use crate::base::secret::Secret;
+use crate::http::client_address::Proxies;
 use crate::http::cors::Cors;
-use crate::jws::Algorithm;
-use crate::key::KeyRules;
-use crate::limit::{AddressRates, Rate};
-use crate::logging::LogFormat;
-use crate::session::RotationRules;
+use crate::keys::key::KeyRules;
+use crate::memory::limiter::Rate;
 use crate::store::postgres::TlsMode;
-use crate::token::Parties;
+use crate::tokens::claims::Parties;
+use crate::tokens::jws::Algorithm;
 
 /// One setting. The table below is the only place that knows it.
 pub struct Setting {

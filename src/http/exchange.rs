@@ -17,22 +17,23 @@ use log::{error, warn};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
+use super::access_log::{self, Access};
 use super::held::{A_BODY, Claim, Held};
 use super::lanes::Lane;
 use super::request::{self, Request};
 use super::response::{self, Response};
 use super::router::{Destination, Route};
 use super::server::Front;
-use crate::address::neighbourhood;
+use crate::accounts::limits::{Limited, Write};
 use crate::app::App;
-use crate::cache::{Lookup, Subject};
-use crate::deadline;
-use crate::error::Error;
-use crate::guard::{Credentials, Guard, Narrowed, Terms, Verdict};
-use crate::limit::{Limited, Quota, Write};
-use crate::logging::{self, Access};
-use crate::pool::Owner;
-use crate::principal::Principal;
+use crate::base::deadline;
+use crate::base::error::Error;
+use crate::base::network::client_network;
+use crate::base::pool::Owner;
+use crate::guard::judge::{Credentials, Guard, Narrowed, Terms, Verdict};
+use crate::guard::principal::Principal;
+use crate::memory::limiter::Quota;
+use crate::memory::lookup::{Cacheable, Lookup};
 
 /// What a connection serves.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,10 +73,10 @@ pub async fn answer(
     body: &mut impl Upload,
 ) -> Response {
     let started = Instant::now();
-    let id = request::request_id(&head.headers).cloned().unwrap_or_else(logging::new_request_id);
+    let id = request::request_id(&head.headers).cloned().unwrap_or_else(access_log::new_request_id);
     let id_text = id.to_str().unwrap_or_default();
     let path = head.uri.path();
-    let client = front.app.proxies.client(peer, &head.headers);
+    let client = front.proxies.client(peer, &head.headers);
     let origin = front.cors.origin(&head.headers);
 
     // What nobody has read yet of the request.
@@ -164,7 +165,7 @@ const CLIENT_GONE: u16 = 499;
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        logging::access(&Access {
+        access_log::access(&Access {
             method: self.method.as_str(),
             path: self.path,
             status: self.status.map_or(CLIENT_GONE, |status| status.as_u16()),
@@ -178,9 +179,9 @@ impl Drop for Line<'_> {
 
 /// The answer to a head of which no more is known than that it gets this status, with its line in the access log.
 pub fn refuse(front: &Front, purpose: Purpose, peer: IpAddr, status: StatusCode) -> Response {
-    let id = logging::new_request_id();
+    let id = access_log::new_request_id();
     let mut response = response::refused(status, front.limits.head_bytes, FIELDS);
-    logging::access(&Access {
+    access_log::access(&Access {
         method: "-",
         path: "-",
         status: status.as_u16(),
@@ -306,7 +307,7 @@ async fn in_lane(
     claim: Option<Claim>,
 ) -> Result<Response, Error> {
     let pool = if route.lane == Lane::Password { &front.lanes.password } else { &front.lanes.store };
-    let owner = request.principal.account().map_or(Owner::Client(neighbourhood(request.client)), Owner::User);
+    let owner = request.principal.account().map_or(Owner::Client(client_network(request.client)), Owner::User);
     let until = Instant::now() + front.limits.handler;
     // A client who does not take the answers that are there gets no more of the large ones.
     let _turn = match route.lane {
@@ -387,7 +388,7 @@ async fn identify(
 async fn ask<K, V>(front: &Front, lookup: &Lookup<K, V>, key: K) -> Result<Option<Arc<V>>, Error>
 where
     K: Copy + Eq + Hash + Send + Sync + 'static,
-    V: Subject,
+    V: Cacheable,
 {
     let (sender, receiver) = oneshot::channel();
     lookup.ask(

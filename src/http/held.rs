@@ -14,8 +14,8 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::lanes::STORE_THREADS;
 use super::response::Response;
-use crate::error::Error;
-use crate::sharded::lock;
+use crate::base::error::Error;
+use crate::base::sharded::lock;
 
 /// What may be held on a connection, and on all of them together. While more is held on all, the slowest connections are
 /// cut, and each gets no more than [`AT_LEAST`] on top of its only request or answer.

@@ -30,8 +30,8 @@ use super::places::Seat;
 use super::response::Response;
 use super::server::Front;
 use super::watch::{Alarm, LINGER, LINGER_BYTES, Patience, Phase, Socket, Watch};
-use crate::config::Limits;
-use crate::sharded::lock;
+use crate::base::sharded::lock;
+use crate::http::limits::Limits;
 
 /// Streams at once on a connection; RFC 9113 §6.5.2 advises against fewer.
 const STREAMS: u32 = 100;

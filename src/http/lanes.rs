@@ -1,6 +1,6 @@
 //! The lanes in which handlers run, so that one kind of work cannot hold up another.
 
-use crate::pool::Pool;
+use crate::base::pool::Pool;
 
 /// Where a route's handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

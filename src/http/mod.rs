@@ -3,14 +3,18 @@
 //! Only [`server`], [`connection`] and the private modules know hyper, h2, rustls and tokio; everything above them is
 //! synchronous.
 
+pub mod access_log;
+pub mod client_address;
 pub mod connection;
 pub mod cors;
 mod exchange;
+pub mod form;
 mod heads;
 mod held;
 mod http1;
 mod http2;
 pub mod lanes;
+pub mod limits;
 mod places;
 pub mod request;
 pub mod response;

@@ -10,9 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::held::{Account, Held};
 use super::watch::Watch;
-use crate::address::{Proxies, neighbourhood};
-use crate::config::Limits;
-use crate::sharded::lock;
+use crate::base::network::client_network;
+use crate::base::sharded::lock;
+use crate::http::client_address::Proxies;
+use crate::http::limits::Limits;
 
 /// The places for connections. Who connects takes one, and gives it back at the end.
 pub struct Places {
@@ -75,7 +76,7 @@ impl Places {
     /// connections that were looked at is idle.
     pub async fn take(self: &Arc<Places>, peer: IpAddr, limits: &Limits) -> Option<Place> {
         let peer = peer.to_canonical();
-        let address = (!self.proxies.trusts(peer)).then(|| neighbourhood(peer));
+        let address = (!self.proxies.trusts(peer)).then(|| client_network(peer));
         if let Some(address) = &address
             && !lock(&self.taken).make_room_in(address, self.share)
         {

@@ -11,8 +11,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::error::{Challenge, Error, Presenter, Sent};
-use crate::limit::Quota;
+use crate::base::error::{Challenge, Error, Presenter, Sent};
+use crate::memory::limiter::Quota;
 
 pub type Response = http::Response<Bytes>;
 
@@ -148,7 +148,7 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
         Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
         Error::InsufficientScope { scopes, by } => {
             let what = if *by == Presenter::Key { "API key" } else { "Token" };
-            let scope = if scopes.iter().count() > 1 { "one of the scopes" } else { "the scope" };
+            let scope = if scopes.contains(' ') { "one of the scopes" } else { "the scope" };
             lacking = format!("{what} lacks {scope} {scopes}");
             Message::One(&lacking)
         }

@@ -8,13 +8,12 @@ use http::{Method, StatusCode};
 use super::lanes::Lane;
 use super::request::Request;
 use super::response::Response;
-use crate::api::{auth, authz, docs, events, health, jwks, keys, oauth, protected, sessions, verification};
+use crate::accounts::limits::Limited;
 use crate::app::App;
-use crate::error::Error;
-use crate::guard::Guard::{self, ApiKey, Flexible, Jwt, Public};
-use crate::guard::{Narrowed, Terms};
-use crate::limit::Limited;
-use crate::scope::{KEYS_VERIFY, Scopes};
+use crate::base::error::Error;
+use crate::guard::judge::Guard::{self, Flexible, Public};
+use crate::guard::judge::{Narrowed, Terms};
+use crate::keys::scopes::Scopes;
 
 pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
 pub type Narrow = fn(&Request) -> Result<Narrowed, Error>;
@@ -48,7 +47,7 @@ pub struct Route {
 /// Enough for any one thing that is described in JSON.
 const BODY_BYTES: usize = 16 * 1024;
 
-const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
+pub const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
     line(Some(method), path, guard, lane, handler)
 }
 
@@ -71,14 +70,14 @@ const fn line(method: Option<Method>, path: &'static str, guard: Guard, lane: La
 }
 
 /// A gateway asks whether it may pass a request on.
-const fn gateway(path: &'static str, narrow: Narrow) -> Route {
-    let mut route = line(None, path, Flexible, Lane::Inline, authz::admit);
+pub const fn gateway(path: &'static str, narrow: Narrow, admit: Handler) -> Route {
+    let mut route = line(None, path, Flexible, Lane::Inline, admit);
     route.narrow = Some(narrow);
     route
 }
 
 /// Open to everyone, but only so often from one address.
-const fn limited(path: &'static str, limit: Limited, lane: Lane, handler: Handler) -> Route {
+pub const fn limited(path: &'static str, limit: Limited, lane: Lane, handler: Handler) -> Route {
     let mut route = route(Method::POST, path, Public, lane, handler);
     route.limit = Some(limit);
     route
@@ -86,111 +85,65 @@ const fn limited(path: &'static str, limit: Limited, lane: Lane, handler: Handle
 
 impl Route {
     /// Makes or changes something.
-    const fn writing(mut self) -> Route {
+    pub const fn writing(mut self) -> Route {
         self.writes = true;
         self
     }
 
     /// A key needs these scopes; a user may do whatever his keys may.
-    const fn with_scopes(mut self, scopes: &'static Scopes) -> Route {
+    pub const fn with_scopes(mut self, scopes: &'static Scopes) -> Route {
         self.terms.scopes = scopes;
         self
     }
 
     /// Too many is as good as forbidden.
-    const fn with_no_429(mut self) -> Route {
+    pub const fn with_no_429(mut self) -> Route {
         self.too_many = StatusCode::FORBIDDEN;
         self
     }
 
     /// A key may be sent in the ways of OAuth too.
-    const fn with_oauth_credentials(mut self) -> Route {
+    pub const fn with_oauth_credentials(mut self) -> Route {
         self.terms.oauth = true;
         self
     }
 
     /// The key itself is needed; a token that was derived from it is not enough.
-    const fn without_derived(mut self) -> Route {
+    pub const fn without_derived(mut self) -> Route {
         self.terms.derived = false;
         self
     }
 
     /// For many things at once.
-    const fn with_large_answer(mut self) -> Route {
+    pub const fn with_large_answer(mut self) -> Route {
         self.large = true;
         self
     }
 
-    const fn with_body_bytes(mut self, most: usize) -> Route {
+    pub const fn with_body_bytes(mut self, most: usize) -> Route {
         self.body_bytes = most;
         self
     }
 
     /// Keys that are over their limit are admitted.
-    const fn without_limit(mut self) -> Route {
+    pub const fn without_limit(mut self) -> Route {
         self.terms.limited = false;
         self
     }
 
     /// Paused keys are admitted.
-    const fn even_paused(mut self) -> Route {
+    pub const fn even_paused(mut self) -> Route {
         self.terms.even_paused = true;
         self
     }
 }
 
 /// DELETE with a body.
-const fn delete_with_body(path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
+pub const fn delete_with_body(path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
     let mut route = route(Method::DELETE, path, guard, lane, handler);
     route.body = true;
     route
 }
-
-/// The whole API at a glance. `static/openapi.json` documents each line; a test compares the two.
-pub static ROUTES: &[Route] = &[
-    limited("/auth/signup", Limited::SignUp, Lane::Password, auth::sign_up),
-    limited("/auth/login", Limited::LogIn, Lane::Password, auth::log_in),
-    limited("/auth/refresh", Limited::Refresh, Lane::Store, auth::refresh),
-    route(Method::POST, "/auth/logout", Jwt, Lane::Store, auth::log_out),
-    route(Method::POST, "/auth/token", ApiKey, Lane::Store, auth::derive_token).without_derived(),
-    route(Method::GET, "/auth/me", Jwt, Lane::Store, auth::me),
-    delete_with_body("/auth/me", Jwt, Lane::Password, auth::delete_me),
-    route(Method::POST, "/auth/password", Jwt, Lane::Password, auth::change_password).writing(),
-    route(Method::GET, "/auth/sessions", Jwt, Lane::Store, sessions::list),
-    route(Method::DELETE, "/auth/sessions", Jwt, Lane::Store, sessions::end_others),
-    route(Method::DELETE, "/auth/sessions/:id", Jwt, Lane::Store, sessions::end),
-    route(Method::GET, "/auth/events", Jwt, Lane::Store, events::list),
-    route(Method::POST, "/keys/create", Jwt, Lane::Store, keys::create).writing(),
-    route(Method::POST, "/keys/verify", Flexible, Lane::Store, verification::verify).with_scopes(&KEYS_VERIFY),
-    route(Method::POST, "/keys/verify-batch", Flexible, Lane::Store, verification::verify_batch)
-        .with_scopes(&KEYS_VERIFY)
-        .with_body_bytes(256 * 1024),
-    route(Method::POST, "/oauth/introspect", ApiKey, Lane::Store, oauth::introspect)
-        .with_scopes(&KEYS_VERIFY)
-        .with_oauth_credentials(),
-    // Whoever finds a leaked key must be able to end it while others use it up, or before somebody resumes it.
-    route(Method::POST, "/keys/revoke-self", ApiKey, Lane::Store, keys::revoke_self)
-        .without_derived()
-        .without_limit()
-        .even_paused(),
-    route(Method::GET, "/keys", Jwt, Lane::Store, keys::list).with_large_answer(),
-    route(Method::PATCH, "/keys/:id", Jwt, Lane::Store, keys::change).writing(),
-    route(Method::DELETE, "/keys/:id", Jwt, Lane::Store, keys::revoke),
-    route(Method::POST, "/keys/:id/rotate", Jwt, Lane::Store, keys::rotate).writing(),
-    route(Method::GET, "/keys/:id/usage", Jwt, Lane::Store, keys::usage),
-    route(Method::GET, "/protected/user-only", Jwt, Lane::Inline, protected::user_only),
-    route(Method::GET, "/protected/service-only", ApiKey, Lane::Inline, protected::service_only),
-    route(Method::GET, "/protected/flexible", Flexible, Lane::Inline, protected::flexible),
-    gateway("/authz/forward-auth", authz::narrow),
-    gateway("/authz/auth-request", authz::narrow).with_no_429(),
-    gateway("/authz/ext-authz/*", authz::narrow_before_path),
-    route(Method::GET, "/.well-known/jwks.json", Public, Lane::Inline, jwks::jwks),
-    route(Method::GET, "/health", Public, Lane::Inline, health::health),
-    route(Method::GET, "/api/docs", Public, Lane::Inline, docs::page),
-    route(Method::GET, "/api/docs/openapi.json", Public, Lane::Inline, docs::openapi),
-    route(Method::GET, "/api/docs-json", Public, Lane::Inline, docs::openapi),
-    route(Method::GET, "/api/docs/:file", Public, Lane::Inline, docs::file),
-];
 
 impl Route {
     /// Whether a body is read for this route.
@@ -367,21 +320,6 @@ mod tests {
 
     fn nothing(_: &App, _: &mut Request) -> Result<Response, Error> {
         Err(Error::Internal("never called".to_string()))
-    }
-
-    #[test]
-    fn a_fixed_path_wins_over_a_parameter() {
-        let router = Router::new(ROUTES).unwrap();
-        let find = |path: &'static str| match router.find(&Method::GET, path) {
-            Destination::Route(route, parameter) => (route.path, parameter),
-            _ => ("", ""),
-        };
-        assert_eq!(find("/api/docs/openapi.json"), ("/api/docs/openapi.json", ""));
-        assert_eq!(find("/api/docs/docs.js/"), ("/api/docs/:file", "docs.js"));
-        assert_eq!(find("/keys/7/usage"), ("/keys/:id/usage", "7"));
-        assert_eq!(find("/keys//usage"), ("", ""));
-        assert_eq!(find("/api/docs/a/b"), ("", ""));
-        assert_eq!(find("/health//"), ("", ""));
     }
 
     #[test]

@@ -4,25 +4,27 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::connection::{self, Door};
 use super::cors::Cors;
 use super::lanes::Lanes;
 use super::places::Places;
-use super::router::{ROUTES, Router};
+use super::router::{Route, Router};
 use super::tls::Tls;
 use crate::app::App;
-use crate::config::{Config, Limits};
+use crate::base::pool::cores;
+use crate::config::Config;
+use crate::http::client_address::Proxies;
+use crate::http::limits::Limits;
 
 /// What every connection shares.
 pub struct Front {
@@ -30,6 +32,7 @@ pub struct Front {
     pub router: Router,
     pub lanes: Lanes,
     pub cors: Cors,
+    pub proxies: Proxies,
     pub limits: Limits,
     /// The server stops. Connections that wait are woken besides.
     pub stopping: AtomicBool,
@@ -51,7 +54,7 @@ const BACKLOG: u32 = 4096;
 
 impl Server {
     /// Listens on every address of the configuration, with TLS if there is any; the server answers when this returns.
-    pub fn start(app: Arc<App>, tls: Option<Tls>, config: &Config) -> Result<Server, String> {
+    pub fn start(app: Arc<App>, routes: &'static [Route], tls: Option<Tls>, config: &Config) -> Result<Server, String> {
         let max_connections = affordable_connections(config.max_connections);
         let cores = cores();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -63,9 +66,10 @@ impl Server {
         outlive_file_limit(&runtime);
         let front = Arc::new(Front {
             app,
-            router: Router::new(ROUTES)?,
+            router: Router::new(routes)?,
             lanes: Lanes::new(cores),
             cors: config.cors.clone(),
+            proxies: config.proxies.clone(),
             limits: config.limits.clone(),
             stopping: AtomicBool::new(false),
         });
@@ -124,72 +128,6 @@ impl Server {
         }
         self.runtime.shutdown_timeout(Duration::from_secs(1));
     }
-}
-
-/// The signals that ask the process to end or to read its files anew. From [`Signals::register`] on none is missed, and
-/// none kills.
-pub struct Signals {
-    runtime: Runtime,
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    pub fn register() -> Result<Signals, String> {
-        let failed = |error| format!("signals cannot be received: {error}");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
-        let [terminate, interrupt, hangup] = {
-            let _context = runtime.enter();
-            let registered = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-            let [terminate, interrupt, hangup] = registered;
-            [terminate.map_err(failed)?, interrupt.map_err(failed)?, hangup.map_err(failed)?]
-        };
-        Ok(Signals { runtime, terminate, interrupt, hangup })
-    }
-
-    /// Returns when one has come that ends the process, or when the server is `lost`; calls `reload` for each of the
-    /// other kind.
-    pub fn wait(mut self, reload: impl Fn(), lost: Option<Receiver<String>>) -> End {
-        let (told, mut tell) = mpsc::unbounded_channel();
-        // It waits with the store's thread for as long as there is one.
-        let waiting = move || lost.and_then(|lost| lost.recv().ok()).map(|line| told.send(line));
-        if let Err(error) = std::thread::Builder::new().name("lost".to_string()).spawn(waiting) {
-            warn!("a lost database would not end the process, no thread can be started: {error}");
-        }
-        self.runtime.block_on(async {
-            loop {
-                let name = tokio::select! {
-                    _ = self.terminate.recv() => "SIGTERM",
-                    _ = self.interrupt.recv() => "SIGINT",
-                    _ = self.hangup.recv() => {
-                        info!("SIGHUP: reading files anew");
-                        reload();
-                        continue;
-                    }
-                    Some(line) = tell.recv() => {
-                        error!("{line}");
-                        return End::Lost;
-                    }
-                };
-                info!("{name}: stopping");
-                return End::Asked;
-            }
-        })
-    }
-}
-
-/// Why the process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    Asked,
-    /// The log says why.
-    Lost,
-}
-
-/// How many threads can run at once on this machine.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 /// Descriptors for everything but connections: PostgreSQL takes four for each of its own, SQLite two.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -19,8 +19,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use crate::clock::Timestamp;
-use crate::config::TlsFiles;
+use crate::base::clock::Timestamp;
 
 /// The names of the protocols in the handshake (RFC 7301, RFC 9113 §3.2).
 pub const HTTP_2: &[u8] = b"h2";
@@ -31,6 +30,15 @@ const LARGEST_FILE: u64 = 1024 * 1024;
 /// How long before its end a certificate is complained of. Those who renew by themselves have done so by then.
 const EXPIRES_SOON: Duration = Duration::from_secs(7 * 86400);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(86400);
+
+/// Where the certificate is, and its key.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// How often it is looked whether they have changed. Not a setting of the operator's: tests shorten it.
+    pub look_every: Duration,
+}
 
 /// TLS as it is served. While it is there, a thread looks after the files.
 pub struct Tls {

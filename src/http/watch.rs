@@ -12,8 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::config::Limits;
-use crate::sharded::lock;
+use crate::base::sharded::lock;
+use crate::http::limits::Limits;
 
 /// Where a connection is, and by when it must have moved on.
 pub struct Watch {

@@ -3,9 +3,9 @@
 
 use aws_lc_rs::digest;
 
-use super::StoreError;
 use super::sql::{Driver, Row, Transaction, Value};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::error::StoreError;
 
 /// One step of the schema, as embedded in the binary. Never edited once it has been released.
 pub struct Migration {

@@ -4,7 +4,7 @@
 //! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
 //! error. A method that is told [`By`] whom writes an [`Event`] of what it changes, in the same transaction; where
 //! nothing changes, there is none. A method that changes a verdict on a key, a session or a user notes it in
-//! [`crate::cache::Changes`] before it returns, whatever it returns, and tells the other instances. `Unavailable` is any
+//! [`crate::memory::changes::Changes`] before it returns, whatever it returns, and tells the other instances. `Unavailable` is any
 //! method's answer when the database is away; only what else a caller acts on is said at the method.
 
 pub mod migrate;
@@ -12,54 +12,19 @@ pub mod postgres;
 pub mod sql;
 pub mod sqlite;
 
-use std::fmt;
+use crate::accounts::email::Email;
+use crate::accounts::passwords::PasswordHash;
+use crate::accounts::rotation::RotationRules;
+use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
+use crate::accounts::user::User;
+use crate::audit::event::{By, Event, Filter};
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, StoreError};
+use crate::base::id::{EventId, KeyId, SessionId, UserId};
+use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
+use crate::keys::usage::HourOfUse;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-
-use crate::clock::Timestamp;
-use crate::error::Error;
-use crate::event::{By, Event, Filter};
-use crate::id::{EventId, KeyId, SessionId, UserId};
-use crate::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
-use crate::password::PasswordHash;
-use crate::session::{Lifespan, LiveSession, NewSession, RotationRules, Session};
-use crate::usage::HourOfUse;
-use crate::user::{Email, User};
-
-/// Why the store did not do what it was asked. The texts are for the log and hold no values of rows.
-#[derive(Clone, Debug)]
-pub enum StoreError {
-    /// A unique constraint forbids it.
-    Conflict(String),
-    /// The database is away, full, read-only or too busy; trying again later may help.
-    Unavailable(String),
-    /// The database was taken away from under us, and comes back with a new start at best.
-    Lost(String),
-    /// A fault of ours, or a database that is not as we left it.
-    Internal(String),
-}
-
-impl std::error::Error for StoreError {}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StoreError::Conflict(cause)
-            | StoreError::Unavailable(cause)
-            | StoreError::Lost(cause)
-            | StoreError::Internal(cause) => f.write_str(cause),
-        }
-    }
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Error {
-        match error {
-            StoreError::Unavailable(cause) | StoreError::Lost(cause) => Error::Unavailable(cause),
-            StoreError::Conflict(cause) | StoreError::Internal(cause) => Error::Internal(cause),
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -139,7 +104,7 @@ pub trait Store: Send + Sync {
     fn sweep(&self) -> Result<bool, StoreError>;
 
     /// Stores a session if its user is active and still has this password, and puts another hash of it in its place. Of more
-    /// than `most` sessions of the user some end (see [`crate::session::surplus`]), up to a hundred at once, and of those
+    /// than `most` sessions of the user some end (see [`crate::accounts::session::surplus`]), up to a hundred at once, and of those
     /// that have ended the latest 200 are kept.
     fn open_session(
         &self,
@@ -157,7 +122,7 @@ pub trait Store: Send + Sync {
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError>;
 
     /// Does with a living session what the refresh token of this generation means by the rules (see
-    /// [`crate::session::Rotation::judge`]), one after the other however many ask at once. A session that moves lives on for
+    /// [`crate::accounts::rotation::Rotation::judge`]), one after the other however many ask at once. A session that moves lives on for
     /// as long as `lifespan` has it. Times are those of the store's own clock, where it has one. `admit` is asked before
     /// something is written for the user, unless it ends the session.
     fn rotate_session(
@@ -190,7 +155,7 @@ pub trait Store: Send + Sync {
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Stores a key of an active owner's, as long as they have fewer than `most` that are neither revoked nor expired. Of
-    /// those who ask at once, no more succeed than may. Where more than [`crate::key::most_ended`] of theirs have ended, those that
+    /// those who ask at once, no more succeed than may. Where more than [`crate::keys::key::most_ended`] of theirs have ended, those that
     /// ended first are deleted; so it is wherever a key is made or ended.
     fn create_key(
         &self,

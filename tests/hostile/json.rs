@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use http::Method;
-use keyward::guard::Guard;
-use keyward::http::router::ROUTES;
+use keyward::api::routes::ROUTES;
+use keyward::guard::judge::Guard;
 use serde_json::Value;
 
 use crate::service::error;

@@ -1,8 +1,8 @@
 //! Paths that are written differently, to get past a guard.
 
 use http::Method;
-use keyward::guard::Guard;
-use keyward::http::router::ROUTES;
+use keyward::api::routes::ROUTES;
+use keyward::guard::judge::Guard;
 
 use crate::target::{attack, unobserved};
 use crate::wire::{Wire, answers};

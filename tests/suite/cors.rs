@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use http::HeaderMap;
-use keyward::http::router::ROUTES;
+use keyward::api::routes::ROUTES;
 use serde_json::json;
 
 use crate::http_client::{Answer, Request, connect, read_answer};

@@ -9,11 +9,11 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyward::app::Keyward;
-use keyward::config::Limits;
-use keyward::guard::Guard;
-use keyward::http::router::ROUTES;
-use keyward::http::server::cores;
+use keyward::api::routes::ROUTES;
+use keyward::base::pool::cores;
+use keyward::guard::judge::Guard;
+use keyward::http::limits::Limits;
+use keyward::run::Keyward;
 use serde_json::json;
 
 use crate::http_client::{Client, PATIENCE, read_answer};

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::signature::KeyPair;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
-use keyward::jws::Algorithm;
+use keyward::tokens::jws::Algorithm;
 use serde_json::{Value, json};
 
 use crate::forge::{self, b64, ed25519, hs256, token, unb64};

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyward::config::Limits;
+use keyward::http::limits::Limits;
 use serde_json::json;
 
 use crate::http_client::PATIENCE;

@@ -11,17 +11,19 @@ use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyward::app::{self, Keyward};
-use keyward::clock::Clock;
+use keyward::accounts::email::Email;
+use keyward::accounts::limits::AddressRates;
+use keyward::accounts::passwords::PasswordRules;
+use keyward::accounts::throttling::LoginThrottle;
+use keyward::accounts::users::Users;
+use keyward::audit::events::Events;
+use keyward::base::clock::Clock;
+use keyward::base::id::{KeyId, UserId};
 use keyward::config::{Config, Database};
-use keyward::event::Events;
-use keyward::guess::Guesses;
-use keyward::id::{KeyId, UserId};
-use keyward::key::KeyHash;
-use keyward::limit::AddressRates;
-use keyward::password::PasswordRules;
+use keyward::keys::key::KeyHash;
+use keyward::run;
+use keyward::run::Keyward;
 use keyward::store::postgres::{Patience, PostgresTarget, TlsMode};
-use keyward::user::{Email, Users};
 use postgres::fallible_iterator::FallibleIterator;
 use serde_json::{Value, json};
 
@@ -116,10 +118,10 @@ fn database_address(service: &Service) -> SocketAddr {
 
 /// What another process does to accounts: it has a store of its own on the same data.
 fn operator(config: &Config) -> Users {
-    let (store, _) = app::open_store(config, &Clock::default(), Arc::default(), Patience::Endless).unwrap();
+    let (store, _) = run::open_store(config, &Clock::default(), Arc::default(), Patience::Endless).unwrap();
     let events = Arc::new(Events::new(store.clone(), config.audit_retention, Clock::default()));
-    let passwords = app::passwords(config);
-    let guesses = Arc::new(Guesses::new(store.clone(), passwords.clone(), events, Clock::default()));
+    let passwords = run::passwords(config);
+    let guesses = Arc::new(LoginThrottle::new(store.clone(), passwords.clone(), events, Clock::default()));
     Users::new(store, passwords, guesses, Clock::default())
 }
 

@@ -58,7 +58,7 @@ fn challenges(answer: &Answer) -> Vec<&str> {
 }
 
 fn seconds(timestamp: &Value) -> i64 {
-    keyward::clock::Timestamp::parse(text(timestamp)).unwrap().seconds()
+    keyward::base::clock::Timestamp::parse(text(timestamp)).unwrap().seconds()
 }
 
 on_both_stores! {

@@ -237,7 +237,7 @@ on_both_stores! {
         let answer = rotate(service, &ann, &id, json!({ "gracePeriod": "30m" }));
         let made = answer.json();
         let new = made["key"].as_str().unwrap();
-        let created_at = keyward::clock::Timestamp::parse(made["createdAt"].as_str().unwrap()).unwrap();
+        let created_at = keyward::base::clock::Timestamp::parse(made["createdAt"].as_str().unwrap()).unwrap();
         let ends = created_at.plus(Duration::from_secs(30 * 60)).to_string();
         assert_eq!(answer.status, 201);
         assert_eq!(

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use jsonschema::Validator;
-use keyward::event::Kind;
-use keyward::guard::Guard;
-use keyward::http::router::{ROUTES, Route};
+use keyward::api::routes::ROUTES;
+use keyward::audit::event::Kind;
+use keyward::guard::judge::Guard;
+use keyward::http::router::Route;
 use serde_json::{Value, json};
 
 use crate::http_client::Answer;

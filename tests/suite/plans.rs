@@ -5,23 +5,27 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use keyward::accounts::email::Email;
+use keyward::accounts::user::UserRef;
 use keyward::app::App;
-use keyward::cache::Changes;
-use keyward::clock::{Clock, Timestamp};
+use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
+use keyward::base::clock::{Clock, Timestamp};
+use keyward::base::error::StoreError;
 use keyward::config::{Config, Database};
-use keyward::event::{Actor, By, Filter, Kind, Origin};
-use keyward::key::{KeyChange, KeyHash, KeySettings, Period};
-use keyward::principal;
-use keyward::scope::Scopes;
-use keyward::secrets;
-use keyward::store::migrate::{self, Migration};
+use keyward::keys::key::{KeyChange, KeyHash};
+use keyward::keys::scopes::Scopes;
+use keyward::keys::service::{KeySettings, Period};
+use keyward::keys::usage::{DAY, Outcome};
+use keyward::memory::changes::Changes;
+use keyward::run;
+use keyward::store::Store;
+use keyward::store::migrate;
+use keyward::store::migrate::Migration;
 use keyward::store::postgres::{Patience, Postgres};
 use keyward::store::sql::{Column, Driver, Row, SqlStore, Transaction, Value};
 use keyward::store::sqlite::Sqlite;
-use keyward::store::{Store, StoreError};
-use keyward::token::Claims;
-use keyward::usage::{DAY, Outcome};
-use keyward::user::{Email, UserRef};
+use keyward::tokens::claims::Claims;
+use keyward::tokens::key_files;
 
 use crate::postgres_cluster::available;
 use crate::process::program::Home;
@@ -127,7 +131,14 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     let mut config = home.config();
     config.bcrypt_cost = 4;
     config.session_max_age = Some(Duration::from_secs(86_400));
-    let app = App::over(store.clone(), secrets::resolve(&config).unwrap(), &config, clock.clone(), changes);
+    let app = App::over(
+        store.clone(),
+        key_files::resolve(&config).unwrap(),
+        run::passwords(&config),
+        &config,
+        clock.clone(),
+        changes,
+    );
     do_everything(&app, &*store, &config);
     std::mem::take(&mut *noted.lock().unwrap())
 }
@@ -142,7 +153,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let ann = app.sessions.sign_up(email("ann"), None, password(PASSWORD), origin()).unwrap();
     let id = ann.user.id;
     let Some(Claims::User(claims)) = app.tokens.judge(&ann.tokens.access_token) else { unreachable!() };
-    let user = principal::User { id, email: "ann@example.com".into(), session: claims.sid };
+    let ann = "ann@example.com";
     let by = By::user(claims.sid, origin());
     app.live_sessions.fetch(claims.sid).unwrap().unwrap();
     let second = app.sessions.log_in(&email("ann"), PASSWORD, origin()).unwrap();
@@ -162,7 +173,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.sessions.end_others(id, claims.sid, &by).unwrap();
     store.addresses_of(id, 10).unwrap();
     app.sessions
-        .change_password(&app.users, &user, PASSWORD.to_string(), password("Another Password 1!"), &by)
+        .change_password(&app.users, id, ann, PASSWORD.to_string(), password("Another Password 1!"), &by)
         .unwrap();
     let bob = app.users.create(email("bob"), None, password(PASSWORD)).unwrap().unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
@@ -222,7 +233,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     // What ends and is forgotten.
     store.latest().unwrap();
     app.users.delete(bob.id).unwrap();
-    app.users.delete_own(&user, "Another Password 1!", &by).unwrap();
+    app.users.delete_own(id, ann, "Another Password 1!", &by).unwrap();
     app.clock.advance(Duration::from_secs(400 * 86_400));
     app.sessions.prune().unwrap();
     app.usage.prune(app.clock.now()).unwrap();

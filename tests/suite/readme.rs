@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
+use keyward::api::routes::ROUTES;
+use keyward::audit::event::Kind;
 use keyward::config;
-use keyward::event::Kind;
-use keyward::http::router::ROUTES;
 use serde_json::Value;
 
 use crate::service::{Backend, Service};

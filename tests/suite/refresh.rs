@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use keyward::session::{Move, Rotation};
+use keyward::accounts::rotation::{Move, Rotation};
 use proptest::collection::vec;
 use proptest::prop_oneof;
 use proptest::test_runner::{Config, TestRunner};

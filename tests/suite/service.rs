@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyward::app::Keyward;
-use keyward::clock::Clock;
+use keyward::base::clock::Clock;
 use keyward::config::Config;
+use keyward::run::Keyward;
 use serde_json::{Value, json};
 
 use crate::http_client::{Client, Request};

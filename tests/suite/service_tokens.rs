@@ -37,7 +37,7 @@ on_both_stores! {
         let claims = claims(token);
         let exp = claims["exp"].as_i64().unwrap();
         assert_eq!(exp - claims["iat"].as_i64().unwrap(), 15 * 60);
-        let expires_at = keyward::clock::Timestamp::from_millis(exp * 1000).unwrap().to_string();
+        let expires_at = keyward::base::clock::Timestamp::from_millis(exp * 1000).unwrap().to_string();
         assert_eq!(
             (answer.status, &body),
             (200, &json!({ "accessToken": token, "tokenType": "Bearer", "expiresAt": expires_at, "scopes": ["b"] }))

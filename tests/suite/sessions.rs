@@ -308,7 +308,7 @@ fn no_refresh_takes_a_session_beyond_its_max_age() {
         let left = 30 * 60;
         assert_eq!((lifetime(&pair.0), lifetime(&pair.1)), (left, left));
         let listed = sessions(service, &pair.0);
-        let time = |name: &str| keyward::clock::Timestamp::parse(listed[0][name].as_str().unwrap()).unwrap();
+        let time = |name: &str| keyward::base::clock::Timestamp::parse(listed[0][name].as_str().unwrap()).unwrap();
         assert_eq!(time("expiresAt").millis() - time("createdAt").millis(), 10 * 3600 * 1000);
         service.advance(20 * 60);
         assert_eq!(service.token_status(&pair.0), 200);

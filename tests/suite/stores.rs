@@ -11,9 +11,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyward::app::Keyward;
-use keyward::clock::Clock;
+use keyward::base::clock::Clock;
 use keyward::config::Config;
+use keyward::run::Keyward;
 use keyward::store::postgres::Postgres;
 use keyward::store::sql::Driver;
 use keyward::store::sqlite::Sqlite;

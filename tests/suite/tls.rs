@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use keyward::app::Keyward;
-use keyward::clock::Clock;
-use keyward::config::Limits;
+use keyward::base::clock::Clock;
+use keyward::http::limits::Limits;
+use keyward::run::Keyward;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -463,7 +463,7 @@ mod renewing {
         let other = Pair::make(secure.folder.path(), "other");
         let start = Clock::default().now().seconds() + 2;
         let when = |seconds: i64| {
-            let time = keyward::clock::Timestamp::from_millis(seconds * 1000).unwrap().to_string();
+            let time = keyward::base::clock::Timestamp::from_millis(seconds * 1000).unwrap().to_string();
             time.replace(['-', ':', 'T'], "").replace(".000", "")
         };
         let early = twin(secure.folder.path(), &other, [&when(start), &when(start + 86_400)]);
@@ -591,7 +591,7 @@ mod refusing_to_start {
         let service = Service::start(Backend::Sqlite);
         for (certificate, key, setting, why) in cases {
             let mut config = service.config().clone();
-            config.tls = Some(keyward::config::TlsFiles { certificate, key, look_every: Duration::from_secs(1) });
+            config.tls = Some(keyward::http::tls::TlsFiles { certificate, key, look_every: Duration::from_secs(1) });
             let line = Keyward::start(&config, Clock::default()).err().unwrap();
             assert!(line.starts_with(&format!("{setting}: ")) && line.contains(why), "{line}");
             assert!(!line.contains('\n'), "{line}");

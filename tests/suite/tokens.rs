@@ -8,8 +8,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use keyward::config::Secret;
-use keyward::jws::Algorithm;
+use keyward::base::secret::Secret;
+use keyward::tokens::jws::Algorithm;
 use serde_json::{Value, json};
 
 use crate::forge::{self, b64, hs256, thumbprint, unb64};

@@ -1,7 +1,7 @@
 //! How often keys were used.
 
-use keyward::clock::Timestamp;
-use keyward::usage::{DAY, HOUR};
+use keyward::base::clock::Timestamp;
+use keyward::keys::usage::{DAY, HOUR};
 use serde_json::{Value, json};
 
 use crate::http_client::PATIENCE;

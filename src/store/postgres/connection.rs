@@ -23,8 +23,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::pooler::announced_process;
 use super::target::{Endpoint, PostgresTarget};
 use super::values::{fault, parameter_type, references, tells_of_a_pooler};
-use crate::deadline;
-use crate::store::StoreError;
+use crate::base::deadline;
+use crate::base::error::StoreError;
 use crate::store::sql::Value;
 
 /// How long connecting takes at most, all hosts together; also how long to wait for a connection of the pool.

@@ -15,8 +15,8 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use crate::store::StoreError;
-use crate::trust::Verifier;
+use crate::base::error::StoreError;
+use crate::base::tls_verifier::Verifier;
 
 /// `DB_SSLMODE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

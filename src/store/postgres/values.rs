@@ -8,8 +8,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, Kind, ToSql, Type, to_sql_checked};
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
-use crate::store::StoreError;
+use crate::base::clock::Timestamp;
+use crate::base::error::StoreError;
 use crate::store::sql::{Column, Row, Value};
 
 /// For PostgreSQL to find out.

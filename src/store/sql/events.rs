@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::{Column, Driver, Row, Transaction, Value, first, unexpected};
-use crate::clock::Timestamp;
-use crate::event::{Actor, Event, Filter, Kind, Subject};
-use crate::id::{EventId, KeyId, SessionId, UserId};
-use crate::store::StoreError;
+use crate::audit::event::{Actor, Event, Filter, Kind, Subject};
+use crate::base::clock::Timestamp;
+use crate::base::error::StoreError;
+use crate::base::id::{EventId, KeyId, SessionId, UserId};
 
 /// Writes an event of what the transaction does.
 pub fn record(transaction: &mut dyn Transaction, event: &Event) -> Result<(), StoreError> {

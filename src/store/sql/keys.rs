@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use super::events::record;
 use super::{Column, Driver, Row, SqlStore, Transaction, Value, delete_found, first, unexpected};
-use crate::clock::Timestamp;
-use crate::event::{By, Event, Kind, Subject};
-use crate::id::{KeyId, UserId};
-use crate::key::{
+use crate::audit::event::{By, Event, Kind, Subject};
+use crate::base::clock::Timestamp;
+use crate::base::error::StoreError;
+use crate::base::id::{KeyId, UserId};
+use crate::keys::key::{
     ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, LONGEST_WINDOW, MOST_IN_A_WINDOW, most_ended,
 };
-use crate::limit::Rate;
-use crate::scope::Scopes;
-use crate::store::StoreError;
-use crate::usage::{HOUR, HourOfUse, Outcome};
+use crate::keys::scopes::Scopes;
+use crate::keys::usage::{HOUR, HourOfUse, Outcome};
+use crate::memory::limiter::Rate;
 
 /// As a column: hours since the epoch.
 fn hour(time: Timestamp) -> Value {

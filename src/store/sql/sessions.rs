@@ -2,16 +2,15 @@
 
 use super::events::record;
 use super::{Driver, Row, SqlStore, Transaction, Value, delete_found, first, is_so, unexpected};
-use crate::cache::Change;
-use crate::clock::Timestamp;
-use crate::error::Error;
-use crate::event::{By, Event, Kind, Subject};
-use crate::id::{SessionId, UserId};
-use crate::password::PasswordHash;
-use crate::session::{
-    FIRST, Lifespan, LiveSession, Move, NewSession, OpenSession, Orphans, Rotation, RotationRules, Session, surplus,
-};
-use crate::store::{Opened, Rotated, StoreError};
+use crate::accounts::passwords::PasswordHash;
+use crate::accounts::rotation::{FIRST, Move, Orphans, Rotation, RotationRules};
+use crate::accounts::session::{Lifespan, LiveSession, NewSession, OpenSession, Session, surplus};
+use crate::audit::event::{By, Event, Kind, Subject};
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, StoreError};
+use crate::base::id::{SessionId, UserId};
+use crate::memory::changes::Change;
+use crate::store::{Opened, Rotated};
 
 /// Ended sessions of a user that are kept for their addresses; as many that an epoch left behind.
 const KEPT: i64 = 200;

@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 
-use keyward::config::{self, Config};
+use keyward::config;
+use keyward::config::Config;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::http_client::{Client, PATIENCE};

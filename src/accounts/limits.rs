@@ -1,0 +1,161 @@
+//! How much an address and a user may do.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::id::UserId;
+use crate::base::network::client_network;
+use crate::memory::limiter::{Limiter, Quota, Rate};
+
+/// What is counted by the address that it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limited {
+    SignUp,
+    LogIn,
+    Refresh,
+    FailedKey,
+    /// Of these, those that the store was asked for.
+    FailedLookup,
+}
+
+/// How much of each an address may do; `None`: as much as it likes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AddressRates {
+    pub sign_up: Option<Rate>,
+    pub log_in: Option<Rate>,
+    pub refresh: Option<Rate>,
+    pub failed_keys: Option<Rate>,
+}
+
+/// Addresses that are known at once, counted anew for each thing that is limited.
+const ADDRESSES: usize = 128 * 1024;
+
+pub struct AddressLimits {
+    rates: AddressRates,
+    limiter: Limiter,
+    clock: Clock,
+}
+
+impl AddressLimits {
+    pub fn new(rates: AddressRates, clock: Clock) -> AddressLimits {
+        AddressLimits { rates, limiter: Limiter::new(ADDRESSES), clock }
+    }
+
+    /// Counts one more of these. An error: it is one too many.
+    pub fn spend(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
+        let Some(rate) = self.rate(what) else { return Ok(()) };
+        let spent = self.limiter.spend(&(what, client_network(client)), rate, self.clock.elapsed());
+        spent.map(drop).map_err(|quota| what.too_many(quota))
+    }
+
+    /// Counts a key that is no good. An error: it is one too many.
+    pub fn spend_on_key(&self, was_looked_up: bool, client: IpAddr) -> Result<(), Error> {
+        if was_looked_up {
+            // Whether there was one left has been asked before.
+            let _ = self.spend(Limited::FailedLookup, client);
+        }
+        self.spend(Limited::FailedKey, client)
+    }
+
+    /// Whether one more of these would be admitted.
+    pub fn check(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
+        let Some(rate) = self.rate(what) else { return Ok(()) };
+        let quota = self.limiter.look(&(what, client_network(client)), rate, self.clock.elapsed());
+        if quota.remaining > 0 { Ok(()) } else { Err(what.too_many(quota)) }
+    }
+
+    fn rate(&self, what: Limited) -> Option<Rate> {
+        match what {
+            Limited::SignUp => self.rates.sign_up,
+            Limited::LogIn => self.rates.log_in,
+            Limited::Refresh => self.rates.refresh,
+            Limited::FailedKey | Limited::FailedLookup => self.rates.failed_keys,
+        }
+    }
+}
+
+impl Limited {
+    fn too_many(self, quota: Quota) -> Error {
+        let message = match self {
+            Limited::FailedKey | Limited::FailedLookup => {
+                "Too many invalid API keys from this address, try again later"
+            }
+            _ => "Too many requests from this address, try again later",
+        };
+        Error::TooMany { message, wait: quota.retry_after() }
+    }
+}
+
+/// What is counted of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Write {
+    /// Counted apart: whoever has got hold of a session is not to keep its owner from logging in and ending it.
+    LogIn,
+    /// Whatever else makes or changes something. To end something is not counted, and never refused.
+    Change,
+}
+
+/// Users that are known at once.
+const USERS: usize = 128 * 1024;
+
+/// How much each user may write, wherever it comes from.
+pub struct WriteLimits {
+    /// `None`: as much as they like.
+    rate: Option<Rate>,
+    limiter: Limiter,
+    clock: Clock,
+}
+
+impl WriteLimits {
+    pub fn new(rate: Option<Rate>, clock: Clock) -> WriteLimits {
+        WriteLimits { rate, limiter: Limiter::new(USERS), clock }
+    }
+
+    /// Counts one more of these. An error: it is one too many.
+    pub fn spend(&self, what: Write, user: UserId) -> Result<(), Error> {
+        let Some(rate) = self.rate else { return Ok(()) };
+        let message = match what {
+            Write::LogIn => "Too many logins to this account, try again later",
+            Write::Change => "Too many changes to this account, try again later",
+        };
+        let spent = self.limiter.spend(&(what, user), rate, self.clock.elapsed());
+        spent.map(drop).map_err(|quota| Error::TooMany { message, wait: quota.retry_after() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn rate(limit: u32, millis: u64) -> Rate {
+        Rate { limit, window: Duration::from_millis(millis) }
+    }
+
+    #[test]
+    fn a_million_addresses_take_no_more_memory_and_free_none_that_has_spent_more() {
+        let limits = AddressLimits::new(AddressRates::default(), Clock::default());
+        let now = Duration::from_secs(1);
+        let spend = |client: IpAddr| limits.limiter.spend(&(Limited::LogIn, client), rate(60, 60_000), now).is_ok();
+        let guesser = IpAddr::from([198, 51, 100, 7]);
+        assert_eq!((0..100).filter(|_| spend(guesser)).count(), 60);
+        for number in 0..1_000_000 {
+            // Nobody is refused for what others do.
+            assert!(spend(IpAddr::V4(Ipv4Addr::from_bits(number))));
+        }
+        assert!(!spend(guesser));
+        assert_eq!(limits.limiter.places(), ADDRESSES);
+    }
+
+    #[test]
+    fn what_is_off_is_not_counted() {
+        let limits = AddressLimits::new(AddressRates::default(), Clock::default());
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert!((0..1000).all(|_| limits.spend(Limited::Refresh, client).is_ok()));
+        assert_eq!(limits.limiter.places(), 0);
+    }
+}

@@ -1,0 +1,11 @@
+//! Users and their sessions: signing up, logging in, passwords, and how often a password may be guessed.
+
+pub mod email;
+pub mod limits;
+pub mod passwords;
+pub mod rotation;
+pub mod session;
+pub mod sessions;
+pub mod throttling;
+pub mod user;
+pub mod users;

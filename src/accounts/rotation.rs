@@ -1,0 +1,422 @@
+//! What a refresh token is worth: the rules of rotation, over plain data.
+//!
+//! A session is at one generation. Each refresh moves it one on, and what the move left is the parent of what it made. An
+//! honest client has one newest token, which its tabs share, and drops an answer that comes later than the grace. It alone
+//! never loses its session, whatever answers it loses. Where somebody else holds a copy, whoever of the two has lost shows
+//! it with the next use of their token, and both are out.
+
+use std::time::Duration;
+
+use crate::base::clock::Timestamp;
+
+/// The first generation of a session.
+pub const FIRST: i64 = 1;
+
+/// Moves whose times are known, at most.
+const MOVES: usize = 8;
+/// Ranges of orphans that are told apart, at most.
+const RANGES: usize = 8;
+
+/// What the operator has decided.
+#[derive(Clone, Copy, Debug)]
+pub struct RotationRules {
+    /// How long after a move what it left may still ask for the current pair: other tabs, a lost answer.
+    pub grace: Duration,
+    /// How long after a move what it left may take the place of what it made, if that was never used. `None`: not at all.
+    pub retry: Option<Duration>,
+}
+
+/// What the row of a session says of its generations. Times are the store's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    pub generation: i64,
+    /// The one that the current one was made for. What lies between is orphaned.
+    pub parent: i64,
+    /// When the parent was left first.
+    pub left_at: Option<Timestamp>,
+    /// When a pair of the current generation was given out last.
+    pub given_at: Option<Timestamp>,
+    /// The times of the latest moves, newest first.
+    pub moves: Vec<Timestamp>,
+    pub orphans: Orphans,
+}
+
+/// What is to be done with the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// It moves on.
+    Forward(Rotation),
+    /// It moves on from the parent once more, in place of the current generation, which becomes an orphan.
+    Retried(Rotation),
+    /// It stays where it is; the token is traded for a pair of the current generation.
+    Again(Rotation),
+    /// Two parties hold it: it ends.
+    Theft,
+    /// It never was at this generation, as far as is known here: a backup was restored.
+    Ahead,
+}
+
+impl Rotation {
+    /// A session that was never refreshed.
+    pub fn start() -> Rotation {
+        Rotation {
+            generation: FIRST,
+            parent: FIRST - 1,
+            left_at: None,
+            given_at: None,
+            moves: Vec::new(),
+            orphans: Orphans::default(),
+        }
+    }
+
+    /// What the refresh token of a generation means at `now`.
+    pub fn judge(&self, presented: i64, now: Timestamp, rules: &RotationRules) -> Move {
+        if presented > self.generation {
+            return Move::Ahead;
+        }
+        if presented == self.generation {
+            return Move::Forward(self.moved(Rotation { parent: presented, left_at: Some(now), ..self.clone() }, now));
+        }
+        if presented > self.parent || self.orphans.contains(presented) {
+            return Move::Theft;
+        }
+        let is_parent = presented == self.parent;
+        let in_grace = |at: &Timestamp| *at >= now.minus(rules.grace);
+        let later = usize::try_from(self.generation - presented).unwrap_or(usize::MAX);
+        let all_later_in_grace = self.moves.get(..later).is_some_and(|moves| moves.iter().all(in_grace));
+        if all_later_in_grace || (is_parent && self.moves.first().is_some_and(in_grace)) {
+            return Move::Again(self.given(now));
+        }
+        let in_time = |span| self.left_at.is_some_and(|at| at >= now.minus(span));
+        if !is_parent || !rules.retry.is_some_and(in_time) {
+            return Move::Theft;
+        }
+        // An answer that may still be under way is not to arrive as an orphan's.
+        if self.given_at.as_ref().is_some_and(in_grace) {
+            return Move::Again(self.given(now));
+        }
+        let orphans = self.orphans.with(self.generation);
+        Move::Retried(self.moved(Rotation { orphans, ..self.clone() }, now))
+    }
+
+    fn given(&self, now: Timestamp) -> Rotation {
+        Rotation { given_at: Some(now), ..self.clone() }
+    }
+
+    fn moved(&self, next: Rotation, now: Timestamp) -> Rotation {
+        let moves = std::iter::once(now).chain(self.moves.iter().copied()).take(MOVES).collect();
+        Rotation { generation: self.generation + 1, given_at: Some(now), moves, ..next }
+    }
+}
+
+/// Generations that were made for an answer which the client never had: their tokens are nobody's, or a thief's.
+///
+/// They are known for as long as the session lives, in a few ranges. Of more, the oldest are joined, with what lies between:
+/// what was good of that was left many moves ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orphans(Box<[(i64, i64)]>);
+
+impl Orphans {
+    /// From ranges, each with its last generation, in ascending order.
+    pub fn from_stored(ranges: Vec<(i64, i64)>) -> Orphans {
+        Orphans(ranges.into())
+    }
+
+    pub fn ranges(&self) -> &[(i64, i64)] {
+        &self.0
+    }
+
+    pub fn contains(&self, generation: i64) -> bool {
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&generation))
+    }
+
+    /// One more, which is younger than all of them.
+    fn with(&self, generation: i64) -> Orphans {
+        let mut ranges = self.0.to_vec();
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == generation => *last = generation,
+            _ => ranges.push((generation, generation)),
+        }
+        if ranges.len() > RANGES {
+            let (first, _) = ranges.remove(0);
+            ranges[0].0 = first;
+        }
+        Orphans(ranges.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GRACE: u64 = 10;
+    const RETRY: u64 = 3600;
+    const RULES: RotationRules =
+        RotationRules { grace: Duration::from_secs(GRACE), retry: Some(Duration::from_secs(RETRY)) };
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::EPOCH.plus(Duration::from_secs(seconds))
+    }
+
+    /// A session to which this was presented, at these seconds.
+    fn after(uses: &[(u64, i64)]) -> Rotation {
+        uses.iter().fold(Rotation::start(), |rotation, (seconds, generation)| {
+            match rotation.judge(*generation, at(*seconds), &RULES) {
+                Move::Forward(next) | Move::Retried(next) | Move::Again(next) => next,
+                other => panic!("{generation} at {seconds} s: {other:?}"),
+            }
+        })
+    }
+
+    /// What is done, in a word, and the generation that the holder gets.
+    fn outcome(rotation: &Rotation, generation: i64, seconds: u64, rules: &RotationRules) -> (&'static str, i64) {
+        match rotation.judge(generation, at(seconds), rules) {
+            Move::Forward(next) => ("forward", next.generation),
+            Move::Retried(next) => ("retried", next.generation),
+            Move::Again(next) => ("again", next.generation),
+            Move::Theft => ("theft", 0),
+            Move::Ahead => ("ahead", 0),
+        }
+    }
+
+    #[test]
+    fn each_case_of_the_rules() {
+        let once = [(0, 1)];
+        let thrice = [(0, 1), (4, 2), (8, 3)];
+        let retried = [(0, 1), (60, 1)];
+        let retried_and_used = [(0, 1), (60, 1), (62, 3)];
+        for (uses, generation, seconds, expected) in [
+            (&[][..], 1, 0, ("forward", 2)),
+            (&once, 2, 5000, ("forward", 3)),
+            (&[], 2, 0, ("ahead", 0)),
+            (&once, 3, 0, ("ahead", 0)),
+            // The parent: other tabs, then a lost answer, then theft.
+            (&once, 1, 10, ("again", 2)),
+            (&once, 1, 11, ("retried", 3)),
+            (&once, 1, 3600, ("retried", 3)),
+            (&once, 1, 3601, ("theft", 0)),
+            // Older ones: all later moves lie within the grace, or not.
+            (&thrice, 1, 10, ("again", 4)),
+            (&thrice, 1, 11, ("theft", 0)),
+            (&thrice, 2, 14, ("again", 4)),
+            (&thrice, 2, 15, ("theft", 0)),
+            (&thrice, 3, 18, ("again", 4)),
+            (&thrice, 3, 19, ("retried", 5)),
+            // What a retry put aside is nobody's, at once and for good.
+            (&retried, 2, 60, ("theft", 0)),
+            (&retried, 2, 5000, ("theft", 0)),
+            (&retried_and_used, 2, 62, ("theft", 0)),
+            (&retried, 3, 61, ("forward", 4)),
+            // An answer that was given again is waited for as long.
+            (&[(0, 1), (9, 1)], 1, 11, ("again", 2)),
+            (&[(0, 1), (9, 1)], 1, 19, ("again", 2)),
+            (&[(0, 1), (9, 1)], 1, 20, ("retried", 3)),
+            // The parent goes on to count from when it was left first.
+            (&retried, 1, 70, ("again", 3)),
+            (&retried, 1, 71, ("retried", 4)),
+            (&retried, 1, 3600, ("retried", 4)),
+            (&retried, 1, 3601, ("theft", 0)),
+            (&retried_and_used, 1, 63, ("theft", 0)),
+            (&retried_and_used, 3, 73, ("retried", 5)),
+        ] {
+            let rotation = after(uses);
+            assert_eq!(
+                outcome(&rotation, generation, seconds, &RULES),
+                expected,
+                "{uses:?}, {generation} at {seconds}"
+            );
+        }
+        let off = RotationRules { retry: None, ..RULES };
+        assert_eq!(outcome(&after(&once), 1, 10, &off), ("again", 2));
+        assert_eq!(outcome(&after(&once), 1, 11, &off), ("theft", 0));
+    }
+
+    #[test]
+    fn an_answer_may_be_lost_any_number_of_times_within_the_hour() {
+        let uses: Vec<(u64, i64)> = (0..300).map(|number| (number * 12, 1)).collect();
+        let rotation = after(&uses);
+        assert_eq!((rotation.generation, rotation.parent, rotation.moves.len()), (301, 1, MOVES));
+        assert_eq!(rotation.orphans.ranges(), [(2, 300)]);
+    }
+
+    #[test]
+    fn of_many_ranges_of_orphans_the_oldest_are_joined_and_the_latest_stay_apart() {
+        let (mut uses, mut generation) = (Vec::new(), 1);
+        for number in 0..20 {
+            uses.extend([(number * 60, generation), (number * 60 + 30, generation)]);
+            generation += 2;
+        }
+        let ranges = after(&uses).orphans.ranges().to_vec();
+        assert_eq!(ranges.len(), RANGES);
+        assert_eq!((ranges[0], ranges[1], ranges[7]), ((2, 26), (28, 28), (40, 40)));
+    }
+
+    /// What happens, in any order.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Pass {
+            seconds: u64,
+        },
+        /// The client's tabs refresh; the answer comes so many seconds later, or never.
+        Refresh {
+            answer: Option<u64>,
+        },
+        /// A tab that has not heard yet of the newest token.
+        Late {
+            behind: i64,
+        },
+        /// Somebody takes a copy of what the client holds.
+        Steal,
+        /// They refresh, with the newest of what they have or with an older one.
+        Abuse {
+            behind: usize,
+            answered: bool,
+        },
+    }
+
+    fn seconds() -> impl Strategy<Value = u64> {
+        prop_oneof![0..=2u64, 3..=GRACE, GRACE + 1..120, 1000..2 * RETRY]
+    }
+
+    fn honest() -> impl Strategy<Value = Step> {
+        let answer = prop_oneof![Just(None), Just(Some(0)), (1..=GRACE).prop_map(Some)];
+        prop_oneof![
+            seconds().prop_map(|seconds| Step::Pass { seconds }),
+            answer.prop_map(|answer| Step::Refresh { answer }),
+            (1..4i64).prop_map(|behind| Step::Late { behind }),
+        ]
+    }
+
+    fn anyone() -> impl Strategy<Value = Step> {
+        let abuse = (0..3usize, any::<bool>()).prop_map(|(behind, answered)| Step::Abuse { behind, answered });
+        prop_oneof![3 => honest(), 1 => Just(Step::Steal), 2 => abuse]
+    }
+
+    /// A session, an honest client, and perhaps a thief.
+    struct World {
+        /// `None`: it has ended.
+        session: Option<Rotation>,
+        now: u64,
+        client: i64,
+        /// Answers on their way to the client, with when they arrive.
+        answers: Vec<(u64, i64)>,
+        /// In the order in which they came.
+        thief: Vec<i64>,
+        /// What a retry put aside.
+        put_aside: Vec<i64>,
+    }
+
+    impl World {
+        fn new() -> World {
+            let session = Some(Rotation::start());
+            World { session, now: 0, client: 1, answers: Vec::new(), thief: Vec::new(), put_aside: Vec::new() }
+        }
+
+        /// The generation that is given out; `None`: refused.
+        fn present(&mut self, generation: i64) -> Option<i64> {
+            let session = self.session.take()?;
+            let next = match session.judge(generation, at(self.now), &RULES) {
+                Move::Forward(next) | Move::Again(next) => next,
+                Move::Retried(next) => {
+                    self.put_aside.push(session.generation);
+                    next
+                }
+                Move::Theft | Move::Ahead => return None,
+            };
+            assert!(!self.put_aside.contains(&generation), "an orphan is good for something");
+            Some(self.session.insert(next).generation)
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now += seconds;
+            let arrived = self.answers.iter().filter(|(at, _)| *at <= self.now).map(|(_, generation)| *generation);
+            self.client = arrived.fold(self.client, i64::max);
+            self.answers.retain(|(at, _)| *at > self.now);
+        }
+
+        fn refresh(&mut self, answer: Option<u64>) {
+            let given = self.present(self.client);
+            self.answers.extend(given.zip(answer).map(|(generation, delay)| (self.now + delay, generation)));
+            self.pass(0);
+        }
+
+        fn abuse(&mut self, behind: usize, answered: bool) {
+            let Some(generation) = self.thief.iter().rev().nth(behind).or(self.thief.first()).copied() else { return };
+            let given = self.present(generation).filter(|_| answered);
+            self.thief.extend(given);
+        }
+
+        fn take(&mut self, step: &Step) {
+            match *step {
+                Step::Pass { seconds } => self.pass(seconds),
+                Step::Refresh { answer } => self.refresh(answer),
+                Step::Late { behind } => {
+                    let since = at(self.now).minus(RULES.grace);
+                    let heard = |session: &Rotation| {
+                        let moves = session.moves.iter().take_while(|at| **at >= since).count() as i64;
+                        session.generation - moves
+                    };
+                    let oldest = self.session.as_ref().map_or(self.client, heard);
+                    let generation = (self.client - behind).max(oldest).min(self.client);
+                    if !self.put_aside.contains(&generation) {
+                        self.present(generation);
+                    }
+                }
+                Step::Steal => self.thief.push(self.client),
+                Step::Abuse { behind, answered } => self.abuse(behind, answered),
+            }
+        }
+
+        /// No outage of the client's lasts so long that a retry comes too late.
+        fn end_outage(&mut self, seconds: u64) {
+            let left_at = self.session.as_ref().and_then(|session| session.left_at);
+            let is_behind = self.session.as_ref().is_some_and(|session| session.generation != self.client);
+            if is_behind && left_at.is_some_and(|left_at| left_at < at(self.now + seconds).minus(RULES.retry.unwrap()))
+            {
+                self.refresh(Some(0));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_honest_client_alone_is_never_out(steps in vec(honest(), 1..40)) {
+            let mut world = World::new();
+            for step in &steps {
+                if let Step::Pass { seconds } = step {
+                    world.end_outage(*seconds);
+                }
+                world.take(step);
+                prop_assert!(world.session.is_some(), "out after {step:?}");
+            }
+        }
+
+        #[test]
+        fn a_client_and_a_thief_are_both_out_when_whoever_lost_uses_the_token_again(
+            steps in vec(anyone(), 1..40),
+            thief_first in any::<bool>(),
+        ) {
+            let mut world = World::new();
+            steps.iter().for_each(|step| world.take(step));
+            if world.thief.is_empty() {
+                return Ok(());
+            }
+            // Each in turn uses the newest token that they have, when no tab can be meant.
+            world.pass(GRACE + 1);
+            for turn in 0..3 {
+                if (turn % 2 == 0) == thief_first {
+                    world.abuse(0, true);
+                } else {
+                    world.refresh(Some(0));
+                }
+                world.pass(GRACE + 1);
+            }
+            prop_assert!(world.session.is_none(), "both go on: {:?}", world.session);
+        }
+    }
+}

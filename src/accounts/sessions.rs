@@ -1,0 +1,188 @@
+//! Sessions: signing up, logging in, refreshing, listing and ending them.
+//!
+//! A session is one row with a generation. Each refresh moves it one generation on; tokens name the generation they
+//! belong to and are never stored. What a refresh token is worth that was used before is [`crate::accounts::rotation::Rotation::judge`]'s to say: it
+//! may be theft (RFC 9700 §4.14.2), a lost answer, or another tab.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use log::warn;
+
+use crate::accounts::email::Email;
+use crate::accounts::limits::{Write, WriteLimits};
+use crate::accounts::passwords::{NewPassword, Passwords};
+use crate::accounts::rotation::FIRST;
+use crate::accounts::session::{NewSession, Session, SessionRules};
+use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
+use crate::accounts::user::{User, new_user};
+use crate::accounts::users::Users;
+use crate::audit::event::{Actor, By, Kind, Origin};
+use crate::base::clock::Clock;
+use crate::base::error::{Challenge, Error, Sent};
+use crate::base::id::{SessionId, UserId};
+use crate::store::{Created, Opened, Rotated, Store};
+use crate::tokens::claims::{TokenPair, Tokens};
+
+/// Sessions that are listed at once.
+const LISTED: i64 = 1000;
+
+/// A new session's user and tokens.
+pub struct LoggedIn {
+    pub user: User,
+    pub tokens: TokenPair,
+}
+
+pub struct Sessions {
+    store: Arc<dyn Store>,
+    passwords: Arc<Passwords>,
+    throttle: Arc<LoginThrottle>,
+    tokens: Arc<Tokens>,
+    writes: Arc<WriteLimits>,
+    rules: SessionRules,
+    clock: Clock,
+}
+
+impl Sessions {
+    pub fn new(
+        store: Arc<dyn Store>,
+        passwords: Arc<Passwords>,
+        throttle: Arc<LoginThrottle>,
+        tokens: Arc<Tokens>,
+        writes: Arc<WriteLimits>,
+        rules: SessionRules,
+        clock: Clock,
+    ) -> Sessions {
+        Sessions { store, passwords, throttle, tokens, writes, rules, clock }
+    }
+
+    /// Whether anyone may sign up; told before the form is judged.
+    pub fn may_sign_up(&self) -> Result<(), Error> {
+        if self.rules.signup_open { Ok(()) } else { Err(Error::Forbidden("Sign-up is closed")) }
+    }
+
+    /// Makes a user and his first session, both or neither.
+    pub fn sign_up(
+        &self,
+        email: Email,
+        name: Option<String>,
+        password: NewPassword,
+        origin: Origin,
+    ) -> Result<LoggedIn, Error> {
+        let hash = self.passwords.hash(password)?;
+        let user = new_user(email, name, self.clock.now());
+        let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
+        match self.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
+            Created::Done => self.logged_in(user, &session),
+            Created::EmailTaken => Err(Error::Conflict("User already exists".into())),
+        }
+    }
+
+    /// Opens a session. Unknown e-mail, wrong password and inactive user are one answer, after the same work, and each
+    /// is a failure that counts.
+    pub fn log_in(&self, email: &Email, password: &str, origin: Origin) -> Result<LoggedIn, Error> {
+        let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
+        // Another login may hash the same password anew in between; the second look finds what it left.
+        for round in 0..2 {
+            let found = self.store.user_by_email(email)?;
+            let attempt = PasswordAttempt {
+                email: email.as_str(),
+                user: found.as_ref().map(|(user, _)| user.id),
+                hash: found.as_ref().map(|(_, hash)| hash),
+                is_active: found.as_ref().is_some_and(|(user, _)| user.is_active),
+                by: &by,
+                failure: Kind::LoginFailed,
+            };
+            self.throttle.verify(&attempt, password)?;
+            let Some((user, hash)) = found else { break };
+            if round == 0 {
+                self.writes.spend(Write::LogIn, user.id)?;
+            }
+            let rehashed = self.passwords.rehash(password, &hash);
+            let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
+            let by = By::user(session.id, origin.clone());
+            match self.store.open_session(&session, &hash, rehashed.as_ref(), self.rules.most, &by)? {
+                Opened::Done => return self.logged_in(user, &session),
+                Opened::UserChanged => {}
+            }
+        }
+        Err(Error::invalid_credentials())
+    }
+
+    /// Trades a refresh token for a new pair, and ends the session when the token shows that two parties hold it.
+    pub fn refresh(&self, token: &str, by: &By) -> Result<TokenPair, Error> {
+        let claims = self.tokens.judge_refresh(token).ok_or_else(refused)?;
+        let SessionRules { lifespan, rotation, .. } = &self.rules;
+        let admit = |user| self.writes.spend(Write::Change, user);
+        match self.store.rotate_session(claims.sid, claims.generation, lifespan, rotation, &admit, by)? {
+            Rotated::Refused(error) => Err(error),
+            Rotated::At { generation, user, email, expires_at } => {
+                self.tokens.pair(user, &email, claims.sid, generation, expires_at)
+            }
+            Rotated::Reused => {
+                warn!("session {}: a used refresh token came back, the session is ended", claims.sid);
+                Err(refused())
+            }
+            Rotated::Gone => Err(refused()),
+        }
+    }
+
+    /// The user's sessions that have neither ended nor expired, newest first; the newest thousand of them.
+    pub fn of_user(&self, user: UserId) -> Result<Vec<Session>, Error> {
+        Ok(self.store.sessions_of(user, self.clock.now(), LISTED)?)
+    }
+
+    /// Ends a session of the user's; its access and refresh tokens are worth nothing from now on. False: he has no such
+    /// session, or it has ended already.
+    pub fn end(&self, user: UserId, session: SessionId, by: &By) -> Result<bool, Error> {
+        Ok(self.store.end_session(session, user, by, self.clock.now())?)
+    }
+
+    /// Ends all sessions of the user but one. An error: that one has itself ended.
+    pub fn end_others(&self, user: UserId, kept: SessionId, by: &By) -> Result<(), Error> {
+        let ended = self.store.end_other_sessions(user, kept, by, self.clock.now())?;
+        ended.then_some(()).ok_or_else(refused)
+    }
+
+    /// Changes the password of a user who gives the current one. All their sessions end, and this opens another one.
+    pub fn change_password(
+        &self,
+        users: &Users,
+        user: UserId,
+        email: &str,
+        current: String,
+        new: NewPassword,
+        by: &By,
+    ) -> Result<TokenPair, Error> {
+        let session =
+            self.new_session(user, by.ip(), by.origin.as_ref().and_then(|origin| origin.user_agent.as_deref()));
+        users.change_password(user, email, current, new, &session, by)?;
+        self.tokens.pair(user, email, session.id, FIRST, session.expires_at)
+    }
+
+    /// Forgets some sessions that no token can name any more. False: there were none.
+    pub fn prune(&self) -> Result<bool, Error> {
+        Ok(self.store.prune_sessions(self.clock.now())?)
+    }
+
+    fn new_session(&self, user: UserId, ip: IpAddr, user_agent: Option<&str>) -> NewSession {
+        let now = self.clock.now();
+        NewSession {
+            id: SessionId::new(),
+            user,
+            created_at: now,
+            expires_at: self.rules.lifespan.end(now, now),
+            ip: ip.to_string(),
+            user_agent: user_agent.map(|agent| agent.chars().take(255).collect()),
+        }
+    }
+
+    fn logged_in(&self, user: User, session: &NewSession) -> Result<LoggedIn, Error> {
+        let tokens = self.tokens.pair(user.id, &user.email, session.id, FIRST, session.expires_at)?;
+        Ok(LoggedIn { user, tokens })
+    }
+}
+
+fn refused() -> Error {
+    Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false, basic: false })
+}

@@ -1,0 +1,146 @@
+//! What operators and users do with accounts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::accounts::email::Email;
+use crate::accounts::passwords::{NewPassword, PasswordHash, Passwords};
+use crate::accounts::session::NewSession;
+use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
+use crate::accounts::user::{User, UserRef, new_user};
+use crate::audit::event::{By, Kind};
+use crate::base::clock::Clock;
+use crate::base::error::{Error, StoreError};
+use crate::base::id::UserId;
+use crate::store::{Created, Store};
+
+/// How long a user who deletes their account waits for what hangs on it to be deleted too.
+const SWEEPING: Duration = Duration::from_millis(500);
+
+/// What is done with accounts, beside signing up and logging in (see [`crate::accounts::session`]).
+pub struct Users {
+    store: Arc<dyn Store>,
+    passwords: Arc<Passwords>,
+    throttle: Arc<LoginThrottle>,
+    clock: Clock,
+}
+
+impl Users {
+    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, throttle: Arc<LoginThrottle>, clock: Clock) -> Users {
+        Users { store, passwords, throttle, clock }
+    }
+
+    /// Makes an active user, for the operator. `None`: the e-mail is taken.
+    pub fn create(&self, email: Email, name: Option<String>, password: NewPassword) -> Result<Option<User>, Error> {
+        let hash = self.passwords.hash(password)?;
+        let user = new_user(email, name, self.clock.now());
+        match self.store.create_user(&user, &hash, None, &By::operator())? {
+            Created::Done => Ok(Some(user)),
+            Created::EmailTaken => Ok(None),
+        }
+    }
+
+    pub fn find(&self, user: &UserRef) -> Result<Option<User>, Error> {
+        Ok(match user {
+            UserRef::Id(id) => self.store.user(*id)?,
+            UserRef::Email(email) => self.store.user_by_email(email)?.map(|(user, _)| user),
+        })
+    }
+
+    pub fn by_id(&self, id: UserId) -> Result<Option<User>, Error> {
+        Ok(self.store.user(id)?)
+    }
+
+    /// Up to `limit` users in the order of their ids, from the one after `after`.
+    pub fn list(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, Error> {
+        Ok(self.store.users(after, limit)?)
+    }
+
+    /// For the operator. Deactivating ends his sessions and silences his keys; activating lets his keys speak again.
+    /// False: there is no such user.
+    pub fn set_active(&self, id: UserId, active: bool) -> Result<bool, Error> {
+        Ok(self.store.set_user_active(id, active, &By::operator(), self.clock.now())?)
+    }
+
+    /// For the operator. Ends all his sessions too: whoever knew the old password is out. False: there is no such user.
+    pub fn set_password(&self, id: UserId, password: NewPassword) -> Result<bool, Error> {
+        let hash = self.passwords.hash(password)?;
+        Ok(self.store.set_password(id, &hash, &By::operator(), self.clock.now())?)
+    }
+
+    /// For the operator. Deletes them, their sessions and their keys. False: there is no such user.
+    pub fn delete(&self, id: UserId) -> Result<bool, Error> {
+        let found = self.store.delete_user(id, None, &By::operator(), self.clock.now())?;
+        // There need not be a server that does it.
+        while self.sweep()? {}
+        Ok(found)
+    }
+
+    /// Deletes some of what users who were deleted have left. False: there was nothing.
+    pub fn sweep(&self) -> Result<bool, Error> {
+        Ok(self.store.sweep()?)
+    }
+
+    /// What a user does with their own password; all their sessions end, and `session` is opened.
+    pub fn change_password(
+        &self,
+        user: UserId,
+        email: &str,
+        current: String,
+        new: NewPassword,
+        session: &NewSession,
+        by: &By,
+    ) -> Result<(), Error> {
+        let old = self.confirm(user, email, &current, by)?;
+        let new = self.passwords.hash(new)?;
+        self.with_password(user, email, &current, old, by, |old| {
+            self.store.change_password(user, old, &new, session, by)
+        })
+    }
+
+    /// Deletes a user who has given his password, his sessions and his keys.
+    pub fn delete_own(&self, user: UserId, email: &str, password: &str, by: &By) -> Result<(), Error> {
+        let hash = self.confirm(user, email, password, by)?;
+        let delete = |hash: &PasswordHash| self.store.delete_user(user, Some(hash), by, self.clock.now());
+        self.with_password(user, email, password, hash, by, delete)?;
+        // Mostly that is all; what is left of much, or in a store that has gone meanwhile, is deleted within a minute.
+        let started = Instant::now();
+        while started.elapsed() < SWEEPING && self.sweep().unwrap_or(false) {}
+        Ok(())
+    }
+
+    /// The hash of the user's password, when this is it. When it is not, that counts like a failed login.
+    fn confirm(&self, user: UserId, email: &str, password: &str, by: &By) -> Result<PasswordHash, Error> {
+        let hash = self.store.password_of(user)?;
+        let attempt = PasswordAttempt {
+            email,
+            user: Some(user),
+            hash: hash.as_ref(),
+            is_active: true,
+            by,
+            failure: Kind::PasswordFailed,
+        };
+        self.throttle.verify(&attempt, password)?;
+        hash.ok_or_else(Error::invalid_credentials)
+    }
+
+    /// Does what needs a confirmed password. A login may hash it anew in between; it is confirmed once more, then.
+    fn with_password(
+        &self,
+        user: UserId,
+        email: &str,
+        password: &str,
+        hash: PasswordHash,
+        by: &By,
+        act: impl Fn(&PasswordHash) -> Result<bool, StoreError>,
+    ) -> Result<(), Error> {
+        let done = act(&hash)? || act(&self.confirm(user, email, password, by)?)?;
+        done.then_some(()).ok_or_else(Error::invalid_credentials)
+    }
+
+    /// Learns what the stored hashes cost, so that refusing an unknown user takes as long as refusing a known one.
+    pub fn note_costs(&self) -> Result<(), StoreError> {
+        self.store.hash_prefixes()?.iter().for_each(|prefix| self.passwords.note_cost(prefix));
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! Writing and reading the audit trail.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use serde_json::Map;
+
+use crate::audit::event::{Actor, By, Event, Filter, Kind, Subject};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::error::Error;
+use crate::base::id::{EventId, UserId};
+use crate::base::network::client_network;
+use crate::base::sharded::lock;
+use crate::store::Store;
+
+/// Failures that are gathered in one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Failures {
+    kind: Kind,
+    user: Option<UserId>,
+    actor: Actor,
+    /// Of an IPv6 client the first of its network.
+    ip: Option<IpAddr>,
+    minute: Timestamp,
+}
+
+impl Failures {
+    fn event(&self, count: u64) -> Event {
+        let Failures { kind, user, actor, ip, minute } = *self;
+        let subject = user.map(Subject::User);
+        let mut details = Map::new();
+        if let Some(IpAddr::V6(first)) = ip {
+            details.insert("network".to_string(), format!("{first}/64").into());
+        }
+        Event { id: self.id(), at: minute, kind, user, actor, subject, ip, request_id: None, details, count }
+    }
+
+    /// The same for the same failures, in every instance, so that their counts come together in one row.
+    fn id(&self) -> EventId {
+        let Failures { kind, user, actor, ip, minute } = self;
+        let hash = digest::digest(&digest::SHA256, format!("{} {user:?} {actor:?} {ip:?}", kind.as_str()).as_bytes());
+        let mut unique = [0; 10];
+        unique.copy_from_slice(&hash.as_ref()[..10]);
+        let millis = u64::try_from(minute.millis()).unwrap_or(0);
+        EventId(uuid::Builder::from_unix_timestamp_millis(millis, &unique).into_uuid())
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Rows that wait to be written, at most; what would need a further one is not counted. Each failure costs a hash, so
+/// there are far fewer in a second.
+const KEPT: usize = 10_000;
+
+pub struct Events {
+    store: Arc<dyn Store>,
+    failed: Mutex<HashMap<Failures, u64>>,
+    retention: Duration,
+    clock: Clock,
+}
+
+impl Events {
+    pub fn new(store: Arc<dyn Store>, retention: Duration, clock: Clock) -> Events {
+        Events { store, failed: Mutex::default(), retention, clock }
+    }
+
+    /// Takes the same time whether there is such a user or not.
+    pub fn note_failure(&self, kind: Kind, user: Option<UserId>, by: &By) {
+        // Whoever guesses from a network of his own makes one row of it.
+        let ip = by.origin.as_ref().map(|origin| client_network(origin.ip));
+        let minute = self.clock.now().start_of(MINUTE);
+        self.add(Failures { kind, user, actor: by.actor, ip, minute }, 1);
+    }
+
+    fn add(&self, failures: Failures, count: u64) {
+        let mut failed = lock(&self.failed);
+        let full = failed.len() >= KEPT;
+        match failed.get_mut(&failures) {
+            Some(known) => *known = known.saturating_add(count),
+            None if full => {}
+            None => {
+                failed.insert(failures, count);
+            }
+        }
+    }
+
+    /// Writes the failures that were noted, in one transaction. What cannot be written is kept for the next time.
+    pub fn flush(&self) -> Result<(), Error> {
+        let taken = std::mem::take(&mut *lock(&self.failed));
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let mut events: Vec<Event> = taken.iter().map(|(failures, count)| failures.event(*count)).collect();
+        // The same order in every instance, so that no two of them wait for each other's rows.
+        events.sort_unstable_by_key(|event| event.id);
+        let outcome = self.store.record_failures(&events);
+        if outcome.is_err() {
+            taken.into_iter().for_each(|(failures, count)| self.add(failures, count));
+        }
+        Ok(outcome?)
+    }
+
+    /// Up to `limit` events of the user's account, newest first, from the one before `before`. There are none before an
+    /// event that is not his.
+    pub fn of_user(&self, user: UserId, before: Option<EventId>, limit: i64) -> Result<Vec<Event>, Error> {
+        Ok(self.store.events_of(user, before, limit)?)
+    }
+
+    /// Up to `limit` events, oldest first, from the one after `after`.
+    pub fn list(&self, filter: &Filter, after: Option<&Event>, limit: i64) -> Result<Vec<Event>, Error> {
+        Ok(self.store.events(filter, after.map(|event| (event.at, event.id)), limit)?)
+    }
+
+    /// Forgets some events that are kept no longer. False: there were none.
+    pub fn prune(&self) -> Result<bool, Error> {
+        Ok(self.store.prune_events(self.clock.now().minus(self.retention))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::SessionId;
+
+    #[test]
+    fn the_same_failures_have_the_same_id_and_others_another() {
+        let failures = Failures {
+            kind: Kind::LoginFailed,
+            user: Some(UserId::new()),
+            actor: Actor::Anonymous,
+            ip: Some(IpAddr::from([127, 0, 0, 1])),
+            minute: Timestamp::parse("2026-01-01T00:01:00Z").unwrap(),
+        };
+        assert_eq!(failures.id(), { failures }.id());
+        let later = Timestamp::parse("2026-01-01T00:02:00Z").unwrap();
+        for other in [
+            Failures { kind: Kind::PasswordFailed, ..failures },
+            Failures { user: None, ..failures },
+            Failures { actor: Actor::User { session_id: SessionId::new() }, ..failures },
+            Failures { ip: Some(IpAddr::from([127, 0, 0, 2])), ..failures },
+            Failures { minute: later, ..failures },
+        ] {
+            assert_ne!(failures.id(), other.id(), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The audit trail: what happened to accounts, sessions and keys, by whom and from where.
+
+pub mod event;
+pub mod events;

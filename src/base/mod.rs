@@ -1,0 +1,15 @@
+//! What every room may use: the clock, ids, errors, threads and files. It uses no other room.
+
+pub mod clock;
+pub mod deadline;
+pub mod duration;
+pub mod error;
+pub mod files;
+pub mod form_encoding;
+pub mod id;
+pub mod logging;
+pub mod network;
+pub mod pool;
+pub mod secret;
+pub mod sharded;
+pub mod tls_verifier;

@@ -1,0 +1,88 @@
+//! Who asks: what a guard finds and everything behind it works with.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::audit::event::Actor;
+use crate::base::error::Error;
+use crate::base::id::{SessionId, UserId};
+use crate::keys::key::KnownKey;
+use crate::tokens::claims::ServiceClaims;
+
+/// Who asks, and by which credential.
+#[derive(Clone, Debug)]
+pub enum Principal {
+    Anonymous,
+    User(AuthenticatedUser),
+    Service(AuthenticatedService),
+}
+
+/// A user, by an access token.
+#[derive(Clone, Debug)]
+pub struct AuthenticatedUser {
+    pub id: UserId,
+    pub email: Arc<str>,
+    pub session: SessionId,
+}
+
+/// A service, by an API key. It acts for the user who made the key.
+#[derive(Clone, Debug)]
+pub struct AuthenticatedService {
+    pub key: Arc<KnownKey>,
+    /// What the token says that was derived from the key, if that is what was presented.
+    pub derived: Option<Arc<ServiceClaims>>,
+}
+
+impl AuthenticatedService {
+    /// Those of the key, as far as a derived token has them too.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        let granted = self.derived.as_ref().map(|claims| &claims.scopes);
+        self.key.scopes.iter().filter(move |scope| granted.is_none_or(|granted| granted.contains(scope)))
+    }
+}
+
+impl Principal {
+    /// What has to stay as it is for this principal to stay good; `None` for one that presented nothing.
+    pub fn ids(&self) -> Option<[Uuid; 2]> {
+        match self {
+            Principal::Anonymous => None,
+            Principal::User(user) => Some([user.session.0, user.id.0]),
+            Principal::Service(service) => Some([service.key.id.0, service.key.owner.0]),
+        }
+    }
+
+    /// Whose account it is; a service acts for the owner of its key.
+    pub fn account(&self) -> Option<UserId> {
+        match self {
+            Principal::Anonymous => None,
+            Principal::User(user) => Some(user.id),
+            Principal::Service(service) => Some(service.key.owner),
+        }
+    }
+
+    /// The service behind a route that takes keys only.
+    pub fn service(&self) -> Result<&AuthenticatedService, Error> {
+        match self {
+            Principal::Service(service) => Ok(service),
+            _ => Err(Error::Internal("a route without a key guard asked for its service".to_string())),
+        }
+    }
+
+    /// As the audit trail names it.
+    pub fn actor(&self) -> Actor {
+        match self {
+            Principal::Anonymous => Actor::Anonymous,
+            Principal::User(user) => Actor::User { session_id: user.session },
+            Principal::Service(service) => Actor::Key { key_id: service.key.id },
+        }
+    }
+
+    /// The user behind a route that takes JWTs only.
+    pub fn user(&self) -> Result<&AuthenticatedUser, Error> {
+        match self {
+            Principal::User(user) => Ok(user),
+            _ => Err(Error::Internal("a route without a JWT guard asked for its user".to_string())),
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The fields of a body or a query, with messages a person can act on.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::request::Request;
+use crate::accounts::email::Email;
+use crate::base::error::Error;
+use crate::base::form_encoding::url_encoded;
+
+/// Broken rules that are told. There may be as many as fit into a body, and the answer is not to be larger than it.
+const TOLD: usize = 10;
+
+/// As much of a field's name as helps to find it.
+fn shown(name: &str) -> &str {
+    const ENOUGH: usize = 100;
+    name.char_indices().nth(ENOUGH).map_or(name, |(end, _)| &name[..end])
+}
+
+/// The fields of a body or a query. Reading them gathers the rules that they break; [`Form::finish`] tells them all.
+pub struct Form {
+    fields: Map<String, Value>,
+    broken: Vec<String>,
+}
+
+impl Form {
+    /// `known`: the fields that the route has; any other is a broken rule.
+    pub fn read(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
+        let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
+        let fields = if body.is_empty() && !request.headers.contains_key(CONTENT_TYPE) {
+            Map::new()
+        } else {
+            is_readable(&request.headers, JSON)?;
+            // RFC 8259 §8.1: a byte order mark may be passed over.
+            let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&body);
+            let Unambiguous(value) = serde_json::from_slice(body)
+                .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
+            let Value::Object(fields) = value else {
+                return Err(Error::Malformed("Request body must be a JSON object".to_string()));
+            };
+            fields
+        };
+        Ok(Form::of(fields, known))
+    }
+
+    /// The query's fields, which are all text.
+    pub fn read_query(request: &Request, known: &[&str]) -> Result<Form, Error> {
+        let mut fields = Map::new();
+        for pair in url_encoded(request.query.as_deref().unwrap_or_default()) {
+            let (name, value) = pair.ok_or_else(|| not_decodable("Query"))?;
+            if fields.contains_key(&*name) {
+                return Err(Error::Malformed(format!("Query has {} twice", shown(&name))));
+            }
+            fields.insert(name.into_owned(), Value::String(value.into_owned()));
+        }
+        Ok(Form::of(fields, known))
+    }
+
+    /// The fields of a body of the type `application/x-www-form-urlencoded`, as OAuth has it: one without a value is as
+    /// good as none, others than the known ones are passed over, and of those none may be there twice (RFC 6749 §3.2).
+    pub fn read_url_encoded(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
+        let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
+        is_readable(&request.headers, URL_ENCODED)?;
+        let body = std::str::from_utf8(&body).map_err(|_| not_decodable("Request body"))?;
+        let mut fields = Map::new();
+        for pair in url_encoded(body) {
+            let (name, value) = pair.ok_or_else(|| not_decodable("Request body"))?;
+            if value.is_empty() || !known.contains(&&*name) {
+                continue;
+            }
+            if fields.contains_key(&*name) {
+                return Err(Error::Malformed(format!("Request body has {name} twice")));
+            }
+            fields.insert(name.into_owned(), Value::String(value.into_owned()));
+        }
+        Ok(Form::of(fields, known))
+    }
+
+    fn of(fields: Map<String, Value>, known: &[&str]) -> Form {
+        let broken = fields
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+            .map(|name| format!("property {} should not exist", shown(name)))
+            .collect();
+        Form { fields, broken }
+    }
+
+    /// A field that must be there. `rule` reads its text; its error is put behind the field's name. A field that is
+    /// not there or no text breaks the rules that an empty text breaks, and one more.
+    pub fn required<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        if let Some(Value::String(text)) = self.fields.remove(name) {
+            return self.judge(name, &text, rule);
+        }
+        self.judge(name, "", rule);
+        self.broken.push(format!("{name} must be a string"));
+        None
+    }
+
+    /// A field that may be left out or null.
+    pub fn optional<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        match self.fields.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => self.judge(name, &text, rule),
+            Some(_) => {
+                self.broken.push(format!("{name} must be a string"));
+                None
+            }
+        }
+    }
+
+    /// A field that may be left out, but not be null.
+    pub fn given<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        if self.fields.contains_key(name) { self.required(name, rule) } else { None }
+    }
+
+    /// A field that may be left out; `Some(None)` is null.
+    pub fn nullable<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<Option<T>> {
+        match self.fields.get(name) {
+            Some(Value::Null) => Some(None),
+            _ => self.optional(name, rule).map(Some),
+        }
+    }
+
+    /// A truth value that may be left out, but not be null.
+    pub fn boolean(&mut self, name: &str) -> Option<bool> {
+        match self.fields.remove(name)? {
+            Value::Bool(truth) => Some(truth),
+            _ => {
+                self.broken.push(format!("{name} must be a boolean value"));
+                None
+            }
+        }
+    }
+
+    /// Texts that may be left out; null is none.
+    pub fn texts<T>(&mut self, name: &str, rule: impl FnOnce(&[&str]) -> Result<T, &'static str>) -> Option<T> {
+        let items = match self.fields.remove(name)? {
+            Value::Null => Vec::new(),
+            Value::Array(items) => items,
+            _ => {
+                self.broken.push(format!("{name} must be an array"));
+                return None;
+            }
+        };
+        let Some(texts) = items.iter().map(Value::as_str).collect::<Option<Vec<_>>>() else {
+            self.broken.push(format!("each value in {name} must be a string"));
+            return None;
+        };
+        rule(&texts).map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
+    }
+
+    /// A whole number that must be there. `1.0` is one, as JSON Schema has it.
+    pub fn number(&mut self, name: &str, accepted: RangeInclusive<u32>) -> Option<u32> {
+        let (least, most) = accepted.into_inner();
+        let accepted = f64::from(least)..=f64::from(most);
+        let number = self.fields.remove(name).and_then(|value| value.as_f64());
+        let number = number.filter(|number| number.fract() == 0.0 && accepted.contains(number));
+        if number.is_none() {
+            self.broken.push(format!("{name} must be a whole number from {least} to {most}"));
+        }
+        // In the range of what it becomes, and whole.
+        number.map(|number| number as u32)
+    }
+
+    /// An object that may be left out, with the fields that it has; `Some(None)` is null.
+    pub fn object<T>(
+        &mut self,
+        name: &str,
+        known: &[&str],
+        read: impl FnOnce(&mut Form) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match self.fields.remove(name)? {
+            Value::Null => Some(None),
+            value => self.inner(name, value, known, read).map(Some),
+        }
+    }
+
+    /// Objects that must be there, so many of them, each with the fields that it has.
+    pub fn objects<T>(
+        &mut self,
+        name: &str,
+        accepted: RangeInclusive<usize>,
+        known: &[&str],
+        mut read: impl FnMut(&mut Form) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let (least, most) = accepted.into_inner();
+        match self.fields.remove(name) {
+            Some(Value::Array(items)) if (least..=most).contains(&items.len()) => {
+                let read = |(index, item)| self.inner(&format!("{name}.{index}"), item, known, &mut read);
+                // All of them, for the rules that they break.
+                items.into_iter().enumerate().map(read).collect::<Vec<_>>().into_iter().collect()
+            }
+            _ => {
+                self.broken.push(format!("{name} must be an array of {least} to {most} objects"));
+                None
+            }
+        }
+    }
+
+    fn inner<T>(
+        &mut self,
+        name: &str,
+        value: Value,
+        known: &[&str],
+        read: impl FnOnce(&mut Form) -> Option<T>,
+    ) -> Option<T> {
+        let Value::Object(fields) = value else {
+            self.broken.push(format!("{name} must be an object"));
+            return None;
+        };
+        let mut form = Form::of(fields, known);
+        let value = read(&mut form);
+        self.broken.extend(form.broken.iter().map(|rule| format!("{name}.{rule}")));
+        value
+    }
+
+    /// The field `email`: whatever is no text is no e-mail either.
+    pub fn email(&mut self) -> Option<Email> {
+        let text = match self.fields.remove("email") {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        };
+        self.judge("email", &text, Email::parse)
+    }
+
+    fn judge<T>(&mut self, name: &str, text: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        // PostgreSQL cannot store it.
+        let outcome = if text.contains('\0') { Err("must not contain NUL characters") } else { rule(text) };
+        outcome.map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
+    }
+
+    /// A rule about several fields.
+    pub fn require(&mut self, holds: bool, rule: &str) {
+        if !holds {
+            self.broken.push(rule.to_string());
+        }
+    }
+
+    /// The values that were read, or the rules that were broken, of many the first.
+    pub fn finish<T>(mut self, values: Option<T>) -> Result<T, Error> {
+        match values {
+            Some(values) if self.broken.is_empty() => Ok(values),
+            _ => {
+                let more = self.broken.len().saturating_sub(TOLD);
+                if more > 0 {
+                    self.broken.truncate(TOLD);
+                    self.broken.push(format!("and {more} more"));
+                }
+                Err(Error::BrokenRules(self.broken))
+            }
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+const URL_ENCODED: &str = "application/x-www-form-urlencoded";
+
+fn not_decodable(what: &str) -> Error {
+    Error::Malformed(format!("{what} is not percent-encoded UTF-8"))
+}
+
+/// Whether the body is of this type, as it is and in characters that are ours (RFC 9110 §8.3, §8.4).
+fn is_readable(headers: &HeaderMap, media_type: &str) -> Result<(), Error> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let value = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
+    let mut parts = value.unwrap_or_default().split(';').map(str::trim);
+    if !parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(media_type)) {
+        return Err(Error::Malformed(format!("Content-Type must be {media_type}")));
+    }
+    let codings = headers.get_all(CONTENT_ENCODING).iter().flat_map(|list| list.as_bytes().split(|b| *b == b','));
+    if codings.map(<[u8]>::trim_ascii).any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")) {
+        return Err(Error::UnsupportedCoding);
+    }
+    let mut charsets = parts.filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    let is_ours = |charset: &str| ["utf-8", "us-ascii"].iter().any(|ours| charset.eq_ignore_ascii_case(ours));
+    if charsets.all(is_ours) { Ok(()) } else { Err(Error::UnsupportedCharset) }
+}
+
+/// A JSON value in which the names of every object are all different. A repeated one is refused: two readers could take
+/// either value.
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unambiguous, D::Error> {
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Unambiguous;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(Value::Null))
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(Value::Bool(truth)))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(number.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(text.into()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Unambiguous, E> {
+        Ok(Unambiguous(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Unambiguous, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Unambiguous(value)) = items.next_element()? {
+            values.push(value);
+        }
+        Ok(Unambiguous(Value::Array(values)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unambiguous, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if fields.contains_key(&name) {
+                return Err(de::Error::custom(format!("property {} is there twice", shown(&name))));
+            }
+            let Unambiguous(value) = map.next_value()?;
+            fields.insert(name, value);
+        }
+        Ok(Unambiguous(Value::Object(fields)))
+    }
+}

@@ -1,0 +1,306 @@
+//! API keys: what one looks like, how it is kept, and what it is good for.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use uuid::Uuid;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::{KeyId, UserId};
+use crate::keys::scopes::Scopes;
+use crate::keys::usage::Outcome;
+use crate::memory::limiter::Rate;
+use crate::memory::lookup::Cacheable;
+
+const PREFIX: &str = "sk_";
+const HEX_DIGITS: usize = 64;
+
+/// How many keys that have ended are kept of one who may have `most` that have not.
+pub fn most_ended(most: u32) -> i64 {
+    10 * i64::from(most)
+}
+
+/// What a key's rate limit may be.
+pub const MOST_IN_A_WINDOW: u32 = 1_000_000;
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A new key in clear. It is shown once; printing it shows nothing.
+pub struct KeySecret(String);
+
+impl KeySecret {
+    /// `sk_` and 256 bits from the system's random source, as 64 hexadecimal digits.
+    pub fn generate() -> Result<KeySecret, Error> {
+        let mut bytes = [0; HEX_DIGITS / 2];
+        SysRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| Error::Internal(format!("the system's random source: {error}")))?;
+        Ok(KeySecret(format!("{PREFIX}{}", hex::encode(bytes))))
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// `sk_1a2b…9f0e`: enough to tell keys apart, of no use to anyone who guesses.
+    pub fn hint(&self) -> String {
+        let digits = &self.0[PREFIX.len()..];
+        format!("{PREFIX}{}…{}", &digits[..4], &digits[HEX_DIGITS - 4..])
+    }
+}
+
+/// SHA-256 of a key, the only form in which it is kept. A key has 256 random bits: a slow hash would protect nothing
+/// more. Lookups compare hashes, so the time they take says nothing about a key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// `None`: it does not look like a key.
+    pub fn of(key: &[u8]) -> Option<KeyHash> {
+        let digits = key.strip_prefix(PREFIX.as_bytes())?;
+        let well_formed =
+            digits.len() == HEX_DIGITS && digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+        if !well_formed {
+            return None;
+        }
+        digest::digest(&digest::SHA256, key).as_ref().try_into().ok().map(KeyHash)
+    }
+
+    /// `None`: not the length of a SHA-256.
+    pub fn from_stored(bytes: Vec<u8>) -> Option<KeyHash> {
+        bytes.try_into().ok().map(KeyHash)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(key hash)")
+    }
+}
+
+/// The name of a key.
+pub fn parse_key_name(text: &str) -> Result<String, &'static str> {
+    match text.chars().count() {
+        0 => Err("should not be empty"),
+        1..=255 => Ok(text.to_string()),
+        _ => Err("must be shorter than or equal to 255 characters"),
+    }
+}
+
+/// A key as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    pub id: KeyId,
+    pub owner: UserId,
+    pub name: String,
+    pub hint: String,
+    pub is_active: bool,
+    pub expires_at: Option<Timestamp>,
+    pub scopes: Scopes,
+    pub rate_limit: Option<Rate>,
+    pub last_used_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    /// Final, unlike a pause (`is_active`).
+    pub revoked_at: Option<Timestamp>,
+    /// The key that a rotation made in its place; this one lives on until it expires.
+    pub replaced_by: Option<KeyId>,
+}
+
+impl ApiKey {
+    /// Whether it is good, or would be if it were not paused.
+    pub fn is_usable(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && !self.has_expired(now)
+    }
+
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+}
+
+/// What is to be changed of a key; what is `None` stays.
+#[derive(Debug, Default)]
+pub struct KeyChange {
+    pub name: Option<String>,
+    pub is_active: Option<bool>,
+    pub expires_at: Option<Option<Timestamp>>,
+    pub scopes: Option<Scopes>,
+    pub rate_limit: Option<Option<Rate>>,
+}
+
+impl KeyChange {
+    pub fn apply(&self, key: &mut ApiKey) {
+        if let Some(name) = &self.name {
+            key.name.clone_from(name);
+        }
+        key.is_active = self.is_active.unwrap_or(key.is_active);
+        key.expires_at = self.expires_at.unwrap_or(key.expires_at);
+        if let Some(scopes) = &self.scopes {
+            key.scopes.clone_from(scopes);
+        }
+        key.rate_limit = self.rate_limit.unwrap_or(key.rate_limit);
+    }
+
+    /// The settings that it names.
+    pub fn names(&self) -> Vec<&'static str> {
+        let named = [
+            ("name", self.name.is_some()),
+            ("isActive", self.is_active.is_some()),
+            ("expiresAt", self.expires_at.is_some()),
+            ("scopes", self.scopes.is_some()),
+            ("rateLimit", self.rate_limit.is_some()),
+        ];
+        named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+    }
+}
+
+/// A key to be made with the settings of another one.
+pub struct KeyDraft {
+    pub id: KeyId,
+    pub hash: KeyHash,
+    pub hint: String,
+    pub created_at: Timestamp,
+}
+
+/// Why a key was not made, changed or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRefusal {
+    /// The owner has no such key, or there is no such active owner.
+    Gone,
+    Revoked,
+    /// It has been rotated, and its end is set.
+    Replaced,
+    Expired,
+    /// The owner has as many as he may.
+    TooMany,
+}
+
+/// What is known of a key that someone presents.
+#[derive(Clone, Debug)]
+pub struct KnownKey {
+    pub id: KeyId,
+    pub owner: UserId,
+    pub email: Arc<str>,
+    pub name: String,
+    /// Neither paused nor revoked.
+    pub is_active: bool,
+    pub is_revoked: bool,
+    pub owner_is_active: bool,
+    pub expires_at: Option<Timestamp>,
+    pub scopes: Scopes,
+    pub rate_limit: Option<Rate>,
+    pub created_at: Timestamp,
+}
+
+impl KnownKey {
+    /// What is to be said to whoever presents it at this moment, as far as its limit allows; asked at every use, however
+    /// the key is known.
+    pub fn outcome(&self, demand: Demand<'_>, now: Timestamp) -> Outcome {
+        let Demand { scopes, narrowed, .. } = demand;
+        let is_on = self.is_active || (demand.even_paused && !self.is_revoked);
+        if !is_on || !self.owner_is_active {
+            Outcome::Disabled
+        } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            Outcome::Expired
+        } else if !self.scopes.cover(scopes) || narrowed.is_some_and(|narrowed| !narrowed.cover(scopes)) {
+            Outcome::InsufficientScope
+        } else {
+            Outcome::Allowed
+        }
+    }
+}
+
+/// What is asked of a key that is presented.
+#[derive(Clone, Copy)]
+pub struct Demand<'a> {
+    /// All of these.
+    pub scopes: &'a Scopes,
+    /// It is presented by a token that has only these of its scopes.
+    pub narrowed: Option<&'a Scopes>,
+    /// Whether it spends its limit, and is refused when there is none left.
+    pub limited: bool,
+    /// Whether a paused one will do.
+    pub even_paused: bool,
+}
+
+impl Cacheable for KnownKey {
+    fn ids(&self) -> [Uuid; 2] {
+        [self.id.0, self.owner.0]
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.name.len() + self.email.len() + self.scopes.as_str().len()
+    }
+}
+
+/// What the operator has decided.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRules {
+    /// Keys that one owner may have, not counting those that have ended.
+    pub most: u32,
+    /// How long one that has ended is kept.
+    pub retention: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_key_has_a_hash_of_its_own(one in "sk_[0-9a-f]{64}", other in "sk_[0-9a-f]{64}") {
+            let hash = |key: &str| KeyHash::of(key.as_bytes());
+            prop_assert!(hash(&one).is_some());
+            prop_assert_eq!(hash(&one) == hash(&other), one == other);
+        }
+
+        #[test]
+        fn one_wrong_byte_anywhere_makes_it_no_key(key in "sk_[0-9a-f]{64}", at in 0..67_usize, byte: u8) {
+            let mut bytes = key.into_bytes();
+            bytes[at] = byte;
+            let prefixed = bytes.starts_with(b"sk_");
+            let digits = bytes[3..].iter().all(|b| b"0123456789abcdef".contains(b));
+            prop_assert_eq!(KeyHash::of(&bytes).is_some(), prefixed && digits);
+        }
+
+        #[test]
+        fn bytes_of_another_length_are_no_key(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(bytes.len() == 67 || KeyHash::of(&bytes).is_none());
+        }
+    }
+
+    #[test]
+    fn a_generated_key_is_well_formed_and_its_hint_tells_no_more_than_eight_digits() {
+        let key = KeySecret::generate().unwrap();
+        assert!(KeyHash::of(key.expose().as_bytes()).is_some());
+        let digits = &key.expose()[3..];
+        assert_eq!(key.hint(), format!("sk_{}…{}", &digits[..4], &digits[60..]));
+    }
+
+    #[test]
+    fn what_does_not_look_like_a_key_is_none() {
+        let digits = "0123456789abcdef".repeat(4);
+        assert!(KeyHash::of(format!("sk_{digits}").as_bytes()).is_some());
+        for key in [
+            String::new(),
+            "sk_".to_string(),
+            digits.clone(),
+            format!("sk_{}", digits.to_uppercase()),
+            format!("SK_{digits}"),
+            format!("sk_{digits}0"),
+            format!("sk_{}", &digits[1..]),
+            format!("sk_{}g", &digits[1..]),
+        ] {
+            assert!(KeyHash::of(key.as_bytes()).is_none(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! API keys: what one is, its scopes and its limit, how it is verified, and how often it is used.
+
+pub mod key;
+pub mod scopes;
+pub mod service;
+pub mod usage;
+pub mod verification;

@@ -1,0 +1,52 @@
+//! Verifying keys for services that have received one from someone: what a guard would say of it.
+
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::keys::key::{Demand, KeyHash, KnownKey};
+use crate::keys::scopes::Scopes;
+use crate::keys::service::Keys;
+use crate::keys::usage::Outcome;
+use crate::memory::limiter::Quota;
+use crate::memory::lookup::Lookup;
+
+/// Is this key good for something that needs these scopes?
+pub struct Question {
+    /// `None`: it does not even look like a key.
+    pub key: Option<KeyHash>,
+    pub scopes: Scopes,
+}
+
+impl Question {
+    fn demand(&self) -> Demand<'_> {
+        Demand { scopes: &self.scopes, narrowed: None, limited: true, even_paused: false }
+    }
+}
+
+/// What is said of a key.
+pub enum Verification {
+    NotFound,
+    Judged { key: Arc<KnownKey>, outcome: Outcome, quota: Option<Quota> },
+}
+
+/// Answers in order. Each known key is counted and spends its limit, as if it had been presented here. Waits for what is
+/// not remembered.
+pub fn verify(
+    keys: &Keys,
+    known_keys: &Lookup<KeyHash, KnownKey>,
+    questions: &[Question],
+    clock: &Clock,
+) -> Result<Vec<Verification>, Error> {
+    let hashes: Vec<KeyHash> = questions.iter().filter_map(|question| question.key).collect();
+    let mut found = known_keys.get(&hashes)?.into_iter();
+    let now = clock.now();
+    let judged = questions.iter().map(|question| {
+        let known = question.key.and_then(|_| found.next().flatten());
+        known.map_or(Verification::NotFound, |key| {
+            let (outcome, quota) = keys.present(&key, question.demand(), now);
+            Verification::Judged { key, outcome, quota }
+        })
+    });
+    Ok(judged.collect())
+}

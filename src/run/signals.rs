@@ -1,0 +1,69 @@
+//! The signals that ask the process to end or to read its files anew.
+
+use std::sync::mpsc::Receiver;
+
+use log::{error, info, warn};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// The signals that ask the process to end or to read its files anew. From [`Signals::register`] on none is missed, and
+/// none kills.
+pub struct Signals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub fn register() -> Result<Signals, String> {
+        let failed = |error| format!("signals cannot be received: {error}");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+        let [terminate, interrupt, hangup] = {
+            let _context = runtime.enter();
+            let registered = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+            let [terminate, interrupt, hangup] = registered;
+            [terminate.map_err(failed)?, interrupt.map_err(failed)?, hangup.map_err(failed)?]
+        };
+        Ok(Signals { runtime, terminate, interrupt, hangup })
+    }
+
+    /// Returns when one has come that ends the process, or when the server is `lost`; calls `reload` for each of the
+    /// other kind.
+    pub fn wait(mut self, reload: impl Fn(), lost: Option<Receiver<String>>) -> End {
+        let (told, mut tell) = mpsc::unbounded_channel();
+        // It waits with the store's thread for as long as there is one.
+        let waiting = move || lost.and_then(|lost| lost.recv().ok()).map(|line| told.send(line));
+        if let Err(error) = std::thread::Builder::new().name("lost".to_string()).spawn(waiting) {
+            warn!("a lost database would not end the process, no thread can be started: {error}");
+        }
+        self.runtime.block_on(async {
+            loop {
+                let name = tokio::select! {
+                    _ = self.terminate.recv() => "SIGTERM",
+                    _ = self.interrupt.recv() => "SIGINT",
+                    _ = self.hangup.recv() => {
+                        info!("SIGHUP: reading files anew");
+                        reload();
+                        continue;
+                    }
+                    Some(line) = tell.recv() => {
+                        error!("{line}");
+                        return End::Lost;
+                    }
+                };
+                info!("{name}: stopping");
+                return End::Asked;
+            }
+        })
+    }
+}
+
+/// Why the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Asked,
+    /// The log says why.
+    Lost,
+}

@@ -1,0 +1,387 @@
+//! PostgreSQL: a pool of connections, each with its statements prepared, and one on which it is told of changes.
+
+mod connection;
+mod pooler;
+mod target;
+mod values;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use self::connection::{CONNECT, Connection, Connector, SIGN_OF_LIFE};
+use self::values::{column_type, row};
+use super::migrate::Migration;
+use super::sql::{Column, Driver, Row, Transaction, Value, unexpected};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::error::StoreError;
+use crate::memory::changes::{Change, Changes};
+
+pub use self::connection::Patience;
+pub use self::target::{PostgresTarget, TlsMode};
+
+/// Connections at most. PostgreSQL allows 100 by default, to all instances together.
+const CONNECTIONS: u32 = 20;
+/// What may be asked twice is asked of another connection when one is silent for so long.
+const FIRST_ANSWER: Duration = Duration::from_millis(1500);
+
+pub struct Postgres {
+    pool: Pool<Connections>,
+    connector: Arc<Connector>,
+    /// For the one connection beside the pool's, which knows no pooler.
+    direct: Connector,
+    /// Somebody was told that notifications do not arrive.
+    deaf: AtomicBool,
+}
+
+impl Postgres {
+    pub fn connect(target: &PostgresTarget, patience: Patience) -> Result<Postgres, StoreError> {
+        let connector = Arc::new(Connector::new(target, patience)?);
+        // One connection before all others, so that its error is not hidden behind the pool's.
+        let first = Mutex::new(Some(connector.connect()?));
+        let pool = Pool::builder()
+            .max_size(CONNECTIONS)
+            .min_idle(Some(match patience {
+                Patience::OfAClient => 1,
+                Patience::Endless => 0,
+            }))
+            .test_on_check_out(false)
+            .connection_timeout(CONNECT)
+            // Whoever waits for a connection is told why there is none, and tells it.
+            .error_handler(Box::new(NopErrorHandler))
+            .build(Connections { connector: connector.clone(), first })
+            .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
+        let direct = Connector::new(target.direct(), Patience::OfAClient)?;
+        Ok(Postgres { pool, connector, direct, deaf: AtomicBool::new(false) })
+    }
+
+    /// A connection that answers until the deadline, or is given up.
+    fn connection(&self, deadline: Option<Instant>) -> Result<PooledConnection<Connections>, StoreError> {
+        loop {
+            let patience = deadline.map_or(CONNECT, |at| at.saturating_duration_since(Instant::now()).min(CONNECT));
+            let connection = self.pool.get_timeout(patience);
+            let mut connection = connection.map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
+            if self.connector.trusts(&mut connection, deadline) {
+                connection.set_deadline(deadline);
+                return Ok(connection);
+            }
+            connection.broken = true;
+        }
+    }
+
+    /// Does something that may be done twice, on a connection that it gives as well. Those that have died while they lay
+    /// in the pool, all of them after a restart of the server, are found out by their first use; so is one that is
+    /// silent.
+    fn begin<T>(
+        &self,
+        act: impl Fn(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<(PooledConnection<Connections>, T), StoreError> {
+        let (started, deadline) = (Instant::now(), self.connector.deadline());
+        let mut patience = deadline.map(|deadline| deadline.min(started + FIRST_ANSWER));
+        loop {
+            let mut connection = self.connection(deadline)?;
+            if connection.is_pooled() {
+                // Silent is then whoever waits in a queue.
+                patience = deadline;
+            }
+            connection.set_deadline(patience);
+            let error = match act(&mut connection) {
+                Ok(value) => {
+                    connection.set_deadline(deadline);
+                    return Ok((connection, value));
+                }
+                Err(error) => error,
+            };
+            let again = if connection.was_silent() {
+                patience < deadline
+            } else {
+                !connection.is_open() && started.elapsed() < CONNECT
+            };
+            if !again {
+                return Err(error);
+            }
+            if connection.was_silent() {
+                patience = deadline;
+            }
+        }
+    }
+}
+
+/// Opens connections for the pool.
+struct Connections {
+    connector: Arc<Connector>,
+    /// One that is open already.
+    first: Mutex<Option<Connection>>,
+}
+
+impl ManageConnection for Connections {
+    type Connection = Connection;
+    type Error = StoreError;
+
+    fn connect(&self) -> Result<Connection, StoreError> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.map_or_else(|| self.connector.connect(), Ok)
+    }
+
+    /// To know, one would have to ask the server before each use: see [`Postgres::begin`].
+    fn is_valid(&self, _: &mut Connection) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.broken || !connection.is_open()
+    }
+}
+
+/// The channel of NOTIFY on which instances tell each other of changes: an id, or `all`.
+const CHANNEL: &str = "keyward_changes";
+/// How often the connection on which an instance listens is tried.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How often it is proved through a pooler that notifications arrive.
+const PROOF: Duration = Duration::from_secs(10);
+
+/// Rows that are given to one statement.
+const ROWS: usize = 4096;
+
+impl Driver for Postgres {
+    type Link = Ear;
+    /// It waits for notifications by itself.
+    const PAUSE: Duration = Duration::ZERO;
+
+    const MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 1,
+            name: "users_sessions_keys",
+            sql: include_str!("../../../sql/postgres/0001_users_sessions_keys.sql"),
+        },
+        Migration { version: 2, name: "key_hours", sql: include_str!("../../../sql/postgres/0002_key_hours.sql") },
+        Migration { version: 3, name: "events", sql: include_str!("../../../sql/postgres/0003_events.sql") },
+        Migration { version: 4, name: "key_life", sql: include_str!("../../../sql/postgres/0004_key_life.sql") },
+        Migration { version: 5, name: "indexes", sql: include_str!("../../../sql/postgres/0005_indexes.sql") },
+        Migration {
+            version: 6,
+            name: "session_rotation",
+            sql: include_str!("../../../sql/postgres/0006_session_rotation.sql"),
+        },
+        Migration { version: 7, name: "key_ends", sql: include_str!("../../../sql/postgres/0007_key_ends.sql") },
+        Migration {
+            version: 8,
+            name: "deleted_users",
+            sql: include_str!("../../../sql/postgres/0008_deleted_users.sql"),
+        },
+        Migration {
+            version: 9,
+            name: "session_epochs",
+            sql: include_str!("../../../sql/postgres/0009_session_epochs.sql"),
+        },
+    ];
+    const FIND_TABLE: &'static str =
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";
+    // A migration may take its time; the number is any that nobody else uses.
+    const LOCK_SCHEMA: Option<&'static str> =
+        Some("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7739562938471253)");
+
+    fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        rows(self.begin(|connection| connection.query(sql, parameters))?.1)
+    }
+
+    fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        self.connection(self.connector.deadline())?.execute(sql, parameters, None)
+    }
+
+    fn transaction<T>(
+        &self,
+        work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (mut connection, ()) = self.begin(Connection::begin)?;
+        // Until it is known how it ended; a panic in `work` leaves it so, and the pool closes the connection.
+        connection.broken = true;
+        let outcome = work(&mut *connection);
+        let end = connection.end(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" });
+        match (outcome, end) {
+            (Ok(value), Ok(())) => {
+                connection.broken = false;
+                Ok(value)
+            }
+            (Ok(_), Err(error)) => Err(error),
+            (Err(error), end) => {
+                connection.broken = end.is_err() || matches!(error, StoreError::Unavailable(_));
+                Err(error)
+            }
+        }
+    }
+
+    fn hear(&self, link: &mut Option<Ear>, changes: &Changes) -> Result<(), StoreError> {
+        let ear = match link {
+            Some(ear) => ear,
+            None => link.insert(self.listen(changes)?),
+        };
+        let heard = self.hear_for_a_beat(ear, changes);
+        if ear.connection.was_silent() {
+            // The whole server may be.
+            self.connector.notice_silence();
+        }
+        heard
+    }
+}
+
+/// The connection on which an instance is told of changes.
+pub struct Ear {
+    connection: Connection,
+    /// A channel of its own, on which the instance tells itself that it hears.
+    channel: String,
+    /// When it told itself so last, and when it heard that.
+    told: Option<Instant>,
+    heard: Option<Instant>,
+}
+
+impl Postgres {
+    fn listen(&self, changes: &Changes) -> Result<Ear, StoreError> {
+        let mut connection = self.direct.connect()?;
+        let channel = format!("keyward_ear_{}", Uuid::now_v7().simple());
+        connection.set_deadline(Some(Instant::now() + SIGN_OF_LIFE));
+        connection.script(&format!("LISTEN {CHANNEL}; LISTEN {channel}"))?;
+        // Whatever was said before nobody has heard.
+        changes.note(Change::Everything);
+        Ok(Ear { connection, channel, told: None, heard: None })
+    }
+
+    fn hear_for_a_beat(&self, ear: &mut Ear, changes: &Changes) -> Result<(), StoreError> {
+        let (started, end) = (Instant::now(), Instant::now() + HEARTBEAT);
+        // Silence and death look the same to whoever only listens.
+        ear.connection.set_deadline(Some(started + SIGN_OF_LIFE));
+        ear.connection.check()?;
+        if ear.told.is_none_or(|told| ear.connection.is_pooled() && told.elapsed() >= PROOF) {
+            self.tell_itself(ear)?;
+        }
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match ear.connection.hear(left)? {
+                None => changes.note(Change::Everything),
+                Some(notifications) => {
+                    for said in notifications {
+                        if said.channel() == ear.channel {
+                            ear.heard = Some(Instant::now());
+                        } else {
+                            // `all`, and what a later version may say.
+                            changes.note(Uuid::try_parse(said.payload()).map_or(Change::Everything, Change::Of));
+                        }
+                    }
+                }
+            }
+            if left.is_zero() {
+                break;
+            }
+        }
+        self.judge(ear, changes)
+    }
+
+    /// An own session that has heard itself once goes on hearing. Through a pooler it may do so by chance.
+    fn tell_itself(&self, ear: &mut Ear) -> Result<(), StoreError> {
+        // It need not be on a disk, nor wait for a standby.
+        let tell = format!("SET LOCAL synchronous_commit = off; NOTIFY {}", ear.channel);
+        if !ear.connection.is_pooled() {
+            ear.connection.script(&tell)?;
+            ear.told = Some(Instant::now());
+            return Ok(());
+        }
+        // On another connection: on its own it might have the server again on which it listens.
+        let told = self.connection(Some(Instant::now() + SIGN_OF_LIFE)).and_then(|mut other| other.script(&tell));
+        if told.is_ok() {
+            ear.told = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn judge(&self, ear: &Ear, changes: &Changes) -> Result<(), StoreError> {
+        let Some(told) = ear.told else { return Ok(()) };
+        if ear.heard.is_some_and(|heard| heard >= told) {
+            if self.deaf.swap(false, Ordering::Relaxed) {
+                changes.note(Change::Everything);
+                info!("the pooler before PostgreSQL passes notifications on");
+            }
+            return Ok(());
+        }
+        if told.elapsed() < SIGN_OF_LIFE {
+            return Ok(());
+        }
+        if !ear.connection.is_pooled() {
+            return Err(StoreError::Unavailable("PostgreSQL: a notification did not arrive".to_string()));
+        }
+        if !self.deaf.swap(true, Ordering::Relaxed) {
+            warn!(
+                "changes made elsewhere take up to 5 s to be seen: the pooler before PostgreSQL passes no notifications \
+                 on; set DATABASE_URL_DIRECT to the address of PostgreSQL itself"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Transaction for Connection {
+    fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+        rows(self.query(sql, parameters)?)
+    }
+
+    fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
+        self.execute(sql, parameters, None)
+    }
+
+    fn execute_with_rows(
+        &mut self,
+        sql: &'static str,
+        columns: &'static [Column],
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), StoreError> {
+        let arrays = columns.iter().enumerate().map(|(index, column)| {
+            let kind = match column {
+                Column::Int => "bigint",
+                Column::Text => "text",
+                Column::Uuid => "uuid",
+                Column::Timestamp => "timestamptz",
+            };
+            format!("${}::{kind}[]", index + 1)
+        });
+        let given = format!("SELECT * FROM unnest({})", arrays.collect::<Vec<_>>().join(", "));
+        let sql = sql.replace("ROWS", &given);
+        let types: Vec<Type> = columns.iter().map(column_type).collect();
+        // Each statement has to be done within its time.
+        loop {
+            let mut arrays = vec![Vec::new(); columns.len()];
+            for row in (&mut *rows).take(ROWS) {
+                arrays.iter_mut().zip(row).for_each(|(array, value)| array.push(value));
+            }
+            if arrays.iter().all(Vec::is_empty) {
+                return Ok(());
+            }
+            self.execute(&sql, &arrays.into_iter().map(Value::List).collect::<Vec<_>>(), Some(&types))?;
+        }
+    }
+
+    fn script(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.script(sql)
+    }
+
+    fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError> {
+        if !clock.is_the_systems() {
+            return Ok(clock.now());
+        }
+        let rows = Transaction::query(self, "SELECT clock_timestamp()", &[])?;
+        rows.into_iter().next().map_or_else(|| Err(unexpected(0)), |mut row| row.timestamp(0))
+    }
+
+    fn tell(&mut self, change: Uuid) -> Result<(), StoreError> {
+        let parameters = [Value::Text(CHANNEL.to_string()), Value::Text(change.to_string())];
+        self.execute("SELECT pg_notify($1, $2)", &parameters, None)?;
+        Ok(())
+    }
+}
+
+fn rows(rows: Vec<tokio_postgres::Row>) -> Result<Vec<Row>, StoreError> {
+    rows.iter().map(row).collect()
+}

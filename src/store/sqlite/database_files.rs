@@ -1,0 +1,141 @@
+//! SQLite's files: the database, its -wal and its -shm. Whether they are still those that were opened, and whether a
+//! -wal that is there belongs to the database beside it.
+//!
+//! SQLite itself asks neither. A database that is replaced while its -wal and -shm are in use is mixed with what they
+//! hold, at once or at the next start.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::base::files::full;
+
+/// How to put another database in the place of one, for the end of a line.
+pub fn restoring(path: &Path) -> String {
+    let path = full(path);
+    let path = path.display();
+    format!(
+        "to restore a backup, stop Keyward, remove {path}-wal and {path}-shm, put the backup in the place of {path}, and start"
+    )
+}
+
+/// The name of a file that SQLite keeps beside the database.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The files of a database that is open, by device and inode.
+pub struct Opened {
+    path: PathBuf,
+    files: Vec<(PathBuf, (u64, u64))>,
+}
+
+impl Opened {
+    /// Those that are there. All of them are, once a connection has read something.
+    pub fn look(path: &Path) -> Opened {
+        let files = ["", "-wal", "-shm"].map(|suffix| beside(path, suffix));
+        let known = files.into_iter().filter_map(|file| {
+            let identity = identity(&fs::metadata(&file).ok()?);
+            Some((file, identity))
+        });
+        Opened { path: path.to_path_buf(), files: known.collect() }
+    }
+
+    /// Whether all of them are where they were.
+    pub fn are_there(&self) -> bool {
+        self.lost().is_none()
+    }
+
+    /// What has become of them, in one line, if they are not where they were.
+    pub fn lost(&self) -> Option<String> {
+        self.files.iter().find_map(|(file, known)| {
+            let what = match fs::metadata(file) {
+                Ok(found) if identity(&found) != *known => "replaced",
+                Err(error) if error.kind() == ErrorKind::NotFound => "removed",
+                // It is there, or nobody can tell.
+                _ => return None,
+            };
+            let (file, restoring) = (full(file), restoring(&self.path));
+            Some(format!("{} was {what} while it was in use, and no more is written; {restoring}", file.display()))
+        })
+    }
+}
+
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// What a header of a -wal takes. One that is no longer holds no page.
+const WAL_HEADER: u64 = 32;
+
+/// Why a database and what is beside it are not to be opened.
+pub enum Unfit {
+    /// In the words of a line.
+    Foreign(String),
+    Fault(rusqlite::Error),
+    Unreadable(io::Error),
+}
+
+/// Looks whether a -wal with pages in it is this database's own: a crash leaves one, and so does who puts a backup in the
+/// place of the database alone. Where others have the database open, they have looked.
+pub fn judge(path: &Path) -> Result<(), Unfit> {
+    let size = |path: &Path| match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        found => found.map(|file| file.len()).map_err(Unfit::Unreadable),
+    };
+    let wal = beside(path, "-wal");
+    if size(&wal)? <= WAL_HEADER {
+        return Ok(());
+    }
+    if size(path)? == 0 {
+        return Err(Unfit::Foreign("its -wal is there, but the database is not".to_string()));
+    }
+    match alone(path) {
+        Ok(connection) => is_own(&connection, path, &wal),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+        Err(error) => Err(Unfit::Fault(error)),
+    }
+}
+
+/// A connection beside which there is no other, of any process; it leaves the -wal as it is.
+fn alone(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::ZERO)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(()))?;
+    Ok(connection)
+}
+
+fn is_own(connection: &Connection, path: &Path, wal: &Path) -> Result<(), Unfit> {
+    // Closing the file ends the locks of this process on it; there are none but this connection's.
+    let mut header = [0; 20];
+    File::open(path).and_then(|mut file| file.read_exact(&mut header)).map_err(Unfit::Unreadable)?;
+    // Who has a -wal says so in his header. What `VACUUM INTO` writes never had one.
+    if header[18..20] != [2, 2] {
+        return Err(Unfit::Foreign("its -wal is another database's".to_string()));
+    }
+    let [database, wal] = [path, wal].map(fs::metadata);
+    if !may_have_been_replaced(&database.map_err(Unfit::Unreadable)?, &wal.map_err(Unfit::Unreadable)?) {
+        return Ok(());
+    }
+    let found = connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get::<_, String>(0));
+    match found.map_err(Unfit::Fault)?.as_str() {
+        "ok" => Ok(()),
+        _ => Err(Unfit::Foreign("it does not go together with its -wal".to_string())),
+    }
+}
+
+/// Whether anybody but SQLite may have written the database since its -wal began. SQLite writes the database only with
+/// what is in the -wal already, and gives no file another name or other times.
+fn may_have_been_replaced(database: &Metadata, wal: &Metadata) -> bool {
+    let written = (database.mtime(), database.mtime_nsec());
+    written != (database.ctime(), database.ctime_nsec()) || written >= (wal.mtime(), wal.mtime_nsec())
+}

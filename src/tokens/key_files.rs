@@ -1,0 +1,246 @@
+//! The keys that sign tokens: from the settings, or made once and kept beside the SQLite file.
+//!
+//! `JWT_ALG` says which of the keys of access tokens signs; the others that are there verify, so that a change of it
+//! logs nobody out.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use log::{info, warn};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use rustls::pki_types::pem::{self, PemObject, SectionKind};
+use uuid::Uuid;
+
+use crate::base::files;
+use crate::base::secret::Secret;
+use crate::config::{Config, Database};
+use crate::tokens::jws::{Algorithm, Keyring, SigningKey, VerifyingKey};
+
+/// The keys of each type of token.
+pub struct JwtKeys {
+    pub access: Keyring,
+    pub refresh: Keyring,
+}
+
+/// The configured keys; with SQLite, kept or new ones for those that are not set. With PostgreSQL a missing one is an
+/// error: instances must share them. The error is one line for the operator.
+pub fn resolve(config: &Config) -> Result<JwtKeys, String> {
+    let beside = match &config.database {
+        Database::Sqlite(database) => Some(database.as_path()),
+        Database::Postgres(_) => None,
+    };
+    // What is configured is read before anything is made.
+    let previous = previous_keys(&config.jwt_previous_key_files)?;
+    let mut pair = private_key(config, beside)?;
+    let (secret, refresh_secret) = secrets(config, beside)?;
+    let mut secret = secret.as_ref().map(SigningKey::from_secret);
+    let signing = match config.jwt_alg {
+        Algorithm::Hs256 => secret.take().ok_or_else(|| required("JWT_SECRET"))?,
+        Algorithm::EdDsa => {
+            pair.take().ok_or_else(|| wanted_key_file("is not set, and with PostgreSQL all instances must share it"))?
+        }
+    };
+    let others = [pair, secret].into_iter().flatten().map(SigningKey::into_verifying);
+    let others = others.chain(config.jwt_secret_previous.as_ref().map(VerifyingKey::from_secret)).chain(previous);
+    Ok(JwtKeys {
+        access: Keyring::new(signing, others),
+        refresh: Keyring::new(
+            SigningKey::from_secret(&refresh_secret),
+            config.jwt_refresh_secret_previous.as_ref().map(VerifyingKey::from_secret),
+        ),
+    })
+}
+
+fn previous_keys(paths: &[PathBuf]) -> Result<Vec<VerifyingKey>, String> {
+    let read = |path: &PathBuf| {
+        read_key(path).map(KeyFile::verifying).map_err(|fault| {
+            format!(
+                "JWT_PREVIOUS_KEY_FILES: {fault}; accepted: PEM files with an Ed25519 key each, such as the output of \
+                 `openssl pkey -in old.pem -pubout`"
+            )
+        })
+    };
+    paths.iter().map(read).collect()
+}
+
+/// The secrets of access tokens and of refresh tokens. The first may be missing where nothing is signed with it.
+fn secrets(config: &Config, beside: Option<&Path>) -> Result<(Option<Secret>, Secret), String> {
+    let (access, refresh) = (&config.jwt_secret, &config.jwt_refresh_secret);
+    let Some(database) = beside else {
+        let refresh = refresh.clone().ok_or_else(|| required("JWT_REFRESH_SECRET"))?;
+        return Ok((access.clone(), refresh));
+    };
+    if let (Some(access), Some(refresh)) = (access, refresh) {
+        return Ok((Some(access.clone()), refresh.clone()));
+    }
+    let path = kept_at(database, "secrets");
+    let failed = |error: std::io::Error| {
+        let owner = files::foreign([path.as_path(), folder_of(&path)]);
+        format!("the JWT secrets cannot be kept in {}: {error}{owner}", path.display())
+    };
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if place(&path, &new_secrets().map_err(failed)?).map_err(failed)? {
+                info!("JWT secrets were generated; they are kept in {}", path.display());
+            }
+            fs::read_to_string(&path).map_err(failed)?
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let kept = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+            .filter(|secret| secret.len() >= 32)
+            .map(|secret| Secret::new(secret.to_string()))
+            .ok_or_else(|| {
+                format!("{} has no good {name}; restore it, or delete it to log everyone out", path.display())
+            })
+    };
+    let access = access.clone().map_or_else(|| kept("JWT_SECRET"), Ok)?;
+    let refresh = refresh.clone().map_or_else(|| kept("JWT_REFRESH_SECRET"), Ok)?;
+    Ok((Some(access), refresh))
+}
+
+fn required(name: &str) -> String {
+    format!(
+        "{name}: is not set, and with PostgreSQL all instances must share it; accepted: 32 bytes or more, such as the \
+         output of `openssl rand -hex 32`"
+    )
+}
+
+fn new_secrets() -> std::io::Result<String> {
+    let mut text = String::new();
+    for name in ["JWT_SECRET", "JWT_REFRESH_SECRET"] {
+        let mut bytes = [0; 32];
+        SysRng.try_fill_bytes(&mut bytes).map_err(std::io::Error::other)?;
+        text.push_str(&format!("{name}={}\n", hex::encode(bytes)));
+    }
+    Ok(text)
+}
+
+/// The Ed25519 key: the configured one, or with SQLite the kept one, which is made when it has to sign. `None` when
+/// there is none.
+fn private_key(config: &Config, beside: Option<&Path>) -> Result<Option<SigningKey>, String> {
+    if let Some(path) = &config.jwt_private_key_file {
+        let key = read_key(path).and_then(|key| key.signing(path)).map_err(|fault| wanted_key_file(&fault))?;
+        return Ok(Some(key));
+    }
+    let Some(database) = beside else { return Ok(None) };
+    let path = kept_at(database, "ed25519.pem");
+    if !path.exists() {
+        if config.jwt_alg == Algorithm::Hs256 {
+            return Ok(None);
+        }
+        let failed = |error: std::io::Error| {
+            let owner = files::foreign([folder_of(&path)]);
+            format!("the JWT key cannot be kept in {}: {error}{owner}", path.display())
+        };
+        if place(&path, &new_private_key().map_err(failed)?).map_err(failed)? {
+            info!("a JWT key was generated; it is kept in {}", path.display());
+        }
+    }
+    let key = read_key(&path).and_then(|key| key.signing(&path));
+    key.map(Some).map_err(|fault| format!("{fault}; restore it, or move it away to have a new one made"))
+}
+
+fn wanted_key_file(fault: &str) -> String {
+    format!(
+        "JWT_PRIVATE_KEY_FILE: {fault}; accepted: a PEM file with an Ed25519 private key, such as the output of \
+         `openssl genpkey -algorithm ed25519`"
+    )
+}
+
+/// PKCS#8 in its first version, which every OpenSSL reads.
+fn new_private_key() -> std::io::Result<String> {
+    let pair = Ed25519KeyPair::generate().map_err(std::io::Error::other)?;
+    let der: Pkcs8V1Der = pair.as_der().map_err(std::io::Error::other)?;
+    let text = BASE64_STANDARD.encode(der.as_ref());
+    Ok(format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"))
+}
+
+/// What a PEM file holds.
+enum KeyFile {
+    Private(SigningKey),
+    Public(VerifyingKey),
+}
+
+impl KeyFile {
+    fn verifying(self) -> VerifyingKey {
+        match self {
+            KeyFile::Private(key) => key.into_verifying(),
+            KeyFile::Public(key) => key,
+        }
+    }
+
+    fn signing(self, path: &Path) -> Result<SigningKey, String> {
+        match self {
+            KeyFile::Private(key) => Ok(key),
+            KeyFile::Public(_) => Err(format!("{} holds a public key only", path.display())),
+        }
+    }
+}
+
+/// Reads an Ed25519 key. The error says what is wrong with which file. A private key that anybody may read is warned of.
+fn read_key(path: &Path) -> Result<KeyFile, String> {
+    let shown = path.display();
+    let unreadable = |error: std::io::Error| format!("{shown} cannot be read: {error}{}", files::unreadable(path));
+    let file = fs::File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    let mut text = Vec::new();
+    file.take(LARGEST_KEY_FILE).read_to_end(&mut text).map_err(unreadable)?;
+    let (kind, der) = <(SectionKind, Vec<u8>)>::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => format!("{shown} holds no key that is PEM and not encrypted"),
+        _ => format!("{shown} is not PEM"),
+    })?;
+    let key = match kind {
+        SectionKind::PrivateKey => SigningKey::from_pkcs8(&der).map(KeyFile::Private),
+        SectionKind::PublicKey => VerifyingKey::from_spki(&der).map(KeyFile::Public),
+        _ => None,
+    };
+    let key = key.ok_or_else(|| format!("{shown} holds no Ed25519 key"))?;
+    if matches!(key, KeyFile::Private(_)) && mode & 0o004 != 0 {
+        warn!("{shown} is a private key that every user of this machine can read; `chmod 600` it");
+    }
+    Ok(key)
+}
+
+/// A key has some hundred bytes; a wrong path may lead to anything.
+const LARGEST_KEY_FILE: u64 = 64 * 1024;
+
+fn kept_at(database: &Path, what: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(format!(".{what}"));
+    path.into()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes a file that only its owner can read. It appears whole or not at all; when two servers start at once, the first
+/// one's file stays, and the answer to the second is `false`.
+fn place(path: &Path, text: &str) -> std::io::Result<bool> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", Uuid::now_v7()));
+    let draft = PathBuf::from(draft);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    let placed = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    let ours = match placed {
+        Ok(()) => true,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    fs::File::open(folder_of(path))?.sync_all()?;
+    Ok(ours)
+}

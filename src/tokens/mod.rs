@@ -1,0 +1,5 @@
+//! Tokens: what they claim, how they are signed, and where the keys for it come from.
+
+pub mod claims;
+pub mod jws;
+pub mod key_files;
