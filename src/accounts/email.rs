@@ -4,14 +4,14 @@ use std::fmt;
 
 use unicode_normalization::UnicodeNormalization;
 
-/// An e-mail address in lower case and composed (Unicode's normalization form C), so that equal addresses are equal texts,
-/// however they were typed (RFC 8265 §3.3, but for its mapping of widths).
+/// An e-mail address in lower case and in Unicode's normalization form C, so that an address is the same text however
+/// it was typed (RFC 8265 §3.3, without its mapping of widths).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email(String);
 
 impl Email {
-    /// Letters of any script are taken; quoted local parts, comments and address literals are not.
-    /// The error is the rule it breaks, to be put behind the field's name.
+    /// Accepts letters of any script; refuses quoted local parts, comments and address literals.
+    /// The error is the broken rule; it follows the field's name.
     pub fn parse(text: &str) -> Result<Email, &'static str> {
         const NO_EMAIL: &str = "must be an email";
         let email: String = text.to_lowercase().nfc().collect();

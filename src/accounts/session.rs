@@ -1,4 +1,4 @@
-//! Sessions as they are kept: how long they live, and which end when there are too many.
+//! Sessions as they are stored: how long they live, and which end when a user has too many.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::{SessionId, UserId};
 use crate::memory::lookup::Cacheable;
 
-/// A session that is about to be stored.
+/// A new session.
 #[derive(Clone, Debug)]
 pub struct NewSession {
     pub id: SessionId,
@@ -26,14 +26,14 @@ pub struct NewSession {
 pub struct Session {
     pub id: SessionId,
     pub created_at: Timestamp,
-    /// The login or the last refresh; what was done with an access token since then is not noted.
+    /// The time of the login or the last refresh. Use of access tokens is not recorded.
     pub last_used_at: Timestamp,
     pub expires_at: Timestamp,
     pub ip: String,
     pub user_agent: Option<String>,
 }
 
-/// A session that has not ended, as far as it matters to which of too many end.
+/// What [`surplus`] needs to know of a session that has not ended.
 #[derive(Clone, Debug)]
 pub struct OpenSession {
     pub id: SessionId,
@@ -42,8 +42,9 @@ pub struct OpenSession {
     pub expires_at: Timestamp,
 }
 
-/// Those that are to end, where there may be `most`, but never the `new` one: first what has expired, then what was never
-/// refreshed, so that a script's logins do not push out browsers, then the others, in the order of their last use.
+/// Which sessions end when a user may have `most`; never the `new` one. First those that have expired, then those that
+/// were never refreshed (so that a script's logins do not end browsers' sessions), then the others; within each, the
+/// least recently used first.
 pub fn surplus(mut open: Vec<OpenSession>, new: SessionId, most: usize, now: Timestamp) -> Vec<SessionId> {
     let count = open.len().saturating_sub(most);
     open.retain(|session| session.id != new);
@@ -54,12 +55,12 @@ pub fn surplus(mut open: Vec<OpenSession>, new: SessionId, most: usize, now: Tim
     open.into_iter().take(count).map(|session| session.id).collect()
 }
 
-/// How long sessions live. Only logins and refreshes are noted: what happens with an access token in between is not.
+/// How long sessions live. Only logins and refreshes count as use.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifespan {
-    /// From its login or last refresh.
+    /// From the login or the last refresh.
     pub unrenewed: Duration,
-    /// From its login, however often it is refreshed.
+    /// From the login, however often the session is refreshed.
     pub max_age: Option<Duration>,
 }
 
@@ -69,7 +70,7 @@ impl Lifespan {
         self.max_age.map_or(end, |age| end.min(created_at.plus(age)))
     }
 
-    /// A session of an earlier login is over at `now`.
+    /// Sessions whose login was before this are over at `now`.
     pub fn oldest(&self, now: Timestamp) -> Option<Timestamp> {
         self.max_age.map(|age| now.minus(age))
     }
@@ -86,14 +87,14 @@ pub struct SessionRules {
     pub signup_open: bool,
 }
 
-/// A session that has not ended, of an active user.
+/// A session that has not ended and belongs to an active user.
 #[derive(Clone, Debug)]
 pub struct LiveSession {
     pub id: SessionId,
     pub user: UserId,
     pub email: Arc<str>,
     pub expires_at: Timestamp,
-    /// An access token of one of these is worth nothing.
+    /// Generations whose access tokens are refused.
     pub orphans: Orphans,
 }
 

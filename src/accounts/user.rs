@@ -4,7 +4,7 @@ use crate::accounts::email::Email;
 use crate::base::clock::Timestamp;
 use crate::base::id::UserId;
 
-/// A person's name, as he writes it.
+/// A person's name, as they write it. The error is the broken rule; it follows the field's name.
 pub fn parse_name(text: &str) -> Result<String, &'static str> {
     if text.chars().count() > 255 {
         Err("must be shorter than or equal to 255 characters")
@@ -13,7 +13,7 @@ pub fn parse_name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A user as stored, without his password.
+/// A user as stored, without their password.
 #[derive(Clone, Debug)]
 pub struct User {
     pub id: UserId,
@@ -36,7 +36,7 @@ impl UserRef {
     }
 }
 
-/// An active user who is about to be stored.
+/// A new, active user.
 pub fn new_user(email: Email, name: Option<String>, now: Timestamp) -> User {
     User { id: UserId::new(), email: email.to_string(), name, is_active: true, created_at: now }
 }

@@ -1,9 +1,9 @@
 //! The audit trail: what happened to accounts, sessions and keys, by whom and from where.
 //!
-//! Whatever changes something in the store is told [`By`] whom, and the store writes an [`Event`] of it in the same
-//! transaction. Failures change nothing; they are gathered in memory and written once a second, so that whoever guesses
-//! in masses writes little. An event names accounts, sessions and keys by their ids and settings by their names: it
-//! holds no secret, no e-mail and no text of a client's but the request id that he may choose.
+//! Every change in the store is made [`By`] somebody, and the store writes an [`Event`] of it in the same transaction.
+//! Failed attempts change nothing; they are counted in memory and written once a second, so that an attacker who makes
+//! many causes few writes. An event names accounts, sessions and keys by their ids, and settings by their names. It
+//! holds no secret, no e-mail address and no text from a client except the request id.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -38,28 +38,28 @@ kinds! {
     /// By the operator.
     UserCreated = "user.created",
     UserActivated = "user.activated",
-    /// All his sessions have ended; details: how many.
+    /// All the user's sessions have ended; details: how many.
     UserDeactivated = "user.deactivated",
     UserDeleted = "user.deleted",
-    /// By the operator. All his sessions have ended; details: how many.
+    /// By the operator. All the user's sessions have ended; details: how many.
     UserPasswordSet = "user.password_set",
-    /// By the user. All their sessions have ended (details: how many), and another one is opened.
+    /// By the user. All their sessions have ended (details: how many), and a new one is opened.
     PasswordChanged = "password.changed",
-    /// The password that confirms a change or a deletion was another one. Gathered.
+    /// A wrong password where one confirms a change or a deletion. Gathered.
     PasswordFailed = "password.failed",
-    /// A login with the wrong password, to an inactive account or to none. Gathered.
+    /// A login with a wrong password, to an inactive account, or to an account that does not exist. Gathered.
     LoginFailed = "login.failed",
     SessionOpened = "session.opened",
-    /// One session, or several of a user; details, then: how many. Of too many at a login: `reason` is `limit`.
+    /// One session of a user, or several (details: how many). `reason` is `limit` if a login exceeded the limit.
     SessionEnded = "session.ended",
-    /// A refresh token was used once more, as its answer had been lost for longer; what that gave is worth nothing now.
+    /// A refresh token was used again because its answer had been lost; the pair of the lost answer is refused now.
     SessionRetried = "session.retried",
     /// A used refresh token came back; the session has ended.
     SessionReuseDetected = "session.reuse_detected",
     KeyCreated = "key.created",
-    /// Details: which of its settings.
+    /// Details: the names of the changed settings.
     KeyChanged = "key.changed",
-    /// Details: the key that replaces it, which is made by this.
+    /// Details: the new key that replaces it.
     KeyRotated = "key.rotated",
     KeyRevoked = "key.revoked",
 }
@@ -80,13 +80,13 @@ impl Serialize for Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum Actor {
-    /// Whoever showed no good credential.
+    /// Somebody without a valid credential.
     Anonymous,
-    /// The user, by one of his sessions.
+    /// The user, by one of their sessions.
     User { session_id: SessionId },
     /// A service, by one of the user's keys.
     Key { key_id: KeyId },
-    /// On the command line.
+    /// An operator on the command line.
     Operator,
 }
 
@@ -111,12 +111,12 @@ pub struct Origin {
 #[derive(Clone, Debug)]
 pub struct By {
     pub actor: Actor,
-    /// `None`: no request, but the command line.
+    /// `None`: the command line, not a request.
     pub origin: Option<Origin>,
 }
 
 impl By {
-    /// Someone who has just shown that he is the user, by the session that this opens.
+    /// The user who has just logged in or signed up, by their new session.
     pub fn user(session_id: SessionId, origin: Origin) -> By {
         By { actor: Actor::User { session_id }, origin: Some(origin) }
     }
@@ -125,7 +125,7 @@ impl By {
         By { actor: Actor::Operator, origin: None }
     }
 
-    /// The client's address; the unspecified one where there is no client.
+    /// The client's address; the unspecified address if there is no client.
     pub fn ip(&self) -> IpAddr {
         self.origin.as_ref().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |origin| origin.ip)
     }
@@ -136,11 +136,11 @@ impl By {
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     pub id: EventId,
-    /// Of what is gathered: the start of the minute.
+    /// For gathered events, the start of the minute.
     pub at: Timestamp,
     #[serde(rename = "type")]
     pub kind: Kind,
-    /// Whose account it concerns; `None` for a login to an account that does not exist.
+    /// The account; `None` for a login to an account that does not exist.
     #[serde(rename = "userId")]
     pub user: Option<UserId>,
     pub actor: Actor,
@@ -148,12 +148,12 @@ pub struct Event {
     pub ip: Option<IpAddr>,
     pub request_id: Option<String>,
     pub details: Map<String, Value>,
-    /// How often; more than once only of what is gathered.
+    /// How often it happened; more than once only for gathered events.
     pub count: u64,
 }
 
 impl Event {
-    /// Something that is done to a user's account, or with [`Event::on`] to what belongs to it.
+    /// An event on a user's account; [`Event::on`] names a session or a key of it.
     pub fn new(kind: Kind, user: UserId, by: &By, at: Timestamp) -> Event {
         Event {
             id: EventId::new(),

@@ -16,9 +16,9 @@ pub struct Timestamp(i64);
 
 impl Timestamp {
     pub const EPOCH: Timestamp = Timestamp(0);
-    /// The first that is written as RFC 3339: the year 0.
+    /// The earliest instant that RFC 3339 can write: the start of the year 0.
     pub const FIRST: Timestamp = Timestamp(-62_167_219_200_000);
-    /// The last that is written as RFC 3339.
+    /// The latest instant that RFC 3339 can write: the end of the year 9999.
     pub const LAST: Timestamp = Timestamp(253_402_300_799_999);
 
     /// `None` outside the years that [`DateTime`] can hold.
@@ -29,7 +29,8 @@ impl Timestamp {
     /// Reads RFC 3339 with any offset; `None` for anything else and for years beyond 0 to 9999 in UTC.
     pub fn parse(text: &str) -> Option<Timestamp> {
         let instant = Timestamp(DateTime::parse_from_rfc3339(text).ok()?.timestamp_millis());
-        // Judged as it will be written: a leap second belongs to the next day, which may be the first of another year.
+        // The year is checked as it will be written: a leap second counts as the next day, which may be in the next
+        // year.
         (Timestamp::FIRST..=Timestamp::LAST).contains(&instant).then_some(instant)
     }
 
@@ -56,7 +57,7 @@ impl Timestamp {
         Timestamp(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// The start of the hour, the day (UTC) or whatever span this lies in, counted from the epoch.
+    /// The start of the span that this instant lies in (such as an hour or a day in UTC), counted from the epoch.
     pub fn start_of(self, span: Duration) -> Timestamp {
         let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX).max(1);
         Timestamp(self.0.div_euclid(span) * span)
@@ -94,7 +95,7 @@ pub struct Clock {
 
 #[derive(Clone, Copy, Debug)]
 enum Source {
-    /// The system's time; the clock has been there since this instant.
+    /// The system's time; the clock was made at this instant.
     System(Instant),
     /// Always this time.
     Stopped(Timestamp),
@@ -107,7 +108,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// One that only [`Clock::advance`] moves. For tests: how long they take must not matter.
+    /// A clock that only [`Clock::advance`] moves. For tests, whose outcome must not depend on how long they take.
     pub fn stopped() -> Clock {
         Clock { source: Source::Stopped(system_time()), ahead_millis: Arc::default() }
     }
@@ -120,12 +121,13 @@ impl Clock {
         Timestamp(now.0 + self.ahead_millis.load(Ordering::Relaxed))
     }
 
-    /// Whether it goes with the system's time, right or wrong. A database has a better one for all instances, then.
+    /// Whether it follows the system's time. Then instances that share a database judge by the database's clock
+    /// instead.
     pub fn is_the_systems(&self) -> bool {
         matches!(self.source, Source::System(_))
     }
 
-    /// How long this clock has been there: never goes back, whoever sets the system's time.
+    /// The time since this clock was made. It never goes back, even when the system's time is set.
     pub fn elapsed(&self) -> Duration {
         let ahead = u64::try_from(self.ahead_millis.load(Ordering::Relaxed)).unwrap_or(0);
         let gone = match self.source {
@@ -143,7 +145,7 @@ impl Clock {
 }
 
 fn system_time() -> Timestamp {
-    // A clock before 1970 is beyond help.
+    // A system clock before 1970 counts as 1970.
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,4 +1,4 @@
-//! Until when somebody waits for what this thread does. Whoever works for a request says so; the store asks.
+//! The deadline of the work that this thread is doing. The lane that runs a handler sets it; the store reads it.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -7,9 +7,9 @@ thread_local! {
     static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Does something for which nobody waits any longer than until then.
+/// Runs `work` with this deadline.
 pub fn keep<T>(until: Instant, work: impl FnOnce() -> T) -> T {
-    /// Also after a panic: the thread lives on.
+    /// Restores the earlier deadline, after a panic too: the thread lives on.
     struct Before(Option<Instant>);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -20,7 +20,7 @@ pub fn keep<T>(until: Instant, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// `None`: nobody has said.
+/// `None`: no deadline was set.
 pub fn current() -> Option<Instant> {
     UNTIL.get()
 }

@@ -8,8 +8,8 @@ pub const LONGEST: Duration = Duration::from_secs(3650 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 const UNITS: [(&str, u64); 4] = [("d", DAY), ("h", 60 * 60), ("m", 60), ("s", 1)];
 
-/// Reads a whole number with a unit; the error says what is wrong with it. A bare number is refused: the service before
-/// this one read it as milliseconds.
+/// Reads a whole number with a unit; the error says what is wrong with it. A number without a unit is refused, because
+/// the service that Keyward replaces read it as milliseconds.
 pub fn parse(text: &str) -> Result<Duration, &'static str> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = &text[digits.len()..];
@@ -17,7 +17,7 @@ pub fn parse(text: &str) -> Result<Duration, &'static str> {
         return Err("has no unit");
     }
     let seconds_a_unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, seconds)| *seconds);
-    // The standard library would take a sign.
+    // The standard library would accept a sign.
     let number: Option<u64> = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
     let (Some(seconds_a_unit), Some(number)) = (seconds_a_unit, number) else { return Err("is not a span of time") };
     match number.checked_mul(seconds_a_unit).map(Duration::from_secs) {

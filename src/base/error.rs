@@ -1,4 +1,4 @@
-//! What can go wrong, as far as a caller acts on it. No status codes (see `http::response`), no driver's types.
+//! What can go wrong, as far as a caller acts on it. No status codes (see `http::response`) and no driver's types.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,26 +9,26 @@ use std::time::Duration;
 /// The texts are for the client. What only the log may know is in `Unavailable` and `Internal`.
 #[derive(Debug)]
 pub enum Error {
-    /// The body breaks its rules: one sentence for each broken rule.
+    /// The body breaks rules: one sentence for each broken rule.
     BrokenRules(Vec<String>),
-    /// The request cannot be read at all; says what and where.
+    /// The request cannot be read; the text says what is wrong and where.
     Malformed(String),
     /// The body is larger than the route takes, which is this many bytes.
     TooLarge(usize),
     /// The body is compressed.
     UnsupportedCoding,
-    /// The body is written in other characters than ours.
+    /// The body is not in UTF-8.
     UnsupportedCharset,
     /// The body did not arrive in time.
     TooSlow,
-    /// No credential, or none that is good.
+    /// No credential, or no valid one.
     Unauthenticated {
         message: &'static str,
         challenge: Challenge,
     },
-    /// The credential is good, but this is not allowed.
+    /// The credential is valid, but this is not allowed.
     Forbidden(&'static str),
-    /// The credential is good, but not for what needs these scopes (RFC 6750 §3.1).
+    /// The credential is valid, but lacks one of these scopes (RFC 6750 §3.1).
     InsufficientScope {
         /// Separated by spaces.
         scopes: String,
@@ -36,18 +36,18 @@ pub enum Error {
     },
     NotFound(Cow<'static, str>),
     Conflict(Cow<'static, str>),
-    /// Too much of something; it may be tried again after this time.
+    /// A rate limit was reached; the client may try again after `wait`.
     TooMany {
         message: &'static str,
         wait: Duration,
     },
-    /// The store is away, or the server is at its limit of work. The cause is for the log.
+    /// The store is unreachable, or the server has too much to do. The cause is for the log.
     Unavailable(String),
     /// A fault of ours. The cause is for the log.
     Internal(String),
 }
 
-/// What a key was presented by.
+/// How a key was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presenter {
     Key,
@@ -58,11 +58,11 @@ pub enum Presenter {
 /// What a 401 asks for (RFC 9110 §11.6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge {
-    /// A JWT is taken; with `Sent::Yes`, one was sent and is no good (RFC 6750 §3.1, `invalid_token`).
+    /// The route accepts a JWT. `Sent::Yes`: one was sent and is invalid (RFC 6750 §3.1, `invalid_token`).
     pub token: Option<Sent>,
-    /// An API key is taken.
+    /// The route accepts an API key.
     pub key: bool,
-    /// An API key is taken as a password (RFC 7617).
+    /// The route accepts an API key as the password of `Basic` (RFC 7617).
     pub basic: bool,
 }
 
@@ -73,13 +73,13 @@ pub enum Sent {
 }
 
 impl Error {
-    /// What is wrong with the credentials is nobody's business.
+    /// The same error for an unknown e-mail, a wrong password and an inactive user, so that it reveals none of them.
     pub fn invalid_credentials() -> Error {
         let challenge = Challenge { token: Some(Sent::No), key: false, basic: false };
         Error::Unauthenticated { message: "Invalid credentials", challenge }
     }
 
-    /// No credential, or a token that is no good.
+    /// No credential, or an invalid token.
     pub fn unauthorized(challenge: Challenge) -> Error {
         Error::Unauthenticated { message: "Unauthorized", challenge }
     }
@@ -90,11 +90,11 @@ impl Error {
 pub enum StoreError {
     /// A unique constraint forbids it.
     Conflict(String),
-    /// The database is away, full, read-only or too busy; trying again later may help.
+    /// The database is unreachable, full, read-only or too busy; trying again later may help.
     Unavailable(String),
-    /// The database was taken away from under us, and comes back with a new start at best.
+    /// The database file was replaced or removed while in use; only a restart can help.
     Lost(String),
-    /// A fault of ours, or a database that is not as we left it.
+    /// A fault of ours, or a database that another program has changed.
     Internal(String),
 }
 

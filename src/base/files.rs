@@ -1,5 +1,5 @@
-//! Who may use a file: for the operator whose files belong to somebody else than the process, as when root has made
-//! them before the service's user came.
+//! Explains missing permissions on files to the operator, for instance when root created files that the service's user
+//! cannot open.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// The path from the root, by which it is found from any folder.
+/// The absolute path, which is valid from any working directory.
 pub fn full(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// Whose the first of these files is that this process may not read and write, and what to do; for the end of a line.
-/// Empty where there is none.
+/// If this process may not read and write one of these files: who owns it and what to do, as the end of a message.
+/// Otherwise empty.
 pub fn foreign<'a>(paths: impl IntoIterator<Item = &'a Path>) -> String {
     paths.into_iter().find_map(|path| barred(path, Access::READ_OK | Access::WRITE_OK)).unwrap_or_default()
 }
 
-/// The same of a file that is only to be read.
+/// The same for a file that is only read.
 pub fn unreadable(path: &Path) -> String {
     barred(path, Access::READ_OK).unwrap_or_default()
 }
@@ -32,7 +32,7 @@ fn barred(path: &Path, wanted: Access) -> Option<String> {
     Some(format!("; {} belongs to {owner} (mode {mode:04o}), and this runs as {me}: {done}", path.display()))
 }
 
-/// As this machine's own list of users has it.
+/// The name of a user, from `/etc/passwd`.
 fn name(uid: u32) -> String {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let named = users.lines().find_map(|line| {

@@ -14,7 +14,7 @@ macro_rules! id {
 
             /// Reads the hyphenated form; `None` for anything else.
             pub fn parse(text: &str) -> Option<$name> {
-                // The parser also takes other forms (braces, URN, no hyphens); a path has one.
+                // The parser also accepts other forms (braces, URN, no hyphens); the API has one.
                 (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok().map($name)).flatten()
             }
         }

@@ -1,4 +1,4 @@
-//! The log: what is written and in which form. One thread writes the lines that others leave.
+//! The log: what is written, in which form, and the thread that writes the lines of all others to standard error.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -34,10 +34,11 @@ impl LogFormat {
     }
 }
 
-/// Bytes of lines that may wait for each thread. What comes on top is dropped and counted: a log that nobody reads must
+/// Bytes of waiting lines for each thread. Further lines are dropped and counted: a reader of the log that hangs must
 /// not stop the service.
 const WAITING: usize = 1024 * 1024;
-/// How long lines are gathered before they are written: a line a write would cost more than the request it tells of.
+/// How long lines are gathered before they are written: one write for each line would cost more than the request
+/// itself.
 const GATHERING: Duration = Duration::from_millis(5);
 
 /// Starts the log. Lines go to standard error; `filter` is in `RUST_LOG`'s language.
@@ -76,7 +77,8 @@ pub fn start_plain() {
     }
 }
 
-/// One line, whatever is in it: a file's name or another program's message could play tricks with the terminal.
+/// Escapes control characters, so that a file's name or another program's message stays one line and cannot control the
+/// terminal.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
@@ -94,10 +96,10 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 
 /// The target of the last line.
 const LAST: &str = "keyward::end";
-/// No other line is written any more.
+/// After this, only the last line is written.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
-/// Writes the last line, and all that came before it; threads that are still there are not heard any more.
+/// Writes all waiting lines, then the last one. What other threads log afterwards is dropped.
 pub fn finish() {
     ENDED.store(true, Ordering::SeqCst);
     log::logger().flush();
@@ -112,19 +114,20 @@ struct Logger {
     writer: Thread,
 }
 
-/// What is to be written.
+/// Lines that wait to be written.
 #[derive(Default)]
 struct Lines {
-    /// Each thread's own, in order. Lines of different threads may change places within a few milliseconds.
+    /// In order for each thread. Lines of different threads may change places within a few milliseconds.
     waiting: Sharded<Vec<u8>>,
-    /// Whether the writer knows that there is something.
+    /// Whether the writer has been woken.
     told: AtomicBool,
     dropped: AtomicU64,
-    /// To be answered when everything that waits now has been written.
+    /// Answered once everything that waits now is written.
     flushes: Mutex<Vec<SyncSender<()>>>,
 }
 
-/// Below info, libraries log what goes through them: the database's driver, for one, every parameter of a statement.
+/// Below the level info, libraries log the data that they handle: the database driver, for example, logs every
+/// parameter of a statement.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target() == "access" || metadata.target().split("::").next() == Some("keyward");
     ours || metadata.level() <= Level::Info
@@ -145,7 +148,7 @@ impl Log for Logger {
         thread_local! {
             static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
         }
-        // Outside the lock: what is written may log something itself.
+        // Outside the lock, because formatting a value may itself log something.
         let mut line = LINE.take();
         line.clear();
         match self.format {
@@ -161,7 +164,7 @@ impl Log for Logger {
             }
         }
         LINE.set(line);
-        // Looked at before it is changed: all threads share it.
+        // Read before it is written: a write would slow down all threads, which share it.
         if !self.lines.told.load(Ordering::SeqCst) && !self.lines.told.swap(true, Ordering::SeqCst) {
             self.writer.unpark();
         }
@@ -172,7 +175,7 @@ impl Log for Logger {
         lock(&self.lines.flushes).push(written);
         self.lines.told.store(true, Ordering::SeqCst);
         self.writer.unpark();
-        // Standard error may be a pipe that nobody reads any more.
+        // Standard error may be a pipe that nobody reads.
         let _ = is_written.recv_timeout(Duration::from_secs(1));
     }
 }
@@ -187,12 +190,12 @@ fn write_lines(lines: &Lines) {
         if lock(&lines.flushes).is_empty() {
             std::thread::park_timeout(GATHERING);
         }
-        // Before anything is taken: what comes later is told of again.
+        // Before the lines are taken: a line that comes later wakes the writer again.
         lines.told.store(false, Ordering::SeqCst);
         let flushes = std::mem::take(&mut *lock(&lines.flushes));
         for waiting in lines.waiting.all() {
             std::mem::swap(&mut *lock(waiting), &mut taken);
-            // Whether standard error takes what is written is beyond us: there is nowhere else to tell.
+            // If standard error fails, there is nowhere else to report it.
             let _ = output.write_all(&taken);
             taken.clear();
         }
@@ -209,7 +212,7 @@ fn write_lines(lines: &Lines) {
 /// RFC 3339 in UTC, with milliseconds.
 fn write_now(line: &mut Vec<u8>) {
     thread_local! {
-        /// What was written last, without its fraction: it is the same for a second.
+        /// The text of the current second, without its fraction.
         static SECOND: Cell<(i64, [u8; 19])> = const { Cell::new((i64::MIN, [0; 19])) };
     }
     let now = Utc::now();
@@ -272,7 +275,7 @@ fn json_line(line: &mut Vec<u8>, record: &Record<'_>) {
 /// `,"name":value`
 fn write_field<T: Serialize + ?Sized>(line: &mut Vec<u8>, name: &str, value: &T) {
     line.push(b',');
-    // Memory takes everything, and these types have no way to fail.
+    // Writing these types to memory cannot fail.
     let _ = serde_json::to_writer(&mut *line, name);
     line.push(b':');
     let _ = serde_json::to_writer(&mut *line, value);

@@ -1,4 +1,4 @@
-//! Networks of IP addresses, and which of them count as one client.
+//! Networks of IP addresses, and which addresses count as one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads CIDR notation; an address alone is a network of one. Bits behind the prefix are passed over.
+    /// Reads CIDR notation; a single address is a network of one. Bits after the prefix are ignored.
     pub fn parse(text: &str) -> Option<Network> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -35,9 +35,9 @@ impl Network {
         }
     }
 
-    /// Whether the address is one of the network.
+    /// Whether the address belongs to the network.
     pub fn contains(&self, address: IpAddr) -> bool {
-        // Shifted by the whole width, nothing is left to differ.
+        // A prefix of 0 shifts by the whole width: every address belongs.
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 (network.to_bits() ^ address.to_bits()).checked_shr(32 - self.prefix).unwrap_or(0) == 0
@@ -50,7 +50,8 @@ impl Network {
     }
 }
 
-/// What is counted as one: an IPv4 address, or the /64 of an IPv6 address, of which one customer has at least one.
+/// The addresses that are limited as one client: an IPv4 address alone, or the /64 of an IPv6 address, which is the
+/// least that one customer of a provider has.
 pub fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),

@@ -1,8 +1,9 @@
-//! A bounded pool of threads with a bounded queue: what is too much is refused at once, never piled up, and whoever asks
-//! for too much waits behind themselves.
+//! A pool of threads with a bounded queue, shared fairly: a full queue refuses a job at once, and an owner with many
+//! jobs delays only their own.
 //!
-//! Owners with waiting jobs take turns. An owner may have as many threads at work as are free then, and as many jobs
-//! waiting as places are (dynamic thresholds, Choudhury and Hahne 1998): alone half of all, and less as others come.
+//! Owners with waiting jobs take turns. An owner may run at most as many jobs as there are free threads, and may queue
+//! at most as many as there are free places (dynamic thresholds, Choudhury and Hahne 1998). So one owner alone can have
+//! half of all, and less when others come.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -13,21 +14,21 @@ use crate::base::id::UserId;
 
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Who has a share.
+/// For whom a job is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// By whatever credential.
+    /// A user, whichever credential they used.
     User(UserId),
-    /// Nobody known, from this client_network.
+    /// Somebody without a credential, by their network (see [`crate::base::network::client_network`]).
     Client(IpAddr),
 }
 
-/// There is no place for the job in the queue, or none for its owner, or the pool is closing; it was not taken.
+/// The job was refused: the queue is full, the owner has used their share, or the pool is closing.
 #[derive(Debug)]
 pub struct Full;
 
-/// When it is dropped its threads finish what is queued and end; nobody waits for them, as one may hang in a store
-/// that is away.
+/// When it is dropped, its threads finish the queued jobs and end. Dropping does not wait for them: one may hang in a
+/// store that does not answer.
 pub struct Pool {
     queue: Arc<Queue>,
 }
@@ -39,25 +40,25 @@ struct Queue {
     threads: usize,
 }
 
-/// Jobs of `None` have no share to keep to.
+/// Jobs of the owner `None` are not limited to a share.
 #[derive(Default)]
 struct State {
     waiting: HashMap<Option<Owner>, VecDeque<Job>>,
-    /// Those who wait, by whose turn it is.
+    /// The owners of waiting jobs; the first has the next turn.
     turns: VecDeque<Option<Owner>>,
-    /// All that wait.
+    /// The number of waiting jobs.
     jobs: usize,
-    /// Whose jobs threads are at, and how many.
+    /// How many jobs of each owner are running.
     at_work: HashMap<Option<Owner>, usize>,
     busy: usize,
-    /// Threads that sleep. To wake one is a system call, also when there is none.
+    /// Sleeping threads. Waking costs a system call even if none sleeps.
     idle: usize,
     closing: bool,
 }
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Jobs run outside the lock: a panic cannot have left the state half changed.
+        // Jobs run outside the lock, so a panic cannot leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,24 +74,24 @@ impl Queue {
                 state.idle -= 1;
                 continue;
             };
-            // Whoever has finished before may have left room for more than one.
+            // A job that finished may have made room for more than one.
             let wake = state.idle > 0 && self.turn(&state).is_some();
             drop(state);
             if wake {
                 self.arrived.notify_one();
             }
-            // The panic hook has logged it; whoever waits for the job sees that its answer was dropped.
+            // The panic hook has logged it; the caller notices that the answer was dropped.
             let _ = catch_unwind(AssertUnwindSafe(job));
             state = self.lock();
             state.finish(owner);
         }
     }
 
-    /// The place in `turns` of the first who may have another job done.
+    /// The position in `turns` of the first owner who may run another job.
     fn turn(&self, state: &State) -> Option<usize> {
         let free = self.threads - state.busy;
         let may = |owner: &Option<Owner>| owner.is_none() || state.at_work.get(owner).is_none_or(|own| *own < free);
-        // Those who may not are at work: there are no more of them than threads.
+        // Owners who may not have a running job each, so at most as many are passed over as there are threads.
         state.turns.iter().position(|owner| state.closing || may(owner))
     }
 
@@ -123,15 +124,15 @@ impl State {
 }
 
 impl Pool {
-    /// `capacity`: how many jobs may wait beside those that run.
+    /// `capacity`: how many jobs may wait.
     pub fn new(name: &str, threads: usize, capacity: usize) -> Pool {
         Pool::start(name, threads, capacity, || {})
     }
 
-    /// A pool whose threads yield the processor to all others.
+    /// A pool whose threads have a low priority.
     pub fn yielding(name: &str, threads: usize, capacity: usize) -> Pool {
         Pool::start(name, threads, capacity, || {
-            // On Linux the priority is the thread's own. Where it cannot be lowered, the work is done all the same.
+            // On Linux each thread has its own priority. If it cannot be lowered, the thread works at the usual one.
             if cfg!(target_os = "linux") {
                 let _ = rustix::process::setpriority_process(None, 5);
             }
@@ -154,7 +155,7 @@ impl Pool {
         Pool { queue }
     }
 
-    /// `owner`: who is to wait if it is too much; `None`: somebody who was let in by shares already.
+    /// `None`: the job's owner has passed the shares of another pool already.
     pub fn submit(&self, owner: Option<Owner>, job: Job) -> Result<(), Full> {
         let Queue { arrived, capacity, .. } = &*self.queue;
         let mut state = self.queue.lock();

@@ -1,4 +1,4 @@
-//! Texts that are never shown.
+//! Secrets in memory.
 
 use std::fmt;
 

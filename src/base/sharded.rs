@@ -1,17 +1,17 @@
-//! A value in many parts, one for each thread or for some subjects each, so that threads which change it do not wait for each
-//! other; whoever wants all of them looks at one after the other.
+//! A value in many parts (shards), each with its own lock, so that threads which change it rarely wait for each other.
+//! To read the whole value, lock one shard after the other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// More than there are busy threads on most machines: two that share one merely wait for each other at times.
+/// More than most machines have busy threads. Two threads that share a shard only wait for each other at times.
 pub const SHARDS: usize = 64;
 
 pub struct Sharded<T> {
     shards: Vec<Shard<T>>,
 }
 
-/// On cache lines of its own: threads must not slow each other by being neighbours.
+/// Aligned to cache lines, so that threads which use neighbouring shards do not slow each other down.
 #[repr(align(128))]
 struct Shard<T>(Mutex<T>);
 
@@ -22,7 +22,7 @@ impl<T: Default> Default for Sharded<T> {
 }
 
 impl<T> Sharded<T> {
-    /// This thread's own.
+    /// The shard of this thread.
     pub fn mine(&self) -> MutexGuard<'_, T> {
         thread_local! {
             static INDEX: usize = {
@@ -33,18 +33,18 @@ impl<T> Sharded<T> {
         lock(&self.shards[INDEX.with(|index| *index)].0)
     }
 
-    /// The one of this number.
+    /// The shard for this number.
     pub fn of(&self, number: usize) -> MutexGuard<'_, T> {
         lock(&self.shards[number % SHARDS].0)
     }
 
-    /// All of them, each to be locked in its turn.
+    /// All shards, to be locked one after the other.
     pub fn all(&self) -> impl Iterator<Item = &Mutex<T>> {
         self.shards.iter().map(|shard| &shard.0)
     }
 }
 
-/// Whoever panicked left nothing half done: changes are small, and the values counts and lines.
+/// Ignores poisoning: what is kept behind these locks is never half changed when a thread panics.
 pub fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Whom we believe as a client in TLS, when it is not just any authority.
+//! How we verify a server's certificate when we are the TLS client.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 
-/// What libpq's modes check of a server's certificate. Without a root certificate, nothing: only who listens passively
-/// is kept out. With one, that the chain leads to it, and with `verify-full` the server's name as well.
+/// What libpq's modes verify of a server's certificate. Without a root certificate: nothing, so TLS only protects
+/// against passive listeners. With one: that the chain leads to it, and with `verify-full` also the server's name.
 #[derive(Debug)]
 pub struct Verifier {
-    /// The root certificates as they are. A server may present one of them itself: many a private server is its own
-    /// authority, which the chain's verifier does not take.
+    /// The root certificates. A server may present one of them as its own (a self-signed server), which the chain
+    /// verifier would refuse.
     pub trusted: Vec<CertificateDer<'static>>,
     pub chain: Option<Arc<WebPkiServerVerifier>>,
-    /// Whether the name counts.
+    /// Whether the server's name is verified.
     pub name: bool,
     pub provider: Arc<CryptoProvider>,
 }

@@ -1,8 +1,8 @@
-//! A value for each of many subjects, in a fixed amount of memory: whoever comes with a million subjects gets no more of it.
+//! A value for each of many subjects, in a fixed amount of memory.
 //!
-//! A subject is kept as a hash with a key that each process draws for itself, and has its place in one of many small
-//! sets. Where a set is full, a new subject takes the place of the one that will be over soonest; so what is forgotten
-//! early under such an attack is what has the least to say, and nothing ever grows, waits or is refused for it.
+//! A subject is kept as a hash, keyed at random in each process, in one of many small sets. In a full set, a new
+//! subject replaces the one whose value expires soonest. So an attacker with a million subjects makes the table forget
+//! the values that matter least; the table never grows, waits or refuses.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use crate::base::sharded::{SHARDS, Sharded};
 
-/// A value that means nothing any more from some moment on.
+/// A value that expires.
 pub trait Fading: Copy + Default {
-    /// From this moment on, by [`crate::base::clock::Clock::elapsed`], it is as good as [`Default::default`].
+    /// From this time on (by [`crate::base::clock::Clock::elapsed`]) the value counts as [`Default::default`].
     fn over_at(&self) -> Duration;
 }
 
 pub struct Bounded<V> {
     hasher: RandomState,
-    /// Made with their first value, so that what is not used takes no memory.
+    /// A shard is allocated with its first value.
     shards: Sharded<Vec<Slot<V>>>,
     sets_a_shard: usize,
 }
@@ -33,7 +33,7 @@ struct Slot<V> {
 const WAYS: usize = 8;
 
 impl<V: Fading> Bounded<V> {
-    /// For this many subjects, rounded up.
+    /// A table for this many subjects, rounded up.
     pub fn new(subjects: usize) -> Bounded<V> {
         Bounded {
             hasher: RandomState::new(),
@@ -42,7 +42,7 @@ impl<V: Fading> Bounded<V> {
         }
     }
 
-    /// Reads and changes a subject's value; nobody else does at the same time.
+    /// Reads and changes a subject's value under a lock.
     pub fn with<R>(&self, subject: &impl Hash, now: Duration, act: impl FnOnce(&mut V) -> R) -> R {
         let subject = self.hasher.hash_one(subject);
         let number = subject as usize;
@@ -58,7 +58,7 @@ impl<V: Fading> Bounded<V> {
         }
         let mut value = V::default();
         let outcome = act(&mut value);
-        // What is over already comes first.
+        // Expired values are replaced first.
         let soonest = set.iter_mut().min_by_key(|slot| slot.value.over_at());
         if let Some(slot) = soonest.filter(|_| value.over_at() > now) {
             *slot = Slot { subject, value };

@@ -1,18 +1,18 @@
-//! When what changed last, so that nothing that was read before is used any more.
+//! When each key, session and user changed last, so that what was read before is not used any more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// The longest that a verdict is given from memory.
+/// For how long something is answered from memory.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
 
-/// A point in the process's own time, which nobody can set.
+/// A point in the process's own monotonic time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
-/// What may have become another than it was.
+/// What changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The key, session or user with this id.
@@ -20,13 +20,13 @@ pub enum Change {
     Everything,
 }
 
-/// When what was changed last, without a lock and in a fixed amount of memory.
+/// The time of the last change of each id, without a lock and in a fixed amount of memory.
 ///
-/// Ids share slots: a change makes a few things that have not changed be read again.
+/// Ids share slots, so a change also makes a few unchanged things be read again.
 pub struct Changes {
     started: Instant,
     slots: Box<[AtomicU64]>,
-    /// What was read up to this moment is worth nothing.
+    /// Everything that was read before this moment is out of date.
     everything: AtomicU64,
 }
 
@@ -44,11 +44,11 @@ impl Default for Changes {
 
 impl Changes {
     pub fn now(&self) -> Moment {
-        // From 1 on: 0 is the moment of a change that has not come yet.
+        // Starts at 1, because 0 stands for "never changed".
         Moment(self.started.elapsed().as_nanos() as u64 + 1)
     }
 
-    /// When this returns, nothing that was read before is used any more.
+    /// Records a change. Nothing that was read before is used once this returns.
     pub fn note(&self, change: Change) {
         let slot = match change {
             Change::Of(id) => self.slot(id),
@@ -57,7 +57,7 @@ impl Changes {
         slot.fetch_max(self.now().0, Ordering::SeqCst);
     }
 
-    /// Whether what was read at `read` of these ids may still be used: it is not too old, and nothing of it has changed.
+    /// Whether what was read at `read` may still be used: it is not too old, and none of these ids has changed since.
     pub fn still_holds(&self, read: Moment, ids: [Uuid; 2]) -> bool {
         age(read, self.now()) < MAX_AGE
             && read.0 > self.everything.load(Ordering::SeqCst)
@@ -65,7 +65,7 @@ impl Changes {
     }
 
     fn slot(&self, id: Uuid) -> &AtomicU64 {
-        // The last bytes of our ids are random.
+        // The last bytes of our ids are random, so they spread evenly.
         let bytes = id.as_bytes();
         &self.slots[usize::from(u16::from_be_bytes([bytes[14], bytes[15]])) % SLOTS]
     }

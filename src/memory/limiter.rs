@@ -1,11 +1,12 @@
-//! How often something may happen: the generic cell rate algorithm (ITU-T I.371).
+//! Rate limits, by the generic cell rate algorithm (ITU-T I.371).
 
 use std::hash::Hash;
 use std::time::Duration;
 
 use crate::memory::bounded::{Bounded, Fading};
 
-/// A bucket of so many, which fills up evenly, all of it in the window. All of them may come at once.
+/// So many in a window of time: a bucket of `limit` tokens that refills evenly within `window`. A full bucket may be
+/// spent at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     pub limit: u32,
@@ -13,7 +14,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Nanoseconds in which one comes back; rounded up, so that no window has one too many.
+    /// Nanoseconds in which one token comes back; rounded up, so that no window has one too many.
     fn one(self) -> u64 {
         nanos(self.window).div_ceil(u64::from(self.limit.max(1)))
     }
@@ -29,17 +30,17 @@ impl Rate {
     }
 }
 
-/// What is left in a bucket.
+/// What is left in a bucket of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     pub policy: Rate,
     pub remaining: u32,
-    /// Until everything is there again.
+    /// Until the bucket is full.
     pub reset: Duration,
 }
 
 impl Quota {
-    /// Until one is there again, if there is none.
+    /// Until there is a token, if there is none now.
     pub fn retry_after(&self) -> Duration {
         self.reset.saturating_sub(Duration::from_nanos(self.policy.all() - self.policy.one()))
     }
@@ -56,7 +57,8 @@ impl Fading for FullAt {
 }
 
 impl FullAt {
-    /// In nanoseconds. Of a rate that was another one before, all is missing at the worst, from now on.
+    /// The missing tokens, in nanoseconds of refilling. After a change of the rate, the debt is at most one full
+    /// bucket.
     fn missing(&mut self, rate: Rate, now: Duration) -> u64 {
         let missing = nanos(self.0.saturating_sub(now)).min(rate.all());
         self.0 = now + Duration::from_nanos(missing);
@@ -70,12 +72,12 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// `subjects`: how many are known at once. Of more, those that have spent least are forgotten.
+    /// `subjects`: how many are remembered. If there are more, those that have spent least are forgotten.
     pub fn new(subjects: usize) -> Limiter {
         Limiter { buckets: Bounded::new(subjects) }
     }
 
-    /// Takes one out of the subject's bucket, if there is one. `now`: [`crate::base::clock::Clock::elapsed`]. `Err`: there is none.
+    /// Takes a token from the subject's bucket. `Err`: there is none. `now` is [`crate::base::clock::Clock::elapsed`].
     pub fn spend(&self, subject: &impl Hash, rate: Rate, now: Duration) -> Result<Quota, Quota> {
         self.buckets.with(subject, now, |full_at| {
             let missing = full_at.missing(rate, now);
@@ -87,7 +89,7 @@ impl Limiter {
         })
     }
 
-    /// What is left, without taking anything.
+    /// What is left, without taking a token.
     pub fn look(&self, subject: &impl Hash, rate: Rate, now: Duration) -> Quota {
         self.buckets.with(subject, now, |full_at| rate.quota(full_at.missing(rate, now)))
     }

@@ -1,8 +1,8 @@
-//! What the hot path remembers of keys and sessions, so that a verified request touches no database.
+//! A cache of keys and sessions in front of the store.
 //!
-//! Nothing is remembered for longer than [`crate::memory::changes::MAX_AGE`]. [`Changes`] knows when what was changed: whatever was read before
-//! is worth nothing, also when it arrives afterwards. [`Lookup`] remembers, and fetches what
-//! it does not know: one query for all who ask for the same, and one for those that wait together.
+//! An entry is used for [`crate::memory::changes::MAX_AGE`] at most, and not after what it holds has changed (see
+//! [`Changes`]); a value that was read before a change but arrives after it is dropped. Callers who miss the same key
+//! share one query, and keys that wait at the same time are fetched with one query.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,16 +17,16 @@ use uuid::Uuid;
 use crate::base::error::{Error, StoreError};
 use crate::memory::changes::{Changes, Moment};
 
-/// What is remembered of something.
+/// A value that [`Lookup`] can keep.
 pub trait Cacheable: Send + Sync + 'static {
-    /// The ids whose change makes it worthless.
+    /// The ids whose change makes the value out of date.
     fn ids(&self) -> [Uuid; 2];
 
-    /// The length of the texts in it, in bytes.
+    /// The length of its texts in bytes.
     fn text_bytes(&self) -> usize;
 }
 
-/// As how many entries one with so much text counts: whoever has long texts is not to have more memory.
+/// How many entries a value with so much text counts for, so that long texts do not take more memory than short ones.
 pub fn places(text_bytes: usize) -> u64 {
     const A_PLACE: usize = 512;
     1 + (text_bytes / A_PLACE) as u64
@@ -41,27 +41,27 @@ impl<K, V: Cacheable> Weighter<K, (Moment, Arc<V>)> for ByText {
     }
 }
 
-/// The ids of what is not there. That it is made changes nothing: nobody can ask for a key or a session that nobody knows
-/// yet.
+/// The ids of a value that does not exist. Creating it needs no invalidation: nobody can have asked for a key or a
+/// session before it existed.
 pub const NOTHING: [Uuid; 2] = [Uuid::nil(); 2];
 
-/// Fetches the values of these keys; a key without a value is left out.
+/// Fetches the values of these keys from the store; a key without a value is left out.
 pub type Fetch<K, V> = Box<dyn Fn(&[K]) -> Result<Vec<(K, V)>, StoreError> + Send + Sync>;
 
 pub type Found<V> = Result<Option<Arc<V>>, Error>;
 
-/// Called with what was found, on a thread that must not be held up.
+/// Called with what was found. It must return quickly.
 pub type Answer<V> = Box<dyn FnOnce(Found<V>) + Send>;
 
 fn wait_for<V>(receiver: Receiver<Found<V>>) -> Found<V> {
     receiver.recv().unwrap_or_else(|_| Err(Error::Internal("a lookup was dropped".to_string())))
 }
 
-/// Keys that are fetched with one query.
+/// The most keys in one query.
 const BATCH: usize = 256;
-/// Those who may wait for an answer; more are turned away at once.
+/// The most callers that may wait; further ones get an error at once.
 const WAITING: usize = 16 * 1024;
-/// Keys known not to exist. They are few, so that they push out nothing of worth.
+/// The most keys that are remembered not to exist. They have a table of their own, so that they do not displace others.
 const UNKNOWN: usize = 4096;
 
 /// Remembers values by key, and fetches them on threads of its own.
@@ -79,12 +79,12 @@ struct Shared<K, V> {
 }
 
 struct Queue<K, V> {
-    /// Who waits for what; also while it is being fetched.
+    /// The callers that wait for each key, also while it is being fetched.
     waiting: HashMap<K, Vec<Answer<V>>>,
-    /// What is not being fetched yet, in order.
+    /// The keys that are not being fetched yet, in order.
     next: Vec<K>,
     waiters: usize,
-    /// Threads with nothing to fetch. To wake one is a system call, also when there is none.
+    /// Sleeping threads. Waking costs a system call even if none sleeps.
     idle: usize,
     closing: bool,
 }
@@ -94,7 +94,7 @@ where
     K: Copy + Eq + Hash + Send + Sync + 'static,
     V: Cacheable,
 {
-    /// `fetchers`: queries at once, at most.
+    /// `fetchers`: how many queries may run at once.
     pub fn new(name: &str, entries: usize, fetchers: usize, changes: Arc<Changes>, fetch: Fetch<K, V>) -> Lookup<K, V> {
         let queue = Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, idle: 0, closing: false };
         let shared = Arc::new(Shared {
@@ -115,7 +115,7 @@ where
         Lookup { shared }
     }
 
-    /// What is remembered of this key: its value, or that it has none. `None`: it has to be asked for.
+    /// What is remembered: a value, or that there is none. `None`: nothing is remembered; ask the store.
     pub fn recall(&self, key: &K) -> Option<Option<Arc<V>>> {
         let Shared { known, unknown, changes, .. } = &*self.shared;
         if let Some((read, value)) = known.get(key) {
@@ -125,19 +125,19 @@ where
         changes.still_holds(read, NOTHING).then_some(None)
     }
 
-    /// Whether the key had a value when it was read last, however long ago. Some are forgotten.
+    /// Whether the key had a value when it was last read, however long ago, as far as is remembered.
     pub fn has_known(&self, key: &K) -> bool {
         self.shared.known.contains_key(key)
     }
 
-    /// What is known of these keys, in their order. Waits for what has to be fetched: not on an I/O thread.
+    /// The values of these keys, in their order, from memory or the store. Blocks: not for I/O threads.
     pub fn get(&self, keys: &[K]) -> Result<Vec<Option<Arc<V>>>, Error> {
-        // All are asked for before the first is waited for: they are fetched together.
+        // All are requested before the first is waited for, so that they are fetched together.
         let asked: Vec<_> = keys.iter().map(|key| self.recall(key).ok_or_else(|| self.request(*key))).collect();
         asked.into_iter().map(|known| known.or_else(wait_for)).collect()
     }
 
-    /// What is stored of this key, whatever is remembered. Waits: not on an I/O thread.
+    /// The value of this key from the store, whatever is remembered. Blocks: not for I/O threads.
     pub fn fetch(&self, key: K) -> Found<V> {
         wait_for(self.request(key))
     }
@@ -151,7 +151,7 @@ where
         receiver
     }
 
-    /// Finds out; `answer` is called on another thread, or at once when too many wait already.
+    /// Fetches the value and calls `answer` with it on another thread; with an error at once if too many wait.
     pub fn ask(&self, key: K, answer: Answer<V>) {
         let mut queue = self.shared.lock();
         if queue.waiters >= WAITING || queue.closing {
@@ -193,7 +193,7 @@ where
     fn work(&self) {
         while let Some(keys) = self.next_batch() {
             let read = self.changes.now();
-            // A panic has been logged by its hook; it must not cost the thread.
+            // The panic hook has logged it; the thread goes on.
             let fetched = catch_unwind(AssertUnwindSafe(|| (self.fetch)(&keys)));
             let fetched = fetched.unwrap_or_else(|_| Err(StoreError::Internal("a fetch panicked".to_string())));
             match fetched {
@@ -229,7 +229,7 @@ where
                 self.unknown.insert(*key, read);
             }
         }
-        // The lock is held for as little as possible: everyone who asks wants it.
+        // The lock is held briefly: every miss needs it.
         let waiting: Vec<Vec<Answer<V>>> = {
             let mut queue = self.lock();
             keys.iter().map(|key| queue.answers(key)).collect()
@@ -237,8 +237,8 @@ where
         for (key, answers) in keys.iter().zip(waiting) {
             let value = found.get(key);
             let ids = value.map_or(NOTHING, |value| value.ids());
-            // Looked at after they were taken from the queue: whoever has joined the wait since a change must not get
-            // what was read before it. It is read again.
+            // Checked after the callers were taken from the queue: one who joined after a change must not get a value
+            // that was read before it. Then it is read again.
             if self.changes.still_holds(read, ids) {
                 answers.into_iter().for_each(|answer| answer(Ok(value.cloned())));
             } else {

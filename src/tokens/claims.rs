@@ -1,4 +1,4 @@
-//! JWTs: what access, refresh and service tokens say, and how they are judged (RFC 7519, RFC 8725).
+//! JWTs: the claims of access, refresh and service tokens, and how they are verified (RFC 7519, RFC 8725).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,26 +18,26 @@ use crate::keys::scopes::Scopes;
 use crate::memory::lookup::places;
 use crate::tokens::jws::{Keyring, Signed, object};
 
-/// What is known of a user from his good access token.
+/// The claims of a user's valid access token.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessClaims {
     pub sub: UserId,
     pub sid: SessionId,
-    /// Tokens of earlier versions do not say it.
+    /// Missing in tokens of earlier versions.
     pub generation: Option<i64>,
     issue: Issue,
 }
 
-/// What is known of a service from a good token that was derived from its key.
+/// The claims of a valid token that was derived from a key.
 #[derive(Clone, Debug)]
 pub struct ServiceClaims {
     pub key: KeyId,
-    /// The key may have lost some of them meanwhile.
+    /// The key may have lost some of them since.
     pub scopes: Scopes,
     issue: Issue,
 }
 
-/// What a good token says that is sent as `Authorization: Bearer`.
+/// The claims of a valid token that was sent as `Authorization: Bearer`.
 #[derive(Clone, Debug)]
 pub enum Claims {
     User(AccessClaims),
@@ -53,7 +53,7 @@ impl Claims {
     }
 }
 
-/// Which token it is.
+/// The claims that identify a token and say when it is valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Issue {
     pub jti: Uuid,
@@ -62,7 +62,7 @@ pub struct Issue {
     pub lifetime: Lifetime,
 }
 
-/// From when to when a token is in force, in Unix seconds: `exp` is the first second in which it is not.
+/// When a token is valid, in Unix seconds: from `nbf` on, until before `exp`.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetime {
     nbf: Option<i64>,
@@ -70,30 +70,30 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// RFC 7519 §4.1.4 and §4.1.5, without leeway. `iat` is not judged: it forbids nothing, and another instance's
-    /// clock may be a little ahead.
+    /// RFC 7519 §4.1.4 and §4.1.5, without leeway. `iat` is not checked: the RFC does not ask for it, and another
+    /// instance's clock may be a little ahead.
     fn includes(self, now: Timestamp) -> bool {
         now.seconds() < self.exp && self.nbf.is_none_or(|start| start <= now.seconds())
     }
 }
 
-/// What a good refresh token says: the session, and the generation of it that the token belongs to.
+/// The claims of a valid refresh token: its session, and the generation of the session that it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct RefreshClaims {
     pub sid: SessionId,
     pub generation: i64,
 }
 
-/// The kind of token that a header's `typ` names, so that none passes for another, neither here nor at a service that
-/// knows the published keys alone (RFC 8725 §3.11).
+/// The kind of token, named by the header's `typ`, so that no kind passes for another: neither here nor at a service
+/// that only knows the published keys (RFC 8725 §3.11).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// RFC 9068 §2.1.
     User,
-    /// Derived from a key.
+    /// A token that was derived from a key.
     Key,
     Refresh,
-    /// What was issued before headers named a kind: the payload's `type` alone tells it.
+    /// A token from before headers named the kind: only the payload's `type` tells it.
     Untold,
 }
 
@@ -113,9 +113,9 @@ impl Kind {
     }
 }
 
-/// An access token's payload. `type` says the kind once more, for those who do not read headers (RFC 8725 §3.12).
+/// An access token's payload. `type` repeats the kind for services that do not read headers (RFC 8725 §3.12).
 ///
-/// A claim that is there twice is refused, as is one of another JSON type.
+/// A repeated claim is refused, and so is one of another JSON type.
 #[derive(Serialize, Deserialize)]
 struct AccessPayload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,9 +150,10 @@ struct ServicePayload<'a> {
     iss: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<Audience<'a>>,
-    /// The key, as nobody is to take the token for its owner's; before headers named a kind, the owner.
+    /// The key, so that nobody takes the token for its owner's. In tokens from before headers named the kind: the
+    /// owner.
     sub: Uuid,
-    /// Not there before headers named a kind.
+    /// Missing in tokens from before headers named the kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<UserId>,
     key: KeyId,
@@ -199,12 +200,12 @@ enum RefreshType {
     Refresh,
 }
 
-/// Of a claim that may be left out, but is a number where it is there.
+/// Reads a claim that may be missing but, if present, must be a number.
 fn told<'de, D: Deserializer<'de>>(number: D) -> Result<Option<i64>, D::Error> {
     i64::deserialize(number).map(Some)
 }
 
-/// One text or several (RFC 7519 §4.1.3).
+/// One audience or several (RFC 7519 §4.1.3).
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Audience<'a> {
@@ -212,7 +213,7 @@ enum Audience<'a> {
     Several(Vec<String>),
 }
 
-/// An access token and the refresh token that replaces both.
+/// An access token, and the refresh token that gets the next pair.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenPair {
@@ -220,7 +221,7 @@ pub struct TokenPair {
     pub refresh_token: String,
 }
 
-/// Who issues tokens and for whom. What is set is put into tokens and asked of them (RFC 8725 §3.8, §3.9).
+/// Who issues tokens and for whom. If set, it is put into tokens and required of them (RFC 8725 §3.8, §3.9).
 #[derive(Clone, Debug, Default)]
 pub struct Parties {
     pub issuer: Option<String>,
@@ -239,21 +240,21 @@ impl Weighter<[u8; 32], Claims> for ByText {
     }
 }
 
-/// Signs and judges tokens.
+/// Signs and verifies tokens.
 pub struct Tokens {
     access: Keyring,
     refresh: Keyring,
     access_lifetime: Duration,
     refresh_lifetime: Duration,
     parties: Parties,
-    /// What verified access and service tokens say, by the SHA-256 of the whole token. It follows from the token and the configured
-    /// keys alone, so it never has to be forgotten; whether it is in force is judged at every use.
+    /// The claims of verified access and service tokens, by the SHA-256 of the token. They depend only on the token and
+    /// the configured keys, so entries never become wrong; whether a token is valid now is checked at every use.
     verified: Cache<[u8; 32], Claims, ByText>,
     clock: Clock,
 }
 
 impl Tokens {
-    /// `remembered`: verified access tokens that are not verified again.
+    /// `remembered`: how many verified tokens are cached.
     pub fn new(
         access: Keyring,
         refresh: Keyring,
@@ -267,7 +268,7 @@ impl Tokens {
         Tokens { access, refresh, access_lifetime, refresh_lifetime, parties, verified, clock }
     }
 
-    /// How long the tokens of a pair live: the longer of the two.
+    /// The longer lifetime of the two tokens of a pair.
     pub fn lifetime(&self) -> Duration {
         self.access_lifetime.max(self.refresh_lifetime)
     }
@@ -281,7 +282,7 @@ impl Tokens {
         self.access.jwks()
     }
 
-    /// A fresh pair for this generation of a session, which ends at `ends` at the latest.
+    /// A new pair for this generation of a session. Neither token is valid after `ends`.
     pub fn pair(
         &self,
         user: UserId,
@@ -324,7 +325,7 @@ impl Tokens {
         })
     }
 
-    /// A token that stands for this key with these of its scopes, until `ends`.
+    /// A token that stands for this key, with these of its scopes, until `ends`.
     pub fn service(&self, owner: UserId, key: KeyId, scopes: &Scopes, ends: Timestamp) -> Result<String, Error> {
         let payload = ServicePayload {
             iss: self.parties.issuer.as_deref().map(Cow::from),
@@ -342,8 +343,8 @@ impl Tokens {
         sign(&self.access, Kind::Key, &payload)
     }
 
-    /// What a good access or service token says that is in force. Whether its session or its key still lives is theirs to
-    /// say.
+    /// The claims of an access or service token that is valid now. Whether its session or key is still good is checked
+    /// elsewhere.
     pub fn judge(&self, token: &str) -> Option<Claims> {
         let hash = digest::digest(&digest::SHA256, token.as_bytes()).as_ref().try_into().ok()?;
         let now = self.clock.now();
@@ -379,7 +380,7 @@ impl Tokens {
         self.is_ours(iss, aud).then(|| Claims::Service(Arc::new(claims)))
     }
 
-    /// What a good refresh token says that is in force.
+    /// The claims of a refresh token that is valid now.
     pub fn judge_refresh(&self, token: &str) -> Option<RefreshClaims> {
         let signed = self.refresh.verify(token)?;
         let kind = Kind::of(&signed).filter(|kind| matches!(kind, Kind::Refresh | Kind::Untold));

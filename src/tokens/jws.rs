@@ -1,8 +1,8 @@
 //! The keys of JSON Web Signatures (RFC 7515): which one signs, and which ones are accepted.
 //!
-//! The `jsonwebtoken` library signs and verifies. Here it is decided with what: a key is bound to one algorithm
-//! (RFC 8725 §3.1), and a token's header only picks among the keys, by `alg` and `kid` together. It brings no key and no
-//! algorithm of its own: `jwk`, `jku` and `x5u` are not followed (§3.10).
+//! The `jsonwebtoken` library signs and verifies; this module chooses the key. Each key is bound to one algorithm (RFC
+//! 8725 §3.1). A token's header can only choose among our keys, by `alg` and `kid` together; keys and algorithms of its
+//! own (`jwk`, `jku`, `x5u`) are ignored (§3.10).
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
@@ -26,7 +26,7 @@ impl Algorithm {
         [Algorithm::Hs256, Algorithm::EdDsa].into_iter().find(|algorithm| algorithm.name() == name)
     }
 
-    /// As headers have it.
+    /// The name in headers.
     fn name(self) -> &'static str {
         match self {
             Algorithm::Hs256 => "HS256",
@@ -42,7 +42,7 @@ impl Algorithm {
     }
 }
 
-/// A key that signs, and verifies what it has signed.
+/// A key that signs, with the key that verifies its signatures.
 pub struct SigningKey {
     key: EncodingKey,
     verifying: VerifyingKey,
@@ -71,9 +71,9 @@ impl SigningKey {
 pub struct VerifyingKey {
     algorithm: Algorithm,
     key: DecodingKey,
-    /// Admits the algorithm of the key and no other.
+    /// Accepts the algorithm of the key and no other.
     validation: Validation,
-    /// As it is published, with RFC 7638's thumbprint as `kid`. A secret is not, and has no `kid`.
+    /// The published form, with RFC 7638's thumbprint as `kid`. A secret is not published and has no `kid`.
     public: Option<Jwk>,
 }
 
@@ -97,8 +97,8 @@ impl VerifyingKey {
     }
 
     fn new(algorithm: Algorithm, key: DecodingKey, public: Option<Jwk>) -> VerifyingKey {
-        // Claims are judged by who knows what they are for: the library would read the system's clock, allow a minute
-        // more, and take a list for an issuer.
+        // `claims` checks the claims. The library would use the system's clock, allow a minute of leeway, and accept a
+        // list as an issuer.
         let mut validation = Validation::new(algorithm.library());
         validation.validate_exp = false;
         validation.validate_aud = false;
@@ -110,7 +110,7 @@ impl VerifyingKey {
         self.public.as_ref()?.common.key_id.as_deref()
     }
 
-    /// Whether this is the key that the header names.
+    /// Whether the header names this key.
     fn is_named_by(&self, header: &Header<'_>) -> bool {
         header.alg == self.algorithm.name() && header.kid == self.kid()
     }
@@ -121,7 +121,7 @@ impl VerifyingKey {
     }
 }
 
-/// What comes before the 32 bytes of an Ed25519 key: DER has one way to say it.
+/// The DER encoding before the 32 bytes of an Ed25519 key; there is only one.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// The keys for one use: one that signs, and those that are accepted.
@@ -132,14 +132,13 @@ pub struct Keyring {
     others: Vec<VerifyingKey>,
 }
 
-/// A header, as far as it chooses the key and names the kind of token. A member of these that is there twice is refused
-/// (RFC 7515 §4).
+/// The members of a header that choose the key and name the kind of token. A repeated one is refused (RFC 7515 §4).
 #[derive(Deserialize)]
 struct Header<'a> {
     alg: &'a str,
     kid: Option<&'a str>,
     typ: Option<&'a str>,
-    /// No extension is understood, so one that must be understood is refused (RFC 7515 §4.1.11).
+    /// We understand no extension, so a token that requires one is refused (RFC 7515 §4.1.11).
     #[serde(default, deserialize_with = "there")]
     crit: bool,
 }
@@ -148,7 +147,7 @@ fn there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(value).map(|_| true)
 }
 
-/// What is in a token that one of the keys has signed.
+/// A token that one of the keys has signed.
 pub struct Signed {
     /// The kind of token that its header names.
     pub typ: Option<String>,
@@ -176,7 +175,7 @@ impl Keyring {
         let header = BASE64URL.decode(header).ok()?;
         let header: Header<'_> = object(&header).filter(|header: &Header<'_>| !header.crit)?;
         let good = self.verifying().any(|key| key.is_named_by(&header) && key.has_signed(token));
-        // The library has read it as well, but less strictly than `object` does.
+        // The library has read the payload too, but `object` is stricter.
         let payload = if good { BASE64URL.decode(payload).ok()? } else { return None };
         Some(Signed { typ: header.typ.map(str::to_string), payload })
     }
@@ -197,8 +196,8 @@ impl Keyring {
     }
 }
 
-/// Reads a JSON object in UTF-8. `None` for anything else: serde would take an array for a struct, and bytes of any kind
-/// in a member that it does not know.
+/// Reads a JSON object in UTF-8. `None` for anything else: serde would accept an array for a struct, and any bytes in a
+/// member that it does not know.
 pub fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     let text = std::str::from_utf8(json).ok()?;
     if text.starts_with('{') { serde_json::from_str(text).ok() } else { None }
