@@ -8,9 +8,6 @@ mod bare;
 mod data;
 mod load;
 mod neighbour;
-#[allow(dead_code, reason = "the suite's; it does more than is needed here")]
-#[path = "../../tests/suite/postgres_cluster.rs"]
-mod postgres_cluster;
 mod process;
 mod report;
 mod sections;

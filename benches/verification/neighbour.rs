@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
+use keyward_harness::postgres_cluster::{Database, available};
 use serde_json::json;
 
 use crate::data::{self, Account};
 use crate::load::{Clients, Keys, Pace, Requests, Seen};
-use crate::postgres_cluster::{Database, available};
 use crate::process::{Folder, Server};
 use crate::report::title;
 use crate::sections::{SILENT, on_postgres};

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use keyward_harness::postgres_cluster::{Database, available};
+
 use crate::data::{self, Account, EMAIL, PASSWORD};
 use crate::load::{Clients, Keys, Pace, Requests, Seen};
 use crate::neighbour;
-use crate::postgres_cluster::{Database, available};
 use crate::process::{Folder, Server, ask};
 use crate::report::{Measured, median, milliseconds, ratio, table, title};
 

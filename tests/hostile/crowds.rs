@@ -3,11 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::http_client::read_answer;
-use crate::process::program::Home;
-use crate::service::Backend;
+use keyward_harness::http_client::read_answer;
+use keyward_harness::program::Home;
+use keyward_harness::service::Backend;
+use keyward_harness::wire::{Wire, get};
+
 use crate::target::{NO_LIMITS, Witness};
-use crate::wire::{Wire, get};
 
 const PLACES: usize = 100;
 /// How soon a newcomer is served, on a machine that is busy as well.

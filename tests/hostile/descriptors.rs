@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
+use keyward_harness::program::{Home, Server, in_both_homes};
+use keyward_harness::service::{Backend, PASSWORD};
+use keyward_harness::wire::{Wire, get, refresh};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
 
-use crate::process::program::{Home, Server, in_both_homes};
-use crate::service::{Backend, PASSWORD};
 use crate::target::{NO_LIMITS, SLACK, Witness, create_key, sign_up, unobserved};
-use crate::wire::{Wire, get, refresh};
 
 /// From now on the process may have so many, or as many as before.
 fn limit_descriptors(server: &Server<'_>, most: Option<usize>) {

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::{Answer, Client};
+use keyward_harness::program::{Home, Server};
+use keyward_harness::service::{Account, Backend, PASSWORD, account};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 
-use crate::http_client::{Answer, Client};
 use crate::load::SOON;
-use crate::process::program::{Home, Server};
-use crate::service::{Account, Backend, PASSWORD, account};
 use crate::target::{NO_LIMITS, Witness, create_key, has_no_faults, text, unavailable, unobserved};
 
 /// Everything that writes, with its answer when it can. Each can be asked once.

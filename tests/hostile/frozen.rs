@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use keyward_harness::postgres_cluster::available;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::SOON;
 use crate::postgres::{REFUSED, home_at, under_load};
-use crate::postgres_cluster::available;
 use crate::postgres_pair::{Node, Pair};
 use crate::target::{NO_LIMITS, Witness, create_key, unobserved};
 

@@ -2,12 +2,12 @@
 
 use std::thread;
 
+use keyward_harness::wire::{Wire, answers, get, statuses};
 use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use crate::target::{Witness, attack};
-use crate::wire::{Wire, answers, get, statuses};
 
 /// Whatever is said to each of these is a refusal, on connections at the same time: some end by a time limit only.
 fn each_is_turned_away(server: &Witness, garbage: &[Vec<u8>]) {
@@ -148,7 +148,7 @@ fn requests_with_bytes_that_were_changed_are_answered_or_refused() {
             let mut wire = Wire::open(server.address);
             wire.send(&bytes);
             wire.0.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
-            for answer in crate::wire::parsed(&wire.rest()) {
+            for answer in keyward_harness::wire::parsed(&wire.rest()) {
                 assert!(answer.status < 500, "{:?}: {answer:?}", String::from_utf8_lossy(&bytes));
                 heard += 1;
             }

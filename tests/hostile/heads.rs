@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use crate::service::error;
+use keyward_harness::service::error;
+use keyward_harness::wire::{Wire, parsed, refresh, smuggled, statuses};
+
 use crate::target::{SLACK, attack};
-use crate::wire::{Wire, parsed, refresh, smuggled, statuses};
 
 /// Sends the same again and again until the server has had enough, and gives its only answer's status.
 fn endless(wire: &mut Wire, start: &str, again: &str) -> u16 {

@@ -5,9 +5,9 @@ use std::time::Instant;
 use http::Method;
 use keyward::api::routes::ROUTES;
 use keyward::guard::judge::Guard;
+use keyward_harness::service::error;
 use serde_json::Value;
 
-use crate::service::error;
 use crate::target::{SLACK, attack, unobserved};
 
 /// The operations that are documented to take a JSON object, each with its guard.

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::{Answer, Client, PATIENCE, Request};
+use keyward_harness::service::PASSWORD;
 use serde_json::json;
 
-use crate::http_client::{Answer, Client, PATIENCE, Request};
-use crate::service::PASSWORD;
 use crate::target::{Witness, text, unavailable, unobserved};
 
 /// How soon everything has to be well when the store is back.

@@ -30,28 +30,3 @@ mod load;
 mod postgres;
 mod postgres_pair;
 mod waiting;
-
-#[allow(
-    dead_code,
-    unused_imports,
-    unused_macros,
-    reason = "the harness of tests/suite, of which this suite uses a part"
-)]
-#[path = "../suite"]
-mod harness {
-    pub mod http_client;
-    pub mod postgres_cluster;
-    pub mod process {
-        pub mod program;
-    }
-    pub mod relay;
-    pub mod service;
-    pub mod tls_client;
-    pub mod wire;
-}
-use harness::{http_client, postgres_cluster, process, relay, service, tls_client, wire};
-
-/// Answers are held against the API's description in `tests/suite`; here it counts that they come.
-mod openapi {
-    pub fn check(_: &str, _: &str, _: &crate::http_client::Answer) {}
-}

@@ -3,9 +3,9 @@
 use http::Method;
 use keyward::api::routes::ROUTES;
 use keyward::guard::judge::Guard;
+use keyward_harness::wire::{Wire, answers};
 
 use crate::target::{attack, unobserved};
-use crate::wire::{Wire, answers};
 
 /// Other ways to write a path, some of which other servers take for the same.
 fn disguises(path: &str) -> Vec<String> {

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
-use crate::http_client::connect;
+use keyward_harness::http_client::connect;
+use keyward_harness::wire::Wire;
+
 use crate::target::attack;
-use crate::wire::Wire;
 
 const REQUESTS: usize = 10_000;
 

@@ -3,14 +3,14 @@
 
 use std::time::Instant;
 
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::program::Home;
+use keyward_harness::relay::Relay;
+use keyward_harness::service::{Backend, PASSWORD, Service};
 use serde_json::json;
 
 use crate::load::Load;
-use crate::postgres_cluster::available;
 use crate::postgres_pair::{Node, Pair};
-use crate::process::program::Home;
-use crate::relay::Relay;
-use crate::service::{Backend, PASSWORD, Service};
 use crate::target::{NO_LIMITS, Witness, has_no_faults, unavailable};
 
 /// Requests that have to be granted before something happens, and those that have to be told to come back before it ends.

@@ -12,11 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keyward_harness::postgres_cluster::{BINARIES, USER, create_directory, random_hex};
+use keyward_harness::relay::listen;
 use postgres::{Client, Config, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
-
-use crate::postgres_cluster::{BINARIES, USER, create_directory, random_hex};
-use crate::relay::listen;
 
 const STARTUP_LIMIT: Duration = Duration::from_secs(60);
 

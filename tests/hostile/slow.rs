@@ -6,13 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyward::http::limits::Limits;
+use keyward_harness::http_client::connect;
+use keyward_harness::service::error;
+use keyward_harness::wire::{CHUNKED, Wire, get, parsed, refresh};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::http_client::connect;
-use crate::service::error;
 use crate::target::{SLACK, Witness, attack, unobserved};
-use crate::wire::{CHUNKED, Wire, get, parsed, refresh};
 
 /// What a client who sends a byte every now and then went through.
 struct Dripped {

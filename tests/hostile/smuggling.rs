@@ -1,10 +1,11 @@
 //! Requests that two parties on the way could read differently (RFC 9112 §11.2): each is refused, or read as exactly one
 //! request, and what is hidden in it is never answered.
 
-use crate::http_client::read_answer;
-use crate::service::{broken_rules, error};
+use keyward_harness::http_client::read_answer;
+use keyward_harness::service::{broken_rules, error};
+use keyward_harness::wire::{CHUNKED, EMPTY_REFRESH, Wire, answers, chunked, get, refresh, smuggled, statuses};
+
 use crate::target::attack;
-use crate::wire::{CHUNKED, EMPTY_REFRESH, Wire, answers, chunked, get, refresh, smuggled, statuses};
 
 /// Holds that a request with any of these lines is refused, and that nothing after it on its connection is read as one.
 #[track_caller]

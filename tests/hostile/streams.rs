@@ -2,10 +2,11 @@
 
 use std::thread;
 
-use crate::process::program::Home;
-use crate::service::Backend;
+use keyward_harness::program::Home;
+use keyward_harness::service::Backend;
+use keyward_harness::tls_client::{Pair, TlsWire};
+
 use crate::target::{NO_LIMITS, has_no_faults, keeps_to_its_memory};
-use crate::tls_client::{Pair, TlsWire};
 
 const CONNECTIONS: usize = 100;
 const STREAMS: u32 = 100;

@@ -10,11 +10,10 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::{Answer, Client, PATIENCE};
+use keyward_harness::program::Server;
+use keyward_harness::service::{Account, PASSWORD, account, new_folder};
 use serde_json::{Value, json};
-
-use crate::http_client::{Answer, Client, PATIENCE};
-use crate::process::program::Server;
-use crate::service::{Account, PASSWORD, account, new_folder};
 
 /// How late a busy machine may be.
 pub const SLACK: Duration = Duration::from_secs(10);
@@ -133,7 +132,7 @@ pub fn text(answer: &Answer, field: &str) -> String {
 
 /// The answer when the store is away.
 pub fn unavailable() -> Value {
-    crate::service::error(503, "Service temporarily unavailable, try again shortly")
+    keyward_harness::service::error(503, "Service temporarily unavailable, try again shortly")
 }
 
 /// Runs the program until its standard input ends, with the test process at the latest.

@@ -1,8 +1,7 @@
 //! E-mails and names in other scripts than those that programs are tried with; on both stores.
 
+use keyward_harness::service::{PASSWORD, Service, broken_rules, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::service::{PASSWORD, Service, broken_rules, on_both_stores};
 
 fn sign_up(service: &Service, email: &str, name: Value) -> (u16, Value) {
     let body = json!({ "email": email, "password": PASSWORD, "name": name });

@@ -4,15 +4,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::Client;
+use keyward_harness::program::Home;
+use keyward_harness::service::{Account, Backend};
+use keyward_harness::tls_client::{Pair, TlsWire};
+use keyward_harness::wire::Wire;
 use serde_json::json;
 
-use crate::http_client::Client;
-use crate::process::program::Home;
-use crate::service::{Account, Backend};
 use crate::streams::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, field, frame};
 use crate::target::{NO_LIMITS, Witness, has_no_faults, keeps_to_its_memory, sign_up};
-use crate::tls_client::{Pair, TlsWire};
-use crate::wire::Wire;
 
 /// Half of what one listing gives, each with as much text as a key may have: almost 3 MB.
 const KEYS: usize = 500;
@@ -126,7 +126,7 @@ fn what_clients_do_not_take_and_trailers_hold_little_memory_and_others_are_serve
 }
 
 fn sign_up_over(wire: &mut TlsWire) -> u16 {
-    let body = json!({ "email": "bob@example.com", "password": crate::service::PASSWORD }).to_string();
+    let body = json!({ "email": "bob@example.com", "password": keyward_harness::service::PASSWORD }).to_string();
     let head = "POST /auth/signup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
     wire.send(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())).answer().status
 }

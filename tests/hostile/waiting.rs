@@ -4,16 +4,16 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::Answer;
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::service::PASSWORD;
+use keyward_harness::tls_client::{Pair, TlsWire};
 use serde_json::json;
 
-use crate::http_client::Answer;
 use crate::postgres::home_at;
-use crate::postgres_cluster::available;
 use crate::postgres_pair::Pair as Servers;
-use crate::service::PASSWORD;
 use crate::streams::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 use crate::target::{NO_LIMITS, has_no_faults, keeps_to_its_memory, unavailable};
-use crate::tls_client::{Pair, TlsWire};
 
 /// Streams on a connection. Of those that are to queue for a lane, as many as a connection may have there at once.
 const STREAMS: usize = 100;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::{Client, Request};
+use keyward_harness::program::Home;
+use keyward_harness::service::{Account, PASSWORD, Service, account, broken_rules, on_both_stores};
 use serde_json::{Value, json};
 
-use crate::http_client::{Client, Request};
-use crate::process::program::Home;
 use crate::refresh::claims;
-use crate::service::{Account, PASSWORD, Service, account, broken_rules, on_both_stores};
 
 const NEW_PASSWORD: &str = "another Password";
 const WRONG_PASSWORD: &str = "not the Password";

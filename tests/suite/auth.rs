@@ -3,10 +3,9 @@
 use std::sync::Barrier;
 
 use keyward::config::Config;
+use keyward_harness::http_client::Answer;
+use keyward_harness::service::{Backend, PASSWORD, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::http_client::Answer;
-use crate::service::{Backend, PASSWORD, broken_rules, error, on_both_stores};
 
 fn header_is(answer: &Answer, name: &str, value: &str) {
     assert_eq!(answer.header(name), Some(value), "{answer:?}");
@@ -175,10 +174,13 @@ on_both_stores! {
 
 #[test]
 fn a_closed_sign_up_is_a_403_and_leaves_login_open() {
-    let service =
-        crate::service::Service::start_with(Backend::Sqlite, &[("SIGNUP", "closed")], |config: &mut Config| {
+    let service = keyward_harness::service::Service::start_with(
+        Backend::Sqlite,
+        &[("SIGNUP", "closed")],
+        |config: &mut Config| {
             assert!(!config.signup_open);
-        });
+        },
+    );
     let answer = service.post("/auth/signup").json(json!({ "email": "a@b.co", "password": PASSWORD })).send();
     assert_eq!((answer.status, answer.json()), (403, error(403, "Sign-up is closed")));
     let answer = service.post("/auth/login").json(json!({ "email": "a@b.co", "password": PASSWORD })).send();

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write};
 
+use keyward_harness::http_client::{Answer, connect, read_answer};
+use keyward_harness::service::{Backend, Service, error, on_both_stores, soon};
 use serde_json::{Value, json};
-
-use crate::http_client::{Answer, connect, read_answer};
-use crate::service::{Backend, Service, error, on_both_stores, soon};
 
 /// One address for each gateway's contract, as it asks.
 const GATEWAYS: [&str; 5] = [

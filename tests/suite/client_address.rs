@@ -1,8 +1,7 @@
 //! Whose address it is that a session remembers, behind proxies and without.
 
+use keyward_harness::service::{Account, Backend, PASSWORD, Service, account, on_both_stores};
 use serde_json::json;
-
-use crate::service::{Account, Backend, PASSWORD, Service, account, on_both_stores};
 
 /// Signs up with these headers.
 fn sign_up_through(service: &Service, headers: &[(&str, &str)]) -> Account {

@@ -8,10 +8,9 @@ use std::thread;
 use keyward::config::SETTINGS;
 use keyward::store::migrate::Pending;
 use keyward::store::sqlite::Sqlite;
+use keyward_harness::program::{Home, finish, in_both_homes};
+use keyward_harness::service::{Account, Backend, PASSWORD, account, on_both_stores, soon};
 use serde_json::{Value, json};
-
-use crate::process::program::{Home, finish, in_both_homes};
-use crate::service::{Account, Backend, PASSWORD, account, on_both_stores, soon};
 
 const NEW_PASSWORD: &str = "another horse 42";
 /// An id that nobody has.

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use http::HeaderMap;
 use keyward::api::routes::ROUTES;
+use keyward_harness::http_client::{Answer, Request, connect, read_answer};
+use keyward_harness::service::{Backend, Service};
 use serde_json::json;
-
-use crate::http_client::{Answer, Request, connect, read_answer};
-use crate::service::{Backend, Service};
 
 const APP: &str = "https://app.example.com";
 const LOCAL: &str = "http://localhost:5173";

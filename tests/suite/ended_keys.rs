@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::service::{Account, Backend, Service, error, on_both_stores, soon};
 use serde_json::{Value, json};
 
-use crate::postgres_cluster::available;
-use crate::service::{Account, Backend, Service, error, on_both_stores, soon};
 use crate::stores::{count, run};
 
 const DAY: u64 = 24 * 60 * 60;

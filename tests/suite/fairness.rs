@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::Request;
+use keyward_harness::service::{Account, Backend, PASSWORD, Service, within};
+use keyward_harness::wire::Wire;
 use serde_json::{Value, json};
 
-use crate::http_client::Request;
 use crate::instances::has_read_everything;
-use crate::service::{Account, Backend, PASSWORD, Service, within};
-use crate::wire::Wire;
 
 /// Far from how long those wait who hang.
 const AT_ONCE: Duration = Duration::from_secs(3);
@@ -105,14 +105,14 @@ fn one_who_fills_every_lane_waits_behind_themselves_on_sqlite() {
 
 #[test]
 fn one_who_fills_every_lane_waits_behind_themselves_on_postgres() {
-    if crate::postgres_cluster::available() {
+    if keyward_harness::postgres_cluster::available() {
         one_who_fills_every_lane(Backend::Postgres);
     }
 }
 
 #[test]
 fn logins_that_hang_keep_nobody_out_at_another_address() {
-    if !crate::postgres_cluster::available() {
+    if !keyward_harness::postgres_cluster::available() {
         return;
     }
     let service = start(Backend::Postgres);
@@ -169,7 +169,7 @@ fn clients_who_have_gone_before_their_turn_cost_no_hash_on_sqlite() {
 
 #[test]
 fn clients_who_have_gone_before_their_turn_cost_no_hash_on_postgres() {
-    if crate::postgres_cluster::available() {
+    if keyward_harness::postgres_cluster::available() {
         clients_who_have_gone(Backend::Postgres);
     }
 }

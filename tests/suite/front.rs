@@ -14,12 +14,11 @@ use keyward::base::pool::cores;
 use keyward::guard::judge::Guard;
 use keyward::http::limits::Limits;
 use keyward::run::Keyward;
+use keyward_harness::http_client::{Client, PATIENCE, read_answer};
+use keyward_harness::openapi;
+use keyward_harness::service::{Backend, PASSWORD, Service, broken_rules, error};
+use keyward_harness::wire::{CHUNKED, EMPTY_REFRESH, Wire, answers, chunked, get, parsed, refresh, smuggled, statuses};
 use serde_json::json;
-
-use crate::http_client::{Client, PATIENCE, read_answer};
-use crate::openapi;
-use crate::service::{Backend, PASSWORD, Service, broken_rules, error};
-use crate::wire::{CHUNKED, EMPTY_REFRESH, Wire, answers, chunked, get, parsed, refresh, smuggled, statuses};
 
 const KIB: usize = 1024;
 

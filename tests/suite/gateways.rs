@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use keyward_harness::http_client::{self, Answer, PATIENCE, Request, connect, read_answer};
+use keyward_harness::postgres_cluster;
+use keyward_harness::service::{Account, Backend, PASSWORD};
 use serde_json::json;
 
-use crate::http_client::{self, Answer, PATIENCE, Request, connect, read_answer};
-use crate::postgres_cluster;
-use crate::service::{Account, Backend, PASSWORD};
 use site::{FORGED, Gateway, MARK, Site, behind_each_gateway};
 use upstream::{HELLO, NAMES};
 

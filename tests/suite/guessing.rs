@@ -2,12 +2,11 @@
 
 use std::sync::Barrier;
 
+use keyward_harness::http_client::{Answer, Request};
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::program::{Server, in_both_homes};
+use keyward_harness::service::{Backend, PASSWORD, Service, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::http_client::{Answer, Request};
-use crate::postgres_cluster::available;
-use crate::process::program::{Server, in_both_homes};
-use crate::service::{Backend, PASSWORD, Service, error, on_both_stores};
 
 const HERE: &str = "198.51.100.7";
 const ELSEWHERE: &str = "203.0.113.9";

@@ -7,11 +7,10 @@ use aws_lc_rs::signature::KeyPair;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
 use keyward::tokens::jws::Algorithm;
+use keyward_harness::forge::{self, b64, ed25519, hs256, token, unb64};
+use keyward_harness::http_client::{self, Answer, Client};
+use keyward_harness::service::{Account, Backend, Service, TempDir, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::forge::{self, b64, ed25519, hs256, token, unb64};
-use crate::http_client::{self, Answer, Client};
-use crate::service::{Account, Backend, Service, TempDir, error, on_both_stores};
 
 /// Refused as every bad token is.
 #[track_caller]
@@ -119,7 +118,7 @@ on_both_stores! {
     }
 
     fn no_kind_of_token_passes_for_another_in_the_form_of_today_or_the_one_before(service) {
-        let keys = TempDir::new();
+        let keys = TempDir::fresh();
         let file = keys.path().join("jwt.pem");
         std::fs::write(&file, forge::PRIVATE_PEM).unwrap();
         for algorithm in [Algorithm::Hs256, Algorithm::EdDsa] {
@@ -632,7 +631,7 @@ fn eddsa_service(folder: &TempDir) -> Service {
 
 #[test]
 fn the_public_key_is_no_secret_to_sign_with() {
-    let folder = TempDir::new();
+    let folder = TempDir::fresh();
     let service = eddsa_service(&folder);
     let ann = service.sign_up("ann@example.com");
     let jwks = Client::new(service.address(), |_, _, _| {}).get("/.well-known/jwks.json").send();
@@ -669,7 +668,7 @@ fn the_public_key_is_no_secret_to_sign_with() {
 
 #[test]
 fn an_ed25519_token_is_of_the_key_that_its_kid_names() {
-    let folder = TempDir::new();
+    let folder = TempDir::fresh();
     let service = eddsa_service(&folder);
     let ann = service.sign_up("ann@example.com");
     let claims = forge::part(&ann.access, 1).to_string();

@@ -7,12 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyward::http::limits::Limits;
+use keyward_harness::http_client::PATIENCE;
+use keyward_harness::service::{Backend, PASSWORD, Service};
+use keyward_harness::tls_client::{Secure, TlsWire};
+use keyward_harness::wire::Wire;
 use serde_json::json;
-
-use crate::http_client::PATIENCE;
-use crate::service::{Backend, PASSWORD, Service};
-use crate::tls_client::{Secure, TlsWire};
-use crate::wire::Wire;
 
 /// A time that runs out in a test.
 const SHORT: Duration = Duration::from_millis(500);
@@ -595,8 +594,8 @@ fn without_tls_http_2_is_spoken_with_those_who_know_it() {
     }
     assert_eq!(heads, [(1, 200), (3, 400), (5, 200)].into());
     // Only at the beginning.
-    let late = format!("{}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", crate::wire::get("/health"));
-    assert_eq!(crate::wire::statuses(service.address(), late), [200]);
+    let late = format!("{}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", keyward_harness::wire::get("/health"));
+    assert_eq!(keyward_harness::wire::statuses(service.address(), late), [200]);
 }
 
 #[test]

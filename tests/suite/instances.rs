@@ -24,15 +24,15 @@ use keyward::keys::key::KeyHash;
 use keyward::run;
 use keyward::run::Keyward;
 use keyward::store::postgres::{Patience, PostgresTarget, TlsMode};
+use keyward_harness::http_client::{Answer, Client, PATIENCE, Request, connect, read_answer};
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::program::{Home, in_both_homes};
+use keyward_harness::relay::Relay;
+use keyward_harness::service::{Account, Backend, PASSWORD, SOON, Service, on_both_stores, soon, within};
 use postgres::fallible_iterator::FallibleIterator;
 use serde_json::{Value, json};
 
-use crate::http_client::{Answer, Client, PATIENCE, Request, connect, read_answer};
-use crate::postgres_cluster::available;
-use crate::process::program::{Home, in_both_homes};
 use crate::refresh::claims;
-use crate::relay::Relay;
-use crate::service::{Account, Backend, PASSWORD, SOON, Service, on_both_stores, soon, within};
 
 /// The longest that a verdict is given from memory.
 const MAX_AGE: Duration = Duration::from_secs(5);
@@ -581,7 +581,7 @@ fn without_its_database_an_instance_honours_what_it_knows_for_five_seconds_then_
                 assert_eq!(credential.status(&client), 503);
             });
         }
-        let client = Client::new(second.address, crate::openapi::check);
+        let client = Client::new(second.address, keyward_harness::openapi::check);
         scope.spawn(move || {
             let answer = client.get("/protected/service-only").api_key(&unknown_key(1)).send();
             assert_eq!(answer.status, 503, "{answer:?}");

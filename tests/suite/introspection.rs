@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use keyward_harness::http_client::{Answer, Request};
+use keyward_harness::service::{Backend, Service, broken_rules, error, on_both_stores, soon};
 use serde_json::{Value, json};
 
-use crate::http_client::{Answer, Request};
 use crate::refresh::claims;
-use crate::service::{Backend, Service, broken_rules, error, on_both_stores, soon};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

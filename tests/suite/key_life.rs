@@ -3,11 +3,10 @@
 use std::sync::Barrier;
 use std::time::Duration;
 
+use keyward_harness::http_client::Answer;
+use keyward_harness::postgres_cluster;
+use keyward_harness::service::{Account, Backend, Service, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::http_client::Answer;
-use crate::postgres_cluster;
-use crate::service::{Account, Backend, Service, broken_rules, error, on_both_stores};
 
 const REVOKED: &str = "API key has been revoked, which is final";
 const ROTATED: &str = "API key has been rotated; it can only be ended earlier than its grace period";
@@ -36,7 +35,11 @@ fn listed(service: &Service, owner: &Account, id: &str) -> Value {
 }
 
 /// The bodies' answers when all are sent at once.
-fn at_once(service: &Service, count: usize, ask: impl Fn(&crate::http_client::Client) -> Answer + Sync) -> Vec<Answer> {
+fn at_once(
+    service: &Service,
+    count: usize,
+    ask: impl Fn(&keyward_harness::http_client::Client) -> Answer + Sync,
+) -> Vec<Answer> {
     let (start, ask) = (&Barrier::new(count), &ask);
     let clients: Vec<_> = (0..count).map(|_| service.client()).collect();
     std::thread::scope(|scope| {

@@ -2,10 +2,9 @@
 
 use std::io::{BufRead, BufReader, Write};
 
+use keyward_harness::http_client::{Answer, connect, read_answer};
+use keyward_harness::service::{Account, Service, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::http_client::{Answer, connect, read_answer};
-use crate::service::{Account, Service, error, on_both_stores};
 
 const MESSAGE: &str = "API key is over its rate limit";
 

@@ -1,9 +1,8 @@
 //! Creating, listing and revoking API keys.
 
+use keyward_harness::http_client::Answer;
+use keyward_harness::service::{PASSWORD, Service, broken_rules, error, on_both_stores, soon};
 use serde_json::{Value, json};
-
-use crate::http_client::Answer;
-use crate::service::{PASSWORD, Service, broken_rules, error, on_both_stores, soon};
 
 fn listed(service: &Service, access: &str) -> Vec<Value> {
     let answer = service.get("/keys").bearer(access).send();

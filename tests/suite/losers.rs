@@ -3,12 +3,12 @@
 use std::thread;
 use std::time::Duration;
 
+use keyward_harness::http_client::{Answer, Client, PATIENCE};
+use keyward_harness::openapi;
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::service::{Account, Backend, PASSWORD, Service, within};
 use serde_json::json;
 
-use crate::http_client::{Answer, Client, PATIENCE};
-use crate::openapi;
-use crate::postgres_cluster::available;
-use crate::service::{Account, Backend, PASSWORD, Service, within};
 use crate::stores::count;
 
 const NEW_PASSWORD: &str = "another Password";

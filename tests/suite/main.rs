@@ -2,15 +2,6 @@
 //!
 //! [`service`] starts servers, [`openapi`] watches every answer, the other modules tell the stories.
 
-mod forge;
-mod http_client;
-mod openapi;
-mod postgres_cluster;
-mod relay;
-mod service;
-mod tls_client;
-mod wire;
-
 mod audit;
 mod auth;
 mod authz;
@@ -30,6 +21,7 @@ mod key_life;
 mod key_limits;
 mod keys;
 mod losers;
+mod openapi;
 mod passwords;
 mod patience;
 mod plans;

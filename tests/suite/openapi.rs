@@ -1,31 +1,15 @@
-//! Holds every answer of every test against `static/openapi.json`, and the document against the route table.
+//! `static/openapi.json` against the route table, and every operation against the document.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::collections::BTreeSet;
 
-use jsonschema::Validator;
 use keyward::api::routes::ROUTES;
 use keyward::audit::event::Kind;
 use keyward::guard::judge::Guard;
 use keyward::http::router::Route;
-use serde_json::{Value, json};
-
-use crate::http_client::Answer;
-use crate::service::{Backend, Service};
-
-static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../static/openapi.json")).unwrap());
-
-/// Follows a `$ref`, if this is one.
-fn resolved(value: &'static Value) -> &'static Value {
-    match value["$ref"].as_str() {
-        Some(reference) => DOCUMENT.pointer(reference.trim_start_matches('#')).unwrap(),
-        None => value,
-    }
-}
-
-/// It stands for one segment or more.
-const REST: &str = "{path}";
+use keyward_harness::http_client::Answer;
+use keyward_harness::openapi::{DOCUMENT, REST, documented_path};
+use keyward_harness::service::{Backend, Service};
+use serde_json::json;
 
 /// The methods that the document can name.
 const METHODS: [&str; 7] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE"];
@@ -44,77 +28,6 @@ fn operations(route: &Route) -> Vec<(&'static str, String)> {
     };
     let methods = METHODS.into_iter().filter(|method| route.method.is_none() || route.verb() == *method);
     methods.flat_map(|method| paths.iter().map(move |path| (method, path.clone()))).collect()
-}
-
-/// The documented path that a request's target belongs to; one without a parameter is preferred.
-fn documented_path(target: &str) -> Option<&'static String> {
-    let path = target.split('?').next().unwrap_or_default();
-    let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-    let paths = DOCUMENT["paths"].as_object().unwrap();
-    let fits = |template: &str| {
-        let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
-        (template.len() == path.len() || (template.last() == Some(&REST) && template.len() < path.len()))
-            && template
-                .iter()
-                .zip(&path)
-                .all(|(known, given)| known == given || *known == REST || (known.starts_with('{') && !given.is_empty()))
-    };
-    paths.keys().filter(|template| fits(template)).min_by_key(|template| template.contains('{'))
-}
-
-/// Fails when an answer of a documented operation is not what the document promises. Answers that belong to no
-/// operation (OPTIONS, 405, unknown routes) pass.
-pub fn check(method: &str, target: &str, answer: &Answer) {
-    let Some(path) = documented_path(target) else { return };
-    if method == "OPTIONS" && DOCUMENT["paths"][path]["options"].is_null() {
-        return;
-    }
-    let verb = if method == "HEAD" { "get".to_string() } else { method.to_lowercase() };
-    // What takes TRACE takes methods that the document cannot name.
-    let mut operations = [&verb, "trace"].into_iter().map(|verb| &DOCUMENT["paths"][path][verb]);
-    let operation = operations.find(|operation| !operation.is_null()).unwrap_or(&Value::Null);
-    if operation.is_null() {
-        assert_eq!(answer.status, 405, "{method} {path} is not documented");
-        return;
-    }
-    let context = format!("{method} {target} → {answer:?}");
-    let response = &operation["responses"][answer.status.to_string()];
-    assert!(!response.is_null(), "this status is not documented: {context}");
-    let response = resolved(response);
-    for name in
-        response["headers"].as_object().into_iter().flatten().filter(|(_, header)| resolved(header)["required"] == true)
-    {
-        assert!(answer.header(name.0).is_some(), "header {} is missing: {context}", name.0);
-    }
-    if response["content"].is_null() {
-        assert!(answer.body.is_empty() && answer.header("content-type").is_none(), "there is a body: {context}");
-        return;
-    }
-    let content_type = answer.header("content-type").unwrap_or_default().split(';').next().unwrap_or_default();
-    if response["content"].is_null() {
-        assert!(content_type.is_empty() && answer.body.is_empty(), "no content is documented: {context}");
-        return;
-    }
-    let media = &response["content"][content_type];
-    assert!(!media.is_null(), "this content type is not documented: {context}");
-    if content_type != "application/json" || method == "HEAD" {
-        return;
-    }
-    let validator = validator(format!("{verb} {path} {}", answer.status), &media["schema"]);
-    if let Err(error) = validator.validate(&answer.json()) {
-        panic!("the body is not what is documented: {error}: {context}");
-    }
-}
-
-fn validator(name: String, schema: &Value) -> Arc<Validator> {
-    static KNOWN: LazyLock<Mutex<HashMap<String, Arc<Validator>>>> = LazyLock::new(Mutex::default);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let build = || {
-        let mut schema = schema.clone();
-        schema["components"] = DOCUMENT["components"].clone();
-        Arc::new(jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap())
-    };
-    known.entry(name).or_insert_with(build).clone()
 }
 
 #[test]

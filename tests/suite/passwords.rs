@@ -2,10 +2,9 @@
 
 use std::sync::Barrier;
 
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::service::{Backend, PASSWORD, Service, broken_rules, on_both_stores};
 use serde_json::json;
-
-use crate::postgres_cluster::available;
-use crate::service::{Backend, PASSWORD, Service, broken_rules, on_both_stores};
 
 fn sign_up_status(service: &Service, email: &str, password: &str) -> u16 {
     service.post("/auth/signup").json(json!({ "email": email, "password": password })).send().status

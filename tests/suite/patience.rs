@@ -3,13 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::{Client, PATIENCE};
+use keyward_harness::openapi;
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::program::Home;
+use keyward_harness::service::{Account, Backend, PASSWORD, Service, within};
 use serde_json::json;
-
-use crate::http_client::{Client, PATIENCE};
-use crate::openapi;
-use crate::postgres_cluster::available;
-use crate::process::program::Home;
-use crate::service::{Account, Backend, PASSWORD, Service, within};
 
 /// Keyward's statements that wait for somebody's lock.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \

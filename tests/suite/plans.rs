@@ -26,10 +26,9 @@ use keyward::store::sql::{Column, Driver, Row, SqlStore, Transaction, Value};
 use keyward::store::sqlite::Sqlite;
 use keyward::tokens::claims::Claims;
 use keyward::tokens::key_files;
-
-use crate::postgres_cluster::available;
-use crate::process::program::Home;
-use crate::service::{Backend, PASSWORD};
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::program::Home;
+use keyward_harness::service::{Backend, PASSWORD};
 
 /// A statement, and the columns of the rows that stand for `ROWS` in it.
 type Statement = (&'static str, Vec<&'static str>);

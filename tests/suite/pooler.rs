@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use keyward_harness::http_client::{Client, PATIENCE};
+use keyward_harness::postgres_cluster::{self, Database, create_directory};
+use keyward_harness::program::{Home, Process};
+use keyward_harness::relay::free_port;
+use keyward_harness::service::{Backend, PASSWORD, SOON, within};
 use serde_json::json;
-
-use crate::http_client::{Client, PATIENCE};
-use crate::postgres_cluster::{self, Database, create_directory};
-use crate::process::program::{Home, Process};
-use crate::relay::free_port;
-use crate::service::{Backend, PASSWORD, SOON, within};
 
 /// Servers that the pooler shares out.
 const SERVERS: usize = 3;
@@ -91,7 +90,7 @@ fn home_behind_a_pooler() -> Option<(PgBouncer, Home)> {
 fn ask_for_everything(client: &Client, number: usize) -> (usize, Vec<String>) {
     let mut answers = 0;
     let mut wrong = Vec::new();
-    let mut expect = |status: u16, answer: crate::http_client::Answer| {
+    let mut expect = |status: u16, answer: keyward_harness::http_client::Answer| {
         answers += 1;
         if answer.status != status {
             wrong.push(format!("{} instead of {status}: {}", answer.status, answer.text()));
@@ -104,8 +103,9 @@ fn ask_for_everything(client: &Client, number: usize) -> (usize, Vec<String>) {
     if login.status != 200 {
         return (answers, wrong);
     }
-    let text =
-        |answer: &crate::http_client::Answer, name: &str| answer.json()[name].as_str().unwrap_or_default().to_string();
+    let text = |answer: &keyward_harness::http_client::Answer, name: &str| {
+        answer.json()[name].as_str().unwrap_or_default().to_string()
+    };
     let (mut access, mut refresh) = (text(&login, "accessToken"), text(&login, "refreshToken"));
     for round in 0..5 {
         let made = client.post("/keys/create").bearer(&access).json(json!({ "name": format!("key {round}") })).send();
@@ -136,7 +136,7 @@ fn through_a_pooler_in_transaction_mode_every_answer_is_the_right_one() {
         for number in 0..8 {
             let answers = &answers;
             scope.spawn(move || {
-                let (count, wrong) = ask_for_everything(&Client::new(address, crate::openapi::check), number);
+                let (count, wrong) = ask_for_everything(&Client::new(address, keyward_harness::openapi::check), number);
                 assert_eq!(wrong, Vec::<String>::new(), "of {count} answers");
                 answers.fetch_add(count, Ordering::SeqCst);
             });

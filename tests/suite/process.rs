@@ -1,7 +1,5 @@
 //! The program as a process: how it starts, what it refuses to start with, what it logs, and how it ends.
 
-pub mod program;
-
 use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,15 +9,14 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::{self, Answer, Client, PATIENCE};
+use keyward_harness::openapi;
+use keyward_harness::postgres_cluster;
+use keyward_harness::program::{Process, Server, finish, in_both_homes};
+use keyward_harness::relay::Relay;
+use keyward_harness::service::{Account, PASSWORD, account, within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-use crate::http_client::{self, Answer, Client, PATIENCE};
-use crate::openapi;
-use crate::postgres_cluster;
-use crate::relay::Relay;
-use crate::service::{Account, PASSWORD, account, within};
-use program::{Process, Server, finish, in_both_homes};
 
 #[track_caller]
 fn sign_up(client: &Client, email: &str) -> Account {
@@ -51,8 +48,8 @@ fn key_status(client: &Client, key: &str) -> u16 {
 
 mod starting {
     use super::*;
-    use crate::service::Backend;
-    use program::Home;
+    use keyward_harness::program::Home;
+    use keyward_harness::service::Backend;
 
     #[test]
     fn without_a_setting_an_empty_folder_gets_a_database_and_secrets_that_only_their_owner_can_read() {
@@ -280,8 +277,8 @@ fn write_until_it_is_gone(address: SocketAddr, name: &str, told: &Sender<Fact>) 
 
 mod log {
     use super::*;
-    use crate::service::Backend;
-    use program::Home;
+    use keyward_harness::program::Home;
+    use keyward_harness::service::Backend;
 
     /// What the access log has to say about a request.
     #[derive(Debug, PartialEq, Eq)]
@@ -386,7 +383,7 @@ mod log {
         let told: Vec<(String, u16)> = asked
             .iter()
             .map(|(head, status)| {
-                let answers = crate::wire::answers(server.address(), head);
+                let answers = keyward_harness::wire::answers(server.address(), head);
                 (answers.last().unwrap().header("x-request-id").unwrap().to_string(), *status)
             })
             .collect();
@@ -675,8 +672,8 @@ mod log {
 
 mod settings {
     use super::*;
-    use crate::service::Backend;
-    use program::Home;
+    use keyward_harness::program::Home;
+    use keyward_harness::service::Backend;
 
     /// Starts the program with these settings and expects it to stop at once; returns the one line it says.
     #[track_caller]

@@ -1,8 +1,7 @@
 //! The three protected routes, and how the guards judge credentials.
 
+use keyward_harness::service::{Service, error, on_both_stores, soon};
 use serde_json::{Value, json};
-
-use crate::service::{Service, error, on_both_stores, soon};
 
 const USER_ONLY: &str = "This route is accessible only with user JWT token";
 const SERVICE_ONLY: &str = "This route is accessible only with API key";

@@ -5,9 +5,8 @@ use std::process::Command;
 use keyward::api::routes::ROUTES;
 use keyward::audit::event::Kind;
 use keyward::config;
+use keyward_harness::service::{Backend, Service};
 use serde_json::Value;
-
-use crate::service::{Backend, Service};
 
 const README: &str = include_str!("../../README.md");
 

@@ -3,14 +3,13 @@
 use std::sync::Barrier;
 
 use keyward::accounts::rotation::{Move, Rotation};
+use keyward_harness::http_client::Answer;
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::service::{Backend, Service, error, on_both_stores};
 use proptest::collection::vec;
 use proptest::prop_oneof;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
-
-use crate::http_client::Answer;
-use crate::postgres_cluster::available;
-use crate::service::{Backend, Service, error, on_both_stores};
 
 fn refresh(service: &Service, token: &str) -> Answer {
     service.post("/auth/refresh").json(json!({ "refreshToken": token })).send()

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use keyward_harness::http_client::Answer;
+use keyward_harness::service::{Service, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
 
-use crate::http_client::Answer;
 use crate::refresh::claims;
-use crate::service::{Service, broken_rules, error, on_both_stores};
 
 fn derive(service: &Service, key: &Value, body: Value) -> Answer {
     service.post("/auth/token").api_key(key["key"].as_str().unwrap()).json(body).send()

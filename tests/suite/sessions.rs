@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::Answer;
+use keyward_harness::postgres_cluster::available;
+use keyward_harness::service::{Account, Backend, PASSWORD, Service, account, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
 
-use crate::http_client::Answer;
-use crate::postgres_cluster::available;
 use crate::refresh::claims;
-use crate::service::{Account, Backend, PASSWORD, Service, account, broken_rules, error, on_both_stores};
 use crate::stores::{count, run};
 
 const NEW_PASSWORD: &str = "another Password";

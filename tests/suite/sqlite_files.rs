@@ -8,12 +8,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use keyward_harness::http_client::Client;
+use keyward_harness::program::{Finished, Home, Process, finish};
+use keyward_harness::service::{Backend, PASSWORD, account};
 use rusqlite::Connection;
 use serde_json::{Value, json};
-
-use crate::http_client::Client;
-use crate::process::program::{Finished, Home, Process, finish};
-use crate::service::{Backend, PASSWORD, account};
 
 fn home() -> Home {
     Home::fresh(Backend::Sqlite)

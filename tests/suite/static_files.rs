@@ -6,9 +6,8 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 use http::HeaderMap;
-
-use crate::http_client::{Answer, Client};
-use crate::service::{Backend, Service, error};
+use keyward_harness::http_client::{Answer, Client};
+use keyward_harness::service::{Backend, Service, error};
 
 /// Every static answer: its path, and whether it is large enough to be compressed.
 const FILES: [(&str, bool); 9] = [

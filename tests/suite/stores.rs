@@ -17,14 +17,13 @@ use keyward::run::Keyward;
 use keyward::store::postgres::Postgres;
 use keyward::store::sql::Driver;
 use keyward::store::sqlite::Sqlite;
+use keyward_harness::http_client::{Answer, Client, PATIENCE, Request};
+use keyward_harness::openapi;
+use keyward_harness::postgres_cluster::{self, Database};
+use keyward_harness::program::{Finished, Home, finish, in_both_homes};
+use keyward_harness::relay::Relay;
+use keyward_harness::service::{Account, Backend, PASSWORD, Service, account, error, on_both_stores, soon, within};
 use serde_json::{Value, json};
-
-use crate::http_client::{Answer, Client, PATIENCE, Request};
-use crate::openapi;
-use crate::postgres_cluster::{self, Database};
-use crate::process::program::{Finished, Home, finish, in_both_homes};
-use crate::relay::Relay;
-use crate::service::{Account, Backend, PASSWORD, Service, account, error, on_both_stores, soon, within};
 
 /// A key of this account's.
 struct Key {

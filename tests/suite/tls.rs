@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 use keyward::base::clock::Clock;
 use keyward::http::limits::Limits;
 use keyward::run::Keyward;
+use keyward_harness::http_client::{Answer, Client, PATIENCE, connect, raw, read_answer};
+use keyward_harness::openapi;
+use keyward_harness::program::Home;
+use keyward_harness::service::{Backend, PASSWORD, Service, TempDir, error};
+use keyward_harness::tls_client::{Pair, Secure, TlsWire, openssl, succeeded};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-use crate::http_client::{Answer, Client, PATIENCE, connect, raw, read_answer};
-use crate::openapi;
-use crate::process::program::Home;
-use crate::service::{Backend, PASSWORD, Service, TempDir, error};
-use crate::tls_client::{Pair, Secure, TlsWire, openssl, succeeded};
 
 /// A time that runs out in a test.
 const SHORT: Duration = Duration::from_millis(500);
@@ -58,7 +57,7 @@ mod speaking {
 
     #[test]
     fn only_suites_with_forward_secrecy_and_authenticated_encryption_are_spoken() {
-        let folder = TempDir::new();
+        let folder = TempDir::fresh();
         // Most of what is weak needs a key for RSA.
         let pair = Pair::make_with(folder.path(), "server", &["-newkey", "rsa:2048", "-days", "30"]);
         let secure = Secure::start_with(folder, pair, &[], |_| {});
@@ -375,7 +374,7 @@ mod renewing {
     #[test]
     fn links_that_lead_elsewhere_are_renewed_files() {
         use std::os::unix::fs::symlink;
-        let folder = TempDir::new();
+        let folder = TempDir::fresh();
         // As kubelet has it: the files are links through a link to a folder, which alone is switched.
         let versions: Vec<Pair> = ["1", "2"]
             .iter()
@@ -564,7 +563,7 @@ mod refusing_to_start {
 
     #[test]
     fn a_certificate_or_key_that_will_not_do_stops_the_start_with_a_line_that_says_why() {
-        let folder = TempDir::new();
+        let folder = TempDir::fresh();
         let path = |name: &str| folder.path().join(name);
         let good = Pair::make(folder.path(), "good");
         let other = Pair::make(folder.path(), "other");
@@ -573,7 +572,7 @@ mod refusing_to_start {
         fs::write(path("noise"), "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n").unwrap();
         fs::write(path("damaged"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         let mut encrypt = openssl(&["pkey", "-aes256", "-passout", "pass:hunter2", "-in"]);
-        crate::tls_client::succeeded(encrypt.arg(&good.key).arg("-out").arg(path("encrypted")));
+        keyward_harness::tls_client::succeeded(encrypt.arg(&good.key).arg("-out").arg(path("encrypted")));
         let cases = [
             (path("missing"), good.key.clone(), "TLS_CERT", "No such file"),
             (good.certificate.clone(), path("missing"), "TLS_KEY", "No such file"),
@@ -605,10 +604,10 @@ mod refusing_to_start {
             (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"], &["ec"]),
             (&["-newkey", "ed25519"], &["pkey"]),
         ] {
-            let folder = TempDir::new();
+            let folder = TempDir::fresh();
             let pair = Pair::make_with(folder.path(), "server", &[options, &["-days", "30"]].concat());
             let other = folder.path().join("converted.key");
-            crate::tls_client::succeeded(openssl(convert).arg("-in").arg(&pair.key).arg("-out").arg(&other));
+            keyward_harness::tls_client::succeeded(openssl(convert).arg("-in").arg(&pair.key).arg("-out").arg(&other));
             let secure = Secure::start_with(folder, Pair { key: other, ..pair }, &[], |_| {});
             assert_eq!(secure.connect(&[]).send(GET_HEALTH).answer().status, 200, "{options:?}");
         }

@@ -10,11 +10,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keyward::base::secret::Secret;
 use keyward::tokens::jws::Algorithm;
+use keyward_harness::forge::{self, b64, hs256, thumbprint, unb64};
+use keyward_harness::program::{Home, Server};
+use keyward_harness::service::{Account, Backend, PASSWORD, Service, TempDir, account, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::forge::{self, b64, hs256, thumbprint, unb64};
-use crate::process::program::{Home, Server};
-use crate::service::{Account, Backend, PASSWORD, Service, TempDir, account, on_both_stores};
 
 /// The JWK of an Ed25519 key.
 fn jwk(x: &str) -> Value {
@@ -47,7 +46,7 @@ fn pem(kind: &str, der: impl AsRef<[u8]>) -> String {
 
 /// A folder with `first.pem` and `first-public.pem` (RFC 8037's pair), and `second.pem` and `second-public.pem`.
 fn key_files() -> TempDir {
-    let folder = TempDir::new();
+    let folder = TempDir::fresh();
     let second = forge::other_pair();
     let private: Pkcs8V1Der = second.as_der().unwrap();
     let public: PublicKeyX509Der = second.public_key().as_der().unwrap();
@@ -279,7 +278,7 @@ on_both_stores! {
 
 #[test]
 fn on_postgresql_eddsa_needs_no_secret_for_access_tokens() {
-    if !crate::postgres_cluster::available() {
+    if !keyward_harness::postgres_cluster::available() {
         return;
     }
     let keys = key_files();
@@ -413,7 +412,7 @@ fn a_file_that_holds_no_good_key_stops_the_start_with_one_line_that_helps() {
     write("empty.pem", "");
     std::fs::create_dir(home.path("folder.pem")).unwrap();
     let refused = |name: &str, value: &str, expected: &str| {
-        let failed = crate::process::program::finish(home.command(&[]).env(name, value), "");
+        let failed = keyward_harness::program::finish(home.command(&[]).env(name, value), "");
         let line = failed.failed(1).to_string();
         assert!(line.starts_with(&format!("{name}: ")) && line.contains(expected), "{value}: {line}");
         assert!(line.contains("accepted: ") && line.contains("openssl ") && !line.contains("hunter2"), "{line}");
@@ -436,7 +435,7 @@ fn a_file_that_holds_no_good_key_stops_the_start_with_one_line_that_helps() {
 
 #[test]
 fn on_postgresql_eddsa_without_a_key_file_stops_the_start() {
-    if !crate::postgres_cluster::available() {
+    if !keyward_harness::postgres_cluster::available() {
         return;
     }
     let mut home = Home::fresh(Backend::Postgres);

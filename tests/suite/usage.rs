@@ -2,10 +2,9 @@
 
 use keyward::base::clock::Timestamp;
 use keyward::keys::usage::{DAY, HOUR};
+use keyward_harness::http_client::PATIENCE;
+use keyward_harness::service::{Account, Service, broken_rules, error, on_both_stores, within};
 use serde_json::{Value, json};
-
-use crate::http_client::PATIENCE;
-use crate::service::{Account, Service, broken_rules, error, on_both_stores, within};
 
 fn usage(service: &Service, access: &str, id: &str, query: &str) -> Value {
     let answer = service.get(&format!("/keys/{id}/usage{query}")).bearer(access).send();

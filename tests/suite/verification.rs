@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use keyward_harness::service::{Account, Service, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::service::{Account, Service, broken_rules, error, on_both_stores};
 
 fn verify(service: &Service, owner: &Account, body: Value) -> Value {
     let answer = service.post("/keys/verify").bearer(&owner.access).json(body).send();

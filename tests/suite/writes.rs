@@ -1,9 +1,8 @@
 //! How much one user may write, wherever it comes from.
 
+use keyward_harness::http_client::{Answer, Request};
+use keyward_harness::service::{Account, PASSWORD, Service, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::http_client::{Answer, Request};
-use crate::service::{Account, PASSWORD, Service, error, on_both_stores};
 
 const CHANGES: &str = "Too many changes to this account, try again later";
 const LOGINS: &str = "Too many logins to this account, try again later";

@@ -10,13 +10,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use keyward_harness::http_client::{Answer, Client, PATIENCE, connect};
+use keyward_harness::program::Process;
+use keyward_harness::relay::{Relay, free_port};
+use keyward_harness::service::{Backend, Service, TempDir};
 use rustix::process::Signal;
 
 use super::upstream::Upstream;
-use crate::http_client::{Answer, Client, PATIENCE, connect};
-use crate::process::program::Process;
-use crate::relay::{Relay, free_port};
-use crate::service::{Backend, Service, TempDir};
 
 /// Runs one story behind each gateway.
 macro_rules! behind_each_gateway {
@@ -216,7 +216,7 @@ impl Program {
     }
 
     fn try_start(gateway: Gateway, port: u16, keyward: SocketAddr, service: SocketAddr) -> Result<Program, String> {
-        let folder = TempDir::new();
+        let folder = TempDir::fresh();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (mut command, is_ready) = match gateway {
             Gateway::Nginx => nginx(folder.path()),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,8 +17,10 @@ use serde_json::{Value, json};
 use crate::http_client::{Client, Request};
 use crate::openapi;
 use crate::postgres_cluster::Database;
+use crate::program;
 
 /// Runs one story on both stores, each with a server and a database of its own.
+#[macro_export]
 macro_rules! on_both_stores {
     ($(fn $name:ident($service:ident) $body:block)+) => {$(
         mod $name {
@@ -41,7 +44,7 @@ macro_rules! on_both_stores {
         }
     )+};
 }
-pub(crate) use on_both_stores;
+pub use crate::on_both_stores;
 
 pub const PASSWORD: &str = "Password123!";
 
@@ -69,7 +72,7 @@ pub fn new_folder() -> PathBuf {
 pub struct TempDir(PathBuf);
 
 impl TempDir {
-    pub fn new() -> TempDir {
+    pub fn fresh() -> TempDir {
         TempDir(new_folder())
     }
 
@@ -93,7 +96,7 @@ enum Data {
 impl Data {
     fn fresh(backend: Backend) -> Data {
         match backend {
-            Backend::Sqlite => Data::Sqlite(TempDir::new()),
+            Backend::Sqlite => Data::Sqlite(TempDir::fresh()),
             Backend::Postgres => Data::Postgres(Database::fresh()),
         }
     }
@@ -307,7 +310,7 @@ impl Service {
     /// Runs the program's command line on this service's data and gives its standard output.
     #[track_caller]
     pub fn operator(&self, arguments: &[&str]) -> String {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keyward"));
+        let mut command = Command::new(program::path());
         command.args(arguments).env_clear().envs(self.data.settings()).current_dir(std::env::temp_dir());
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

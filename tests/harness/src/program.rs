@@ -2,6 +2,7 @@
 //! but its settings.
 
 use std::collections::HashMap;
+use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,12 +20,13 @@ use crate::postgres_cluster::Database;
 use crate::service::{Backend, Service, TempDir};
 
 /// Runs one story on both stores, each in a fresh home.
+#[macro_export]
 macro_rules! in_both_homes {
     ($(fn $name:ident($home:ident) $body:block)+) => {$(
         mod $name {
             #[allow(unused_imports)]
             use super::*;
-            use $crate::process::program::Home;
+            use $crate::program::Home;
             use $crate::service::Backend;
 
             fn story($home: Home) $body
@@ -43,7 +45,18 @@ macro_rules! in_both_homes {
         }
     )+};
 }
-pub(crate) use in_both_homes;
+pub use crate::in_both_homes;
+
+/// The file of the program. Cargo builds it beside the folder of the test's own program.
+///
+/// # Panics
+/// When it is not there.
+#[track_caller]
+pub fn path() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let built = test.ancestors().skip(1).map(|folder| folder.join("keyward")).find(|file| file.is_file());
+    built.unwrap_or_else(|| panic!("there is no program above {}: run the test by cargo", test.display()))
+}
 
 /// Where the program runs: its working directory, its settings and its data.
 pub struct Home {
@@ -82,7 +95,7 @@ impl Home {
     }
 
     fn new(host: &str, port: &str) -> Home {
-        let mut home = Home { folder: TempDir::new(), settings: Vec::new(), database: None };
+        let mut home = Home { folder: TempDir::fresh(), settings: Vec::new(), database: None };
         home.set("HOST", host);
         home.set("PORT", port);
         home
@@ -128,7 +141,7 @@ impl Home {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+        let mut command = Command::new(path());
         command.args(arguments).env_clear().envs(self.settings.iter().cloned()).current_dir(self.folder.path());
         command
     }
@@ -160,7 +173,6 @@ impl Home {
     }
 
     /// Starts the server in a shell that was told `order` before, such as a limit on what it may use.
-    #[allow(dead_code, reason = "for the hostile suite")]
     #[track_caller]
     pub fn start_after(&self, order: &str, settings: &[(&str, &str)]) -> Server<'_> {
         let usual = self.command(&[]);
@@ -244,7 +256,6 @@ impl Server<'_> {
         &self.log
     }
 
-    #[allow(dead_code, reason = "for the hostile suite")]
     pub fn pid(&self) -> u32 {
         self.process.0.id()
     }

@@ -79,7 +79,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Secure {
     pub fn start(settings: &[(&str, &str)], adjust: impl FnOnce(&mut Config)) -> Secure {
-        let folder = TempDir::new();
+        let folder = TempDir::fresh();
         let pair = Pair::make(folder.path(), "server");
         Secure::start_with(folder, pair, settings, adjust)
     }

@@ -1,0 +1,17 @@
+//! What the stories (`tests/suite`), the hostile suite (`tests/hostile`), the benchmarks and the fuzz targets share.
+//!
+//! - [`service`] starts a server in the process of the test, [`program`] the program as its users run it.
+//! - [`postgres_cluster`] gives a fresh database to each of them, [`relay`] takes the link away.
+//! - [`http_client`], [`tls_client`] and [`wire`] talk to a server: in whole requests, over TLS, byte by byte.
+//! - [`openapi`] holds each answer against the API's description.
+//! - [`forge`] makes tokens that the server would not sign.
+
+pub mod forge;
+pub mod http_client;
+pub mod openapi;
+pub mod postgres_cluster;
+pub mod program;
+pub mod relay;
+pub mod service;
+pub mod tls_client;
+pub mod wire;
