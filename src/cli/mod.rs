@@ -15,11 +15,9 @@ use serde_json::json;
 
 use crate::accounts::email::Email;
 use crate::accounts::passwords::{NewPassword, PasswordRules};
-use crate::accounts::throttling::LoginThrottle;
 use crate::accounts::user::{User, UserRef, parse_name};
-use crate::accounts::users::Users;
+use crate::app::App;
 use crate::audit::event::{Actor, Event, Filter, Kind, Subject};
-use crate::audit::events::Events;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, StoreError};
 use crate::base::id::KeyId;
@@ -27,8 +25,6 @@ use crate::base::logging::{self, printable};
 use crate::base::tls_verifier::Verifier;
 use crate::config::{self, Config};
 use crate::keys::key::ApiKey;
-use crate::keys::service::Keys;
-use crate::keys::usage::UsageCounter;
 use crate::run::signals::{End, Signals};
 use crate::run::{self, Keyward};
 use crate::store::postgres::Patience;
@@ -36,7 +32,7 @@ use crate::store::postgres::Patience;
 const USAGE: &str = "\
 Keyward: users, sessions and API keys for your services.
 
-UsageCounter: keyward [COMMAND] [OPTIONS]
+Usage: keyward [COMMAND] [OPTIONS]
 
 Commands:
   serve                     Answer requests (this is what keyward does without a command)
@@ -66,7 +62,7 @@ Settings, from the environment or from .env in the working directory [default]:
 /// Why a command did not do what it was told.
 enum Failure {
     /// The command line makes no sense.
-    UsageCounter(String),
+    Usage(String),
     /// One line for the operator.
     Failed(String),
     /// The log has told it.
@@ -104,7 +100,7 @@ impl From<io::Error> for Failure {
 
 impl From<pico_args::Error> for Failure {
     fn from(error: pico_args::Error) -> Failure {
-        Failure::UsageCounter(error.to_string())
+        Failure::Usage(error.to_string())
     }
 }
 
@@ -118,7 +114,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             ExitCode::from(1)
         }
         Err(Failure::Logged) => ExitCode::from(1),
-        Err(Failure::UsageCounter(line)) => {
+        Err(Failure::Usage(line)) => {
             let _ = writeln!(io::stderr(), "keyward: {}; see keyward --help", printable(&line));
             ExitCode::from(2)
         }
@@ -140,7 +136,7 @@ fn dispatch(mut arguments: Arguments) -> Result<(), Failure> {
         Some("key") => key(arguments),
         Some("events") => events(arguments),
         Some("healthcheck") => healthcheck(arguments),
-        Some(other) => Err(Failure::UsageCounter(format!("there is no command {other:?}"))),
+        Some(other) => Err(Failure::Usage(format!("there is no command {other:?}"))),
     }
 }
 
@@ -148,7 +144,7 @@ fn dispatch(mut arguments: Arguments) -> Result<(), Failure> {
 fn finish(arguments: Arguments) -> Result<(), Failure> {
     match arguments.finish().first() {
         None => Ok(()),
-        Some(unknown) => Err(Failure::UsageCounter(format!("unknown argument {unknown:?}"))),
+        Some(unknown) => Err(Failure::Usage(format!("unknown argument {unknown:?}"))),
     }
 }
 
@@ -202,33 +198,15 @@ fn migrate(mut arguments: Arguments) -> Result<(), Failure> {
 /// something returns, it has ended.
 const HEARD_WITHIN: Duration = Duration::from_millis(250);
 
-/// What operator commands work with.
-struct Operator {
-    users: Users,
-    password_rules: PasswordRules,
-    keys: Keys,
-    events: Arc<Events>,
+/// The services for a command of an operator.
+fn open_app() -> Result<App, Failure> {
+    let config = settings()?;
+    logging::start_plain();
+    run::open_operator_app(&config).map_err(Failure::Failed)
 }
 
-impl Operator {
-    fn open() -> Result<Operator, Failure> {
-        let config = settings()?;
-        logging::start_plain();
-        let clock = Clock::default();
-        let store = run::use_store(&config)?;
-        let passwords = run::passwords(&config);
-        let password_rules = passwords.rules;
-        let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
-        let throttle = Arc::new(LoginThrottle::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
-        let users = Users::new(store.clone(), passwords, throttle, clock.clone());
-        let usage = Arc::new(UsageCounter::new(store.clone(), config.usage_retention));
-        let keys = Keys::new(store, usage, config.key_rules, clock);
-        Ok(Operator { users, password_rules, keys, events })
-    }
-
-    fn user(&self, user: &UserRef) -> Result<User, Failure> {
-        self.users.find(user)?.ok_or_else(|| Failure::Failed("there is no such user".to_string()))
-    }
+fn find_user(app: &App, user: &UserRef) -> Result<User, Failure> {
+    app.users.find(user)?.ok_or_else(|| Failure::Failed("there is no such user".to_string()))
 }
 
 fn user(mut arguments: Arguments) -> Result<(), Failure> {
@@ -237,17 +215,17 @@ fn user(mut arguments: Arguments) -> Result<(), Failure> {
     let named = |arguments: &mut Arguments| -> Result<UserRef, Failure> {
         let text: String = arguments
             .free_from_str()
-            .map_err(|_| Failure::UsageCounter("which user? An e-mail or an id is missing".to_string()))?;
+            .map_err(|_| Failure::Usage("which user? An e-mail or an id is missing".to_string()))?;
         user_ref(&text)
     };
     match action.as_deref() {
         Some("list") => {
             finish(arguments)?;
-            let operator = Operator::open()?;
+            let app = open_app()?;
             let mut rows = Rows::start(json, USER_HEADER)?;
             let mut after = None;
             loop {
-                let users = operator.users.list(after, PAGE)?;
+                let users = app.users.list(after, PAGE)?;
                 for user in &users {
                     rows.write(&user_line(user), &user_json(user))?;
                 }
@@ -260,33 +238,33 @@ fn user(mut arguments: Arguments) -> Result<(), Failure> {
         Some("show") => {
             let name = named(&mut arguments)?;
             finish(arguments)?;
-            let operator = Operator::open()?;
-            show_user(json, &operator.user(&name)?)
+            let app = open_app()?;
+            show_user(json, &find_user(&app, &name)?)
         }
         Some("create") => {
             let name: Option<String> = arguments.opt_value_from_str("--name")?;
             let email: String =
-                arguments.free_from_str().map_err(|_| Failure::UsageCounter("the e-mail is missing".to_string()))?;
+                arguments.free_from_str().map_err(|_| Failure::Usage("the e-mail is missing".to_string()))?;
             finish(arguments)?;
-            let email = Email::parse(&email).map_err(|rule| Failure::UsageCounter(format!("the e-mail {rule}")))?;
+            let email = Email::parse(&email).map_err(|rule| Failure::Usage(format!("the e-mail {rule}")))?;
             let name = name.map(|name| parse_name(&name)).transpose();
-            let name = name.map_err(|rule| Failure::UsageCounter(format!("the name {rule}")))?;
-            let operator = Operator::open()?;
-            let created = operator.users.create(email, name, read_password(&operator.password_rules)?)?;
+            let name = name.map_err(|rule| Failure::Usage(format!("the name {rule}")))?;
+            let app = open_app()?;
+            let created = app.users.create(email, name, read_password(&app.password_rules)?)?;
             show_user(json, &created.ok_or_else(|| Failure::Failed("User already exists".to_string()))?)
         }
         Some(action @ ("activate" | "deactivate" | "set-password" | "delete")) => {
             let action = action.to_string();
             let name = named(&mut arguments)?;
             finish(arguments)?;
-            let operator = Operator::open()?;
-            let mut user = operator.user(&name)?;
+            let app = open_app()?;
+            let mut user = find_user(&app, &name)?;
             let done = match action.as_str() {
-                "set-password" => operator.users.set_password(user.id, read_password(&operator.password_rules)?)?,
-                "delete" => operator.users.delete(user.id)?,
+                "set-password" => app.users.set_password(user.id, read_password(&app.password_rules)?)?,
+                "delete" => app.users.delete(user.id)?,
                 _ => {
                     user.is_active = action == "activate";
-                    operator.users.set_active(user.id, user.is_active)?
+                    app.users.set_active(user.id, user.is_active)?
                 }
             };
             if !done {
@@ -299,8 +277,8 @@ fn user(mut arguments: Arguments) -> Result<(), Failure> {
             }
             show_user(json, &user)
         }
-        Some(other) => Err(Failure::UsageCounter(format!("there is no command \"user {other}\""))),
-        None => Err(Failure::UsageCounter("user needs a command: list, show, create, …".to_string())),
+        Some(other) => Err(Failure::Usage(format!("there is no command \"user {other}\""))),
+        None => Err(Failure::Usage("user needs a command: list, show, create, …".to_string())),
     }
 }
 
@@ -312,12 +290,12 @@ fn key(mut arguments: Arguments) -> Result<(), Failure> {
             let owner: Option<String> = arguments.opt_value_from_str("--user")?;
             finish(arguments)?;
             let owner = owner.map(|text| user_ref(&text)).transpose()?;
-            let operator = Operator::open()?;
-            let owner = owner.map(|owner| operator.user(&owner)).transpose()?.map(|user| user.id);
+            let app = open_app()?;
+            let owner = owner.map(|owner| find_user(&app, &owner)).transpose()?.map(|user| user.id);
             let mut rows = Rows::start(json, KEY_HEADER)?;
             let mut after = None;
             loop {
-                let mut keys = operator.keys.list(owner, after.as_ref(), PAGE)?;
+                let mut keys = app.keys.list(owner, after.as_ref(), PAGE)?;
                 for key in &keys {
                     rows.write(&key_line(key), &key_json(key))?;
                 }
@@ -329,19 +307,19 @@ fn key(mut arguments: Arguments) -> Result<(), Failure> {
         }
         Some("revoke") => {
             let id: String =
-                arguments.free_from_str().map_err(|_| Failure::UsageCounter("the key's id is missing".to_string()))?;
+                arguments.free_from_str().map_err(|_| Failure::Usage("the key's id is missing".to_string()))?;
             finish(arguments)?;
             let id = KeyId::parse(&id)
-                .ok_or_else(|| Failure::UsageCounter("a key's id is a UUID; key list shows it".to_string()))?;
-            if !Operator::open()?.keys.revoke_any(id)? {
+                .ok_or_else(|| Failure::Usage("a key's id is a UUID; key list shows it".to_string()))?;
+            if !open_app()?.keys.revoke_any(id)? {
                 return Err(Failure::Failed("there is no such key".to_string()));
             }
             std::thread::sleep(HEARD_WITHIN);
             let (line, object) = (format!("revoked {id}"), json!({ "revoked": id }));
             Ok(writeln!(io::stdout(), "{}", if json { object.to_string() } else { line })?)
         }
-        Some(other) => Err(Failure::UsageCounter(format!("there is no command \"key {other}\""))),
-        None => Err(Failure::UsageCounter("key needs a command: list or revoke".to_string())),
+        Some(other) => Err(Failure::Usage(format!("there is no command \"key {other}\""))),
+        None => Err(Failure::Usage("key needs a command: list or revoke".to_string())),
     }
 }
 
@@ -354,25 +332,25 @@ fn events(mut arguments: Arguments) -> Result<(), Failure> {
     let user = user.map(|text| user_ref(&text)).transpose()?;
     let kind = kind.map(|text| {
         let types = || Kind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
-        Kind::parse(&text).ok_or_else(|| Failure::UsageCounter(format!("{text:?} is none of the types {}", types())))
+        Kind::parse(&text).ok_or_else(|| Failure::Usage(format!("{text:?} is none of the types {}", types())))
     });
     let since = since.map(|text| {
         let fault = "is no RFC 3339 date and time with an offset, such as 2030-01-31T12:00:00Z";
-        Timestamp::parse(&text).ok_or_else(|| Failure::UsageCounter(format!("{text:?} {fault}")))
+        Timestamp::parse(&text).ok_or_else(|| Failure::Usage(format!("{text:?} {fault}")))
     });
     let (kind, since) = (kind.transpose()?, since.transpose()?);
-    let operator = Operator::open()?;
+    let app = open_app()?;
     let user = match user {
         // Events outlive their user.
         Some(UserRef::Id(id)) => Some(id),
-        Some(email) => Some(operator.user(&email)?.id),
+        Some(email) => Some(find_user(&app, &email)?.id),
         None => None,
     };
     let filter = Filter { user, kind, since };
     let mut rows = Rows::start(json, EVENT_HEADER)?;
     let mut page: Vec<Event> = Vec::new();
     loop {
-        page = operator.events.list(&filter, page.last(), PAGE)?;
+        page = app.events.list(&filter, page.last(), PAGE)?;
         for event in &page {
             rows.write(&event_line(event), &json!(event))?;
         }
@@ -383,7 +361,7 @@ fn events(mut arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn user_ref(text: &str) -> Result<UserRef, Failure> {
-    UserRef::parse(text).ok_or_else(|| Failure::UsageCounter(format!("{text:?} is neither an e-mail nor an id")))
+    UserRef::parse(text).ok_or_else(|| Failure::Usage(format!("{text:?} is neither an e-mail nor an id")))
 }
 
 /// Rows that are fetched at once.

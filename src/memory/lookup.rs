@@ -64,8 +64,12 @@ const WAITING: usize = 16 * 1024;
 /// The most keys that are remembered not to exist. They have a table of their own, so that they do not displace others.
 const UNKNOWN: usize = 4096;
 
-/// Remembers values by key, and fetches them on threads of its own.
+/// Remembers values by key, and fetches them on threads of its own, which start with the first fetches: a command that
+/// fetches nothing has none.
 pub struct Lookup<K, V> {
+    name: &'static str,
+    /// How many queries may run at once.
+    fetchers: usize,
     shared: Arc<Shared<K, V>>,
 }
 
@@ -84,6 +88,8 @@ struct Queue<K, V> {
     /// The keys that are not being fetched yet, in order.
     next: Vec<K>,
     waiters: usize,
+    /// Threads that have been started.
+    fetchers: usize,
     /// Sleeping threads. Waking costs a system call even if none sleeps.
     idle: usize,
     closing: bool,
@@ -95,8 +101,15 @@ where
     V: Cacheable,
 {
     /// `fetchers`: how many queries may run at once.
-    pub fn new(name: &str, entries: usize, fetchers: usize, changes: Arc<Changes>, fetch: Fetch<K, V>) -> Lookup<K, V> {
-        let queue = Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, idle: 0, closing: false };
+    pub fn new(
+        name: &'static str,
+        entries: usize,
+        fetchers: usize,
+        changes: Arc<Changes>,
+        fetch: Fetch<K, V>,
+    ) -> Lookup<K, V> {
+        let queue =
+            Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, fetchers: 0, idle: 0, closing: false };
         let shared = Arc::new(Shared {
             known: Cache::with_weighter(entries, entries as u64, ByText),
             unknown: Cache::new(UNKNOWN),
@@ -105,14 +118,7 @@ where
             queue: Mutex::new(queue),
             arrived: Condvar::new(),
         });
-        for number in 0..fetchers {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name(format!("{name}-{number}"))
-                .spawn(move || shared.work())
-                .expect("a thread can be started");
-        }
-        Lookup { shared }
+        Lookup { name, fetchers, shared }
     }
 
     /// What is remembered: a value, or that there is none. `None`: nothing is remembered; ask the store.
@@ -159,10 +165,28 @@ where
             return answer(Err(Error::Unavailable("too many requests wait for the store".to_string())));
         }
         queue.wait_for(key, answer);
+        if queue.idle == 0 && queue.fetchers < self.fetchers {
+            return self.start_fetcher(queue);
+        }
         let wake = queue.idle > 0;
         drop(queue);
         if wake {
             self.shared.arrived.notify_one();
+        }
+    }
+
+    /// Without any fetcher, everyone who waits gets an error.
+    fn start_fetcher(&self, mut queue: MutexGuard<'_, Queue<K, V>>) {
+        let name = format!("{}-{}", self.name, queue.fetchers);
+        let shared = self.shared.clone();
+        match std::thread::Builder::new().name(name).spawn(move || shared.work()) {
+            Ok(_) => queue.fetchers += 1,
+            Err(_) if queue.fetchers > 0 => {}
+            Err(error) => {
+                let keys = std::mem::take(&mut queue.next);
+                drop(queue);
+                self.shared.fail(&keys, &StoreError::Unavailable(format!("no thread can be started: {error}")));
+            }
         }
     }
 }

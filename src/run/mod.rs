@@ -28,7 +28,7 @@ use crate::store::migrate::{self, Pending};
 use crate::store::postgres::{Patience, Postgres};
 use crate::store::sql::{Driver, SqlStore};
 use crate::store::sqlite::Sqlite;
-use crate::tokens::key_files;
+use crate::tokens::key_files::{self, JwtKeys};
 
 /// Opens the configured database and applies the migrations it lacks; says which. What is changed through it is noted in
 /// `changes`.
@@ -54,12 +54,13 @@ pub fn open_store(
     }
 }
 
-/// Opens the configured database for a command of an operator: none is made, none is migrated, and work may take its time.
-pub fn use_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    fn ready<D: Driver>(driver: D) -> Result<Arc<dyn Store>, StoreError> {
+/// Opens the configured database for a command of an operator. It must exist and be up to date; statements have no time
+/// limit.
+fn use_store(config: &Config, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
+    fn ready<D: Driver>(driver: D, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
         let lacking = migrate::check(&driver)?.migrations;
         match lacking.len() {
-            0 => Ok(Arc::new(SqlStore::new(driver, Arc::default(), Clock::default()))),
+            0 => Ok(Arc::new(SqlStore::new(driver, changes, clock.clone()))),
             count => Err(StoreError::Unavailable(format!(
                 "the database lacks {count} of this version's migrations, from {} on; run `keyward migrate`",
                 lacking[0]
@@ -67,8 +68,8 @@ pub fn use_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
         }
     }
     match &config.database {
-        Database::Sqlite(path) => ready(Sqlite::open_existing(path)?),
-        Database::Postgres(target) => ready(Postgres::connect(target, Patience::Endless)?),
+        Database::Sqlite(path) => ready(Sqlite::open_existing(path)?, clock, changes),
+        Database::Postgres(target) => ready(Postgres::connect(target, Patience::Endless)?, clock, changes),
     }
 }
 
@@ -99,6 +100,18 @@ pub fn open_app(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), 
         info!("migration {migration} was applied");
     }
     Ok((App::over(store.clone(), jwt_keys, passwords(config), config, clock, changes), store))
+}
+
+/// The services for a command of an operator. The error is one line for the operator.
+///
+/// It starts no thread that uses the store, so the database is closed when this is dropped. The keys of tokens are not
+/// read: a command issues none, and the operator need not have them.
+pub fn open_operator_app(config: &Config) -> Result<App, String> {
+    let (clock, changes) = (Clock::default(), Arc::new(Changes::default()));
+    let store = use_store(config, &clock, changes.clone()).map_err(|error| error.to_string())?;
+    // A command remembers nothing.
+    let config = Config { cache_entries: 1, ..config.clone() };
+    Ok(App::over(store, JwtKeys::ephemeral()?, passwords(&config), &config, clock, changes))
 }
 
 /// A running Keyward.

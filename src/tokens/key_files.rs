@@ -29,6 +29,17 @@ pub struct JwtKeys {
     pub refresh: Keyring,
 }
 
+impl JwtKeys {
+    /// Random keys that nothing keeps: for a process that issues no tokens.
+    pub fn ephemeral() -> Result<JwtKeys, String> {
+        let new = || -> Result<Keyring, String> {
+            let secret = random_hex().map_err(|error| format!("no random keys can be made: {error}"))?;
+            Ok(Keyring::new(SigningKey::from_secret(&Secret::new(secret)), []))
+        };
+        Ok(JwtKeys { access: new()?, refresh: new()? })
+    }
+}
+
 /// The configured keys; with SQLite, kept or new ones for those that are not set. With PostgreSQL a missing one is an
 /// error: instances must share them. The error is one line for the operator.
 pub fn resolve(config: &Config) -> Result<JwtKeys, String> {
@@ -119,11 +130,16 @@ fn required(name: &str) -> String {
 fn new_secrets() -> std::io::Result<String> {
     let mut text = String::new();
     for name in ["JWT_SECRET", "JWT_REFRESH_SECRET"] {
-        let mut bytes = [0; 32];
-        SysRng.try_fill_bytes(&mut bytes).map_err(std::io::Error::other)?;
-        text.push_str(&format!("{name}={}\n", hex::encode(bytes)));
+        text.push_str(&format!("{name}={}\n", random_hex()?));
     }
     Ok(text)
+}
+
+/// 256 random bits.
+fn random_hex() -> std::io::Result<String> {
+    let mut bytes = [0; 32];
+    SysRng.try_fill_bytes(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(hex::encode(bytes))
 }
 
 /// The Ed25519 key: the configured one, or with SQLite the kept one, which is made when it has to sign. `None` when

@@ -14,16 +14,14 @@ use std::time::{Duration, Instant};
 use keyward::accounts::email::Email;
 use keyward::accounts::limits::AddressRates;
 use keyward::accounts::passwords::PasswordRules;
-use keyward::accounts::throttling::LoginThrottle;
 use keyward::accounts::users::Users;
-use keyward::audit::events::Events;
 use keyward::base::clock::Clock;
 use keyward::base::id::{KeyId, UserId};
 use keyward::config::{Config, Database};
 use keyward::keys::key::KeyHash;
 use keyward::run;
 use keyward::run::Keyward;
-use keyward::store::postgres::{Patience, PostgresTarget, TlsMode};
+use keyward::store::postgres::{PostgresTarget, TlsMode};
 use keyward_harness::http_client::{Answer, Client, PATIENCE, Request, connect, read_answer};
 use keyward_harness::postgres_cluster::available;
 use keyward_harness::program::{Home, in_both_homes};
@@ -118,11 +116,7 @@ fn database_address(service: &Service) -> SocketAddr {
 
 /// What another process does to accounts: it has a store of its own on the same data.
 fn operator(config: &Config) -> Users {
-    let (store, _) = run::open_store(config, &Clock::default(), Arc::default(), Patience::Endless).unwrap();
-    let events = Arc::new(Events::new(store.clone(), config.audit_retention, Clock::default()));
-    let passwords = run::passwords(config);
-    let guesses = Arc::new(LoginThrottle::new(store.clone(), passwords.clone(), events, Clock::default()));
-    Users::new(store, passwords, guesses, Clock::default())
+    run::open_operator_app(config).unwrap().users
 }
 
 fn set_active(users: &Users, account: &Account, active: bool) {
