@@ -7,9 +7,9 @@ use keyward::audit::event::Kind;
 use keyward::guard::judge::Guard;
 use keyward::http::router::Route;
 use keyward_harness::http_client::Answer;
-use keyward_harness::openapi::{DOCUMENT, REST, documented_path};
+use keyward_harness::openapi::{DOCUMENT, REST, TEXT, documented_path, resolved};
 use keyward_harness::service::{Backend, Service};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The methods that the document can name.
 const METHODS: [&str; 7] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE"];
@@ -66,6 +66,85 @@ fn the_document_asks_for_the_credential_that_the_route_takes() {
 fn the_document_names_every_type_of_event() {
     let types: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(DOCUMENT["components"]["schemas"]["Event"]["properties"]["type"]["enum"], json!(types));
+}
+
+/// Calls `visit` with each object in `value` and the JSON pointer to it.
+fn for_each_object(value: &'static Value, pointer: &str, visit: &mut impl FnMut(&str, &'static Value)) {
+    let child = |key: &str| format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+    match value {
+        Value::Object(members) => {
+            visit(pointer, value);
+            members.iter().for_each(|(key, member)| for_each_object(member, &child(key), visit));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| for_each_object(item, &child(&index.to_string()), visit));
+        }
+        _ => {}
+    }
+}
+
+/// Swagger UI's dialog shows the schemes in the order in which they are written.
+#[test]
+fn the_authorize_dialog_begins_with_the_jwt_and_the_api_key() {
+    let (_, schemes) = TEXT.split_once("\"securitySchemes\": {").unwrap();
+    let mut names: Vec<&str> =
+        DOCUMENT["components"]["securitySchemes"].as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_by_key(|name| schemes.find(&format!("\"{name}\": {{")).unwrap());
+    assert_eq!(names[..2], ["jwt", "apiKey"]);
+}
+
+/// Swagger UI would send them along with every request that is tried out.
+#[test]
+fn no_optional_parameter_has_a_value_that_is_filled_in() {
+    let mut optional = 0;
+    for_each_object(&DOCUMENT, "", &mut |pointer, object| {
+        if object["in"].is_string() && object["schema"].is_object() && object["required"] != true {
+            optional += 1;
+            for (holder, name) in [
+                (object, "example"),
+                (object, "examples"),
+                (&object["schema"], "example"),
+                (&object["schema"], "default"),
+            ] {
+                assert!(holder[name].is_null(), "{pointer} has {name}");
+            }
+            assert_eq!(resolved(&object["schema"])["default"], Value::Null, "{pointer}");
+        }
+    });
+    assert!(optional >= 8, "only {optional} optional parameters were found");
+}
+
+/// Generators read a copy of the document, without a server.
+#[test]
+fn a_saved_document_refers_to_nothing_outside_itself() {
+    let (mut operations, mut linked, mut references) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for_each_object(&DOCUMENT, "", &mut |pointer, object| {
+        assert!(object["externalValue"].is_null(), "{pointer} has an externalValue");
+        if let Some(reference) = object["$ref"].as_str() {
+            references += 1;
+            let target = reference.strip_prefix('#').and_then(|target| DOCUMENT.pointer(target));
+            assert!(target.is_some(), "{pointer} refers to {reference}");
+        }
+        if let Some(id) = object["operationId"].as_str() {
+            let ids = if pointer.contains("/links/") { &mut linked } else { &mut operations };
+            ids.insert(id);
+        }
+    });
+    assert!(references > 100, "only {references} references were found");
+    assert!(!linked.is_empty() && linked.is_subset(&operations), "{linked:?} are not all among {operations:?}");
+}
+
+/// Seven rows a path are much for a reader who came for users and keys.
+#[test]
+fn gateways_come_last_and_every_operation_has_one_listed_tag() {
+    let listed: Vec<&Value> = DOCUMENT["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+    assert_eq!(*listed[listed.len() - 1], "Gateways");
+    for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let tags = operation["tags"].as_array().unwrap();
+            assert!(tags.len() == 1 && listed.contains(&&tags[0]), "{method} {path} has the tags {tags:?}");
+        }
+    }
 }
 
 #[test]

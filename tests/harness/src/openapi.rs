@@ -8,11 +8,13 @@ use serde_json::Value;
 
 use crate::http_client::Answer;
 
-pub static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../../static/openapi.json")).unwrap());
+/// The document as it is written: JSON values do not keep the order of names.
+pub const TEXT: &str = include_str!("../../../static/openapi.json");
+
+pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(TEXT).unwrap());
 
 /// Follows a `$ref`, if this is one.
-fn resolved(value: &'static Value) -> &'static Value {
+pub fn resolved(value: &'static Value) -> &'static Value {
     match value["$ref"].as_str() {
         Some(reference) => DOCUMENT.pointer(reference.trim_start_matches('#')).unwrap(),
         None => value,
