@@ -1097,7 +1097,9 @@ fn kill_again_and_again(home: &Home) {
     let mut config = home.config();
     allow_masses(&mut config);
     let password = PasswordRules::new(8).judge(PASSWORD).ok().unwrap();
-    assert!(operator(&config).create(Email::parse(email).unwrap(), None, password).unwrap().is_some());
+    let (app, _) = run::open_app(&config, Clock::default()).unwrap();
+    assert!(app.users.create(Email::parse(email).unwrap(), None, password).unwrap().is_some());
+    drop(app);
 
     let started = Instant::now();
     let mut total = 0;
