@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use keyward::http::tls::TlsFiles;
 use keyward::http::tls::Tls;
+use keyward::http::tls::TlsFiles;
 use libfuzzer_sys::fuzz_target;
 
 static FILES: LazyLock<TlsFiles> = LazyLock::new(|| {

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use keyward::base::id::UserId;
-use keyward::accounts::passwords::PasswordRules;
 use keyward::accounts::email::Email;
+use keyward::accounts::passwords::PasswordRules;
 use keyward::accounts::user::{UserRef, parse_name};
+use keyward::base::id::UserId;
 use libfuzzer_sys::fuzz_target;
 use unicode_normalization::UnicodeNormalization;
 

@@ -5,10 +5,10 @@ use std::sync::LazyLock;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use keyward::api::routes::ROUTES;
 use keyward::app::App;
 use keyward::http::cors::Cors;
 use keyward::http::response;
-use keyward::api::routes::ROUTES;
 use keyward::http::router::{Destination, Router};
 use keyward_fuzz::account::{ORIGIN, config, open};
 use keyward_fuzz::request;

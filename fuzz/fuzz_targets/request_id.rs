@@ -2,8 +2,8 @@
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use keyward::http::request::request_id;
 use keyward::http::access_log::new_request_id;
+use keyward::http::request::request_id;
 use libfuzzer_sys::fuzz_target;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

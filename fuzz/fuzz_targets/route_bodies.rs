@@ -5,13 +5,13 @@ use std::cell::RefCell;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+use keyward::api::routes::ROUTES;
 use keyward::app::App;
 use keyward::base::error::Error;
 use keyward::guard::judge::Guard;
-use keyward::http::response;
-use keyward::api::routes::ROUTES;
-use keyward::http::router::Route;
 use keyward::guard::principal::Principal;
+use keyward::http::response;
+use keyward::http::router::Route;
 use keyward_fuzz::account::{Account, assert_no_secret, config, open};
 use keyward_fuzz::request;
 use keyward_fuzz::service::assert_error_shape;

@@ -10,10 +10,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL;
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use keyward::base::clock::Clock;
-use keyward::base::secret::Secret;
 use keyward::base::id::{KeyId, SessionId, UserId};
-use keyward::tokens::jws::{Keyring, SigningKey};
+use keyward::base::secret::Secret;
 use keyward::tokens::claims::{Claims, Parties, Tokens};
+use keyward::tokens::jws::{Keyring, SigningKey};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use keyward::app::App;
-use keyward::base::clock::Clock;
-use keyward::config::Config;
-use keyward::http::limits::Limits;
-use keyward::audit::event::{By, Origin};
-use keyward::base::id::SessionId;
-use keyward::keys::key::KeyHash;
-use keyward::keys::service::KeySettings;
-use keyward::guard::principal::{AuthenticatedService, AuthenticatedUser, Principal};
-use keyward::keys::scopes::Scopes;
-use keyward::tokens::claims::Claims;
 use keyward::accounts::email::Email;
+use keyward::app::App;
+use keyward::audit::event::{By, Origin};
+use keyward::base::clock::Clock;
+use keyward::base::id::SessionId;
+use keyward::config::Config;
+use keyward::guard::principal::{AuthenticatedService, AuthenticatedUser, Principal};
+use keyward::http::limits::Limits;
+use keyward::keys::key::KeyHash;
+use keyward::keys::scopes::Scopes;
+use keyward::keys::service::KeySettings;
+use keyward::tokens::claims::Claims;
+use keyward_harness::service::new_folder;
 
 /// What its keys may, and the derived token too.
 pub const SCOPE: &str = "keys:verify";
@@ -31,10 +32,7 @@ pub const PASSWORD: &str = "a-password-that-nobody-guesses-0123456789-0123456789
 
 /// Waits for nothing, counts nothing by address, and hashes fast.
 pub fn config() -> Config {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("keyward-fuzz-{}-{count}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let folder = new_folder();
     let database = folder.join("keyward.db");
     let mut settings = HashMap::from([
         ("KEYWARD_DB", database.to_str().expect("a path in UTF-8")),
@@ -43,13 +41,9 @@ pub fn config() -> Config {
         ("MAX_KEYS_PER_USER", "20"),
         ("CORS_ORIGINS", ORIGIN),
     ]);
-    for limit in [
-        "RATE_LIMIT_SIGNUP",
-        "RATE_LIMIT_LOGIN",
-        "RATE_LIMIT_REFRESH",
-        "RATE_LIMIT_FAILED_KEYS",
-        "RATE_LIMIT_WRITES",
-    ] {
+    for limit in
+        ["RATE_LIMIT_SIGNUP", "RATE_LIMIT_LOGIN", "RATE_LIMIT_REFRESH", "RATE_LIMIT_FAILED_KEYS", "RATE_LIMIT_WRITES"]
+    {
         settings.insert(limit, "off");
     }
     let settings = settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();

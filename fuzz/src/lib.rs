@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use keyward::http::request::Request;
 use keyward::guard::principal::Principal;
+use keyward::http::request::Request;
 
 /// A request as handlers see it, from nobody.
 pub fn request(headers: HeaderMap, query: Option<&str>, body: &[u8]) -> Request {

@@ -1,17 +1,18 @@
 //! The real server on a free port of this machine, in this process, and what every answer of it has to be like.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keyward::app::App;
+use keyward::base::tls_verifier::Verifier;
 use keyward::config::Config;
-use keyward::http::tls::TlsFiles;
 use keyward::http::server::Server;
 use keyward::http::tls::Tls;
-use keyward::base::tls_verifier::Verifier;
+use keyward::http::tls::TlsFiles;
+use keyward_harness::http_client::{self, Answer, read_answer};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::Value;
@@ -27,21 +28,6 @@ pub struct Service {
     /// Serves until the process ends.
     _server: Server,
     tls: Arc<ClientConfig>,
-}
-
-/// An answer without its interim ones.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
 }
 
 impl Service {
@@ -62,7 +48,8 @@ impl Service {
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         let app = Arc::new(account::open(config));
         let tls = config.tls.as_ref().map(|files| Tls::start(files).expect("a good certificate"));
-        let server = Server::start(app.clone(), keyward::api::routes::ROUTES, tls, config).expect("a server that listens");
+        let server =
+            Server::start(app.clone(), keyward::api::routes::ROUTES, tls, config).expect("a server that listens");
         let account = Account::new(&app);
         let address = server.addresses()[0];
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -120,16 +107,13 @@ impl Service {
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answers = Vec::new();
         match stream.read_to_end(&mut answers) {
-            Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("{error}"),
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
             _ => answers,
         }
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).expect("a server that accepts");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit of time");
-        stream.set_nodelay(true).expect("no delay");
-        stream
+        http_client::connect(self.address).expect("a server that accepts")
     }
 }
 
@@ -137,44 +121,10 @@ fn exchange(
     mut connection: BufReader<TcpStream>,
     request: &[u8],
     is_head: bool,
-) -> std::io::Result<(Answer, BufReader<TcpStream>)> {
+) -> io::Result<(Answer, BufReader<TcpStream>)> {
     connection.get_mut().write_all(request)?;
-    loop {
-        let answer = read_answer(&mut connection, is_head)?;
-        if answer.status >= 200 {
-            return Ok((answer, connection));
-        }
-    }
-}
-
-/// Reads the next answer; a body needs a `Content-Length`, as all of ours have.
-pub fn read_answer(from: &mut impl BufRead, is_head: bool) -> std::io::Result<Answer> {
-    let mut line = || {
-        let mut line = String::new();
-        from.read_line(&mut line)?;
-        let line = line.strip_suffix("\r\n").map(str::to_string);
-        line.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof))
-    };
-    let status_line = line()?;
-    let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let status = status.unwrap_or_else(|| panic!("this is no status line: {status_line:?}"));
-    let mut headers = Vec::new();
-    loop {
-        let line = line()?;
-        if line.is_empty() {
-            break;
-        }
-        let (name, value) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
-        headers.push((name.to_ascii_lowercase(), value.to_string()));
-    }
-    let mut answer = Answer { status, headers, body: Vec::new() };
-    assert_eq!(answer.header("transfer-encoding"), None, "{answer:?}");
-    let length = answer.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    if !is_head && status >= 200 && status != 204 && status != 304 {
-        answer.body.resize(length, 0);
-        from.read_exact(&mut answer.body)?;
-    }
-    Ok(answer)
+    let answer = read_answer(&mut connection, is_head)?;
+    Ok((answer, connection))
 }
 
 /// The contract's shape of an error.
