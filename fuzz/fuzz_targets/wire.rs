@@ -15,6 +15,10 @@ thread_local! {
 fuzz_target!(|data: &[u8]| {
     SERVICE.with_borrow_mut(|service| {
         let sent = service.account.fill(data);
+        // What begins like this speaks HTTP/2, and has a target of its own.
+        if sent.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") {
+            return;
+        }
         let answers = service.send_all(&sent);
         let mut rest = Cursor::new(answers.as_slice());
         let mut changed = false;

@@ -2,13 +2,11 @@
 
 use std::sync::LazyLock;
 
+use keyward_harness::openapi::{DOCUMENT, resolved};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use serde_json::{Map, Value, json};
 
 use crate::account::Account;
-
-static DOCUMENT: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("../../static/openapi.json")).expect("an OpenAPI document"));
 
 /// Everything that the document describes.
 pub static OPERATIONS: LazyLock<Vec<Operation>> = LazyLock::new(|| {
@@ -54,15 +52,6 @@ impl Operation {
     /// Whether the document knows of this answer.
     pub fn documents(&self, status: u16) -> bool {
         self.responses.get(status.to_string()).is_some()
-    }
-}
-
-fn resolved(value: &'static Value) -> &'static Value {
-    match value["$ref"].as_str() {
-        Some(reference) => {
-            DOCUMENT.pointer(reference.trim_start_matches('#')).expect("a reference that leads somewhere")
-        }
-        None => value,
     }
 }
 
