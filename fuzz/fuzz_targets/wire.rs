@@ -26,9 +26,15 @@ fuzz_target!(|data: &[u8]| {
             let behind = rest.position() as usize;
             assert!(answers[behind..].starts_with(b"HTTP/1."), "{}\n→ {}", sent.escape_ascii(), answers.escape_ascii());
             // An answer to HEAD has no body, whatever length it tells.
-            let is_bodyless = |answer: &[u8]| {
-                let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |end| end + 4);
-                end == answer.len() || answer[end..].starts_with(b"HTTP/1.")
+            let is_bodyless = |mut answer: &[u8]| {
+                loop {
+                    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+                    let (head, rest) = answer.split_at(end.map_or(answer.len(), |end| end + 4));
+                    if !head.starts_with(b"HTTP/1.1 1") {
+                        return rest.is_empty() || rest.starts_with(b"HTTP/1.");
+                    }
+                    answer = rest;
+                }
             };
             let answer = match read_answer(&mut rest, is_bodyless(&answers[behind..])) {
                 Ok(answer) => answer,
