@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use keyward_harness::http_client::{Answer, Client};
 use keyward_harness::program::{Home, Server};
 use keyward_harness::service::{Account, Backend, PASSWORD, account};
+use keyward_harness::tools::skip;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
@@ -109,11 +110,6 @@ fn story(server: Server<'_>, fill: impl FnOnce(&Server<'_>), free: impl FnOnce(&
     has_no_faults(&said.stderr);
 }
 
-/// Written past the capture of `println!`, which would hide it in a run that passes.
-fn skipped(what: &str, why: &str) {
-    let _ = writeln!(io::stderr(), "\n*** {what} SKIPPED: {why}. ***\n");
-}
-
 /// The system's limit on the size of files, which is met by every write like the end of a disk; anyone may lower it.
 fn limit_files(server: &Server<'_>, most: Option<u64>) {
     let maximum = getrlimit(Resource::Fsize).maximum;
@@ -149,7 +145,7 @@ fn unshare() -> Option<&'static str> {
 #[test]
 fn when_the_disk_is_full_writes_are_told_to_come_back_and_reads_go_on() {
     let Some(user) = unshare() else {
-        skipped("The test of a full disk is", "no file system can be mounted here");
+        skip("mounting a file system");
         return;
     };
     let mut home = Home::fresh(Backend::Sqlite);
@@ -203,7 +199,7 @@ fn when_the_file_becomes_read_only_writes_are_told_to_come_back_and_reads_go_on(
     let mut open = OpenOptions::new().create_new(true).append(true).open(&trial).unwrap();
     let refuses = Immutable::make(&[trial]).map(|_immutable| open.write_all(b"x").is_err());
     if !refuses.unwrap_or(false) {
-        skipped("The test of a file that becomes read-only is", "files cannot be made immutable here");
+        skip("making files immutable");
         return;
     }
     let files = [home.path("keyward.db"), home.path("keyward.db-wal")];

@@ -6,9 +6,9 @@ mod upstream;
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::Ipv4Addr;
 
-use keyward_harness::http_client::{self, Answer, PATIENCE, Request, connect, read_answer};
+use keyward_harness::http_client::{self, Answer, Request, connect, connect_from, read_answer};
 use keyward_harness::postgres_cluster;
 use keyward_harness::service::{Account, Backend, PASSWORD};
 use serde_json::json;
@@ -91,15 +91,7 @@ fn get_from(site: &Site, from: Ipv4Addr, target: &str, lines: &str) -> Answer {
 
 #[track_caller]
 fn send_from(site: &Site, from: Ipv4Addr, request: &str) -> Answer {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-    let stream: TcpStream = runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((from, 0))).unwrap();
-        socket.connect(site.address()).await.unwrap().into_std().unwrap()
-    });
-    stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut connection = BufReader::new(stream);
+    let mut connection = BufReader::new(connect_from(from, site.address()).unwrap());
     connection.get_mut().write_all(request.as_bytes()).unwrap();
     read_answer(&mut connection, false).unwrap()
 }

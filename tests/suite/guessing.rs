@@ -3,7 +3,6 @@
 use std::sync::Barrier;
 
 use keyward_harness::http_client::{Answer, Request};
-use keyward_harness::postgres_cluster::available;
 use keyward_harness::program::{Server, in_both_homes};
 use keyward_harness::service::{Backend, PASSWORD, Service, error, on_both_stores};
 use serde_json::{Value, json};
@@ -279,10 +278,8 @@ on_both_stores! {
 
 /// Tells a story on each store, with hashes that cost next to nothing.
 fn with_cheap_hashes(story: impl Fn(&mut Service)) {
-    for backend in [Backend::Sqlite, Backend::Postgres] {
-        if matches!(backend, Backend::Sqlite) || available() {
-            story(&mut Service::start_with(backend, &[], |config| config.bcrypt_cost = 4));
-        }
+    for backend in Backend::installed() {
+        story(&mut Service::start_with(backend, &[], |config| config.bcrypt_cost = 4));
     }
 }
 

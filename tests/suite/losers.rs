@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use keyward_harness::http_client::{Answer, Client, PATIENCE};
 use keyward_harness::openapi;
-use keyward_harness::postgres_cluster::available;
 use keyward_harness::service::{Account, Backend, PASSWORD, Service, within};
 use serde_json::json;
 
@@ -68,11 +67,8 @@ fn set_password(account: &Account) -> String {
 }
 
 fn on_both(story: fn(&Service)) {
-    let start =
-        |backend| Service::start_with(backend, &[("RATE_LIMIT_WRITES", "off")], |config| config.bcrypt_cost = 4);
-    story(&start(Backend::Sqlite));
-    if available() {
-        story(&start(Backend::Postgres));
+    for backend in Backend::installed() {
+        story(&Service::start_with(backend, &[("RATE_LIMIT_WRITES", "off")], |config| config.bcrypt_cost = 4));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Barrier;
 
-use keyward_harness::postgres_cluster::available;
 use keyward_harness::service::{Backend, PASSWORD, Service, broken_rules, on_both_stores};
 use serde_json::json;
 
@@ -102,10 +101,7 @@ on_both_stores! {
 
 #[test]
 fn the_operator_may_ask_for_longer_passwords() {
-    for backend in [Backend::Sqlite, Backend::Postgres] {
-        if matches!(backend, Backend::Postgres) && !available() {
-            continue;
-        }
+    for backend in Backend::installed() {
         let mut service = Service::start(backend);
         let ann = service.sign_up("ann@example.com");
         service.set("PASSWORD_MIN_LENGTH", "15");

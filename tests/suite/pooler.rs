@@ -11,10 +11,11 @@ use std::thread;
 use std::time::Instant;
 
 use keyward_harness::http_client::{Client, PATIENCE};
-use keyward_harness::postgres_cluster::{self, Database, create_directory};
+use keyward_harness::postgres_cluster::{Database, create_directory};
 use keyward_harness::program::{Home, Process};
 use keyward_harness::relay::free_port;
 use keyward_harness::service::{Backend, PASSWORD, SOON, within};
+use keyward_harness::tools::{Tool, installed};
 use serde_json::json;
 
 /// Servers that the pooler shares out.
@@ -42,7 +43,7 @@ impl PgBouncer {
         );
         let file = folder.join("pgbouncer.ini");
         fs::write(&file, settings).unwrap();
-        let mut command = Command::new(program());
+        let mut command = Command::new(Tool::PgBouncer.path().unwrap());
         command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some((user, group)) = owner {
             std::os::unix::fs::chown(&file, Some(user), Some(group)).unwrap();
@@ -61,19 +62,9 @@ impl Drop for PgBouncer {
     }
 }
 
-/// Outside of the search path of many users.
-fn program() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    folders
-        .map(|folder| folder.join("pgbouncer"))
-        .find(|file| file.is_file())
-        .expect("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
-}
-
 /// A home whose `DATABASE_URL` leads through the pooler.
 fn home_behind_a_pooler() -> Option<(PgBouncer, Home)> {
-    if !postgres_cluster::available() {
+    if !installed(&[Tool::Postgres, Tool::PgBouncer]) {
         return None;
     }
     let mut home = Home::fresh(Backend::Postgres);

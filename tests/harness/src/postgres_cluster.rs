@@ -6,44 +6,29 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::{Client, Config, NoTls};
 
+use crate::tools::{Tool, installed};
+
 const HOST: &str = "127.0.0.1";
 pub const USER: &str = "keyward";
 const STARTUP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Whether the PostgreSQL half of the suite can run here; where it cannot, the caller skips it.
-///
-/// # Panics
-/// With `CI=true`, where skipping half of the suite would pass for success.
+/// Whether the PostgreSQL half of the suite can run here; where it cannot, the caller skips it, as [`installed`] says.
+#[track_caller]
 pub fn available() -> bool {
-    if BINARIES.is_some() {
-        return true;
-    }
-    assert!(
-        env::var("CI").as_deref() != Ok("true"),
-        "CI=true, but no PostgreSQL server binaries (initdb, postgres) are installed"
-    );
-    static NOTICE: Once = Once::new();
-    NOTICE.call_once(|| {
-        // Written past the capture of `eprintln!`, which would hide it in a run that passes.
-        let _ = io::stderr().write_all(
-            b"\n*** PostgreSQL tests SKIPPED: no server binaries (initdb, postgres) found. ***\n\
-              *** Only SQLite is tested. Install a PostgreSQL server to run the whole suite. ***\n\n",
-        );
-    });
-    false
+    installed(&[Tool::Postgres])
 }
 
 /// An empty database that nobody else uses, dropped with this value.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::http_client::{Client, Request};
 use crate::openapi;
-use crate::postgres_cluster::Database;
+use crate::postgres_cluster::{self, Database};
 use crate::program;
 
 /// Runs one story on both stores, each with a server and a database of its own.
@@ -52,6 +52,15 @@ pub const PASSWORD: &str = "Password123!";
 pub enum Backend {
     Sqlite,
     Postgres,
+}
+
+impl Backend {
+    /// Those that can run here.
+    pub fn installed() -> impl Iterator<Item = Backend> {
+        [Backend::Sqlite, Backend::Postgres]
+            .into_iter()
+            .filter(|backend| matches!(backend, Backend::Sqlite) || postgres_cluster::available())
+    }
 }
 
 /// A folder that was not there.

@@ -1,5 +1,6 @@
 //! Clients of a server with TLS: certificates made on the spot, and connections on which a test sees every byte.
 
+use std::fs;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward::config::Config;
+use rcgen::{CertificateParams, DnType, IsCa, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -24,20 +26,32 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Makes both in a folder.
-    #[track_caller]
-    pub fn make(folder: &Path, name: &str) -> Pair {
-        Pair::make_with(folder, name, &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "30"])
+    fn at(folder: &Path, name: &str) -> Pair {
+        Pair { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) }
     }
 
+    /// Makes both in a folder. The key is one for P-256.
+    #[track_caller]
+    pub fn make(folder: &Path, name: &str) -> Pair {
+        let mut parameters = CertificateParams::new(["localhost".to_string(), "127.0.0.1".to_string()]).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, "localhost");
+        parameters.is_ca = IsCa::ExplicitNoCa;
+        let key = KeyPair::generate().unwrap();
+        let pair = Pair::at(folder, name);
+        fs::write(&pair.certificate, parameters.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&pair.key, key.serialize_pem()).unwrap();
+        pair
+    }
+
+    /// The same by `openssl`, with these of its options.
     #[track_caller]
     pub fn make_with(folder: &Path, name: &str, options: &[&str]) -> Pair {
-        let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+        let pair = Pair::at(folder, name);
         let mut command = openssl(&["req", "-x509", "-nodes", "-subj", "/CN=localhost"]);
         command.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
         command.args(["-addext", "basicConstraints=critical,CA:FALSE"]).args(options);
-        succeeded(command.arg("-out").arg(&certificate).arg("-keyout").arg(&key));
-        Pair { certificate, key }
+        succeeded(command.arg("-out").arg(&pair.certificate).arg("-keyout").arg(&pair.key));
+        pair
     }
 
     #[track_caller]
@@ -48,8 +62,8 @@ impl Pair {
     /// Puts this pair's content where another's is, one file after the other.
     #[track_caller]
     pub fn overwrite(&self, other: &Pair) {
-        std::fs::copy(&self.key, &other.key).unwrap();
-        std::fs::copy(&self.certificate, &other.certificate).unwrap();
+        fs::copy(&self.key, &other.key).unwrap();
+        fs::copy(&self.certificate, &other.certificate).unwrap();
     }
 }
 

@@ -1,11 +1,9 @@
 //! A whole site: a real gateway with the configuration that is shipped, Keyward and a service behind it.
 
-use std::env;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Once;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +12,7 @@ use keyward_harness::http_client::{Answer, Client, PATIENCE, connect};
 use keyward_harness::program::Process;
 use keyward_harness::relay::{Relay, free_port};
 use keyward_harness::service::{Backend, Service, TempDir};
+use keyward_harness::tools::{Tool, installed};
 use rustix::process::Signal;
 
 use super::upstream::Upstream;
@@ -75,36 +74,18 @@ impl Gateway {
     }
 
     /// Whether its half of the tests can run here; where it cannot, the caller skips it.
-    ///
-    /// # Panics
-    /// With `CI=true`, where what is shipped for it would go untested and pass for good.
+    #[track_caller]
     pub fn is_installed(self) -> bool {
-        let is_installed = self.program().is_some();
-        if !is_installed {
-            assert!(env::var("CI").as_deref() != Ok("true"), "CI=true, but {self:?} is not installed");
-            static NOTICES: [Once; 4] = [const { Once::new() }; 4];
-            NOTICES[self as usize].call_once(|| {
-                let notice = format!("\n*** {self:?} tests SKIPPED: it is not installed. README says how to. ***\n\n");
-                // Written past the capture of `eprintln!`, which would hide it in a run that passes.
-                let _ = io::stderr().write_all(notice.as_bytes());
-            });
-        }
-        is_installed
+        installed(&[self.tool()])
     }
 
-    /// Where it is: in the folder that .ci/run fills, in `PATH`, or where there is what is for root alone.
-    fn program(self) -> Option<PathBuf> {
-        let (name, packaged) = match self {
-            Gateway::Nginx => ("nginx", ""),
-            Gateway::Caddy => ("caddy", ""),
-            Gateway::Envoy => ("envoy", "envoy/_bin"),
-            Gateway::Traefik => ("traefik", "bin"),
-        };
-        let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/gateways").join(packaged);
-        let path = env::var_os("PATH").unwrap_or_default();
-        let folders = [packaged].into_iter().chain(env::split_paths(&path));
-        let folders = folders.chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
-        folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+    fn tool(self) -> Tool {
+        match self {
+            Gateway::Nginx => Tool::Nginx,
+            Gateway::Caddy => Tool::Caddy,
+            Gateway::Envoy => Tool::Envoy,
+            Gateway::Traefik => Tool::Traefik,
+        }
     }
 
     /// The beginning of a line of its log that a good configuration does not cause.
@@ -374,7 +355,7 @@ fn knows_its_routes(traefik: SocketAddr) -> bool {
 }
 
 fn command(gateway: Gateway) -> Command {
-    Command::new(gateway.program().unwrap_or_else(|| panic!("{gateway:?} is not installed")))
+    Command::new(gateway.tool().path().unwrap_or_else(|| panic!("{gateway:?} is not installed")))
 }
 
 /// Read to their end, so that the program never waits for its log.
