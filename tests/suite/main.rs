@@ -13,7 +13,6 @@ mod fairness;
 mod front;
 mod gateways;
 mod guessing;
-mod hostile_tokens;
 mod http2;
 mod instances;
 mod introspection;
