@@ -11,11 +11,14 @@ const oneRowForAnyMethod = (original) => (...args) =>
     }),
   );
 
-// Every field of the dialog asks for the focus, and the last one gets it: give it to the first.
-const focusOnTheFirstField = (Original, { React }) =>
+// Every field of the dialog asks for the focus, and the last one gets it: give it to the first, and show the dialog's top.
+const openAtTheTop = (Original, { React }) =>
   function AuthorizationPopup(props) {
     const dialog = React.useRef(null);
-    React.useEffect(() => dialog.current.querySelector("input")?.focus(), []);
+    React.useEffect(() => {
+      dialog.current.querySelector("input")?.focus({ preventScroll: true });
+      dialog.current.querySelector(".modal-ux-content").scrollTop = 0;
+    }, []);
     return React.createElement("div", { ref: dialog }, React.createElement(Original, props));
   };
 
@@ -31,7 +34,7 @@ SwaggerUIBundle({
   plugins: [
     {
       statePlugins: { spec: { wrapSelectors: { taggedOperations: oneRowForAnyMethod } } },
-      wrapComponents: { authorizationPopup: focusOnTheFirstField },
+      wrapComponents: { authorizationPopup: openAtTheTop },
     },
   ],
 });
