@@ -1,4 +1,4 @@
-//! `/api/docs`: Swagger UI and the OpenAPI document, embedded; the large files compressed, by the build script.
+//! `/api/docs`: Swagger UI and the OpenAPI document, embedded in the binary. The build script compresses large files.
 
 use std::io::Read;
 use std::sync::OnceLock;
@@ -18,14 +18,14 @@ struct Embedded {
     name: &'static str,
     content_type: &'static str,
     content: Content,
-    /// Of the plain form and of the compressed one, which are different representations (RFC 9110 §8.8.3.3).
+    /// The tags of the plain and of the compressed form, which are different representations (RFC 9110 §8.8.3.3).
     tags: OnceLock<[HeaderValue; 2]>,
 }
 
 enum Content {
-    /// Too small to gain by compression.
+    /// Too small for compression to help.
     Plain(&'static [u8]),
-    /// With what it unpacks to, once there was a client that does not take gzip.
+    /// The compressed form, and the plain one once a client that does not take gzip has asked for it.
     Gzipped(&'static [u8], OnceLock<Bytes>),
 }
 
@@ -33,7 +33,7 @@ const fn embedded(name: &'static str, content_type: &'static str, content: Conte
     Embedded { name, content_type, content, tags: OnceLock::new() }
 }
 
-/// A file that the build script has written.
+/// A file that the build script wrote.
 macro_rules! built {
     ($name:expr) => {
         include_bytes!(concat!(env!("OUT_DIR"), "/", $name))
@@ -61,7 +61,7 @@ static FILES: [Embedded; 6] = [
     embedded("NOTICE", TEXT, Content::Plain(built!("NOTICE"))),
 ];
 
-/// Scripts and styles are files of ours; Swagger UI's icons are data: images.
+/// Scripts and styles come from this server only; Swagger UI's icons are `data:` images.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -102,15 +102,15 @@ impl Embedded {
         if let Some(tags) = self.tags.get() {
             return Ok(tags);
         }
-        // What is embedded stands for both: it changes whenever either form does.
+        // Both tags come from the embedded bytes, which change whenever either form does.
         let (Content::Plain(content) | Content::Gzipped(content, _)) = &self.content;
         let tags = [response::entity_tag(content, "")?, response::entity_tag(content, "-gzip")?];
         Ok(self.tags.get_or_init(|| tags))
     }
 }
 
-/// Whether gzip is at least as welcome as no coding (RFC 9110 §12.5.3), for which the asterisk stands as well. Whoever takes
-/// neither gets no coding.
+/// Whether the client ranks gzip at least as high as `identity` (RFC 9110 §12.5.3); `*` ranks either that is not
+/// listed. A client that accepts neither gets `identity`.
 fn prefers_gzip(asked: &HeaderMap) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     let lists = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
@@ -138,12 +138,12 @@ pub fn page(_: &App, request: &mut Request) -> Result<Response, Error> {
     Ok(response)
 }
 
-/// `GET /api/docs/openapi.json` and, where generators of the old service look, `/api/docs-json` → 200.
+/// `GET /api/docs/openapi.json` and `/api/docs-json`, where clients of the previous service look for it → 200.
 pub fn openapi(_: &App, request: &mut Request) -> Result<Response, Error> {
     OPENAPI.answer(&request.headers, "no-cache")
 }
 
-/// `GET /api/docs/:file` → 200, what the page loads.
+/// `GET /api/docs/:file` → 200, a file that the page loads.
 pub fn file(_: &App, request: &mut Request) -> Result<Response, Error> {
     let file = FILES.iter().find(|file| file.name == request.parameter);
     let file = file.ok_or_else(|| Error::NotFound(format!("Cannot GET /api/docs/{}", request.parameter).into()))?;
@@ -193,7 +193,7 @@ mod tests {
             "gzip;q=-1",
             "gzip;level=9",
             "gzipped",
-            // RFC 9110 §12.5.3: the asterisk stands for no coding as well.
+            // `*` ranks `identity` as well.
             "gzip;q=0.5, *;q=1",
             "gzip;q=0.5, *",
         ] {

@@ -1,4 +1,5 @@
-//! `static/openapi.json` against the route table, and every operation against the document.
+//! `static/openapi.json` agrees with the route table, every operation answers as documented, and the document suits its
+//! readers: people in Swagger UI, and generators.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +22,7 @@ fn operations(route: &Route) -> Vec<(&'static str, String)> {
         None => segment.to_string(),
     });
     let path = path.collect::<Vec<_>>().join("/");
-    // A rest may be nothing.
+    // `*` stands for nothing as well.
     let paths = match path.strip_suffix("/*") {
         Some(before) => vec![before.to_string(), format!("{before}/{REST}")],
         None => vec![path],
@@ -134,7 +135,7 @@ fn a_saved_document_refers_to_nothing_outside_itself() {
     assert!(!linked.is_empty() && linked.is_subset(&operations), "{linked:?} are not all among {operations:?}");
 }
 
-/// Seven rows a path are much for a reader who came for users and keys.
+/// Gateway paths have a row for each method, and most readers come for users and keys.
 #[test]
 fn gateways_come_last_and_every_operation_has_one_listed_tag() {
     let listed: Vec<&Value> = DOCUMENT["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
@@ -152,8 +153,8 @@ fn the_document_has_the_version_of_the_program() {
     assert_eq!(DOCUMENT["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
 
-/// Every operation answers with its success and, where it can be had, with each documented refusal; the harness holds
-/// each of these answers against the schemas.
+/// Asks every operation for its success and, where this test can provoke it, for each documented refusal. The harness
+/// checks each answer against its schema.
 #[test]
 fn every_operation_answers_as_documented() {
     let service = Service::start_with(Backend::Sqlite, &[("MAX_KEYS_PER_USER", "5")], |_| {});
@@ -318,8 +319,8 @@ fn every_operation_answers_as_documented() {
     see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
     see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
 
-    // What needs a closed sign-up, a key with a limit or without a scope, a slow client, many requests, a fault or a store
-    // that is away has tests of its own.
+    // Other tests provoke these: they need a closed sign-up, a key with a limit or without a scope, a slow client, many
+    // requests, a fault or a store that is away.
     let elsewhere = ["403", "408", "429", "500", "503"];
     let mut documented = BTreeSet::new();
     for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {

@@ -1,5 +1,5 @@
-//! What is the same for everyone and may be kept: in which form it is sent, and that it is not sent twice. The store plays
-//! no part: it is SQLite throughout.
+//! Answers that are the same for everyone: when they are compressed, and how `ETag` saves sending them again. They do not
+//! depend on the store, so it is SQLite throughout.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -23,7 +23,7 @@ const FILES: [(&str, bool); 9] = [
 ];
 
 fn ask(service: &Service, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
-    // Compressed answers cannot be held against openapi.json.
+    // Nothing checks these answers against openapi.json: they may be compressed.
     let client = Client::new(service.address(), |_, _, _| {});
     let request = client.method(method, target);
     headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send()
@@ -34,8 +34,8 @@ fn tag(answer: &Answer) -> String {
     answer.header("etag").unwrap_or_else(|| panic!("no tag: {answer:?}")).to_string()
 }
 
-/// What describes an answer rather than its content, and is the same each time.
-fn lasting(answer: &Answer) -> HeaderMap {
+/// The headers of the answer that do not describe its content and do not change from request to request.
+fn stable_headers(answer: &Answer) -> HeaderMap {
     let mut headers = answer.headers.clone();
     for name in ["date", "x-request-id", "content-type", "content-length", "content-encoding"] {
         headers.remove(name);
@@ -51,7 +51,7 @@ fn large_files_are_compressed_for_those_who_take_gzip() {
         let packed = ask(&service, "GET", path, &[("accept-encoding", "gzip, deflate, br")]);
         for answer in [&plain, &packed] {
             assert_eq!(answer.status, 200, "{path}");
-            // A cache must know that there are two.
+            // A cache must know that there are two forms.
             assert_eq!(answer.header("vary"), large.then_some("accept-encoding"), "{path}");
         }
         assert_eq!(plain.header("content-encoding"), None, "{path}");
@@ -73,7 +73,7 @@ fn large_files_are_compressed_for_those_who_take_gzip() {
 }
 
 #[test]
-fn whoever_has_a_file_already_is_told_so_and_nothing_more() {
+fn a_client_that_has_the_current_file_gets_a_304() {
     let service = Service::start(Backend::Sqlite);
     for (path, large) in FILES {
         for method in ["GET", "HEAD"] {
@@ -91,8 +91,8 @@ fn whoever_has_a_file_already_is_told_so_and_nothing_more() {
                 ] {
                     let answer = ask(&service, method, path, &[accepted, ("if-none-match", &known)]);
                     assert_eq!((answer.status, answer.body.len()), (304, 0), "{method} {path} {known}");
-                    // RFC 9110 §15.4.5, and the page's policy: a browser takes the headers over into what it has kept.
-                    assert_eq!(lasting(&answer), lasting(&full), "{method} {path}");
+                    // RFC 9110 §15.4.5. A browser updates its stored headers from a 304, the page's policy among them.
+                    assert_eq!(stable_headers(&answer), stable_headers(&full), "{method} {path}");
                     for absent in ["content-type", "content-encoding", "content-length"] {
                         assert_eq!(answer.header(absent), None, "{method} {path}");
                     }
@@ -105,7 +105,7 @@ fn whoever_has_a_file_already_is_told_so_and_nothing_more() {
                 assert_eq!(ask(&service, method, path, &lines).status, 304, "{method} {path}");
             }
         }
-        // Two forms of a file are two things to have.
+        // The two forms have different tags.
         let [plain, packed] =
             ["identity", "gzip"].map(|accepted| tag(&ask(&service, "GET", path, &[("accept-encoding", accepted)])));
         assert_eq!(plain != packed, large, "{path}");
@@ -116,9 +116,9 @@ fn whoever_has_a_file_already_is_told_so_and_nothing_more() {
     assert_eq!(tags.len(), FILES.len(), "two files share a tag");
 }
 
-/// RFC 9110 §13.1.1, §13.2.2: judged first, and by the strong comparison.
+/// RFC 9110 §13.1.1, §13.2.2: `If-Match` is evaluated before `If-None-Match`, by strong comparison.
 #[test]
-fn whoever_wants_another_version_than_there_is_gets_a_412() {
+fn if_match_with_another_tag_is_a_412() {
     let service = Service::start(Backend::Sqlite);
     for (path, _) in FILES {
         let tag = tag(&ask(&service, "GET", path, &[]));
@@ -140,7 +140,7 @@ fn whoever_wants_another_version_than_there_is_gets_a_412() {
 }
 
 #[test]
-fn a_tag_outlives_a_restart_and_what_is_not_static_has_none() {
+fn tags_survive_a_restart_and_other_answers_have_none() {
     let mut service = Service::start(Backend::Sqlite);
     let tags = |service: &Service| FILES.map(|(path, _)| tag(&ask(service, "GET", path, &[])));
     let before = tags(&service);
