@@ -1,28 +1,31 @@
-//! The services, as one struct: what handlers and guards work with.
+//! The services, as one struct: what handlers, guards, jobs and commands work with.
 
 use std::sync::Arc;
 
 use crate::accounts::limits::{AddressLimits, WriteLimits};
 use crate::accounts::passwords::{PasswordRules, Passwords};
-use crate::accounts::session::{Lifespan, LiveSession, SessionRules};
+use crate::accounts::session::LiveSession;
 use crate::accounts::sessions::Sessions;
+use crate::accounts::settings::AccountSettings;
 use crate::accounts::throttling::LoginThrottle;
 use crate::accounts::users::Users;
 use crate::audit::events::Events;
+use crate::audit::settings::AuditSettings;
 use crate::base::clock::Clock;
 use crate::base::id::{KeyId, SessionId};
 use crate::base::pool::cores;
-use crate::config::Config;
 use crate::keys::key::{KeyHash, KnownKey};
 use crate::keys::service::Keys;
+use crate::keys::settings::KeySettings;
 use crate::keys::usage::UsageCounter;
 use crate::memory::changes::Changes;
 use crate::memory::lookup::Lookup;
+use crate::memory::settings::MemorySettings;
 use crate::store::Store;
 use crate::tokens::claims::Tokens;
 use crate::tokens::key_files::JwtKeys;
+use crate::tokens::settings::TokenSettings;
 
-/// What handlers and guards work with.
 pub struct App {
     pub clock: Clock,
     pub address_limits: AddressLimits,
@@ -36,60 +39,73 @@ pub struct App {
     pub events: Arc<Events>,
     pub changes: Arc<Changes>,
     pub known_keys: Lookup<KeyHash, KnownKey>,
-    /// Those that tokens were derived from.
+    /// The keys behind service tokens.
     pub service_keys: Lookup<KeyId, KnownKey>,
     pub live_sessions: Lookup<SessionId, LiveSession>,
 }
 
-/// Queries at once for what is not remembered, of keys and of sessions each. Few, so that what is asked for together is
-/// fetched together; less than half of the store's connections, so that unknown keys in masses leave room for the rest.
+/// The settings of the services, room by room.
+#[derive(Clone, Copy)]
+pub struct ServiceSettings<'a> {
+    pub accounts: &'a AccountSettings,
+    pub tokens: &'a TokenSettings,
+    pub keys: &'a KeySettings,
+    pub audit: &'a AuditSettings,
+    pub memory: &'a MemorySettings,
+}
+
+/// How many queries of each kind a lookup may run at once. Few, so that keys that are asked for together are fetched
+/// together; less than half of the store's connections, so that masses of unknown keys leave room for other work.
 fn fetchers() -> usize {
     (cores() / 2).clamp(1, 2)
 }
 
 impl App {
-    /// Wires the services over a store that notes in `changes` what it changes.
-    pub fn over(
+    /// Wires the services over a store that notes its changes in `changes`. `hashing_callers`: how many callers may wait for
+    /// a password to be hashed.
+    ///
+    /// The only threads that this starts are those that hash passwords. They sleep until they are needed and hold no part
+    /// of the store.
+    pub fn new(
         store: Arc<dyn Store>,
         jwt_keys: JwtKeys,
-        passwords: Arc<Passwords>,
-        config: &Config,
+        settings: ServiceSettings<'_>,
+        hashing_callers: usize,
         clock: Clock,
         changes: Arc<Changes>,
     ) -> App {
+        let ServiceSettings { accounts, tokens, keys, audit, memory } = settings;
+        let entries = memory.cache_entries;
         let tokens = Arc::new(Tokens::new(
             jwt_keys.access,
             jwt_keys.refresh,
-            config.jwt_expires_in,
-            config.jwt_refresh_expires_in,
-            config.jwt_parties.clone(),
-            config.cache_entries,
+            accounts.access_lifetime(tokens.access_lifetime),
+            tokens.refresh_lifetime,
+            tokens.parties.clone(),
+            entries,
             clock.clone(),
         ));
-        let lifespan = Lifespan {
-            unrenewed: config.session_idle.map_or(tokens.lifetime(), |idle| idle.min(tokens.lifetime())),
-            max_age: config.session_max_age,
-        };
-        let usage = Arc::new(UsageCounter::new(store.clone(), config.usage_retention));
-        let events = Arc::new(Events::new(store.clone(), config.audit_retention, clock.clone()));
-        let writes = Arc::new(WriteLimits::new(config.write_rate, clock.clone()));
+        let password_rules = PasswordRules::new(accounts.password_min_length);
+        let passwords = Arc::new(Passwords::new(accounts.bcrypt_cost, password_rules, cores(), hashing_callers));
+        let usage = Arc::new(UsageCounter::new(store.clone(), keys.usage_retention));
+        let events = Arc::new(Events::new(store.clone(), audit.retention, clock.clone()));
+        let writes = Arc::new(WriteLimits::new(accounts.write_rate, clock.clone()));
         let throttle = Arc::new(LoginThrottle::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
-        let (keys, service_keys, sessions) = (store.clone(), store.clone(), store.clone());
-        let entries = config.cache_entries;
+        let (by_hash, by_id, sessions) = (store.clone(), store.clone(), store.clone());
         App {
             known_keys: Lookup::new(
                 "keys",
                 entries,
                 fetchers(),
                 changes.clone(),
-                Box::new(move |hashes| keys.keys_by_hash(hashes)),
+                Box::new(move |hashes| by_hash.keys_by_hash(hashes)),
             ),
             service_keys: Lookup::new(
                 "service-keys",
                 entries,
                 1,
                 changes.clone(),
-                Box::new(move |ids| service_keys.keys_by_id(ids)),
+                Box::new(move |ids| by_id.keys_by_id(ids)),
             ),
             live_sessions: Lookup::new(
                 "sessions",
@@ -99,9 +115,9 @@ impl App {
                 Box::new(move |ids| sessions.live_sessions(ids)),
             ),
             changes,
-            address_limits: AddressLimits::new(config.address_rates, clock.clone()),
+            address_limits: AddressLimits::new(accounts.address_rates, clock.clone()),
             writes: writes.clone(),
-            password_rules: passwords.rules,
+            password_rules,
             users: Users::new(store.clone(), passwords.clone(), throttle.clone(), clock.clone()),
             sessions: Sessions::new(
                 store.clone(),
@@ -109,15 +125,10 @@ impl App {
                 throttle,
                 tokens.clone(),
                 writes,
-                SessionRules {
-                    lifespan,
-                    rotation: config.rotation,
-                    most: config.max_sessions_per_user,
-                    signup_open: config.signup_open,
-                },
+                *accounts,
                 clock.clone(),
             ),
-            keys: Keys::new(store.clone(), usage.clone(), config.key_rules, clock.clone()),
+            keys: Keys::new(store, usage.clone(), *keys, clock.clone()),
             tokens,
             usage,
             events,

@@ -7,36 +7,31 @@ use std::sync::LazyLock;
 
 use keyward::config::Config;
 use keyward::tokens::key_files;
+use keyward::tokens::settings::TokenSettings;
 use libfuzzer_sys::fuzz_target;
 
 static FILE: LazyLock<PathBuf> =
     LazyLock::new(|| std::env::temp_dir().join(format!("keyward-fuzz-{}.pem", std::process::id())));
-static CONFIGS: LazyLock<[Config; 2]> =
-    LazyLock::new(|| [config("JWT_PRIVATE_KEY_FILE"), config("JWT_PREVIOUS_KEY_FILES")]);
+static SETTINGS: LazyLock<[TokenSettings; 2]> =
+    LazyLock::new(|| [settings("JWT_PRIVATE_KEY_FILE"), settings("JWT_PREVIOUS_KEY_FILES")]);
 
-/// With the file in this setting. Nothing connects.
-fn config(setting: &str) -> Config {
+/// With the file in this setting.
+fn settings(setting: &str) -> TokenSettings {
     let secret = "a secret of thirty-two bytes or so";
     let file = FILE.to_str().expect("a path in UTF-8");
-    let settings = [
-        ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
-        ("JWT_SECRET", secret),
-        ("JWT_REFRESH_SECRET", secret),
-        (setting, file),
-    ];
-    let settings: HashMap<String, String> =
-        settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let mut config = Config::from_values(&settings).expect("good settings");
-    if config.jwt_private_key_file.is_some() {
-        config.jwt_alg = keyward::tokens::jws::Algorithm::EdDsa;
+    let given = [("JWT_SECRET", secret), ("JWT_REFRESH_SECRET", secret), (setting, file)];
+    let given: HashMap<String, String> = given.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let mut settings = Config::from_values(&given).expect("good settings").tokens;
+    if settings.private_key_file.is_some() {
+        settings.algorithm = keyward::tokens::jws::Algorithm::EdDsa;
     }
-    config
+    settings
 }
 
 fuzz_target!(|data: &[u8]| {
     std::fs::write(&*FILE, data).expect("a file in the temporary folder");
-    let [private, public] = &*CONFIGS;
-    let (private, public) = (key_files::resolve(private), key_files::resolve(public));
+    let [private, public] = &*SETTINGS;
+    let (private, public) = (key_files::resolve(private, None), key_files::resolve(public, None));
     if let Ok(keys) = &private {
         let token = keys.access.sign("at+jwt", &serde_json::json!({ "a": 1 })).expect("a key that signs");
         assert_eq!(keys.access.verify(&token).map(|signed| signed.payload), Some(b"{\"a\":1}".to_vec()));

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use keyward::config::{Config, SETTINGS};
+use keyward::config::{Config, settings};
 use libfuzzer_sys::fuzz_target;
 
 /// What stands for a secret in seeds.
@@ -24,10 +24,10 @@ fuzz_target!(|text: &str| {
             let shown = format!("{config:?}");
             assert!(!is_secret || !shown.contains(SECRET), "{shown}");
             assert_eq!(shown, format!("{again:?}"));
-            assert!(config.jwt_expires_in.as_secs() > 0 && config.jwt_refresh_expires_in.as_secs() > 0);
-            assert!((10..=15).contains(&config.bcrypt_cost) && config.max_connections > 0 && config.cache_entries > 0);
-            assert!(!config.hosts.is_empty());
-            let secrets = [config.jwt_secret, config.jwt_refresh_secret, config.jwt_secret_previous];
+            assert!(config.tokens.access_lifetime.as_secs() > 0 && config.tokens.refresh_lifetime.as_secs() > 0);
+            assert!((10..=15).contains(&config.accounts.bcrypt_cost) && config.http.max_connections > 0 && config.memory.cache_entries > 0);
+            assert!(!config.http.hosts.is_empty());
+            let secrets = [config.tokens.secret, config.tokens.refresh_secret, config.tokens.previous_secret];
             assert!(secrets.iter().flatten().all(|secret| secret.expose().len() >= 32));
         }
         (Err(error), Err(again)) => {
@@ -35,7 +35,7 @@ fuzz_target!(|text: &str| {
             assert_eq!(error, again.to_string());
             assert!(!error.contains(['\n', '\r']), "{error:?}");
             let name = error.split(": ").next().unwrap_or_default();
-            assert!(SETTINGS.iter().any(|setting| setting.name == name), "{error:?}");
+            assert!(settings().any(|setting| setting.name == name), "{error:?}");
             assert!(!(is_secret || url_is_secret) || !error.contains(SECRET), "{error:?}");
         }
         _ => panic!("read twice, it is not the same: {given:?}"),

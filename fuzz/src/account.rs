@@ -17,7 +17,7 @@ use keyward::guard::principal::{AuthenticatedService, AuthenticatedUser, Princip
 use keyward::http::limits::Limits;
 use keyward::keys::key::KeyHash;
 use keyward::keys::scopes::Scopes;
-use keyward::keys::service::KeySettings;
+use keyward::keys::service::KeySpec;
 use keyward::tokens::claims::Claims;
 use keyward_harness::service::new_folder;
 
@@ -48,10 +48,10 @@ pub fn config() -> Config {
     }
     let settings = settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let mut config = Config::from_values(&settings).expect("good settings");
-    config.bcrypt_cost = 4;
+    config.accounts.bcrypt_cost = 4;
     // A machine that is busy with fuzzing is slow, which is no finding.
     let long = Duration::from_secs(60);
-    config.limits = Limits { head: long, body: long, idle: long, handler: long, ..Limits::default() };
+    config.http.limits = Limits { head: long, body: long, idle: long, handler: long, ..Limits::default() };
     config
 }
 
@@ -85,7 +85,7 @@ impl Account {
         let owner = logged_in.user.id;
         let scopes = Scopes::parse(&[SCOPE]).expect("a scope");
         let settings =
-            KeySettings { name: "fuzz".to_string(), expires_at: None, scopes: scopes.clone(), rate_limit: None };
+            KeySpec { name: "fuzz".to_string(), expires_at: None, scopes: scopes.clone(), rate_limit: None };
         let (key, secret) = app.keys.create(owner, settings, &By::operator()).expect("a new key");
         let ends = app.clock.now().plus(Duration::from_secs(3600));
         let account = Account {

@@ -11,7 +11,6 @@ use keyward::base::tls_verifier::Verifier;
 use keyward::config::Config;
 use keyward::http::server::Server;
 use keyward::http::tls::Tls;
-use keyward::http::tls::TlsFiles;
 use keyward_harness::http_client::{self, Answer, read_answer};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -38,7 +37,8 @@ impl Service {
     pub fn start_with_tls() -> Service {
         let pem = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/seeds/certificate/ec")).to_path_buf();
         let mut config = account::config();
-        config.tls = Some(TlsFiles { certificate: pem.clone(), key: pem, look_every: Duration::from_secs(3600) });
+        (config.http.tls_cert, config.http.tls_key) = (Some(pem.clone()), Some(pem));
+        config.http.limits.certificate_check = Duration::from_secs(3600);
         Service::start_with(&config)
     }
 
@@ -47,9 +47,9 @@ impl Service {
         // SAFETY: no handler is installed, and none is replaced.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         let app = Arc::new(account::open(config));
-        let tls = config.tls.as_ref().map(|files| Tls::start(files).expect("a good certificate"));
+        let tls = config.http.tls_files().as_ref().map(|files| Tls::start(files).expect("a good certificate"));
         let server =
-            Server::start(app.clone(), keyward::api::routes::ROUTES, tls, config).expect("a server that listens");
+            Server::start(app.clone(), keyward::api::routes::ROUTES, tls, &config.http).expect("a server that listens");
         let account = Account::new(&app);
         let address = server.addresses()[0];
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

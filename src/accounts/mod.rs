@@ -6,6 +6,7 @@ pub mod passwords;
 pub mod rotation;
 pub mod session;
 pub mod sessions;
+pub mod settings;
 pub mod throttling;
 pub mod user;
 pub mod users;

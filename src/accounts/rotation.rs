@@ -17,8 +17,8 @@ const MOVES: usize = 8;
 /// Ranges of orphans that are told apart, at most.
 const RANGES: usize = 8;
 
-/// What the operator has decided.
-#[derive(Clone, Copy, Debug)]
+/// The settings of rotation.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RotationRules {
     /// How long after a move what it left may still ask for the current pair: other tabs, a lost answer.
     pub grace: Duration,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::accounts::rotation::{Orphans, RotationRules};
+use crate::accounts::rotation::Orphans;
 use crate::base::clock::Timestamp;
 use crate::base::id::{SessionId, UserId};
 use crate::memory::lookup::Cacheable;
@@ -74,17 +74,6 @@ impl Lifespan {
     pub fn oldest(&self, now: Timestamp) -> Option<Timestamp> {
         self.max_age.map(|age| now.minus(age))
     }
-}
-
-/// What the operator has decided.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionRules {
-    pub lifespan: Lifespan,
-    pub rotation: RotationRules,
-    /// Sessions that one user may have.
-    pub most: u32,
-    /// Whether anyone may sign up.
-    pub signup_open: bool,
 }
 
 /// A session that has not ended and belongs to an active user.

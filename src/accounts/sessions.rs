@@ -13,7 +13,8 @@ use crate::accounts::email::Email;
 use crate::accounts::limits::{Write, WriteLimits};
 use crate::accounts::passwords::{NewPassword, Passwords};
 use crate::accounts::rotation::FIRST;
-use crate::accounts::session::{NewSession, Session, SessionRules};
+use crate::accounts::session::{Lifespan, NewSession, Session};
+use crate::accounts::settings::AccountSettings;
 use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
 use crate::accounts::user::{User, new_user};
 use crate::accounts::users::Users;
@@ -39,7 +40,8 @@ pub struct Sessions {
     throttle: Arc<LoginThrottle>,
     tokens: Arc<Tokens>,
     writes: Arc<WriteLimits>,
-    rules: SessionRules,
+    lifespan: Lifespan,
+    settings: AccountSettings,
     clock: Clock,
 }
 
@@ -50,15 +52,16 @@ impl Sessions {
         throttle: Arc<LoginThrottle>,
         tokens: Arc<Tokens>,
         writes: Arc<WriteLimits>,
-        rules: SessionRules,
+        settings: AccountSettings,
         clock: Clock,
     ) -> Sessions {
-        Sessions { store, passwords, throttle, tokens, writes, rules, clock }
+        let lifespan = settings.lifespan(tokens.lifetime());
+        Sessions { store, passwords, throttle, tokens, writes, lifespan, settings, clock }
     }
 
     /// Whether anyone may sign up; told before the form is judged.
     pub fn may_sign_up(&self) -> Result<(), Error> {
-        if self.rules.signup_open { Ok(()) } else { Err(Error::Forbidden("Sign-up is closed")) }
+        if self.settings.signup_open { Ok(()) } else { Err(Error::Forbidden("Sign-up is closed")) }
     }
 
     /// Makes a user and his first session, both or neither.
@@ -101,7 +104,7 @@ impl Sessions {
             let rehashed = self.passwords.rehash(password, &hash);
             let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
             let by = By::user(session.id, origin.clone());
-            match self.store.open_session(&session, &hash, rehashed.as_ref(), self.rules.most, &by)? {
+            match self.store.open_session(&session, &hash, rehashed.as_ref(), self.settings.max_sessions, &by)? {
                 Opened::Done => return self.logged_in(user, &session),
                 Opened::UserChanged => {}
             }
@@ -112,7 +115,7 @@ impl Sessions {
     /// Trades a refresh token for a new pair, and ends the session when the token shows that two parties hold it.
     pub fn refresh(&self, token: &str, by: &By) -> Result<TokenPair, Error> {
         let claims = self.tokens.judge_refresh(token).ok_or_else(refused)?;
-        let SessionRules { lifespan, rotation, .. } = &self.rules;
+        let (lifespan, rotation) = (&self.lifespan, &self.settings.rotation);
         let admit = |user| self.writes.spend(Write::Change, user);
         match self.store.rotate_session(claims.sid, claims.generation, lifespan, rotation, &admit, by)? {
             Rotated::Refused(error) => Err(error),
@@ -171,7 +174,7 @@ impl Sessions {
             id: SessionId::new(),
             user,
             created_at: now,
-            expires_at: self.rules.lifespan.end(now, now),
+            expires_at: self.lifespan.end(now, now),
             ip: ip.to_string(),
             user_agent: user_agent.map(|agent| agent.chars().take(255).collect()),
         }

@@ -15,7 +15,7 @@ use crate::http::request::Request;
 use crate::http::response::{self, Response};
 use crate::keys::key::{ApiKey, KeyChange, KeySecret, LONGEST_WINDOW, MOST_IN_A_WINDOW, parse_key_name};
 use crate::keys::scopes::Scopes;
-use crate::keys::service::{KeySettings, Period};
+use crate::keys::service::{KeySpec, Period};
 use crate::keys::usage::{DAY, HOUR, Outcome};
 use crate::memory::limiter::Rate;
 
@@ -141,9 +141,9 @@ pub fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
     let expires_at = form.optional("expiresAt", |text| app.keys.parse_expiry(text));
     let scopes = form.texts("scopes", Scopes::parse).unwrap_or_default();
     let rate_limit = rate_limit(&mut form).flatten();
-    let settings = name.map(|name| KeySettings { name, expires_at, scopes, rate_limit });
-    let settings = form.finish(settings)?;
-    let (key, secret) = app.keys.create(request.principal.user()?.id, settings, &request.by())?;
+    let spec = name.map(|name| KeySpec { name, expires_at, scopes, rate_limit });
+    let spec = form.finish(spec)?;
+    let (key, secret) = app.keys.create(request.principal.user()?.id, spec, &request.by())?;
     response::created(&NewKey::new(&key, &secret))
 }
 

@@ -16,9 +16,18 @@ use serde::Serialize;
 
 use crate::base::sharded::{Sharded, lock};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The settings of the log.
+#[derive(Clone, Debug, Default)]
+pub struct LogSettings {
+    /// In the language of `RUST_LOG`.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// One line, fields as `name=value`.
+    #[default]
     Text,
     /// One JSON object a line.
     Json,
@@ -41,9 +50,9 @@ const WAITING: usize = 1024 * 1024;
 /// itself.
 const GATHERING: Duration = Duration::from_millis(5);
 
-/// Starts the log. Lines go to standard error; `filter` is in `RUST_LOG`'s language.
-pub fn start(filter: &str, format: LogFormat) {
-    let filter = env_logger::Builder::new().parse_filters(filter).build();
+/// Starts the log. Lines go to standard error.
+pub fn start(settings: &LogSettings) {
+    let filter = env_logger::Builder::new().parse_filters(&settings.filter).build();
     let level = filter.filter();
     let lines = Arc::new(Lines::default());
     let writer = {
@@ -51,7 +60,13 @@ pub fn start(filter: &str, format: LogFormat) {
         std::thread::Builder::new().name("log".to_string()).spawn(move || write_lines(&lines))
     };
     if let Ok(writer) = writer
-        && log::set_boxed_logger(Box::new(Logger { filter, format, lines, writer: writer.thread().clone() })).is_ok()
+        && log::set_boxed_logger(Box::new(Logger {
+            filter,
+            format: settings.format,
+            lines,
+            writer: writer.thread().clone(),
+        }))
+        .is_ok()
     {
         log::set_max_level(level);
     }

@@ -25,6 +25,7 @@ use crate::base::logging::{self, printable};
 use crate::base::tls_verifier::Verifier;
 use crate::config::{self, Config};
 use crate::keys::key::ApiKey;
+use crate::run::database;
 use crate::run::signals::{End, Signals};
 use crate::run::{self, Keyward};
 use crate::store::postgres::Patience;
@@ -155,7 +156,7 @@ fn settings() -> Result<Config, Failure> {
 fn serve(arguments: Arguments) -> Result<(), Failure> {
     finish(arguments)?;
     let config = settings()?;
-    logging::start(&config.log_filter, config.log_format);
+    logging::start(&config.log);
     let outcome = Signals::register().and_then(|signals| {
         let mut keyward = Keyward::start(&config, Clock::default())?;
         let lost = keyward.lost();
@@ -174,12 +175,12 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
 fn migrate(mut arguments: Arguments) -> Result<(), Failure> {
     let check = arguments.contains("--check");
     finish(arguments)?;
-    let config = settings()?;
+    let database = settings()?.store.database().map_err(Failure::Failed)?;
     logging::start_plain();
     let (pending, word) = if check {
-        (run::check_store(&config)?, "missing")
+        (database::pending(&database)?, "missing")
     } else {
-        (run::open_store(&config, &Clock::default(), Arc::default(), Patience::Endless)?.1, "applied")
+        (database::open(&database, &Clock::default(), Arc::default(), Patience::Endless)?.1, "applied")
     };
     for migration in &pending.migrations {
         writeln!(io::stdout(), "{word}: {migration}")?;
@@ -514,13 +515,13 @@ fn read_password(rules: &PasswordRules) -> Result<NewPassword, Failure> {
 fn healthcheck(arguments: Arguments) -> Result<(), Failure> {
     finish(arguments)?;
     let config = settings()?;
-    let host = match config.hosts[0] {
+    let host = match config.http.hosts[0] {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         host => host,
     };
-    let address = SocketAddr::new(host, config.port);
-    let asked = match config.tls {
+    let address = SocketAddr::new(host, config.http.port);
+    let asked = match config.http.tls_files() {
         Some(_) => connect(address).and_then(|stream| ask_health(begin_tls(stream, host)?, address)),
         None => connect(address).and_then(|stream| ask_health(stream, address)),
     };

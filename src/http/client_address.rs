@@ -13,6 +13,12 @@ pub struct Proxies {
     pub header: HeaderName,
 }
 
+impl Default for Proxies {
+    fn default() -> Proxies {
+        Proxies { trusted: Vec::new(), header: HeaderName::from_static("x-forwarded-for") }
+    }
+}
+
 impl Proxies {
     /// The client behind the other end of the connection. IPv4 addresses inside IPv6 ones come out as IPv4.
     ///

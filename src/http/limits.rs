@@ -1,8 +1,8 @@
-//! How much and how long a client may take.
+//! How much and how long a client may take, and what else is no setting of the operator's.
 
 use std::time::Duration;
 
-/// How much and how long a client may take. Tests shorten the times.
+/// How much and how long a client may take, and other times of the front. Tests shorten them.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// From accept to the end of the TLS handshake.
@@ -21,6 +21,8 @@ pub struct Limits {
     pub handler: Duration,
     /// What is under way when the server stops.
     pub stopping: Duration,
+    /// How often the files of the certificate are checked for a change.
+    pub certificate_check: Duration,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
             // With room for the answer to be there within 5 s.
             handler: Duration::from_millis(4900),
             stopping: Duration::from_secs(10),
+            certificate_check: Duration::from_secs(3),
         }
     }
 }

@@ -20,5 +20,6 @@ pub mod request;
 pub mod response;
 pub mod router;
 pub mod server;
+pub mod settings;
 pub mod tls;
 mod watch;

@@ -22,9 +22,9 @@ use super::router::{Route, Router};
 use super::tls::Tls;
 use crate::app::App;
 use crate::base::pool::cores;
-use crate::config::Config;
 use crate::http::client_address::Proxies;
 use crate::http::limits::Limits;
+use crate::http::settings::HttpSettings;
 
 /// What every connection shares.
 pub struct Front {
@@ -53,9 +53,15 @@ pub struct Server {
 const BACKLOG: u32 = 4096;
 
 impl Server {
-    /// Listens on every address of the configuration, with TLS if there is any; the server answers when this returns.
-    pub fn start(app: Arc<App>, routes: &'static [Route], tls: Option<Tls>, config: &Config) -> Result<Server, String> {
-        let max_connections = affordable_connections(config.max_connections);
+    /// Listens on every address of the settings; the server answers when this returns. The error is one line for the
+    /// operator.
+    pub fn start(
+        app: Arc<App>,
+        routes: &'static [Route],
+        tls: Option<Tls>,
+        settings: &HttpSettings,
+    ) -> Result<Server, String> {
+        let max_connections = affordable_connections(settings.max_connections);
         let cores = cores();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores)
@@ -68,25 +74,25 @@ impl Server {
             app,
             router: Router::new(routes)?,
             lanes: Lanes::new(cores),
-            cors: config.cors.clone(),
-            proxies: config.proxies.clone(),
-            limits: config.limits.clone(),
+            cors: settings.cors.clone(),
+            proxies: settings.proxies.clone(),
+            limits: settings.limits.clone(),
             stopping: AtomicBool::new(false),
         });
         let (listeners, redirecting) = {
             let _context = runtime.enter();
-            let listeners = listen(config, config.port, "PORT")?;
+            let listeners = listen(settings, settings.port, "PORT")?;
             let redirecting =
-                config.redirect_port.map(|port| listen(config, port, "HTTP_REDIRECT_PORT")).transpose()?;
+                settings.redirect_port.map(|port| listen(settings, port, "HTTP_REDIRECT_PORT")).transpose()?;
             (listeners, redirecting.unwrap_or_default())
         };
         let (addresses, redirects) = (addresses(&listeners), addresses(&redirecting));
         let door = tls.as_ref().map_or(Door::Http, |tls| Door::Https(tls.acceptor.clone()));
-        let redirect = Door::Redirect { to: addresses.first().map_or(config.port, SocketAddr::port) };
+        let redirect = Door::Redirect { to: addresses.first().map_or(settings.port, SocketAddr::port) };
         let mut entrances: Vec<(TcpListener, Door)> = Vec::new();
         entrances.extend(listeners.into_iter().map(|listener| (listener, door.clone())));
         entrances.extend(redirecting.into_iter().map(|listener| (listener, redirect.clone())));
-        let places = Places::new(max_connections, config.max_connections_per_address, config.proxies.clone());
+        let places = Places::new(max_connections, settings.max_connections_per_address, settings.proxies.clone());
         let places = Arc::new(places);
         let (stop, stopping) = watch::channel(false);
         runtime.spawn(accept(entrances, front.clone(), places.clone(), stopping));
@@ -167,12 +173,12 @@ fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
 }
 
 /// On all hosts, on one port, of which a setting says the number.
-fn listen(config: &Config, mut port: u16, setting: &str) -> Result<Vec<TcpListener>, String> {
+fn listen(settings: &HttpSettings, mut port: u16, name: &str) -> Result<Vec<TcpListener>, String> {
     let mut listeners = Vec::new();
-    for &host in &config.hosts {
+    for &host in &settings.hosts {
         let address = SocketAddr::new(host, port);
         // Where IPv4 has addresses of its own, `::` is not to have them as well.
-        let only_v6 = host.is_ipv6() && config.hosts.iter().any(IpAddr::is_ipv4);
+        let only_v6 = host.is_ipv6() && settings.hosts.iter().any(IpAddr::is_ipv4);
         match bind(address, only_v6) {
             Ok(listener) => {
                 // With port 0, all addresses share the port that the first one got.
@@ -180,10 +186,10 @@ fn listen(config: &Config, mut port: u16, setting: &str) -> Result<Vec<TcpListen
                 listeners.push(listener);
             }
             // A machine without IPv6. A port that is taken is another thing: clients would talk to somebody else.
-            Err(error) if !config.hosts_given && host.is_ipv6() && error.kind() != ErrorKind::AddrInUse => {
+            Err(error) if !settings.hosts_given && host.is_ipv6() && error.kind() != ErrorKind::AddrInUse => {
                 debug!("not listening on {address}: {error}");
             }
-            Err(error) => return Err(format!("cannot listen on {address}: {error}; HOST and {setting} say where")),
+            Err(error) => return Err(format!("cannot listen on {address}: {error}; HOST and {name} say where")),
         }
     }
     Ok(listeners)

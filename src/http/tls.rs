@@ -36,7 +36,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(86400);
 pub struct TlsFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// How often it is looked whether they have changed. Not a setting of the operator's: tests shorten it.
+    /// How often they are checked for a change.
     pub look_every: Duration,
 }
 

@@ -240,15 +240,6 @@ impl Cacheable for KnownKey {
     }
 }
 
-/// What the operator has decided.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyRules {
-    /// Keys that one owner may have, not counting those that have ended.
-    pub most: u32,
-    /// How long one that has ended is kept.
-    pub retention: Duration,
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -3,5 +3,6 @@
 pub mod key;
 pub mod scopes;
 pub mod service;
+pub mod settings;
 pub mod usage;
 pub mod verification;

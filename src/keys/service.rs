@@ -10,8 +10,9 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Challenge, Error, Sent};
 use crate::base::id::{KeyId, UserId};
 use crate::base::sharded::lock;
-use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal, KeyRules, KeySecret, KnownKey};
+use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal, KeySecret, KnownKey};
 use crate::keys::scopes::Scopes;
+use crate::keys::settings::KeySettings;
 use crate::keys::usage::{Counts, HOUR, Outcome, UsageCounter};
 use crate::memory::limiter::{Limiter, Quota, Rate};
 use crate::store::Store;
@@ -44,7 +45,7 @@ pub struct Successor {
 }
 
 /// What a new key is to be.
-pub struct KeySettings {
+pub struct KeySpec {
     pub name: String,
     pub expires_at: Option<Timestamp>,
     pub scopes: Scopes,
@@ -55,7 +56,7 @@ pub struct Keys {
     store: Arc<dyn Store>,
     usage: Arc<UsageCounter>,
     limiter: Limiter,
-    rules: KeyRules,
+    settings: KeySettings,
     /// The user with whom [`Keys::trim`] goes on.
     trimming: Mutex<UserId>,
     clock: Clock,
@@ -72,9 +73,9 @@ pub struct KeyPage {
 const FIRST_USER: UserId = UserId(Uuid::nil());
 
 impl Keys {
-    pub fn new(store: Arc<dyn Store>, usage: Arc<UsageCounter>, rules: KeyRules, clock: Clock) -> Keys {
+    pub fn new(store: Arc<dyn Store>, usage: Arc<UsageCounter>, settings: KeySettings, clock: Clock) -> Keys {
         let trimming = Mutex::new(FIRST_USER);
-        Keys { store, usage, limiter: Limiter::new(LIMITED_KEYS), rules, trimming, clock }
+        Keys { store, usage, limiter: Limiter::new(LIMITED_KEYS), settings, trimming, clock }
     }
 
     /// Reads `expiresAt`; the error is the rule it breaks.
@@ -85,8 +86,8 @@ impl Keys {
     }
 
     /// Makes a key. Its secret exists only in what this returns.
-    pub fn create(&self, owner: UserId, settings: KeySettings, by: &By) -> Result<(ApiKey, KeySecret), Error> {
-        let KeySettings { name, expires_at, scopes, rate_limit } = settings;
+    pub fn create(&self, owner: UserId, spec: KeySpec, by: &By) -> Result<(ApiKey, KeySecret), Error> {
+        let KeySpec { name, expires_at, scopes, rate_limit } = spec;
         let (secret, hash) = new_secret()?;
         let key = ApiKey {
             id: KeyId::new(),
@@ -102,7 +103,7 @@ impl Keys {
             revoked_at: None,
             replaced_by: None,
         };
-        match self.store.create_key(&key, &hash, self.rules.most, by)? {
+        match self.store.create_key(&key, &hash, self.settings.most, by)? {
             Ok(()) => Ok((key, secret)),
             // Deleted or deactivated between the guard and here.
             Err(KeyRefusal::Gone) => {
@@ -116,7 +117,7 @@ impl Keys {
     pub fn change(&self, owner: UserId, id: &str, change: &KeyChange, by: &By) -> Result<(ApiKey, u64), Error> {
         let id = self.parse_id(id)?;
         self.store
-            .update_key(owner, id, change, by, self.clock.now(), self.rules.most)?
+            .update_key(owner, id, change, by, self.clock.now(), self.settings.most)?
             .map_err(|refusal| self.refused(refusal))?;
         // Revoked keys stay, deleted ones go with their owner.
         let read = |since| Ok(self.store.key_of(owner, id, since)?);
@@ -132,7 +133,7 @@ impl Keys {
         let draft = KeyDraft { id: KeyId::new(), hash, hint: secret.hint(), created_at: now };
         let (key, old_expires_at) = self
             .store
-            .rotate_key(owner, id, &draft, now.plus(grace), self.rules.most, by)?
+            .rotate_key(owner, id, &draft, now.plus(grace), self.settings.most, by)?
             .map_err(|refusal| self.refused(refusal))?;
         Ok(Successor { key, secret, old: id, old_expires_at })
     }
@@ -167,8 +168,11 @@ impl Keys {
             }
             KeyRefusal::Expired => Error::Conflict("API key has expired; give it a later expiresAt first".into()),
             KeyRefusal::TooMany => Error::Conflict(
-                format!("Too many API keys, at most {} may be in use; revoke one that is not needed", self.rules.most)
-                    .into(),
+                format!(
+                    "Too many API keys, at most {} may be in use; revoke one that is not needed",
+                    self.settings.most
+                )
+                .into(),
             ),
         }
     }
@@ -248,7 +252,7 @@ impl Keys {
     pub fn revoke(&self, owner: UserId, id: &str, by: &By) -> Result<(), Error> {
         let id = self.parse_id(id)?;
         self.store
-            .revoke_key(id, Some(owner), by, self.clock.now(), self.rules.most)?
+            .revoke_key(id, Some(owner), by, self.clock.now(), self.settings.most)?
             .then_some(())
             .ok_or_else(not_found)
     }
@@ -256,18 +260,18 @@ impl Keys {
     /// Revokes a key that asks for it itself. Revoked or deleted by someone else between the guard and here, it has ended
     /// all the same.
     pub fn revoke_own(&self, key: KeyId, owner: UserId, by: &By) -> Result<(), Error> {
-        self.store.revoke_key(key, Some(owner), by, self.clock.now(), self.rules.most)?;
+        self.store.revoke_key(key, Some(owner), by, self.clock.now(), self.settings.most)?;
         Ok(())
     }
 
     /// Revokes anyone's key, for the operator. False: there is no such key.
     pub fn revoke_any(&self, id: KeyId) -> Result<bool, Error> {
-        Ok(self.store.revoke_key(id, None, &By::operator(), self.clock.now(), self.rules.most)?)
+        Ok(self.store.revoke_key(id, None, &By::operator(), self.clock.now(), self.settings.most)?)
     }
 
     /// Forgets some keys that ended long ago. False: there were none.
     pub fn prune(&self) -> Result<bool, Error> {
-        Ok(self.store.prune_keys(self.clock.now().minus(self.rules.retention))?)
+        Ok(self.store.prune_keys(self.clock.now().minus(self.settings.retention))?)
     }
 
     /// Looks whether more ended keys of a user are there than are kept, from one user to the next, and forgets some of
@@ -275,7 +279,7 @@ impl Keys {
     pub fn trim(&self) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut trimming = lock(&self.trimming);
-        let next = self.store.trim_keys(*trimming, self.rules.most, now)?;
+        let next = self.store.trim_keys(*trimming, self.settings.most, now)?;
         *trimming = next.unwrap_or(FIRST_USER);
         Ok(next.is_some())
     }

@@ -5,3 +5,4 @@ pub mod bounded;
 pub mod changes;
 pub mod limiter;
 pub mod lookup;
+pub mod settings;

@@ -1,6 +1,7 @@
-//! From settings to a running server: the store is opened, the services are wired, the server and the jobs are started and
-//! stopped.
+//! From settings to a running server: opens the database, wires the services, starts the server and the jobs, and stops
+//! them.
 
+pub mod database;
 pub mod jobs;
 pub mod signals;
 
@@ -11,114 +12,60 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use crate::accounts::passwords::{PasswordRules, Passwords};
 use crate::api::routes::ROUTES;
-use crate::app::App;
+use crate::app::{App, ServiceSettings};
 use crate::base::clock::Clock;
-use crate::base::error::StoreError;
 use crate::base::pool::cores;
-use crate::config::{Config, Database};
+use crate::config::Config;
 use crate::http::lanes::password_threads;
 use crate::http::server::Server;
 use crate::http::tls::Tls;
 use crate::memory::changes::Changes;
+use crate::memory::settings::MemorySettings;
 use crate::run::jobs::Maintenance;
 use crate::store::Store;
-use crate::store::migrate::{self, Pending};
-use crate::store::postgres::{Patience, Postgres};
-use crate::store::sql::{Driver, SqlStore};
-use crate::store::sqlite::Sqlite;
+use crate::store::postgres::Patience;
 use crate::tokens::key_files::{self, JwtKeys};
 
-/// Opens the configured database and applies the migrations it lacks; says which. What is changed through it is noted in
-/// `changes`.
-pub fn open_store(
-    config: &Config,
-    clock: &Clock,
-    changes: Arc<Changes>,
-    patience: Patience,
-) -> Result<(Arc<dyn Store>, Pending), StoreError> {
-    match &config.database {
-        Database::Sqlite(path) => {
-            let driver = Sqlite::open(path)?;
-            let applied = migrate::migrate(&driver, clock.now())?;
-            Ok((Arc::new(SqlStore::new(driver, changes, clock.clone())), applied))
-        }
-        Database::Postgres(target) => {
-            // A migration may take its time, or wait for another instance's.
-            let migrating = Postgres::connect(target.direct(), Patience::Endless)?;
-            let applied = migrate::migrate(&migrating, clock.now())?;
-            let store = SqlStore::new(Postgres::connect(target, patience)?, changes, clock.clone());
-            Ok((Arc::new(store), applied))
-        }
-    }
-}
-
-/// Opens the configured database for a command of an operator. It must exist and be up to date; statements have no time
-/// limit.
-fn use_store(config: &Config, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
-    fn ready<D: Driver>(driver: D, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
-        let lacking = migrate::check(&driver)?.migrations;
-        match lacking.len() {
-            0 => Ok(Arc::new(SqlStore::new(driver, changes, clock.clone()))),
-            count => Err(StoreError::Unavailable(format!(
-                "the database lacks {count} of this version's migrations, from {} on; run `keyward migrate`",
-                lacking[0]
-            ))),
-        }
-    }
-    match &config.database {
-        Database::Sqlite(path) => ready(Sqlite::open_existing(path)?, clock, changes),
-        Database::Postgres(target) => ready(Postgres::connect(target, Patience::Endless)?, clock, changes),
-    }
-}
-
-/// What [`open_store`] would apply. Changes nothing; a SQLite file that is not there is not made.
-pub fn check_store(config: &Config) -> Result<Pending, StoreError> {
-    match &config.database {
-        Database::Sqlite(path) if !path.exists() => Ok(Pending::all::<Sqlite>()),
-        Database::Sqlite(path) => migrate::check(&Sqlite::inspect(path)?),
-        Database::Postgres(target) => migrate::check(&Postgres::connect(target.direct(), Patience::Endless)?),
-    }
-}
-
-/// Hashing for callers that run in the password lane.
-pub fn passwords(config: &Config) -> Arc<Passwords> {
-    let cores = cores();
-    let rules = PasswordRules::new(config.password_min_length);
-    Arc::new(Passwords::new(config.bcrypt_cost, rules, cores, password_threads(cores)))
-}
-
-/// Opens the store and wires the services. The error is one line for the operator.
+/// The services of a server, and their store. The error is one line for the operator.
 pub fn open_app(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
-    // What makes no sense is told before anything is touched.
-    let jwt_keys = key_files::resolve(config)?;
+    let database = config.store.database()?;
+    // Bad key files are reported before the database is touched.
+    let jwt_keys = key_files::resolve(&config.tokens, database.sqlite_file())?;
     let changes = Arc::new(Changes::default());
     let (store, applied) =
-        open_store(config, &clock, changes.clone(), Patience::OfAClient).map_err(|error| error.to_string())?;
+        database::open(&database, &clock, changes.clone(), Patience::OfAClient).map_err(|error| error.to_string())?;
     for migration in applied.migrations {
         info!("migration {migration} was applied");
     }
-    Ok((App::over(store.clone(), jwt_keys, passwords(config), config, clock, changes), store))
+    let app = App::new(store.clone(), jwt_keys, service_settings(config), password_threads(cores()), clock, changes);
+    Ok((app, store))
 }
 
 /// The services for a command of an operator. The error is one line for the operator.
 ///
-/// It starts no thread that uses the store, so the database is closed when this is dropped. The keys of tokens are not
-/// read: a command issues none, and the operator need not have them.
+/// No thread uses the store, so the database is closed when this is dropped. The keys of tokens are not read: a command
+/// issues none, and the operator need not have them.
 pub fn open_operator_app(config: &Config) -> Result<App, String> {
     let (clock, changes) = (Clock::default(), Arc::new(Changes::default()));
-    let store = use_store(config, &clock, changes.clone()).map_err(|error| error.to_string())?;
-    // A command remembers nothing.
-    let config = Config { cache_entries: 1, ..config.clone() };
-    Ok(App::over(store, JwtKeys::ephemeral()?, passwords(&config), &config, clock, changes))
+    let store = database::open_existing(&config.store.database()?, &clock, changes.clone())
+        .map_err(|error| error.to_string())?;
+    let memory = MemorySettings { cache_entries: 1 };
+    let settings = ServiceSettings { memory: &memory, ..service_settings(config) };
+    Ok(App::new(store, JwtKeys::ephemeral()?, settings, 1, clock, changes))
+}
+
+/// The settings of the services among all.
+pub fn service_settings(config: &Config) -> ServiceSettings<'_> {
+    let Config { accounts, tokens, keys, audit, memory, .. } = config;
+    ServiceSettings { accounts, tokens, keys, audit, memory }
 }
 
 /// A running Keyward.
 pub struct Keyward {
     server: Server,
     maintenance: Maintenance,
-    /// A store within this process, to be closed.
+    /// The store, if it is SQLite: to be closed at the end.
     embedded: Option<Arc<dyn Store>>,
     lost: Option<Receiver<String>>,
 }
@@ -126,19 +73,21 @@ pub struct Keyward {
 impl Keyward {
     /// Starts everything; the server answers when this returns. The error is one line for the operator.
     pub fn start(config: &Config, clock: Clock) -> Result<Keyward, String> {
-        let tls = config.tls.as_ref().map(Tls::start).transpose()?;
+        // A bad certificate is reported before the database is touched.
+        let tls = config.http.tls_files().as_ref().map(Tls::start).transpose()?;
         let (app, store) = open_app(config, clock)?;
         let app = Arc::new(app);
-        // Before anything happens by this clock, and anyone is refused.
+        // Read before anything is written by this clock.
         let latest = store.latest().map_err(|error| error.to_string())?;
         let believed = latest.unwrap_or_else(|| app.clock.now());
+        // The first refused login already takes as long as one of the dearest hash.
         app.users.note_costs().map_err(|error| error.to_string())?;
         let (lose, lost) = channel();
         store.clone().watch(lose);
-        let embedded = matches!(config.database, Database::Sqlite(_)).then_some(store);
-        let server = Server::start(app.clone(), ROUTES, tls, config)?;
+        let embedded = config.store.database()?.sqlite_file().is_some().then_some(store);
+        let server = Server::start(app.clone(), ROUTES, tls, &config.http)?;
         let maintenance = Maintenance::start(app, believed)?;
-        // First: who waits for the next lines may stop the server.
+        // Logged before the lines that scripts wait for: they may stop the server as soon as they see those.
         for address in server.redirects() {
             info!("sending http://{address} to HTTPS");
         }
@@ -153,27 +102,27 @@ impl Keyward {
         self.server.addresses()
     }
 
-    /// Where plain HTTP is sent to HTTPS from.
+    /// The addresses that redirect plain HTTP to HTTPS.
     pub fn redirects(&self) -> &[SocketAddr] {
         self.server.redirects()
     }
 
-    /// Reads anew what may change while it runs: the certificate.
+    /// Reads the files again that may change while the server runs: the certificate's.
     pub fn reload(&self) {
         self.server.reload();
     }
 
-    /// Hears why it cannot go on, as soon as it cannot: one line for the operator. `None` from the second time on.
+    /// Gets one line for the operator as soon as the server cannot go on. `None` from the second call on.
     pub fn lost(&mut self) -> Option<Receiver<String>> {
         self.lost.take()
     }
 
-    /// Finishes what is under way, then writes what is only in memory.
+    /// Finishes the requests under way, then writes what is only in memory.
     pub fn stop(self) {
         self.server.stop();
         self.maintenance.stop();
-        // Whoever drops it last closes SQLite's file, which tidies up beside it; that is not to happen on a thread that
-        // the end of the process cuts off.
+        // The last owner of the store closes the SQLite file and tidies up beside it. It must be this thread: the others end
+        // with the process, wherever they are.
         let Some(store) = self.embedded else { return };
         let deadline = Instant::now() + CLOSING;
         while Arc::strong_count(&store) > 1 && Instant::now() < deadline {

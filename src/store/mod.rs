@@ -9,6 +9,7 @@
 
 pub mod migrate;
 pub mod postgres;
+pub mod settings;
 pub mod sql;
 pub mod sqlite;
 

@@ -15,8 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::base::secret::Secret;
 
 /// How access tokens are signed (RFC 7518 §3.2, RFC 8037 §3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
+    #[default]
     Hs256,
     EdDsa,
 }

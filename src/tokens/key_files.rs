@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use crate::base::files;
 use crate::base::secret::Secret;
-use crate::config::{Config, Database};
 use crate::tokens::jws::{Algorithm, Keyring, SigningKey, VerifyingKey};
+use crate::tokens::settings::TokenSettings;
 
 /// The keys of each type of token.
 pub struct JwtKeys {
@@ -42,29 +42,25 @@ impl JwtKeys {
 
 /// The configured keys; with SQLite, kept or new ones for those that are not set. With PostgreSQL a missing one is an
 /// error: instances must share them. The error is one line for the operator.
-pub fn resolve(config: &Config) -> Result<JwtKeys, String> {
-    let beside = match &config.database {
-        Database::Sqlite(database) => Some(database.as_path()),
-        Database::Postgres(_) => None,
-    };
+pub fn resolve(settings: &TokenSettings, sqlite_file: Option<&Path>) -> Result<JwtKeys, String> {
     // What is configured is read before anything is made.
-    let previous = previous_keys(&config.jwt_previous_key_files)?;
-    let mut pair = private_key(config, beside)?;
-    let (secret, refresh_secret) = secrets(config, beside)?;
+    let previous = previous_keys(&settings.previous_key_files)?;
+    let mut pair = private_key(settings, sqlite_file)?;
+    let (secret, refresh_secret) = secrets(settings, sqlite_file)?;
     let mut secret = secret.as_ref().map(SigningKey::from_secret);
-    let signing = match config.jwt_alg {
+    let signing = match settings.algorithm {
         Algorithm::Hs256 => secret.take().ok_or_else(|| required("JWT_SECRET"))?,
         Algorithm::EdDsa => {
             pair.take().ok_or_else(|| wanted_key_file("is not set, and with PostgreSQL all instances must share it"))?
         }
     };
     let others = [pair, secret].into_iter().flatten().map(SigningKey::into_verifying);
-    let others = others.chain(config.jwt_secret_previous.as_ref().map(VerifyingKey::from_secret)).chain(previous);
+    let others = others.chain(settings.previous_secret.as_ref().map(VerifyingKey::from_secret)).chain(previous);
     Ok(JwtKeys {
         access: Keyring::new(signing, others),
         refresh: Keyring::new(
             SigningKey::from_secret(&refresh_secret),
-            config.jwt_refresh_secret_previous.as_ref().map(VerifyingKey::from_secret),
+            settings.previous_refresh_secret.as_ref().map(VerifyingKey::from_secret),
         ),
     })
 }
@@ -82,9 +78,9 @@ fn previous_keys(paths: &[PathBuf]) -> Result<Vec<VerifyingKey>, String> {
 }
 
 /// The secrets of access tokens and of refresh tokens. The first may be missing where nothing is signed with it.
-fn secrets(config: &Config, beside: Option<&Path>) -> Result<(Option<Secret>, Secret), String> {
-    let (access, refresh) = (&config.jwt_secret, &config.jwt_refresh_secret);
-    let Some(database) = beside else {
+fn secrets(settings: &TokenSettings, sqlite_file: Option<&Path>) -> Result<(Option<Secret>, Secret), String> {
+    let (access, refresh) = (&settings.secret, &settings.refresh_secret);
+    let Some(database) = sqlite_file else {
         let refresh = refresh.clone().ok_or_else(|| required("JWT_REFRESH_SECRET"))?;
         return Ok((access.clone(), refresh));
     };
@@ -144,15 +140,15 @@ fn random_hex() -> std::io::Result<String> {
 
 /// The Ed25519 key: the configured one, or with SQLite the kept one, which is made when it has to sign. `None` when
 /// there is none.
-fn private_key(config: &Config, beside: Option<&Path>) -> Result<Option<SigningKey>, String> {
-    if let Some(path) = &config.jwt_private_key_file {
+fn private_key(settings: &TokenSettings, sqlite_file: Option<&Path>) -> Result<Option<SigningKey>, String> {
+    if let Some(path) = &settings.private_key_file {
         let key = read_key(path).and_then(|key| key.signing(path)).map_err(|fault| wanted_key_file(&fault))?;
         return Ok(Some(key));
     }
-    let Some(database) = beside else { return Ok(None) };
+    let Some(database) = sqlite_file else { return Ok(None) };
     let path = kept_at(database, "ed25519.pem");
     if !path.exists() {
-        if config.jwt_alg == Algorithm::Hs256 {
+        if settings.algorithm == Algorithm::Hs256 {
             return Ok(None);
         }
         let failed = |error: std::io::Error| {

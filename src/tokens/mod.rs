@@ -3,3 +3,4 @@
 pub mod claims;
 pub mod jws;
 pub mod key_files;
+pub mod settings;

@@ -123,8 +123,8 @@ on_both_stores! {
         std::fs::write(&file, forge::PRIVATE_PEM).unwrap();
         for algorithm in [Algorithm::Hs256, Algorithm::EdDsa] {
             service.reconfigure(|config| {
-                config.jwt_alg = algorithm;
-                config.jwt_private_key_file = (algorithm == Algorithm::EdDsa).then(|| file.clone());
+                config.tokens.algorithm = algorithm;
+                config.tokens.private_key_file = (algorithm == Algorithm::EdDsa).then(|| file.clone());
             });
             assert_kinds_are_apart(service, algorithm);
         }
@@ -720,7 +720,7 @@ fn an_ed25519_token_is_of_the_key_that_its_kid_names() {
 #[test]
 fn without_ed25519_keys_no_signature_of_one_is_good() {
     let service = Service::start(Backend::Sqlite);
-    assert_eq!(service.config().jwt_alg, Algorithm::Hs256);
+    assert_eq!(service.config().tokens.algorithm, Algorithm::Hs256);
     let ann = service.sign_up("ann@example.com");
     for claims in [&ann.access, &ann.refresh].map(|token| forge::part(token, 1).to_string()) {
         let jwk = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#, forge::X);

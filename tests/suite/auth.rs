@@ -178,7 +178,7 @@ fn a_closed_sign_up_is_a_403_and_leaves_login_open() {
         Backend::Sqlite,
         &[("SIGNUP", "closed")],
         |config: &mut Config| {
-            assert!(!config.signup_open);
+            assert!(!config.accounts.signup_open);
         },
     );
     let answer = service.post("/auth/signup").json(json!({ "email": "a@b.co", "password": PASSWORD })).send();

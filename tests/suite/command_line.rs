@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::thread;
 
-use keyward::config::SETTINGS;
+use keyward::config::settings;
 use keyward::store::migrate::Pending;
 use keyward::store::sqlite::Sqlite;
 use keyward_harness::program::{Home, finish, in_both_homes};
@@ -298,7 +298,7 @@ fn help_names_every_command_and_every_setting() {
     for arguments in [&["-h"][..], &["serve", "--help"], &["user", "list", "-h"], &["nonsense", "--help"]] {
         assert_eq!(home.run(arguments).succeeded(), help, "{arguments:?}");
     }
-    for setting in SETTINGS {
+    for setting in settings() {
         assert!(help.contains(&format!("\n  {}", setting.name)), "{}", setting.name);
         assert!(help.contains(setting.meaning) && help.contains(setting.accepts), "{}", setting.name);
     }

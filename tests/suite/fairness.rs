@@ -15,7 +15,7 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn start(backend: Backend) -> Service {
     // It is about who waits for whom, not about hashing.
-    Service::start_with(backend, &[("TRUSTED_PROXIES", "127.0.0.1")], |config| config.bcrypt_cost = 4)
+    Service::start_with(backend, &[("TRUSTED_PROXIES", "127.0.0.1")], |config| config.accounts.bcrypt_cost = 4)
 }
 
 /// Nobody changes what is the user's, as long as this lives.

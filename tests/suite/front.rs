@@ -34,11 +34,11 @@ const SLACK: Duration = Duration::from_secs(10);
 /// A service that cuts nobody, but for the limits that the test shortens.
 fn patient_service(settings: &[(&str, &str)], shorten: impl FnOnce(&mut Limits)) -> Service {
     Service::start_with(Backend::Sqlite, settings, |config| {
-        let Limits { head, body, idle, unread_answer, handler, .. } = &mut config.limits;
+        let Limits { head, body, idle, unread_answer, handler, .. } = &mut config.http.limits;
         for limit in [head, body, idle, unread_answer, handler] {
             *limit = NEVER;
         }
-        shorten(&mut config.limits);
+        shorten(&mut config.http.limits);
     })
 }
 
@@ -481,7 +481,7 @@ fn more_logins_than_can_be_hashed_are_refused_and_hold_up_nobody_else() {
     let ann = calm.sign_up("ann@example.com");
     let key = calm.create_key(&ann.access, json!({ "name": "ci" }));
     let mut config = calm.config().clone();
-    config.limits.handler = limit;
+    config.http.limits.handler = limit;
     let stormy = Keyward::start(&config, calm.clock.clone()).unwrap();
     let address = stormy.addresses()[0];
     let login = |number: usize| {

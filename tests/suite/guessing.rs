@@ -279,7 +279,7 @@ on_both_stores! {
 /// Tells a story on each store, with hashes that cost next to nothing.
 fn with_cheap_hashes(story: impl Fn(&mut Service)) {
     for backend in Backend::installed() {
-        story(&mut Service::start_with(backend, &[], |config| config.bcrypt_cost = 4));
+        story(&mut Service::start_with(backend, &[], |config| config.accounts.bcrypt_cost = 4));
     }
 }
 

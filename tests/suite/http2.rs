@@ -42,11 +42,11 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 /// A service that cuts nobody, but for the limits that the test shortens.
 fn patient_service(settings: &[(&str, &str)], shorten: impl FnOnce(&mut Limits)) -> Secure {
     Secure::start(settings, |config| {
-        let Limits { handshake, head, body, idle, unread_answer, handler, .. } = &mut config.limits;
+        let Limits { handshake, head, body, idle, unread_answer, handler, .. } = &mut config.http.limits;
         for limit in [handshake, head, body, idle, unread_answer, handler] {
             *limit = NEVER;
         }
-        shorten(&mut config.limits);
+        shorten(&mut config.http.limits);
     })
 }
 

@@ -17,11 +17,11 @@ use keyward::accounts::passwords::PasswordRules;
 use keyward::accounts::users::Users;
 use keyward::base::clock::Clock;
 use keyward::base::id::{KeyId, UserId};
-use keyward::config::{Config, Database};
+use keyward::base::secret::Secret;
+use keyward::config::Config;
 use keyward::keys::key::KeyHash;
 use keyward::run;
 use keyward::run::Keyward;
-use keyward::store::postgres::{PostgresTarget, TlsMode};
 use keyward_harness::http_client::{Answer, Client, PATIENCE, Request, connect, read_answer};
 use keyward_harness::postgres_cluster::available;
 use keyward_harness::program::{Home, in_both_homes};
@@ -42,8 +42,8 @@ const MANY_SESSIONS: (&str, &str) = ("MAX_SESSIONS_PER_USER", "1000");
 /// Many users sign up and log in here, and bad keys come in masses, but not to see how passwords are hashed and addresses
 /// limited.
 fn allow_masses(config: &mut Config) {
-    config.bcrypt_cost = 4;
-    config.address_rates = AddressRates::default();
+    config.accounts.bcrypt_cost = 4;
+    config.accounts.address_rates = AddressRates::default();
 }
 
 fn start(backend: Backend) -> Service {
@@ -76,9 +76,8 @@ impl Instance {
     fn behind(relay: &Relay, service: &Service, adjust: impl FnOnce(&mut Config)) -> Instance {
         let database = service.database().unwrap();
         let url = database.url_at(relay.addr().port());
-        let target = PostgresTarget::from_url(&url, TlsMode::Prefer, None).unwrap();
         let mut config = service.config().clone();
-        config.database = Database::Postgres(Box::new(target));
+        config.store.url = Some(Secret::new(url));
         adjust(&mut config);
         let instance = Instance::start(&config, &service.clock);
         // What it knows before is forgotten then.
@@ -627,7 +626,7 @@ fn ten_thousand_unknown_keys_push_no_known_one_out() {
     let mut count = 10_000;
     loop {
         let relay = Relay::to(database_address(&service));
-        let second = Instance::behind(&relay, &service, |config| config.cache_entries = 64);
+        let second = Instance::behind(&relay, &service, |config| config.memory.cache_entries = 64);
         let there = second.client();
         let key = Credential::key(&service, &ann);
         let known = Instant::now();

@@ -68,7 +68,7 @@ fn set_password(account: &Account) -> String {
 
 fn on_both(story: fn(&Service)) {
     for backend in Backend::installed() {
-        story(&Service::start_with(backend, &[("RATE_LIMIT_WRITES", "off")], |config| config.bcrypt_cost = 4));
+        story(&Service::start_with(backend, &[("RATE_LIMIT_WRITES", "off")], |config| config.accounts.bcrypt_cost = 4));
     }
 }
 

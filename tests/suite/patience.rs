@@ -22,7 +22,7 @@ fn start() -> Option<Service> {
         ("RATE_LIMIT_REFRESH", "off"),
         ("RATE_LIMIT_WRITES", "off"),
     ];
-    available().then(|| Service::start_with(Backend::Postgres, &room, |config| config.bcrypt_cost = 4))
+    available().then(|| Service::start_with(Backend::Postgres, &room, |config| config.accounts.bcrypt_cost = 4))
 }
 
 fn lock_of(service: &Service, account: &Account) -> postgres::Client {

@@ -11,10 +11,10 @@ use keyward::app::App;
 use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
 use keyward::base::clock::{Clock, Timestamp};
 use keyward::base::error::StoreError;
-use keyward::config::{Config, Database};
+use keyward::config::Config;
 use keyward::keys::key::{KeyChange, KeyHash};
 use keyward::keys::scopes::Scopes;
-use keyward::keys::service::{KeySettings, Period};
+use keyward::keys::service::{KeySpec, Period};
 use keyward::keys::usage::{DAY, Outcome};
 use keyward::memory::changes::Changes;
 use keyward::run;
@@ -22,10 +22,11 @@ use keyward::store::Store;
 use keyward::store::migrate;
 use keyward::store::migrate::Migration;
 use keyward::store::postgres::{Patience, Postgres};
+use keyward::store::settings::Database;
 use keyward::store::sql::{Column, Driver, Row, SqlStore, Transaction, Value};
 use keyward::store::sqlite::Sqlite;
 use keyward::tokens::claims::Claims;
-use keyward::tokens::key_files;
+use keyward::tokens::key_files::JwtKeys;
 use keyward_harness::postgres_cluster::available;
 use keyward_harness::program::Home;
 use keyward_harness::service::{Backend, PASSWORD};
@@ -128,16 +129,10 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     let store = SqlStore::new(Noting { driver, noted: noted.clone() }, changes.clone(), clock.clone());
     let store: Arc<dyn Store> = Arc::new(store);
     let mut config = home.config();
-    config.bcrypt_cost = 4;
-    config.session_max_age = Some(Duration::from_secs(86_400));
-    let app = App::over(
-        store.clone(),
-        key_files::resolve(&config).unwrap(),
-        run::passwords(&config),
-        &config,
-        clock.clone(),
-        changes,
-    );
+    config.accounts.bcrypt_cost = 4;
+    config.accounts.session_max_age = Some(Duration::from_secs(86_400));
+    let (jwt_keys, settings) = (JwtKeys::ephemeral().unwrap(), run::service_settings(&config));
+    let app = App::new(store.clone(), jwt_keys, settings, 8, clock.clone(), changes);
     do_everything(&app, &*store, &config);
     std::mem::take(&mut *noted.lock().unwrap())
 }
@@ -185,7 +180,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.users.note_costs().unwrap();
 
     // Keys and their use.
-    let settings = || KeySettings {
+    let settings = || KeySpec {
         name: "ci".to_string(),
         expires_at: Some(app.clock.now().plus(Duration::from_secs(60))),
         scopes: Scopes::from_stored(String::new()),
@@ -203,7 +198,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.keys.change(id, &key.id.to_string(), &change, &by).unwrap();
     let rotated = app.keys.rotate(id, &key.id.to_string(), Duration::from_secs(60), &by).unwrap();
     let now = app.clock.now();
-    let period = Period { from: now.minus(config.usage_retention), to: now, step: DAY };
+    let period = Period { from: now.minus(config.keys.usage_retention), to: now, step: DAY };
     app.keys.usage(id, &key.id.to_string(), &period).unwrap();
     for owner in [None, Some(id)] {
         app.keys.list(owner, None, 10).unwrap();
@@ -307,7 +302,7 @@ fn every_statement_finds_its_rows_by_an_index_on_postgresql() {
         return;
     }
     let home = Home::fresh(Backend::Postgres);
-    let Database::Postgres(target) = home.config().database else { unreachable!() };
+    let Ok(Database::Postgres(target)) = home.config().store.database() else { unreachable!() };
     let noted = statements(Postgres::connect(&target, Patience::OfAClient).unwrap(), &home);
     assert_nothing_is_missing(&noted);
     let mut client = home.database().unwrap().client();

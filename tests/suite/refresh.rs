@@ -233,7 +233,7 @@ on_both_stores! {
     }
 
     fn whatever_the_order_of_refreshes_the_rules_are_kept(service) {
-        let rules = service.config().rotation;
+        let rules = service.config().accounts.rotation;
         service.sign_up("ann@example.com");
         // Each step: seconds that pass, and which of the tokens seen so far is presented (mostly one of the last).
         let seconds = prop_oneof![0..15u64, 0..15u64, 1000..2500u64];

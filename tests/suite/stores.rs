@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyward::base::clock::Clock;
+use keyward::base::secret::Secret;
 use keyward::config::Config;
 use keyward::run::Keyward;
 use keyward::store::postgres::Postgres;
@@ -626,7 +627,7 @@ mod away {
             let relay = Relay::to(SocketAddr::from((Ipv4Addr::LOCALHOST, database.port())));
             let url = database.url_at(relay.addr().port());
             let mut config: Config = service.config().clone();
-            config.database = Config::from_values(&[("DATABASE_URL".to_string(), url)].into()).unwrap().database;
+            config.store.url = Some(Secret::new(url));
             let keyward = Keyward::start(&config, service.clock.clone()).unwrap();
             let address = keyward.addresses()[0];
             Remote { relay, keyward: Some(keyward), address }

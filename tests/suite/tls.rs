@@ -222,7 +222,7 @@ mod speaking {
     fn a_handshake_that_is_not_done_in_time_is_cut_and_holds_up_nobody() {
         // Time enough for the handshake of a good client.
         let limit = 4 * SHORT;
-        let secure = Secure::start(&[], |config| config.limits.handshake = limit);
+        let secure = Secure::start(&[], |config| config.http.limits.handshake = limit);
         let started = Instant::now();
         let mut silent: Vec<TcpStream> = (0..20).map(|_| connect(secure.address()).unwrap()).collect();
         for half in silent.iter_mut().step_by(2) {
@@ -239,7 +239,7 @@ mod speaking {
 
     #[test]
     fn a_kept_connection_without_a_request_is_closed_with_a_goodbye() {
-        let secure = Secure::start(&[], |config| config.limits.idle = SHORT);
+        let secure = Secure::start(&[], |config| config.http.limits.idle = SHORT);
         let mut wire = secure.connect(&[]);
         assert_eq!(wire.send(GET_HEALTH).answer().status, 200);
         // Without the goodbye, this would be an error: anyone on the way could have cut it.
@@ -250,7 +250,7 @@ mod speaking {
     fn a_connection_in_its_handshake_is_a_connection() {
         // Time enough for the handshake of a good client.
         let limit = 4 * SHORT;
-        let secure = Secure::start(&[("MAX_CONNECTIONS", "1")], |config| config.limits.handshake = limit);
+        let secure = Secure::start(&[("MAX_CONNECTIONS", "1")], |config| config.http.limits.handshake = limit);
         let started = Instant::now();
         let silent = connect(secure.address()).unwrap();
         assert_eq!(secure.connect(&[]).send(GET_HEALTH).answer().status, 200);
@@ -261,7 +261,7 @@ mod speaking {
     #[test]
     fn a_stop_waits_for_no_handshake() {
         let mut secure = Secure::start(&[], |config| {
-            let Limits { handshake, stopping, .. } = &mut config.limits;
+            let Limits { handshake, stopping, .. } = &mut config.http.limits;
             (*handshake, *stopping) = (Duration::from_secs(600), Duration::from_secs(600));
         });
         let silent = connect(secure.address()).unwrap();
@@ -348,7 +348,7 @@ mod redirecting {
         // Time enough for a good client's head.
         let limit = 4 * SHORT;
         let secure = Secure::start(&[("HTTP_REDIRECT_PORT", "0"), ("MAX_CONNECTIONS", "1")], |config| {
-            config.limits.head = limit;
+            config.http.limits.head = limit;
         });
         let started = Instant::now();
         let mut silent = connect(secure.service.redirect()).unwrap();
@@ -621,7 +621,7 @@ mod refusing_to_start {
         let service = Service::start(Backend::Sqlite);
         for (certificate, key, setting, why) in cases {
             let mut config = service.config().clone();
-            config.tls = Some(keyward::http::tls::TlsFiles { certificate, key, look_every: Duration::from_secs(1) });
+            (config.http.tls_cert, config.http.tls_key) = (Some(certificate), Some(key));
             let line = Keyward::start(&config, Clock::default()).err().unwrap();
             assert!(line.starts_with(&format!("{setting}: ")) && line.contains(why), "{line}");
             assert!(!line.contains('\n'), "{line}");

@@ -98,9 +98,9 @@ on_both_stores! {
         let [access, refresh] = forge::secrets(service).map(Secret::new);
         let new = ["an-access-secret-that-is-the-newer-one", "a-refresh-secret-that-is-the-newer-one"];
         service.reconfigure(|config| {
-            [config.jwt_secret, config.jwt_refresh_secret] = new.map(|secret| Some(Secret::new(secret.to_string())));
-            config.jwt_secret_previous = Some(access);
-            config.jwt_refresh_secret_previous = Some(refresh);
+            [config.tokens.secret, config.tokens.refresh_secret] = new.map(|secret| Some(Secret::new(secret.to_string())));
+            config.tokens.previous_secret = Some(access);
+            config.tokens.previous_refresh_secret = Some(refresh);
         });
         assert_eq!(service.token_status(&ann.access), 200);
         let (access, refresh) = refreshed(service, &ann.refresh);
@@ -110,8 +110,8 @@ on_both_stores! {
             assert_eq!(signature, b64(hs256(secret)(message.as_bytes())));
         }
         service.reconfigure(|config| {
-            config.jwt_secret_previous = None;
-            config.jwt_refresh_secret_previous = None;
+            config.tokens.previous_secret = None;
+            config.tokens.previous_refresh_secret = None;
         });
         assert_eq!((service.token_status(&ann.access), service.token_status(&access)), (401, 200));
         assert_eq!((refresh_status(service, &ann.refresh), refresh_status(service, &refresh)), (401, 200));
@@ -122,8 +122,8 @@ on_both_stores! {
         let [access, refresh] = forge::secrets(service).map(Secret::new);
         let new = || Some(Secret::new("a-secret-that-is-newer-than-the-others".to_string()));
         service.reconfigure(|config| {
-            (config.jwt_secret, config.jwt_refresh_secret) = (new(), new());
-            (config.jwt_secret_previous, config.jwt_refresh_secret_previous) = (Some(refresh), Some(access));
+            (config.tokens.secret, config.tokens.refresh_secret) = (new(), new());
+            (config.tokens.previous_secret, config.tokens.previous_refresh_secret) = (Some(refresh), Some(access));
         });
         assert_eq!((service.token_status(&ann.access), refresh_status(service, &ann.refresh)), (401, 401));
     }
@@ -132,8 +132,8 @@ on_both_stores! {
         let keys = key_files();
         let ann = service.sign_up("ann@example.com");
         service.reconfigure(|config| {
-            config.jwt_alg = Algorithm::EdDsa;
-            config.jwt_private_key_file = Some(keys.path().join("first.pem"));
+            config.tokens.algorithm = Algorithm::EdDsa;
+            config.tokens.private_key_file = Some(keys.path().join("first.pem"));
         });
         assert_eq!(published(service), json!({ "keys": [jwk(forge::X)] }));
         assert_eq!(service.token_status(&ann.access), 200);
@@ -142,7 +142,7 @@ on_both_stores! {
         assert_eq!(forge::part(&refresh, 0), json!({ "typ": "refresh+jwt", "alg": "HS256" }));
         assert_eq!(service.token_status(&access), 200);
 
-        service.reconfigure(|config| config.jwt_alg = Algorithm::Hs256);
+        service.reconfigure(|config| config.tokens.algorithm = Algorithm::Hs256);
         assert_eq!(published(service), json!({ "keys": [jwk(forge::X)] }));
         assert_eq!((service.token_status(&ann.access), service.token_status(&access)), (200, 200));
         let (back, _) = refreshed(service, &refresh);
@@ -155,10 +155,10 @@ on_both_stores! {
         let file = |name: &str| keys.path().join(name);
         let (first, second) = (jwk(forge::X), jwk(&second_x()));
         service.reconfigure(|config| {
-            config.jwt_alg = Algorithm::EdDsa;
-            config.jwt_private_key_file = Some(file("first.pem"));
+            config.tokens.algorithm = Algorithm::EdDsa;
+            config.tokens.private_key_file = Some(file("first.pem"));
             // Published before it signs, so that those who keep the set know it by then.
-            config.jwt_previous_key_files = vec![file("second-public.pem")];
+            config.tokens.previous_key_files = vec![file("second-public.pem")];
         });
         let ann = service.sign_up("ann@example.com");
         assert_eq!(forge::part(&ann.access, 0)["kid"], forge::KID);
@@ -166,8 +166,8 @@ on_both_stores! {
 
         for previous in ["first-public.pem", "first.pem"] {
             service.reconfigure(|config| {
-                config.jwt_private_key_file = Some(file("second.pem"));
-                config.jwt_previous_key_files = vec![file(previous)];
+                config.tokens.private_key_file = Some(file("second.pem"));
+                config.tokens.previous_key_files = vec![file(previous)];
             });
             assert_eq!(published(service), json!({ "keys": [second, first] }));
             assert_eq!(service.token_status(&ann.access), 200);
@@ -176,7 +176,7 @@ on_both_stores! {
         assert_eq!(forge::part(&later.access, 0)["kid"], second["kid"]);
 
         // Listed twice, it is published once.
-        service.reconfigure(|config| config.jwt_previous_key_files = vec![file("second-public.pem")]);
+        service.reconfigure(|config| config.tokens.previous_key_files = vec![file("second-public.pem")]);
         assert_eq!(published(service), json!({ "keys": [second] }));
         assert_eq!((service.token_status(&ann.access), service.token_status(&later.access)), (401, 200));
         assert_eq!(refresh_status(service, &ann.refresh), 200);
@@ -186,11 +186,11 @@ on_both_stores! {
         let keys = key_files();
         let (issuer, audience) = ("https://auth.example.com", "https://api.example.com");
         service.reconfigure(|config| {
-            config.jwt_alg = Algorithm::EdDsa;
-            config.jwt_private_key_file = Some(keys.path().join("second.pem"));
-            config.jwt_previous_key_files = vec![keys.path().join("first-public.pem")];
-            config.jwt_parties.issuer = Some(issuer.to_string());
-            config.jwt_parties.audience = Some(audience.to_string());
+            config.tokens.algorithm = Algorithm::EdDsa;
+            config.tokens.private_key_file = Some(keys.path().join("second.pem"));
+            config.tokens.previous_key_files = vec![keys.path().join("first-public.pem")];
+            config.tokens.parties.issuer = Some(issuer.to_string());
+            config.tokens.parties.audience = Some(audience.to_string());
         });
         let ann = service.sign_up("ann@example.com");
         let claims = verified_elsewhere(service, &ann.access, issuer, audience);
@@ -201,10 +201,10 @@ on_both_stores! {
         let keys = key_files();
         let (issuer, audience) = ("https://auth.example.com", "https://api.example.com");
         service.reconfigure(|config| {
-            config.jwt_alg = Algorithm::EdDsa;
-            config.jwt_private_key_file = Some(keys.path().join("first.pem"));
-            config.jwt_parties.issuer = Some(issuer.to_string());
-            config.jwt_parties.audience = Some(audience.to_string());
+            config.tokens.algorithm = Algorithm::EdDsa;
+            config.tokens.private_key_file = Some(keys.path().join("first.pem"));
+            config.tokens.parties.issuer = Some(issuer.to_string());
+            config.tokens.parties.audience = Some(audience.to_string());
         });
         let ann = service.sign_up("ann@example.com");
         assert_eq!(user_elsewhere(service, &ann.access, issuer, audience), Some(json!(ann.id)));
@@ -261,16 +261,16 @@ on_both_stores! {
             assert!(claims.get("iss").is_none() && claims.get("aud").is_none(), "{claims}");
         }
         let keep = |text: &str| Some(text.to_string());
-        service.reconfigure(|config| config.jwt_parties.issuer = keep("keyward"));
+        service.reconfigure(|config| config.tokens.parties.issuer = keep("keyward"));
         assert_eq!((service.token_status(&ann.access), refresh_status(service, &ann.refresh)), (401, 401));
         let with_issuer = service.log_in("ann@example.com");
-        service.reconfigure(|config| config.jwt_parties.audience = keep("api"));
+        service.reconfigure(|config| config.tokens.parties.audience = keep("api"));
         assert_eq!(service.token_status(&with_issuer.access), 401);
         let with_both = service.log_in("ann@example.com");
         let claims = forge::part(&with_both.refresh, 1);
         assert_eq!((&claims["iss"], &claims["aud"]), (&json!("keyward"), &json!("api")));
         // Where none is set, none is asked for.
-        service.reconfigure(|config| config.jwt_parties = Default::default());
+        service.reconfigure(|config| config.tokens.parties = Default::default());
         assert_eq!((service.token_status(&with_both.access), service.token_status(&ann.access)), (200, 200));
         assert_eq!((refresh_status(service, &with_both.refresh), refresh_status(service, &ann.refresh)), (200, 200));
     }
@@ -285,9 +285,9 @@ fn on_postgresql_eddsa_needs_no_secret_for_access_tokens() {
     let mut service = Service::start(Backend::Postgres);
     let ann = service.sign_up("ann@example.com");
     service.reconfigure(|config| {
-        config.jwt_alg = Algorithm::EdDsa;
-        config.jwt_private_key_file = Some(keys.path().join("first.pem"));
-        config.jwt_secret = None;
+        config.tokens.algorithm = Algorithm::EdDsa;
+        config.tokens.private_key_file = Some(keys.path().join("first.pem"));
+        config.tokens.secret = None;
     });
     assert_eq!(service.token_status(&ann.access), 401, "its secret is gone");
     assert_eq!(service.token_status(&refreshed(&service, &ann.refresh).0), 200);

@@ -19,9 +19,10 @@ use crate::base::error::StoreError;
 use crate::base::tls_verifier::Verifier;
 
 /// `DB_SSLMODE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsMode {
     Disable,
+    #[default]
     Prefer,
     Require,
     VerifyFull,

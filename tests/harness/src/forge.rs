@@ -68,7 +68,7 @@ pub fn secrets(service: &Service) -> [String; 2] {
     let config = service.config();
     let kept = service.sqlite_file().map(|file| file.with_extension("db.secrets"));
     let kept = kept.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
-    [("JWT_SECRET=", &config.jwt_secret), ("JWT_REFRESH_SECRET=", &config.jwt_refresh_secret)].map(
+    [("JWT_SECRET=", &config.tokens.secret), ("JWT_REFRESH_SECRET=", &config.tokens.refresh_secret)].map(
         |(name, configured)| match configured {
             Some(secret) => secret.expose().to_string(),
             None => kept.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_string(),

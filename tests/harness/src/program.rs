@@ -10,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 
-use keyward::config;
 use keyward::config::Config;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -87,9 +86,9 @@ impl Home {
     /// The same data and address as a server of the test's own process, for an operator's commands.
     pub fn beside(service: &Service) -> Home {
         let mut home = Home::new(&service.address().ip().to_string(), &service.address().port().to_string());
-        match &service.config().database {
-            config::Database::Sqlite(file) => home.set("KEYWARD_DB", file.to_str().unwrap()),
-            config::Database::Postgres(_) => home.set("DATABASE_URL", &service.database().unwrap().url()),
+        match service.database() {
+            None => home.set("KEYWARD_DB", service.config().store.sqlite_file.to_str().unwrap()),
+            Some(database) => home.set("DATABASE_URL", &database.url()),
         }
         home
     }

@@ -107,7 +107,7 @@ impl Secure {
         let (certificate, key) = (pair.certificate.to_str().unwrap(), pair.key.to_str().unwrap());
         let settings = [&[("TLS_CERT", certificate), ("TLS_KEY", key)], settings].concat();
         let service = Service::start_with(Backend::Sqlite, &settings, |config| {
-            config.tls.as_mut().unwrap().look_every = LOOK_EVERY;
+            config.http.limits.certificate_check = LOOK_EVERY;
             adjust(config);
         });
         Secure { service, pair, folder }

@@ -1,0 +1,49 @@
+//! Checks across settings.
+
+use super::table::settings;
+use super::{Config, ConfigError};
+
+/// `is_set`: whether the operator has set a setting.
+pub fn check(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
+    check_database(config, is_set).and_then(|()| check_tls(config)).map_err(ConfigError)
+}
+
+fn check_database(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), String> {
+    // With a setting of PostgreSQL's the operator does not want SQLite: its new, empty file would look like lost data.
+    if config.store.url.is_none() && config.store.host.is_none() {
+        if config.store.direct_url.is_some() {
+            return Err(
+                "DATABASE_URL_DIRECT: is set, but DATABASE_URL is not; accepted: both (a pooler, and PostgreSQL \
+                        behind it), DATABASE_URL alone, or neither (SQLite)"
+                    .to_string(),
+            );
+        }
+        if let Some(name) = settings().map(|setting| setting.name).find(|name| name.starts_with("DB_") && is_set(name))
+        {
+            return Err(format!(
+                "{name}: is set, but DB_HOST is not; accepted: {name} together with DB_HOST (PostgreSQL), or neither \
+                 (SQLite)"
+            ));
+        }
+    }
+    config.store.database().map(drop)
+}
+
+fn check_tls(config: &Config) -> Result<(), String> {
+    let http = &config.http;
+    let half = |set: &str, other: &str| {
+        Err(format!("{set}: is set, but {other} is not; accepted: both (HTTPS), or neither (plain HTTP)"))
+    };
+    match (&http.tls_cert, &http.tls_key) {
+        (Some(_), None) => half("TLS_CERT", "TLS_KEY"),
+        (None, Some(_)) => half("TLS_KEY", "TLS_CERT"),
+        (None, None) if http.redirect_port.is_some() => {
+            Err("HTTP_REDIRECT_PORT: is set, but TLS_CERT and TLS_KEY are not; accepted: all three, or none of them"
+                .to_string())
+        }
+        (Some(_), Some(_)) if http.redirect_port.is_some_and(|port| port != 0 && port == http.port) => {
+            Err(format!("HTTP_REDIRECT_PORT: {} is PORT, which speaks HTTPS; accepted: another port", http.port))
+        }
+        _ => Ok(()),
+    }
+}

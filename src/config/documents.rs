@@ -1,0 +1,44 @@
+//! The documents that are made from the table.
+
+use super::table::settings;
+
+/// The settings for `--help`: name and default, then meaning and what is accepted.
+pub fn help() -> String {
+    let mut text = String::new();
+    for setting in settings() {
+        let default = setting.default.map(|value| format!(" [{value}]")).unwrap_or_default();
+        text.push_str(&format!(
+            "  {}{default}\n      {}.\n      Accepted: {}.\n",
+            setting.name, setting.meaning, setting.accepts
+        ));
+    }
+    text
+}
+
+/// The content of `.env.example`.
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Settings of Keyward: copy this file to .env and uncomment what you change. The environment wins over .env.\n\
+         # Put a value with spaces, # or $ in single quotes.\n",
+    );
+    for setting in settings() {
+        text.push_str(&format!(
+            "\n# {}.\n# Accepted: {}.\n#{}={}\n",
+            setting.meaning,
+            setting.accepts,
+            setting.name,
+            setting.default.unwrap_or_default()
+        ));
+    }
+    text
+}
+
+/// The rows of the table of settings in the documentation.
+pub fn markdown_rows() -> String {
+    let mut text = String::new();
+    for setting in settings() {
+        let default = setting.default.map_or("none".to_string(), |value| format!("`{value}`"));
+        text.push_str(&format!("| `{}` | {default} | {} | {} |\n", setting.name, setting.meaning, setting.accepts));
+    }
+    text
+}

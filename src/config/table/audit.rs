@@ -1,0 +1,13 @@
+//! The audit trail.
+
+use super::Setting;
+use super::read::{LIFETIMES, lifetime};
+
+pub(super) static SETTINGS: &[Setting] = &[Setting {
+    name: "AUDIT_RETENTION",
+    default: Some("365d"),
+    accepts: LIFETIMES,
+    meaning: "How long events are kept",
+    secret: false,
+    read: |config, value| lifetime(value).map(|span| config.audit.retention = span),
+}];

@@ -1,0 +1,31 @@
+//! API keys.
+
+use super::Setting;
+use super::read::{LIFETIMES, lifetime, whole_number};
+
+pub(super) static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "MAX_KEYS_PER_USER",
+        default: Some("100"),
+        accepts: "1 to 1000000",
+        meaning: "Most API keys of one user, not counting revoked and expired ones",
+        secret: false,
+        read: |config, value| whole_number(value, 1..=1_000_000).map(|keys| config.keys.most = keys),
+    },
+    Setting {
+        name: "KEY_RETENTION",
+        default: Some("90d"),
+        accepts: LIFETIMES,
+        meaning: "How long revoked and expired keys are kept; of one user, at most 10 times MAX_KEYS_PER_USER",
+        secret: false,
+        read: |config, value| lifetime(value).map(|span| config.keys.retention = span),
+    },
+    Setting {
+        name: "USAGE_RETENTION",
+        default: Some("90d"),
+        accepts: LIFETIMES,
+        meaning: "How long the hourly counts of each key's use are kept",
+        secret: false,
+        read: |config, value| lifetime(value).map(|span| config.keys.usage_retention = span),
+    },
+];

@@ -1,0 +1,103 @@
+//! How tokens are signed, what they say, and how long they live.
+
+use super::Setting;
+use super::read::{LIFETIMES, lifetime, list, path, signing_secret, text};
+use crate::tokens::jws::Algorithm;
+
+pub(super) static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "JWT_SECRET",
+        default: None,
+        accepts: "32 bytes or more",
+        meaning: "Signs access tokens (HS256); generated with SQLite, required with PostgreSQL",
+        secret: true,
+        read: |config, value| signing_secret(&mut config.tokens.secret, value),
+    },
+    Setting {
+        name: "JWT_EXPIRES_IN",
+        default: Some("1h"),
+        accepts: LIFETIMES,
+        meaning: "Lifetime of an access token",
+        secret: false,
+        read: |config, value| lifetime(value).map(|span| config.tokens.access_lifetime = span),
+    },
+    Setting {
+        name: "JWT_REFRESH_SECRET",
+        default: None,
+        accepts: "32 bytes or more",
+        meaning: "Signs refresh tokens; generated with SQLite, required with PostgreSQL",
+        secret: true,
+        read: |config, value| signing_secret(&mut config.tokens.refresh_secret, value),
+    },
+    Setting {
+        name: "JWT_REFRESH_EXPIRES_IN",
+        default: Some("7d"),
+        accepts: LIFETIMES,
+        meaning: "Lifetime of a refresh token; every refresh gives a new one",
+        secret: false,
+        read: |config, value| lifetime(value).map(|span| config.tokens.refresh_lifetime = span),
+    },
+    Setting {
+        name: "JWT_SECRET_PREVIOUS",
+        default: None,
+        accepts: "32 bytes or more",
+        meaning: "The JWT_SECRET before the last change; access tokens that it signed stay valid",
+        secret: true,
+        read: |config, value| signing_secret(&mut config.tokens.previous_secret, value),
+    },
+    Setting {
+        name: "JWT_REFRESH_SECRET_PREVIOUS",
+        default: None,
+        accepts: "32 bytes or more",
+        meaning: "The JWT_REFRESH_SECRET before the last change; refresh tokens that it signed stay valid",
+        secret: true,
+        read: |config, value| signing_secret(&mut config.tokens.previous_refresh_secret, value),
+    },
+    Setting {
+        name: "JWT_ALG",
+        default: Some("HS256"),
+        accepts: "HS256 or EdDSA",
+        meaning: "How access tokens are signed: HS256 with JWT_SECRET, EdDSA with an Ed25519 key whose public half lets other services verify them",
+        secret: false,
+        read: |config, value| {
+            config.tokens.algorithm = Algorithm::parse(value).ok_or("is neither")?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "JWT_PRIVATE_KEY_FILE",
+        default: None,
+        accepts: "the path of a PEM file, made by `openssl genpkey -algorithm ed25519`",
+        meaning: "Signs access tokens (EdDSA); generated with SQLite, required with PostgreSQL",
+        secret: false,
+        read: |config, value| path(&mut config.tokens.private_key_file, value),
+    },
+    Setting {
+        name: "JWT_PREVIOUS_KEY_FILES",
+        default: None,
+        accepts: "paths of PEM files, separated by commas; public keys will do",
+        meaning: "Earlier Ed25519 keys; they are still published, and tokens that they signed stay valid",
+        secret: false,
+        read: |config, value| {
+            let file = |path: &str| if path.is_empty() { Err("has an empty path") } else { Ok(path.into()) };
+            config.tokens.previous_key_files = list(value, file)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "JWT_ISSUER",
+        default: None,
+        accepts: "a text, such as https://auth.example.com",
+        meaning: "Written into tokens as `iss` and required of them; setting or changing it logs everyone out",
+        secret: false,
+        read: |config, value| text(&mut config.tokens.parties.issuer, value),
+    },
+    Setting {
+        name: "JWT_AUDIENCE",
+        default: None,
+        accepts: "a text, such as https://api.example.com",
+        meaning: "Written into tokens as `aud` and required of them; setting or changing it logs everyone out",
+        secret: false,
+        read: |config, value| text(&mut config.tokens.parties.audience, value),
+    },
+];

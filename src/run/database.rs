@@ -1,0 +1,64 @@
+//! Opening the configured database: for the server, for commands, and to see which migrations are pending.
+
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::base::error::StoreError;
+use crate::memory::changes::Changes;
+use crate::store::Store;
+use crate::store::migrate::{self, Pending};
+use crate::store::postgres::{Patience, Postgres};
+use crate::store::settings::Database;
+use crate::store::sql::{Driver, SqlStore};
+use crate::store::sqlite::Sqlite;
+
+/// Opens the database, makes it if it is a SQLite file that does not exist, and applies pending migrations; says which.
+/// Changes that are made through the store are noted in `changes`.
+pub fn open(
+    database: &Database,
+    clock: &Clock,
+    changes: Arc<Changes>,
+    patience: Patience,
+) -> Result<(Arc<dyn Store>, Pending), StoreError> {
+    match database {
+        Database::Sqlite(path) => {
+            let driver = Sqlite::open(path)?;
+            let applied = migrate::migrate(&driver, clock.now())?;
+            Ok((Arc::new(SqlStore::new(driver, changes, clock.clone())), applied))
+        }
+        Database::Postgres(target) => {
+            // A migration may take long, or wait for another instance's.
+            let migrating = Postgres::connect(target.direct(), Patience::Endless)?;
+            let applied = migrate::migrate(&migrating, clock.now())?;
+            let store = SqlStore::new(Postgres::connect(target, patience)?, changes, clock.clone());
+            Ok((Arc::new(store), applied))
+        }
+    }
+}
+
+/// Opens the database for a command of an operator. It must exist and be up to date; statements have no time limit.
+pub fn open_existing(database: &Database, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
+    fn ready<D: Driver>(driver: D, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
+        let pending = migrate::check(&driver)?.migrations;
+        match pending.len() {
+            0 => Ok(Arc::new(SqlStore::new(driver, changes, clock.clone()))),
+            count => Err(StoreError::Unavailable(format!(
+                "the database lacks {count} of this version's migrations, from {} on; run `keyward migrate`",
+                pending[0]
+            ))),
+        }
+    }
+    match database {
+        Database::Sqlite(path) => ready(Sqlite::open_existing(path)?, clock, changes),
+        Database::Postgres(target) => ready(Postgres::connect(target, Patience::Endless)?, clock, changes),
+    }
+}
+
+/// The migrations that [`open`] would apply. Changes nothing; a SQLite file that does not exist is not made.
+pub fn pending(database: &Database) -> Result<Pending, StoreError> {
+    match database {
+        Database::Sqlite(path) if !path.exists() => Ok(Pending::all::<Sqlite>()),
+        Database::Sqlite(path) => migrate::check(&Sqlite::inspect(path)?),
+        Database::Postgres(target) => migrate::check(&Postgres::connect(target.direct(), Patience::Endless)?),
+    }
+}

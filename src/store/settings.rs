@@ -1,0 +1,70 @@
+//! The settings of this room: which database, and where it is.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::secret::Secret;
+use crate::store::postgres::{PostgresTarget, TlsMode};
+
+/// As the operator gives them. [`StoreSettings::database`] says which database they mean.
+#[derive(Clone, Debug, Default)]
+pub struct StoreSettings {
+    pub sqlite_file: PathBuf,
+    /// PostgreSQL as one URL. It wins over the parts below.
+    pub url: Option<Secret>,
+    /// The same database, past the pooler that `url` names.
+    pub direct_url: Option<Secret>,
+    pub host: Option<String>,
+    pub port: u16,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub name: Option<String>,
+    pub tls_mode: TlsMode,
+    pub root_cert: Option<PathBuf>,
+}
+
+/// The database to use.
+#[derive(Clone, Debug)]
+pub enum Database {
+    Sqlite(PathBuf),
+    Postgres(Box<PostgresTarget>),
+}
+
+impl StoreSettings {
+    /// PostgreSQL if the settings name a URL or a host, else SQLite. The error is one line for the operator that names the
+    /// setting and shows no secret.
+    pub fn database(&self) -> Result<Database, String> {
+        let from_url = |name: &str, url: &Secret| {
+            PostgresTarget::from_url(url.expose(), self.tls_mode, self.root_cert.clone())
+                .map_err(|fault| format!("{name}: the value {fault}"))
+        };
+        let target = match (&self.url, &self.host) {
+            (Some(url), _) => from_url("DATABASE_URL", url)?,
+            (None, Some(host)) => PostgresTarget::from_parts(
+                host,
+                self.port,
+                self.user.as_deref(),
+                self.password.as_ref().map(Secret::expose),
+                self.name.as_deref(),
+                self.tls_mode,
+                self.root_cert.clone(),
+            )
+            .map_err(|fault| format!("DB_HOST: the connection {fault}"))?,
+            (None, None) => return Ok(Database::Sqlite(self.sqlite_file.clone())),
+        };
+        let target = match &self.direct_url {
+            Some(url) => target.with_direct(from_url("DATABASE_URL_DIRECT", url)?),
+            None => target,
+        };
+        Ok(Database::Postgres(Box::new(target)))
+    }
+}
+
+impl Database {
+    /// `None`: PostgreSQL.
+    pub fn sqlite_file(&self) -> Option<&Path> {
+        match self {
+            Database::Sqlite(file) => Some(file),
+            Database::Postgres(_) => None,
+        }
+    }
+}

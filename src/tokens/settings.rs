@@ -1,0 +1,28 @@
+//! The settings of this room.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::secret::Secret;
+use crate::tokens::claims::Parties;
+use crate::tokens::jws::Algorithm;
+
+#[derive(Clone, Debug, Default)]
+pub struct TokenSettings {
+    /// Signs access tokens with HS256. `None`: generated with SQLite, an error with PostgreSQL.
+    pub secret: Option<Secret>,
+    /// Signs refresh tokens. `None`: as above.
+    pub refresh_secret: Option<Secret>,
+    /// Verify tokens that were signed before a change of the secrets, and sign nothing.
+    pub previous_secret: Option<Secret>,
+    pub previous_refresh_secret: Option<Secret>,
+    /// How access tokens are signed.
+    pub algorithm: Algorithm,
+    /// Signs access tokens with EdDSA. `None`: as for the secrets.
+    pub private_key_file: Option<PathBuf>,
+    /// Verify tokens that were signed before a change of the key, and sign nothing.
+    pub previous_key_files: Vec<PathBuf>,
+    pub parties: Parties,
+    pub access_lifetime: Duration,
+    pub refresh_lifetime: Duration,
+}
