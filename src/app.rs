@@ -7,24 +7,36 @@ use crate::accounts::passwords::{PasswordRules, Passwords};
 use crate::accounts::session::LiveSession;
 use crate::accounts::sessions::Sessions;
 use crate::accounts::settings::AccountSettings;
+use crate::accounts::store::{SessionStore, UserStore};
 use crate::accounts::throttling::LoginThrottle;
 use crate::accounts::users::Users;
 use crate::audit::events::Events;
 use crate::audit::settings::AuditSettings;
+use crate::audit::store::EventStore;
 use crate::base::clock::Clock;
 use crate::base::id::{KeyId, SessionId};
 use crate::base::pool::cores;
 use crate::keys::key::{KeyHash, KnownKey};
 use crate::keys::service::Keys;
 use crate::keys::settings::KeySettings;
+use crate::keys::store::{KeyStore, UsageStore};
 use crate::keys::usage::UsageCounter;
 use crate::memory::changes::Changes;
 use crate::memory::lookup::Lookup;
 use crate::memory::settings::MemorySettings;
-use crate::store::Store;
 use crate::tokens::claims::Tokens;
 use crate::tokens::key_files::JwtKeys;
 use crate::tokens::settings::TokenSettings;
+
+/// The store, as each noun needs it.
+#[derive(Clone)]
+pub struct Stores {
+    pub users: Arc<dyn UserStore>,
+    pub sessions: Arc<dyn SessionStore>,
+    pub keys: Arc<dyn KeyStore>,
+    pub usage: Arc<dyn UsageStore>,
+    pub events: Arc<dyn EventStore>,
+}
 
 pub struct App {
     pub clock: Clock,
@@ -32,7 +44,7 @@ pub struct App {
     pub writes: Arc<WriteLimits>,
     pub tokens: Arc<Tokens>,
     pub password_rules: PasswordRules,
-    pub users: Users,
+    pub users: Arc<Users>,
     pub sessions: Sessions,
     pub keys: Keys,
     pub usage: Arc<UsageCounter>,
@@ -61,13 +73,13 @@ fn fetchers() -> usize {
 }
 
 impl App {
-    /// Wires the services over a store that notes its changes in `changes`. `hashing_callers`: how many callers may wait for
+    /// Wires the services over stores that note their changes in `changes`. `hashing_callers`: how many callers may wait for
     /// a password to be hashed.
     ///
     /// The only threads that this starts are those that hash passwords. They sleep until they are needed and hold no part
     /// of the store.
     pub fn new(
-        store: Arc<dyn Store>,
+        stores: Stores,
         jwt_keys: JwtKeys,
         settings: ServiceSettings<'_>,
         hashing_callers: usize,
@@ -87,11 +99,12 @@ impl App {
         ));
         let password_rules = PasswordRules::new(accounts.password_min_length);
         let passwords = Arc::new(Passwords::new(accounts.bcrypt_cost, password_rules, cores(), hashing_callers));
-        let usage = Arc::new(UsageCounter::new(store.clone(), keys.usage_retention));
-        let events = Arc::new(Events::new(store.clone(), audit.retention, clock.clone()));
+        let usage = Arc::new(UsageCounter::new(stores.usage, keys.usage_retention));
+        let events = Arc::new(Events::new(stores.events, audit.retention, clock.clone()));
         let writes = Arc::new(WriteLimits::new(accounts.write_rate, clock.clone()));
-        let throttle = Arc::new(LoginThrottle::new(store.clone(), passwords.clone(), events.clone(), clock.clone()));
-        let (by_hash, by_id, sessions) = (store.clone(), store.clone(), store.clone());
+        let throttle = LoginThrottle::new(stores.sessions.clone(), passwords.clone(), events.clone(), clock.clone());
+        let users = Arc::new(Users::new(stores.users, passwords, throttle, clock.clone()));
+        let (by_hash, by_id, sessions) = (stores.keys.clone(), stores.keys.clone(), stores.sessions.clone());
         App {
             known_keys: Lookup::new(
                 "keys",
@@ -118,17 +131,9 @@ impl App {
             address_limits: AddressLimits::new(accounts.address_rates, clock.clone()),
             writes: writes.clone(),
             password_rules,
-            users: Users::new(store.clone(), passwords.clone(), throttle.clone(), clock.clone()),
-            sessions: Sessions::new(
-                store.clone(),
-                passwords,
-                throttle,
-                tokens.clone(),
-                writes,
-                *accounts,
-                clock.clone(),
-            ),
-            keys: Keys::new(store, usage.clone(), *keys, clock.clone()),
+            sessions: Sessions::new(users.clone(), stores.sessions, tokens.clone(), writes, *accounts, clock.clone()),
+            keys: Keys::new(stores.keys, usage.clone(), *keys, clock.clone()),
+            users,
             tokens,
             usage,
             events,

@@ -7,6 +7,7 @@ pub mod rotation;
 pub mod session;
 pub mod sessions;
 pub mod settings;
+pub mod store;
 pub mod throttling;
 pub mod user;
 pub mod users;

@@ -11,18 +11,18 @@ use log::warn;
 
 use crate::accounts::email::Email;
 use crate::accounts::limits::{Write, WriteLimits};
-use crate::accounts::passwords::{NewPassword, Passwords};
+use crate::accounts::passwords::NewPassword;
 use crate::accounts::rotation::FIRST;
 use crate::accounts::session::{Lifespan, NewSession, Session};
 use crate::accounts::settings::AccountSettings;
-use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
+use crate::accounts::store::{Created, Opened, Rotated, SessionStore};
+use crate::accounts::throttling::PasswordAttempt;
 use crate::accounts::user::{User, new_user};
 use crate::accounts::users::Users;
 use crate::audit::event::{Actor, By, Kind, Origin};
 use crate::base::clock::Clock;
 use crate::base::error::{Challenge, Error, Sent};
 use crate::base::id::{SessionId, UserId};
-use crate::store::{Created, Opened, Rotated, Store};
 use crate::tokens::claims::{TokenPair, Tokens};
 
 /// Sessions that are listed at once.
@@ -35,9 +35,8 @@ pub struct LoggedIn {
 }
 
 pub struct Sessions {
-    store: Arc<dyn Store>,
-    passwords: Arc<Passwords>,
-    throttle: Arc<LoginThrottle>,
+    users: Arc<Users>,
+    store: Arc<dyn SessionStore>,
     tokens: Arc<Tokens>,
     writes: Arc<WriteLimits>,
     lifespan: Lifespan,
@@ -47,16 +46,15 @@ pub struct Sessions {
 
 impl Sessions {
     pub fn new(
-        store: Arc<dyn Store>,
-        passwords: Arc<Passwords>,
-        throttle: Arc<LoginThrottle>,
+        users: Arc<Users>,
+        store: Arc<dyn SessionStore>,
         tokens: Arc<Tokens>,
         writes: Arc<WriteLimits>,
         settings: AccountSettings,
         clock: Clock,
     ) -> Sessions {
         let lifespan = settings.lifespan(tokens.lifetime());
-        Sessions { store, passwords, throttle, tokens, writes, lifespan, settings, clock }
+        Sessions { users, store, tokens, writes, lifespan, settings, clock }
     }
 
     /// Whether anyone may sign up; told before the form is judged.
@@ -72,10 +70,10 @@ impl Sessions {
         password: NewPassword,
         origin: Origin,
     ) -> Result<LoggedIn, Error> {
-        let hash = self.passwords.hash(password)?;
+        let hash = self.users.passwords.hash(password)?;
         let user = new_user(email, name, self.clock.now());
         let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
-        match self.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
+        match self.users.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
             Created::Done => self.logged_in(user, &session),
             Created::EmailTaken => Err(Error::Conflict("User already exists".into())),
         }
@@ -87,7 +85,7 @@ impl Sessions {
         let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
         // Another login may hash the same password anew in between; the second look finds what it left.
         for round in 0..2 {
-            let found = self.store.user_by_email(email)?;
+            let found = self.users.store.user_by_email(email)?;
             let attempt = PasswordAttempt {
                 email: email.as_str(),
                 user: found.as_ref().map(|(user, _)| user.id),
@@ -96,12 +94,12 @@ impl Sessions {
                 by: &by,
                 failure: Kind::LoginFailed,
             };
-            self.throttle.verify(&attempt, password)?;
+            self.users.throttle.verify(&attempt, password)?;
             let Some((user, hash)) = found else { break };
             if round == 0 {
                 self.writes.spend(Write::LogIn, user.id)?;
             }
-            let rehashed = self.passwords.rehash(password, &hash);
+            let rehashed = self.users.passwords.rehash(password, &hash);
             let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
             let by = By::user(session.id, origin.clone());
             match self.store.open_session(&session, &hash, rehashed.as_ref(), self.settings.max_sessions, &by)? {
@@ -150,7 +148,6 @@ impl Sessions {
     /// Changes the password of a user who gives the current one. All their sessions end, and this opens another one.
     pub fn change_password(
         &self,
-        users: &Users,
         user: UserId,
         email: &str,
         current: String,
@@ -159,7 +156,7 @@ impl Sessions {
     ) -> Result<TokenPair, Error> {
         let session =
             self.new_session(user, by.ip(), by.origin.as_ref().and_then(|origin| origin.user_agent.as_deref()));
-        users.change_password(user, email, current, new, &session, by)?;
+        self.users.change_password(user, email, current, new, &session, by)?;
         self.tokens.pair(user, email, session.id, FIRST, session.expires_at)
     }
 

@@ -12,6 +12,7 @@ use log::warn;
 use uuid::Uuid;
 
 use crate::accounts::passwords::{PasswordHash, Passwords};
+use crate::accounts::store::SessionStore;
 use crate::audit::event::{By, Kind};
 use crate::audit::events::Events;
 use crate::base::clock::Clock;
@@ -20,7 +21,6 @@ use crate::base::id::UserId;
 use crate::base::network::client_network;
 use crate::memory::bounded::{Bounded, Fading};
 use crate::memory::limiter::{Limiter, Rate};
-use crate::store::Store;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -97,7 +97,7 @@ impl Failures {
 }
 
 pub struct LoginThrottle {
-    store: Arc<dyn Store>,
+    store: Arc<dyn SessionStore>,
     passwords: Arc<Passwords>,
     events: Arc<Events>,
     pairs: Bounded<Failures>,
@@ -106,7 +106,12 @@ pub struct LoginThrottle {
 }
 
 impl LoginThrottle {
-    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, events: Arc<Events>, clock: Clock) -> LoginThrottle {
+    pub fn new(
+        store: Arc<dyn SessionStore>,
+        passwords: Arc<Passwords>,
+        events: Arc<Events>,
+        clock: Clock,
+    ) -> LoginThrottle {
         let (pairs, accounts) = (Bounded::new(KNOWN), Limiter::new(KNOWN));
         LoginThrottle { store, passwords, events, pairs, accounts, clock }
     }

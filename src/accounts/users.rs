@@ -6,27 +6,27 @@ use std::time::{Duration, Instant};
 use crate::accounts::email::Email;
 use crate::accounts::passwords::{NewPassword, PasswordHash, Passwords};
 use crate::accounts::session::NewSession;
+use crate::accounts::store::{Created, UserStore};
 use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
 use crate::accounts::user::{User, UserRef, new_user};
 use crate::audit::event::{By, Kind};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::UserId;
-use crate::store::{Created, Store};
 
 /// How long a user who deletes their account waits for what hangs on it to be deleted too.
 const SWEEPING: Duration = Duration::from_millis(500);
 
 /// What is done with accounts, beside signing up and logging in (see [`crate::accounts::session`]).
 pub struct Users {
-    store: Arc<dyn Store>,
-    passwords: Arc<Passwords>,
-    throttle: Arc<LoginThrottle>,
+    pub(super) store: Arc<dyn UserStore>,
+    pub(super) passwords: Arc<Passwords>,
+    pub(super) throttle: LoginThrottle,
     clock: Clock,
 }
 
 impl Users {
-    pub fn new(store: Arc<dyn Store>, passwords: Arc<Passwords>, throttle: Arc<LoginThrottle>, clock: Clock) -> Users {
+    pub fn new(store: Arc<dyn UserStore>, passwords: Arc<Passwords>, throttle: LoginThrottle, clock: Clock) -> Users {
         Users { store, passwords, throttle, clock }
     }
 

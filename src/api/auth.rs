@@ -148,7 +148,7 @@ pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Err
     });
     let (current, new) = form.finish(current.zip(new))?;
     let (user, by) = (request.principal.user()?, request.by());
-    let tokens = app.sessions.change_password(&app.users, user.id, &user.email, current, new, &by)?;
+    let tokens = app.sessions.change_password(user.id, &user.email, current, new, &by)?;
     response::ok(&PasswordChanged { message: "Password changed successfully", tokens: &tokens })
 }
 

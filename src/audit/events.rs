@@ -9,12 +9,12 @@ use aws_lc_rs::digest;
 use serde_json::Map;
 
 use crate::audit::event::{Actor, By, Event, Filter, Kind, Subject};
+use crate::audit::store::EventStore;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Error;
 use crate::base::id::{EventId, UserId};
 use crate::base::network::client_network;
 use crate::base::sharded::lock;
-use crate::store::Store;
 
 /// Failures that are gathered in one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,14 +56,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 const KEPT: usize = 10_000;
 
 pub struct Events {
-    store: Arc<dyn Store>,
+    store: Arc<dyn EventStore>,
     failed: Mutex<HashMap<Failures, u64>>,
     retention: Duration,
     clock: Clock,
 }
 
 impl Events {
-    pub fn new(store: Arc<dyn Store>, retention: Duration, clock: Clock) -> Events {
+    pub fn new(store: Arc<dyn EventStore>, retention: Duration, clock: Clock) -> Events {
         Events { store, failed: Mutex::default(), retention, clock }
     }
 

@@ -3,3 +3,4 @@
 pub mod event;
 pub mod events;
 pub mod settings;
+pub mod store;

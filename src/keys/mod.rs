@@ -4,5 +4,6 @@ pub mod key;
 pub mod scopes;
 pub mod service;
 pub mod settings;
+pub mod store;
 pub mod usage;
 pub mod verification;

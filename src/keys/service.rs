@@ -13,9 +13,9 @@ use crate::base::sharded::lock;
 use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal, KeySecret, KnownKey};
 use crate::keys::scopes::Scopes;
 use crate::keys::settings::KeySettings;
+use crate::keys::store::KeyStore;
 use crate::keys::usage::{Counts, HOUR, Outcome, UsageCounter};
 use crate::memory::limiter::{Limiter, Quota, Rate};
-use crate::store::Store;
 
 /// The most keys that one listing gives.
 const LISTED: i64 = 1000;
@@ -53,7 +53,7 @@ pub struct KeySpec {
 }
 
 pub struct Keys {
-    store: Arc<dyn Store>,
+    store: Arc<dyn KeyStore>,
     usage: Arc<UsageCounter>,
     limiter: Limiter,
     settings: KeySettings,
@@ -73,7 +73,7 @@ pub struct KeyPage {
 const FIRST_USER: UserId = UserId(Uuid::nil());
 
 impl Keys {
-    pub fn new(store: Arc<dyn Store>, usage: Arc<UsageCounter>, settings: KeySettings, clock: Clock) -> Keys {
+    pub fn new(store: Arc<dyn KeyStore>, usage: Arc<UsageCounter>, settings: KeySettings, clock: Clock) -> Keys {
         let trimming = Mutex::new(FIRST_USER);
         Keys { store, usage, limiter: Limiter::new(LIMITED_KEYS), settings, trimming, clock }
     }
@@ -222,7 +222,7 @@ impl Keys {
     pub fn usage(&self, owner: UserId, id: &str, period: &Period) -> Result<Vec<UsagePoint>, Error> {
         let id = self.parse_id(id)?;
         let (from, to) = (period.from.start_of(period.step), period.to);
-        let read = || Ok(self.store.usage_of(owner, id, from, to)?);
+        let read = || self.usage.stored(owner, id, from, to);
         let (stored, pending) = self.usage.with_pending(read, |_| vec![id])?;
         let mut series = Vec::new();
         let mut start = from;

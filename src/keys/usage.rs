@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
-use crate::base::id::KeyId;
+use crate::base::id::{KeyId, UserId};
 use crate::base::sharded::{Sharded, lock};
-use crate::store::Store;
+use crate::keys::store::UsageStore;
 
 pub const HOUR: Duration = Duration::from_secs(60 * 60);
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -116,7 +116,7 @@ pub struct UsageCounter {
     unwritten: Mutex<Uses>,
     /// Odd while something is on its way from the shards to the store: in that time it may be seen twice.
     writes: AtomicU64,
-    store: Arc<dyn Store>,
+    store: Arc<dyn UsageStore>,
     /// How long counts are kept.
     retention: Duration,
 }
@@ -138,7 +138,7 @@ impl Drop for Writing<'_> {
 }
 
 impl UsageCounter {
-    pub fn new(store: Arc<dyn Store>, retention: Duration) -> UsageCounter {
+    pub fn new(store: Arc<dyn UsageStore>, retention: Duration) -> UsageCounter {
         UsageCounter {
             noted: Sharded::default(),
             unwritten: Mutex::default(),
@@ -189,6 +189,17 @@ impl UsageCounter {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// What is written of the use of the owner's key from `from` up to `to`. `None`: they have no such key.
+    pub fn stored(
+        &self,
+        owner: UserId,
+        key: KeyId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Vec<HourOfUse>>, Error> {
+        Ok(self.store.usage_of(owner, key, from, to)?)
     }
 
     /// Writes what was noted, in one transaction. What cannot be written is kept for the next time.

@@ -6,10 +6,11 @@ use crate::base::clock::Clock;
 use crate::base::error::StoreError;
 use crate::memory::changes::Changes;
 use crate::store::Store;
+use crate::store::driver::Driver;
 use crate::store::migrate::{self, Pending};
 use crate::store::postgres::{Patience, Postgres};
 use crate::store::settings::Database;
-use crate::store::sql::{Driver, SqlStore};
+use crate::store::sql::SqlStore;
 use crate::store::sqlite::Sqlite;
 
 /// Opens the database, makes it if it is a SQLite file that does not exist, and applies pending migrations; says which.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use crate::api::routes::ROUTES;
-use crate::app::{App, ServiceSettings};
+use crate::app::{App, ServiceSettings, Stores};
 use crate::base::clock::Clock;
 use crate::base::pool::cores;
 use crate::config::Config;
@@ -38,7 +38,7 @@ pub fn open_app(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), 
     for migration in applied.migrations {
         info!("migration {migration} was applied");
     }
-    let app = App::new(store.clone(), jwt_keys, service_settings(config), password_threads(cores()), clock, changes);
+    let app = App::new(stores(&store), jwt_keys, service_settings(config), password_threads(cores()), clock, changes);
     Ok((app, store))
 }
 
@@ -52,7 +52,18 @@ pub fn open_operator_app(config: &Config) -> Result<App, String> {
         .map_err(|error| error.to_string())?;
     let memory = MemorySettings { cache_entries: 1 };
     let settings = ServiceSettings { memory: &memory, ..service_settings(config) };
-    Ok(App::new(store, JwtKeys::ephemeral()?, settings, 1, clock, changes))
+    Ok(App::new(stores(&store), JwtKeys::ephemeral()?, settings, 1, clock, changes))
+}
+
+/// The store, as each noun needs it.
+pub fn stores(store: &Arc<dyn Store>) -> Stores {
+    Stores {
+        users: store.clone(),
+        sessions: store.clone(),
+        keys: store.clone(),
+        usage: store.clone(),
+        events: store.clone(),
+    }
 }
 
 /// The settings of the services among all.
@@ -83,7 +94,7 @@ impl Keyward {
         // The first refused login already takes as long as one of the dearest hash.
         app.users.note_costs().map_err(|error| error.to_string())?;
         let (lose, lost) = channel();
-        store.clone().watch(lose);
+        store.clone().listen(lose);
         let embedded = config.store.database()?.sqlite_file().is_some().then_some(store);
         let server = Server::start(app.clone(), ROUTES, tls, &config.http)?;
         let maintenance = Maintenance::start(app, believed)?;

@@ -1,28 +1,9 @@
 //! Brings a database's schema up to this binary: migrations in order, each in one transaction, recorded with a
 //! checksum. Several instances may start at once; a database that is newer than the binary is refused.
 
-use aws_lc_rs::digest;
-
-use super::sql::{Driver, Row, Transaction, Value};
+use super::driver::{Driver, Migration, Row, Transaction, Value};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
-
-/// One step of the schema, as embedded in the binary. Never edited once it has been released.
-pub struct Migration {
-    pub version: i64,
-    pub name: &'static str,
-    pub sql: &'static str,
-}
-
-impl Migration {
-    pub fn checksum(&self) -> String {
-        hex::encode(digest::digest(&digest::SHA256, self.sql.as_bytes()))
-    }
-
-    fn title(&self) -> String {
-        format!("{:04}_{}", self.version, self.name)
-    }
-}
 
 /// What stands between a database and this binary.
 #[derive(Debug, PartialEq, Eq)]

@@ -114,7 +114,7 @@ fn database_address(service: &Service) -> SocketAddr {
 }
 
 /// What another process does to accounts: it has a store of its own on the same data.
-fn operator(config: &Config) -> Users {
+fn operator(config: &Config) -> Arc<Users> {
     run::open_operator_app(config).unwrap().users
 }
 

@@ -19,11 +19,11 @@ use keyward::keys::usage::{DAY, Outcome};
 use keyward::memory::changes::Changes;
 use keyward::run;
 use keyward::store::Store;
+use keyward::store::driver::{Column, Driver, Migration, Row, Transaction, Value};
 use keyward::store::migrate;
-use keyward::store::migrate::Migration;
 use keyward::store::postgres::{Patience, Postgres};
 use keyward::store::settings::Database;
-use keyward::store::sql::{Column, Driver, Row, SqlStore, Transaction, Value};
+use keyward::store::sql::SqlStore;
 use keyward::store::sqlite::Sqlite;
 use keyward::tokens::claims::Claims;
 use keyward::tokens::key_files::JwtKeys;
@@ -70,8 +70,8 @@ impl<D: Driver> Driver for Noting<D> {
         self.driver.transaction(|inner| work(&mut NotingWithin { inner, noted: &self.noted }))
     }
 
-    fn hear(&self, link: &mut Option<D::Link>, changes: &Changes) -> Result<(), StoreError> {
-        self.driver.hear(link, changes)
+    fn listen(&self, link: &mut Option<D::Link>, changes: &Changes) -> Result<(), StoreError> {
+        self.driver.listen(link, changes)
     }
 }
 
@@ -111,8 +111,8 @@ impl Transaction for NotingWithin<'_> {
         self.inner.script(sql)
     }
 
-    fn tell(&mut self, change: uuid::Uuid) -> Result<(), StoreError> {
-        self.inner.tell(change)
+    fn notify(&mut self, change: uuid::Uuid) -> Result<(), StoreError> {
+        self.inner.notify(change)
     }
 
     fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError> {
@@ -132,7 +132,7 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     config.accounts.bcrypt_cost = 4;
     config.accounts.session_max_age = Some(Duration::from_secs(86_400));
     let (jwt_keys, settings) = (JwtKeys::ephemeral().unwrap(), run::service_settings(&config));
-    let app = App::new(store.clone(), jwt_keys, settings, 8, clock.clone(), changes);
+    let app = App::new(run::stores(&store), jwt_keys, settings, 8, clock.clone(), changes);
     do_everything(&app, &*store, &config);
     std::mem::take(&mut *noted.lock().unwrap())
 }
@@ -166,9 +166,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     assert!(app.sessions.end(id, third.sid, &by).unwrap());
     app.sessions.end_others(id, claims.sid, &by).unwrap();
     store.addresses_of(id, 10).unwrap();
-    app.sessions
-        .change_password(&app.users, id, ann, PASSWORD.to_string(), password("Another Password 1!"), &by)
-        .unwrap();
+    app.sessions.change_password(id, ann, PASSWORD.to_string(), password("Another Password 1!"), &by).unwrap();
     let bob = app.users.create(email("bob"), None, password(PASSWORD)).unwrap().unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
     app.users.by_id(bob.id).unwrap();

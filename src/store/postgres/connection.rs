@@ -25,7 +25,7 @@ use super::target::{Endpoint, PostgresTarget};
 use super::values::{fault, parameter_type, references, tells_of_a_pooler};
 use crate::base::deadline;
 use crate::base::error::StoreError;
-use crate::store::sql::Value;
+use crate::store::driver::Value;
 
 /// How long connecting takes at most, all hosts together; also how long to wait for a connection of the pool.
 pub const CONNECT: Duration = Duration::from_secs(2);
@@ -274,7 +274,7 @@ impl Link {
     }
 
     /// Drives the connection until a notification is there.
-    async fn hear(&mut self) -> Result<(), Error> {
+    async fn listen(&mut self) -> Result<(), Error> {
         poll_fn(|context| {
             let end = drive(&mut self.wire, context, &mut self.notifications, &mut self.missed);
             self.ended |= end.is_err();
@@ -424,9 +424,9 @@ impl Connection {
     }
 
     /// Notifications that came so far, or within this time. `None`: more than are kept.
-    pub fn hear(&mut self, within: Duration) -> Result<Option<Vec<Notification>>, StoreError> {
+    pub fn listen(&mut self, within: Duration) -> Result<Option<Vec<Notification>>, StoreError> {
         let Some((runtime, link)) = &mut self.open else { return Err(gone()) };
-        let heard = runtime.block_on(async { timeout(within, link.hear()).await });
+        let heard = runtime.block_on(async { timeout(within, link.listen()).await });
         if let Ok(Err(error)) = heard {
             self.open = None;
             return Err(fault(error));

@@ -16,11 +16,10 @@ use uuid::Uuid;
 
 use self::connection::{CONNECT, Connection, Connector, SIGN_OF_LIFE};
 use self::values::{column_type, row};
-use super::migrate::Migration;
-use super::sql::{Column, Driver, Row, Transaction, Value, unexpected};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::StoreError;
 use crate::memory::changes::{Change, Changes};
+use crate::store::driver::{Column, Driver, Migration, Row, Transaction, Value, unexpected};
 
 pub use self::connection::Patience;
 pub use self::target::{PostgresTarget, TlsMode};
@@ -216,7 +215,7 @@ impl Driver for Postgres {
         }
     }
 
-    fn hear(&self, link: &mut Option<Ear>, changes: &Changes) -> Result<(), StoreError> {
+    fn listen(&self, link: &mut Option<Ear>, changes: &Changes) -> Result<(), StoreError> {
         let ear = match link {
             Some(ear) => ear,
             None => link.insert(self.listen(changes)?),
@@ -261,7 +260,7 @@ impl Postgres {
         }
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match ear.connection.hear(left)? {
+            match ear.connection.listen(left)? {
                 None => changes.note(Change::Everything),
                 Some(notifications) => {
                     for said in notifications {
@@ -375,7 +374,7 @@ impl Transaction for Connection {
         rows.into_iter().next().map_or_else(|| Err(unexpected(0)), |mut row| row.timestamp(0))
     }
 
-    fn tell(&mut self, change: Uuid) -> Result<(), StoreError> {
+    fn notify(&mut self, change: Uuid) -> Result<(), StoreError> {
         let parameters = [Value::Text(CHANNEL.to_string()), Value::Text(change.to_string())];
         self.execute("SELECT pg_notify($1, $2)", &parameters, None)?;
         Ok(())

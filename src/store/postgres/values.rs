@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
-use crate::store::sql::{Column, Row, Value};
+use crate::store::driver::{Column, Row, Value};
 
 /// For PostgreSQL to find out.
 static UNSPECIFIED: LazyLock<Type> =

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
-use super::{Column, Driver, Row, Transaction, Value, first, unexpected};
+use super::SqlStore;
 use crate::audit::event::{Actor, Event, Filter, Kind, Subject};
+use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{EventId, KeyId, SessionId, UserId};
+use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
 
 /// Writes an event of what the transaction does.
 pub fn record(transaction: &mut dyn Transaction, event: &Event) -> Result<(), StoreError> {
@@ -108,54 +110,61 @@ macro_rules! select {
     };
 }
 
-/// Newest first.
-pub fn of_user<D: Driver>(
-    driver: &D,
-    user: UserId,
-    before: Option<EventId>,
-    limit: i64,
-) -> Result<Vec<Event>, StoreError> {
-    let (at, id) = match before {
-        None => (Timestamp::LAST, Uuid::max()),
-        Some(id) => {
-            let rows = driver.query(
-                "SELECT at FROM events WHERE id = $1 AND user_id = $2",
-                &[Value::Uuid(id.0), Value::Uuid(user.0)],
-            )?;
-            let Some(mut row) = first(rows) else { return Ok(Vec::new()) };
-            (row.timestamp(0)?, id.0)
-        }
-    };
-    let rows = driver.query(
-        select!("user_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4"),
-        &[Value::Uuid(user.0), Value::Timestamp(at), Value::Uuid(id), Value::Int(limit)],
-    )?;
-    rows.into_iter().map(event).collect()
-}
+impl<D: Driver> EventStore for SqlStore<D> {
+    fn record_failures(&self, failures: &[Event]) -> Result<(), StoreError> {
+        self.driver.transaction(|transaction| record_all(transaction, failures))
+    }
 
-/// Oldest first.
-pub fn list<D: Driver>(
-    driver: &D,
-    filter: &Filter,
-    after: Option<(Timestamp, EventId)>,
-    limit: i64,
-) -> Result<Vec<Event>, StoreError> {
-    let since = filter.since.unwrap_or(Timestamp::EPOCH);
-    let (at, id) = after.map_or((since, Uuid::nil()), |(at, id)| (at, id.0));
-    let mut parameters = vec![Value::Timestamp(at), Value::Uuid(id), Value::Int(limit)];
-    parameters.extend(filter.user.map(|user| Value::Uuid(user.0)));
-    parameters.extend(filter.kind.map(|kind| Value::Text(kind.as_str().to_string())));
-    // A statement each, or the few of a user and of a kind would be looked for among all.
-    let sql = match (filter.user, filter.kind) {
-        (None, None) => select!("(at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
-        (Some(_), None) => select!("user_id = $4 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
-        // Of a kind that is rare, by its own index: by that of the times it would be looked for among all.
-        (None, Some(_)) => {
-            select!("(kind, at, id) > ($4, $1, $2) AND kind <= $4 ORDER BY kind, at, id LIMIT $3")
-        }
-        (Some(_), Some(_)) => {
-            select!("user_id = $4 AND (kind, at, id) > ($5, $1, $2) AND kind <= $5 ORDER BY kind, at, id LIMIT $3")
-        }
-    };
-    driver.query(sql, &parameters)?.into_iter().map(event).collect()
+    fn events_of(&self, user: UserId, before: Option<EventId>, limit: i64) -> Result<Vec<Event>, StoreError> {
+        let (at, id) = match before {
+            None => (Timestamp::LAST, Uuid::max()),
+            Some(id) => {
+                let rows = self.driver.query(
+                    "SELECT at FROM events WHERE id = $1 AND user_id = $2",
+                    &[Value::Uuid(id.0), Value::Uuid(user.0)],
+                )?;
+                let Some(mut row) = first(rows) else { return Ok(Vec::new()) };
+                (row.timestamp(0)?, id.0)
+            }
+        };
+        let rows = self.driver.query(
+            select!("user_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4"),
+            &[Value::Uuid(user.0), Value::Timestamp(at), Value::Uuid(id), Value::Int(limit)],
+        )?;
+        rows.into_iter().map(event).collect()
+    }
+
+    fn events(
+        &self,
+        filter: &Filter,
+        after: Option<(Timestamp, EventId)>,
+        limit: i64,
+    ) -> Result<Vec<Event>, StoreError> {
+        let since = filter.since.unwrap_or(Timestamp::EPOCH);
+        let (at, id) = after.map_or((since, Uuid::nil()), |(at, id)| (at, id.0));
+        let mut parameters = vec![Value::Timestamp(at), Value::Uuid(id), Value::Int(limit)];
+        parameters.extend(filter.user.map(|user| Value::Uuid(user.0)));
+        parameters.extend(filter.kind.map(|kind| Value::Text(kind.as_str().to_string())));
+        // A statement each, or the few of a user and of a kind would be looked for among all.
+        let sql = match (filter.user, filter.kind) {
+            (None, None) => select!("(at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
+            (Some(_), None) => select!("user_id = $4 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
+            // Of a kind that is rare, by its own index: by that of the times it would be looked for among all.
+            (None, Some(_)) => {
+                select!("(kind, at, id) > ($4, $1, $2) AND kind <= $4 ORDER BY kind, at, id LIMIT $3")
+            }
+            (Some(_), Some(_)) => {
+                select!("user_id = $4 AND (kind, at, id) > ($5, $1, $2) AND kind <= $5 ORDER BY kind, at, id LIMIT $3")
+            }
+        };
+        self.driver.query(sql, &parameters)?.into_iter().map(event).collect()
+    }
+
+    fn prune_events(&self, before: Timestamp) -> Result<bool, StoreError> {
+        self.delete(
+            "SELECT id FROM events WHERE at < $1 ORDER BY at, id LIMIT 1000",
+            Value::Timestamp(before),
+            "DELETE FROM events WHERE id IN (ROWS)",
+        )
+    }
 }

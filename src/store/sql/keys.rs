@@ -1,14 +1,14 @@
-//! The statements of keys and of their use.
+//! The statements of keys.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use log::warn;
 use uuid::Uuid;
 
 use super::events::record;
-use super::{Column, Driver, Row, SqlStore, Transaction, Value, delete_found, first, unexpected};
+use super::usage::{DELETE_HOURS, hour};
+use super::{SqlStore, delete_found};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
@@ -17,20 +17,9 @@ use crate::keys::key::{
     ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, LONGEST_WINDOW, MOST_IN_A_WINDOW, most_ended,
 };
 use crate::keys::scopes::Scopes;
-use crate::keys::usage::{HOUR, HourOfUse, Outcome};
+use crate::keys::store::KeyStore;
 use crate::memory::limiter::Rate;
-
-/// As a column: hours since the epoch.
-fn hour(time: Timestamp) -> Value {
-    Value::Int(time.millis().div_euclid(HOUR.as_millis() as i64))
-}
-
-/// The start of an hour, from a column.
-fn start_of(hour: i64) -> Result<Timestamp, StoreError> {
-    hour.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis).ok_or_else(|| unexpected(0))
-}
-
-const DELETE_HOURS: &str = "DELETE FROM key_hours WHERE (key_id, hour) IN (ROWS)";
+use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
 
 /// What [`api_key`] reads of a key, from `api_keys LEFT JOIN key_last_use`.
 macro_rules! key_columns {
@@ -212,8 +201,8 @@ pub(super) fn sweep(transaction: &mut dyn Transaction, user: &[Value]) -> Result
     Ok(!are_all || delete_found(transaction, keys, user, "DELETE FROM api_keys WHERE id IN (ROWS)")?)
 }
 
-impl<D: Driver> SqlStore<D> {
-    pub(super) fn store_key(
+impl<D: Driver> KeyStore for SqlStore<D> {
+    fn create_key(
         &self,
         key: &ApiKey,
         hash: &KeyHash,
@@ -236,7 +225,7 @@ impl<D: Driver> SqlStore<D> {
         })
     }
 
-    pub(super) fn change_key(
+    fn update_key(
         &self,
         owner: UserId,
         id: KeyId,
@@ -284,7 +273,7 @@ impl<D: Driver> SqlStore<D> {
         })
     }
 
-    pub(super) fn replace_key(
+    fn rotate_key(
         &self,
         owner: UserId,
         id: KeyId,
@@ -327,42 +316,12 @@ impl<D: Driver> SqlStore<D> {
         })
     }
 
-    /// These keys, as far as they are there, newest first, each with how often it was allowed from `since` on.
-    fn counted(&self, ids: Vec<Value>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
-        // A list of none has no type to be sent as.
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = self.driver.query(
-            concat!(
-                "SELECT ",
-                key_columns!(),
-                ", (SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours \
-                 WHERE key_hours.key_id = api_keys.id AND hour >= $2) \
-                 FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id WHERE id = ANY($1)"
-            ),
-            &[Value::List(ids), hour(since)],
-        )?;
-        let counted = |mut row: Row| {
-            let count = row.optional_int(FURTHER)?.unwrap_or(0);
-            Ok((api_key(row)?, u64::try_from(count).unwrap_or(0)))
-        };
-        let mut keys = rows.into_iter().map(counted).collect::<Result<Vec<_>, StoreError>>()?;
-        keys.sort_unstable_by_key(|(key, _)| Reverse((key.created_at, key.id)));
-        Ok(keys)
-    }
-
-    pub(super) fn counted_key(
-        &self,
-        owner: UserId,
-        id: KeyId,
-        since: Timestamp,
-    ) -> Result<Option<(ApiKey, u64)>, StoreError> {
+    fn key_of(&self, owner: UserId, id: KeyId, since: Timestamp) -> Result<Option<(ApiKey, u64)>, StoreError> {
         let found = self.counted(vec![Value::Uuid(id.0)], since)?;
         Ok(found.into_iter().find(|(key, _)| key.owner == owner))
     }
 
-    pub(super) fn counted_keys(
+    fn keys_of(
         &self,
         owner: UserId,
         since: Timestamp,
@@ -394,7 +353,7 @@ impl<D: Driver> SqlStore<D> {
         self.counted(chosen.into_iter().map(Value::Uuid).collect(), since)
     }
 
-    pub(super) fn counted_page(
+    fn page_of_keys(
         &self,
         owner: UserId,
         after: Option<KeyId>,
@@ -421,12 +380,7 @@ impl<D: Driver> SqlStore<D> {
         self.counted(ids, since).map(Some)
     }
 
-    pub(super) fn listed_keys(
-        &self,
-        owner: Option<UserId>,
-        after: Option<&ApiKey>,
-        limit: i64,
-    ) -> Result<Vec<ApiKey>, StoreError> {
+    fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
         let id = Value::Uuid(after.map_or(Uuid::nil(), |key| key.id.0));
         // A statement each, or one user's few keys would be looked for among all.
         let rows = match owner {
@@ -458,7 +412,7 @@ impl<D: Driver> SqlStore<D> {
         rows?.into_iter().map(api_key).collect()
     }
 
-    pub(super) fn known_keys(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
+    fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError> {
         let rows = self.driver.query(
             concat!(known_keys!(), "api_keys.hash = ANY($1)"),
             &[Value::List(hashes.iter().map(|hash| Value::Bytes(hash.as_bytes().to_vec())).collect())],
@@ -466,7 +420,7 @@ impl<D: Driver> SqlStore<D> {
         rows.into_iter().map(known_key).collect()
     }
 
-    pub(super) fn known_keys_by_id(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, KnownKey)>, StoreError> {
+    fn keys_by_id(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, KnownKey)>, StoreError> {
         let rows = self.driver.query(
             concat!(known_keys!(), "api_keys.id = ANY($1)"),
             &[Value::List(ids.iter().map(|id| Value::Uuid(id.0)).collect())],
@@ -474,7 +428,7 @@ impl<D: Driver> SqlStore<D> {
         rows.into_iter().map(|row| known_key(row).map(|(_, key)| (key.id, key))).collect()
     }
 
-    pub(super) fn end_key(
+    fn revoke_key(
         &self,
         id: KeyId,
         owner: Option<UserId>,
@@ -509,24 +463,16 @@ impl<D: Driver> SqlStore<D> {
         Ok(found)
     }
 
-    /// Deletes some of what the owner has ended beyond what is kept. False: there was nothing.
-    fn trim(&self, owner: UserId, most: u32, now: Timestamp) -> Result<bool, StoreError> {
-        let excess = self.driver.query(
-            "SELECT id FROM api_keys WHERE user_id = $1 AND ends_at <= $2 \
-             ORDER BY ends_at DESC, id DESC LIMIT 1 OFFSET $3",
-            &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(most_ended(most))],
-        )?;
-        if excess.is_empty() {
-            return Ok(false);
-        }
+    fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
-            // Before any key of theirs, as everyone does.
-            transaction.execute("UPDATE users SET is_active = is_active WHERE id = $1", &[Value::Uuid(owner.0)])?;
-            delete_excess(transaction, owner, most, now)
+            // What somebody changes at this moment may come back.
+            let find =
+                "SELECT id FROM api_keys WHERE ends_at < $1 ORDER BY ends_at, id LIMIT 1000 FOR UPDATE SKIP LOCKED";
+            delete_found(transaction, find, &[Value::Timestamp(before)], DELETE_KEYS)
         })
     }
 
-    pub(super) fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError> {
+    fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError> {
         let next = |sql, parameters: &[Value]| -> Result<Option<UserId>, StoreError> {
             first(self.driver.query(sql, parameters)?).map(|mut row| row.uuid(0).map(UserId)).transpose()
         };
@@ -543,127 +489,48 @@ impl<D: Driver> SqlStore<D> {
             next => Ok(next),
         }
     }
+}
 
-    pub(super) fn delete_keys(&self, before: Timestamp) -> Result<bool, StoreError> {
-        self.driver.transaction(|transaction| {
-            // What somebody changes at this moment may come back.
-            let find =
-                "SELECT id FROM api_keys WHERE ends_at < $1 ORDER BY ends_at, id LIMIT 1000 FOR UPDATE SKIP LOCKED";
-            delete_found(transaction, find, &[Value::Timestamp(before)], DELETE_KEYS)
-        })
-    }
-
-    pub(super) fn add_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError> {
-        let row = |(key, noted): &(KeyId, HourOfUse)| {
-            let count = |outcome| Value::Int(i64::try_from(noted.counts.of(outcome)).unwrap_or(i64::MAX));
-            vec![
-                Value::Uuid(key.0),
-                hour(noted.hour),
-                count(Outcome::Allowed),
-                count(Outcome::Disabled),
-                count(Outcome::Expired),
-                count(Outcome::InsufficientScope),
-                count(Outcome::RateLimited),
-                Value::or_null(noted.last_allowed, Value::Timestamp),
-            ]
-        };
-        self.driver.transaction(|transaction| {
-            transaction.execute_with_rows(
-                // The rows of a key that has been deleted meanwhile are seen by nobody and pruned with the others: to
-                // look for the key would cost more than all the rest.
-                "INSERT INTO key_hours \
-                 (key_id, hour, allowed, disabled, expired, insufficient_scope, rate_limited, last_allowed_at) ROWS \
-                 ON CONFLICT (key_id, hour) DO UPDATE SET \
-                 allowed = key_hours.allowed + excluded.allowed, \
-                 disabled = key_hours.disabled + excluded.disabled, \
-                 expired = key_hours.expired + excluded.expired, \
-                 insufficient_scope = key_hours.insufficient_scope + excluded.insufficient_scope, \
-                 rate_limited = key_hours.rate_limited + excluded.rate_limited, \
-                 last_allowed_at = CASE WHEN key_hours.last_allowed_at IS NULL \
-                 OR excluded.last_allowed_at > key_hours.last_allowed_at \
-                 THEN excluded.last_allowed_at ELSE key_hours.last_allowed_at END",
-                &[
-                    Column::Uuid,
-                    Column::Int,
-                    Column::Int,
-                    Column::Int,
-                    Column::Int,
-                    Column::Int,
-                    Column::Int,
-                    Column::Timestamp,
-                ],
-                &mut uses.iter().map(row),
-            )
-        })
-    }
-
-    pub(super) fn hours_of_use(
-        &self,
-        owner: UserId,
-        key: KeyId,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<Option<Vec<HourOfUse>>, StoreError> {
-        // A row for the key itself, also when nothing was counted.
+impl<D: Driver> SqlStore<D> {
+    /// These keys, as far as they are there, newest first, each with how often it was allowed from `since` on.
+    fn counted(&self, ids: Vec<Value>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
+        // A list of none has no type to be sent as.
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = self.driver.query(
-            "SELECT hour, allowed, disabled, expired, insufficient_scope, rate_limited FROM api_keys \
-             LEFT JOIN key_hours ON key_hours.key_id = api_keys.id AND hour >= $3 AND hour <= $4 \
-             WHERE id = $1 AND user_id = $2",
-            &[Value::Uuid(key.0), Value::Uuid(owner.0), hour(from), hour(to)],
+            concat!(
+                "SELECT ",
+                key_columns!(),
+                ", (SELECT CAST(SUM(allowed) AS BIGINT) FROM key_hours \
+                 WHERE key_hours.key_id = api_keys.id AND hour >= $2) \
+                 FROM api_keys LEFT JOIN key_last_use ON key_last_use.key_id = api_keys.id WHERE id = ANY($1)"
+            ),
+            &[Value::List(ids), hour(since)],
         )?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let mut hours = Vec::new();
-        for mut row in rows {
-            let Some(number) = row.optional_int(0)? else { continue };
-            let mut noted = HourOfUse::new(start_of(number)?);
-            for (column, outcome) in [
-                (1, Outcome::Allowed),
-                (2, Outcome::Disabled),
-                (3, Outcome::Expired),
-                (4, Outcome::InsufficientScope),
-                (5, Outcome::RateLimited),
-            ] {
-                noted.counts.add(outcome, u64::try_from(row.int(column)?).unwrap_or(0));
-            }
-            hours.push(noted);
-        }
-        Ok(Some(hours))
+        let counted = |mut row: Row| {
+            let count = row.optional_int(FURTHER)?.unwrap_or(0);
+            Ok((api_key(row)?, u64::try_from(count).unwrap_or(0)))
+        };
+        let mut keys = rows.into_iter().map(counted).collect::<Result<Vec<_>, StoreError>>()?;
+        keys.sort_unstable_by_key(|(key, _)| Reverse((key.created_at, key.id)));
+        Ok(keys)
     }
 
-    /// The last hour of which something is counted.
-    pub(super) fn latest_use(&self) -> Result<Option<Timestamp>, StoreError> {
-        let rows = self.driver.query("SELECT hour FROM key_hours ORDER BY hour DESC LIMIT 1", &[])?;
-        first(rows).map(|mut row| start_of(row.int(0)?)).transpose()
-    }
-
-    pub(super) fn delete_usage(&self, before: Timestamp) -> Result<bool, StoreError> {
+    /// Deletes some of what the owner has ended beyond what is kept. False: there was nothing.
+    fn trim(&self, owner: UserId, most: u32, now: Timestamp) -> Result<bool, StoreError> {
+        let excess = self.driver.query(
+            "SELECT id FROM api_keys WHERE user_id = $1 AND ends_at <= $2 \
+             ORDER BY ends_at DESC, id DESC LIMIT 1 OFFSET $3",
+            &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(most_ended(most))],
+        )?;
+        if excess.is_empty() {
+            return Ok(false);
+        }
         self.driver.transaction(|transaction| {
-            let rows = transaction.query(
-                "SELECT key_id, hour, last_allowed_at FROM key_hours WHERE hour < $1 ORDER BY hour LIMIT 1000",
-                &[hour(before)],
-            )?;
-            let mut old = Vec::with_capacity(rows.len());
-            let mut last_uses: BTreeMap<Uuid, Timestamp> = BTreeMap::new();
-            for mut row in rows {
-                let (key, hour, at) = (row.uuid(0)?, row.int(1)?, row.optional_timestamp(2)?);
-                if let Some(at) = at {
-                    let known = last_uses.entry(key).or_insert(at);
-                    *known = at.max(*known);
-                }
-                old.push(vec![Value::Uuid(key), Value::Int(hour)]);
-            }
-            let any = !old.is_empty();
-            transaction.execute_with_rows(DELETE_HOURS, &[Column::Uuid, Column::Int], &mut old.into_iter())?;
-            transaction.execute_with_rows(
-                "WITH noted (key_id, at) AS (ROWS) INSERT INTO key_last_use (key_id, at) SELECT key_id, at \
-                 FROM noted WHERE EXISTS (SELECT 1 FROM api_keys WHERE api_keys.id = noted.key_id) \
-                 ON CONFLICT (key_id) DO UPDATE SET at = excluded.at WHERE key_last_use.at < excluded.at",
-                &[Column::Uuid, Column::Timestamp],
-                &mut last_uses.into_iter().map(|(key, at)| vec![Value::Uuid(key), Value::Timestamp(at)]),
-            )?;
-            Ok(any)
+            // Before any key of theirs, as everyone does.
+            transaction.execute("UPDATE users SET is_active = is_active WHERE id = $1", &[Value::Uuid(owner.0)])?;
+            delete_excess(transaction, owner, most, now)
         })
     }
 }

@@ -1,16 +1,17 @@
 //! The statements of sessions.
 
 use super::events::record;
-use super::{Driver, Row, SqlStore, Transaction, Value, delete_found, first, is_so, unexpected};
+use super::{SqlStore, delete_found, is_so};
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::rotation::{FIRST, Move, Orphans, Rotation, RotationRules};
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, OpenSession, Session, surplus};
+use crate::accounts::store::{Opened, Rotated, SessionStore};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::{SessionId, UserId};
 use crate::memory::changes::Change;
-use crate::store::{Opened, Rotated};
+use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
 
 /// Ended sessions of a user that are kept for their addresses; as many that an epoch left behind.
 const KEPT: i64 = 200;
@@ -217,8 +218,52 @@ fn move_to(
     Ok(())
 }
 
-impl<D: Driver> SqlStore<D> {
-    pub(super) fn find_live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError> {
+impl<D: Driver> SessionStore for SqlStore<D> {
+    fn open_session(
+        &self,
+        session: &NewSession,
+        password: &PasswordHash,
+        rehashed: Option<&PasswordHash>,
+        most: u32,
+        by: &By,
+    ) -> Result<Opened, StoreError> {
+        let mut ended = Vec::new();
+        let opened = self.driver.transaction(|transaction| {
+            // Locks the user's row: a deactivation or a new password at the same time comes before, and is seen
+            // here, or after, and ends this session.
+            let unchanged = transaction.execute(
+                "UPDATE users SET last_login_at = $2, password_hash = COALESCE($4, password_hash) \
+                 WHERE id = $1 AND is_active AND password_hash = $3",
+                &[
+                    Value::Uuid(session.user.0),
+                    Value::Timestamp(session.created_at),
+                    Value::Text(password.as_str().to_string()),
+                    Value::or_null(rehashed, |hash| Value::Text(hash.as_str().to_string())),
+                ],
+            )?;
+            if unchanged == 0 {
+                return Ok(Opened::UserChanged);
+            }
+            ended = open(transaction, session, most)?;
+            let opened = Event::new(Kind::SessionOpened, session.user, by, session.created_at);
+            record(transaction, &opened.on(Subject::Session(session.id)))?;
+            let limit = Event::new(Kind::SessionEnded, session.user, by, session.created_at).with("reason", "limit");
+            match ended[..] {
+                [] => {}
+                [one] => record(transaction, &limit.on(Subject::Session(one)))?,
+                _ => record(transaction, &limit.with("sessions", ended.len()))?,
+            }
+            for id in &ended {
+                self.changes.note(Change::Of(id.0));
+                transaction.notify(id.0)?;
+            }
+            Ok(Opened::Done)
+        });
+        ended.iter().for_each(|id| self.changes.note(Change::Of(id.0)));
+        opened
+    }
+
+    fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError> {
         let ids = Value::List(ids.iter().map(|id| Value::Uuid(id.0)).collect());
         let live = |mut row: Row| {
             let id = SessionId(row.uuid(0)?);
@@ -228,7 +273,7 @@ impl<D: Driver> SqlStore<D> {
         self.driver.query(LIVE_SESSIONS, &[ids])?.into_iter().map(live).collect()
     }
 
-    pub(super) fn trade_refresh_token(
+    fn rotate_session(
         &self,
         id: SessionId,
         generation: i64,
@@ -301,51 +346,7 @@ impl<D: Driver> SqlStore<D> {
         rotated.map(|(rotated, _)| rotated)
     }
 
-    pub(super) fn log_in(
-        &self,
-        session: &NewSession,
-        password: &PasswordHash,
-        rehashed: Option<&PasswordHash>,
-        most: u32,
-        by: &By,
-    ) -> Result<Opened, StoreError> {
-        let mut ended = Vec::new();
-        let opened = self.driver.transaction(|transaction| {
-            // Locks the user's row: a deactivation or a new password at the same time comes before, and is seen
-            // here, or after, and ends this session.
-            let unchanged = transaction.execute(
-                "UPDATE users SET last_login_at = $2, password_hash = COALESCE($4, password_hash) \
-                 WHERE id = $1 AND is_active AND password_hash = $3",
-                &[
-                    Value::Uuid(session.user.0),
-                    Value::Timestamp(session.created_at),
-                    Value::Text(password.as_str().to_string()),
-                    Value::or_null(rehashed, |hash| Value::Text(hash.as_str().to_string())),
-                ],
-            )?;
-            if unchanged == 0 {
-                return Ok(Opened::UserChanged);
-            }
-            ended = open(transaction, session, most)?;
-            let opened = Event::new(Kind::SessionOpened, session.user, by, session.created_at);
-            record(transaction, &opened.on(Subject::Session(session.id)))?;
-            let limit = Event::new(Kind::SessionEnded, session.user, by, session.created_at).with("reason", "limit");
-            match ended[..] {
-                [] => {}
-                [one] => record(transaction, &limit.on(Subject::Session(one)))?,
-                _ => record(transaction, &limit.with("sessions", ended.len()))?,
-            }
-            for id in &ended {
-                self.changes.note(Change::Of(id.0));
-                transaction.tell(id.0)?;
-            }
-            Ok(Opened::Done)
-        });
-        ended.iter().for_each(|id| self.changes.note(Change::Of(id.0)));
-        opened
-    }
-
-    pub(super) fn open_sessions(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError> {
+    fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError> {
         let parameters = [Value::Uuid(user.0), Value::Timestamp(now), Value::Int(limit)];
         let session = |mut row: Row| {
             let created_at = row.timestamp(1)?;
@@ -361,7 +362,7 @@ impl<D: Driver> SqlStore<D> {
         self.driver.query(SESSIONS_OF_USER, &parameters)?.into_iter().map(session).collect()
     }
 
-    pub(super) fn known_addresses(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError> {
+    fn addresses_of(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError> {
         let parameters = [Value::Uuid(user.0), Value::Int(limit)];
         let mut addresses = Vec::new();
         for statement in [OPEN_ADDRESSES, ENDED_ADDRESSES] {
@@ -372,7 +373,7 @@ impl<D: Driver> SqlStore<D> {
         Ok(addresses)
     }
 
-    pub(super) fn log_out(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
+    fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, is_so, |transaction| {
             // Whoever ends the others meanwhile moves this one to another epoch, which is to be seen here.
             transaction.query(LOCK_EPOCH, &[Value::Uuid(user.0)])?;
@@ -386,13 +387,7 @@ impl<D: Driver> SqlStore<D> {
         })
     }
 
-    pub(super) fn log_out_elsewhere(
-        &self,
-        user: UserId,
-        kept: SessionId,
-        by: &By,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         // Where there was nothing to end, what is remembered of the user is as good as it was.
         let changed = |ended: &Option<Ended>| ended.as_ref().is_some_and(|ended| ended.any);
         let ended = self.change(user.0, changed, |transaction| {
@@ -403,5 +398,13 @@ impl<D: Driver> SqlStore<D> {
             Ok(ended)
         })?;
         Ok(ended.is_some())
+    }
+
+    fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.delete(
+            "SELECT id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED",
+            Value::Timestamp(now),
+            "DELETE FROM sessions WHERE id IN (ROWS)",
+        )
     }
 }

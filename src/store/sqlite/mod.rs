@@ -14,12 +14,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use uuid::Uuid;
 
 use self::database_files::{Opened, Unfit, beside, restoring};
-use super::migrate::Migration;
-use super::sql::{Column, Driver, Row, Transaction, Value};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::StoreError;
 use crate::base::files::{self, full};
 use crate::memory::changes::{Change, Changes};
+use crate::store::driver::{Column, Driver, Migration, Row, Transaction, Value};
 
 const READERS: u32 = 4;
 /// How long to wait for another process that writes, or for a free reader; shorter than a request may take.
@@ -258,7 +257,7 @@ impl Driver for Sqlite {
         Ok(value)
     }
 
-    fn hear(&self, link: &mut Option<i64>, changes: &Changes) -> Result<(), StoreError> {
+    fn listen(&self, link: &mut Option<i64>, changes: &Changes) -> Result<(), StoreError> {
         if let Some(line) = self.opened.lost() {
             return Err(StoreError::Lost(line));
         }
@@ -313,7 +312,7 @@ impl Transaction for Begun<'_> {
         self.0.execute_batch(sql).map_err(fault)
     }
 
-    fn tell(&mut self, _: Uuid) -> Result<(), StoreError> {
+    fn notify(&mut self, _: Uuid) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -1,0 +1,196 @@
+//! The vocabulary of statements: values, rows, transactions, and what a database has to offer. No database's own type
+//! appears here.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use uuid::Uuid;
+
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::error::StoreError;
+use crate::memory::changes::Changes;
+
+/// A parameter of a statement or a column of a row.
+#[derive(Clone, Debug)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Text(String),
+    Bytes(Vec<u8>),
+    Uuid(Uuid),
+    Timestamp(Timestamp),
+    /// Values of one type, for `= ANY($1)`, as the first parameter of a query.
+    List(Vec<Value>),
+}
+
+impl Value {
+    pub fn or_null<T>(value: Option<T>, some: impl FnOnce(T) -> Value) -> Value {
+        value.map_or(Value::Null, some)
+    }
+}
+
+/// One row. A database without a type of its own for an id, a time or a truth value gives them as text and numbers.
+pub struct Row(pub Vec<Value>);
+
+impl Row {
+    pub fn text(&mut self, column: usize) -> Result<String, StoreError> {
+        self.optional_text(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    pub fn optional_text(&mut self, column: usize) -> Result<Option<String>, StoreError> {
+        match self.take(column) {
+            Value::Null => Ok(None),
+            Value::Text(text) => Ok(Some(text)),
+            _ => Err(unexpected(column)),
+        }
+    }
+
+    pub fn int(&mut self, column: usize) -> Result<i64, StoreError> {
+        self.optional_int(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    pub fn optional_int(&mut self, column: usize) -> Result<Option<i64>, StoreError> {
+        match self.take(column) {
+            Value::Null => Ok(None),
+            Value::Int(number) => Ok(Some(number)),
+            _ => Err(unexpected(column)),
+        }
+    }
+
+    pub fn bool(&mut self, column: usize) -> Result<bool, StoreError> {
+        match self.take(column) {
+            Value::Bool(truth) => Ok(truth),
+            Value::Int(number) => Ok(number != 0),
+            _ => Err(unexpected(column)),
+        }
+    }
+
+    pub fn bytes(&mut self, column: usize) -> Result<Vec<u8>, StoreError> {
+        match self.take(column) {
+            Value::Bytes(bytes) => Ok(bytes),
+            _ => Err(unexpected(column)),
+        }
+    }
+
+    pub fn uuid(&mut self, column: usize) -> Result<Uuid, StoreError> {
+        self.optional_uuid(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    pub fn optional_uuid(&mut self, column: usize) -> Result<Option<Uuid>, StoreError> {
+        match self.take(column) {
+            Value::Null => Ok(None),
+            Value::Uuid(uuid) => Ok(Some(uuid)),
+            Value::Text(text) => Uuid::try_parse(&text).map(Some).map_err(|_| unexpected(column)),
+            _ => Err(unexpected(column)),
+        }
+    }
+
+    pub fn timestamp(&mut self, column: usize) -> Result<Timestamp, StoreError> {
+        self.optional_timestamp(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    pub fn optional_timestamp(&mut self, column: usize) -> Result<Option<Timestamp>, StoreError> {
+        match self.take(column) {
+            Value::Null => Ok(None),
+            Value::Timestamp(timestamp) => Ok(Some(timestamp)),
+            Value::Text(text) => Timestamp::parse(&text).map(Some).ok_or_else(|| unexpected(column)),
+            _ => Err(unexpected(column)),
+        }
+    }
+
+    pub fn take(&mut self, column: usize) -> Value {
+        self.0.get_mut(column).map_or(Value::Null, |value| std::mem::replace(value, Value::Null))
+    }
+}
+
+pub fn unexpected(column: usize) -> StoreError {
+    StoreError::Internal(format!("column {column} of a row is not what the schema says"))
+}
+
+/// The type of a column of given rows.
+#[derive(Clone, Copy, Debug)]
+pub enum Column {
+    Int,
+    Text,
+    Uuid,
+    Timestamp,
+}
+
+/// Statements inside one transaction.
+pub trait Transaction {
+    fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError>;
+
+    /// The number of rows that were changed.
+    fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError>;
+
+    /// Runs a statement for many rows. `ROWS` in it stands for a query that gives them, with columns of these types.
+    fn execute_with_rows(
+        &mut self,
+        sql: &'static str,
+        columns: &'static [Column],
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), StoreError>;
+
+    /// Runs a script of statements without parameters.
+    fn script(&mut self, sql: &str) -> Result<(), StoreError>;
+
+    /// Tells the other instances of a change, when the transaction commits. A database that is not shared between
+    /// machines has nobody to tell.
+    fn notify(&mut self, change: Uuid) -> Result<(), StoreError>;
+
+    /// The time by which all instances judge: the database's, where several share it and the clock goes with the system's,
+    /// which may be another on each of their machines.
+    fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError>;
+}
+
+/// A database, as far as the two differ.
+pub trait Driver: Send + Sync + 'static {
+    /// What [`Driver::listen`] hears through.
+    type Link;
+    /// How long to pause before each [`Driver::listen`].
+    const PAUSE: Duration;
+    /// This database's migrations, in order.
+    const MIGRATIONS: &'static [Migration];
+    /// Names the one table `$1`, if it exists.
+    const FIND_TABLE: &'static str;
+    /// Held until the transaction ends, so that only one instance migrates.
+    const LOCK_SCHEMA: Option<&'static str>;
+
+    /// Reads with one statement. Tried again on a fresh connection when the one at hand turns out to be dead.
+    fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError>;
+
+    /// Writes with one statement; the number of rows that were changed.
+    fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError>;
+
+    /// Commits when `work` returns `Ok`, leaves no trace when it does not.
+    fn transaction<T>(&self, work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>)
+    -> Result<T, StoreError>;
+
+    /// Waits for changes made elsewhere and notes them. Returns soon, to be called again and again; what it keeps
+    /// between two calls is in `link`. An error is a link that is down: until the next call succeeds, changes may be
+    /// missed, and then everything counts as changed.
+    fn listen(&self, link: &mut Option<Self::Link>, changes: &Changes) -> Result<(), StoreError>;
+}
+
+/// One step of the schema, as embedded in the binary. Never edited once it has been released.
+pub struct Migration {
+    pub version: i64,
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+impl Migration {
+    pub fn checksum(&self) -> String {
+        hex::encode(digest::digest(&digest::SHA256, self.sql.as_bytes()))
+    }
+
+    pub fn title(&self) -> String {
+        format!("{:04}_{}", self.version, self.name)
+    }
+}
+
+/// The first row, if there is one.
+pub fn first(rows: Vec<Row>) -> Option<Row> {
+    rows.into_iter().next()
+}

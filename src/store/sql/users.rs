@@ -1,0 +1,225 @@
+//! The statements of users and their passwords.
+
+use uuid::Uuid;
+
+use super::events::record;
+use super::{SqlStore, delete_found, is_so, keys, sessions};
+use crate::accounts::email::Email;
+use crate::accounts::passwords::PasswordHash;
+use crate::accounts::session::NewSession;
+use crate::accounts::store::{Created, UserStore};
+use crate::accounts::user::User;
+use crate::audit::event::{By, Event, Kind, Subject};
+use crate::base::clock::Timestamp;
+use crate::base::error::StoreError;
+use crate::base::id::UserId;
+use crate::store::driver::{Driver, Row, Value, first};
+
+/// There is one for each cost in use; more than these are not hashes of ours.
+const PREFIXES: usize = 100;
+
+/// Columns: id, email, name, is_active, created_at.
+fn user(row: &mut Row) -> Result<User, StoreError> {
+    Ok(User {
+        id: UserId(row.uuid(0)?),
+        email: row.text(1)?,
+        name: row.optional_text(2)?,
+        is_active: row.bool(3)?,
+        created_at: row.timestamp(4)?,
+    })
+}
+
+impl<D: Driver> UserStore for SqlStore<D> {
+    fn create_user(
+        &self,
+        user: &User,
+        password: &PasswordHash,
+        session: Option<&NewSession>,
+        by: &By,
+    ) -> Result<Created, StoreError> {
+        let outcome = self.driver.transaction(|transaction| {
+            transaction.execute(
+                "INSERT INTO users (id, email, name, password_hash, is_active, created_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6)",
+                &[
+                    Value::Uuid(user.id.0),
+                    Value::Text(user.email.clone()),
+                    Value::or_null(user.name.clone(), Value::Text),
+                    Value::Text(password.as_str().to_string()),
+                    Value::Bool(user.is_active),
+                    Value::Timestamp(user.created_at),
+                ],
+            )?;
+            session.map_or(Ok(()), |session| sessions::insert(transaction, session))?;
+            let kind = if session.is_some() { Kind::UserSignedUp } else { Kind::UserCreated };
+            record(transaction, &Event::new(kind, user.id, by, user.created_at))
+        });
+        match outcome {
+            Ok(()) => Ok(Created::Done),
+            Err(StoreError::Conflict(_)) => Ok(Created::EmailTaken),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        let rows = self.driver.query(
+            "SELECT id, email, name, is_active, created_at FROM users WHERE id = $1 AND deleted_at IS NULL",
+            &[Value::Uuid(id.0)],
+        )?;
+        first(rows).map(|mut row| user(&mut row)).transpose()
+    }
+
+    fn user_by_email(&self, email: &Email) -> Result<Option<(User, PasswordHash)>, StoreError> {
+        let rows = self.driver.query(
+            "SELECT id, email, name, is_active, created_at, password_hash FROM users WHERE email = $1",
+            &[Value::Text(email.as_str().to_string())],
+        )?;
+        first(rows).map(|mut row| Ok((user(&mut row)?, PasswordHash::from_stored(row.text(5)?)))).transpose()
+    }
+
+    fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError> {
+        let after = after.map_or(Uuid::nil(), |id| id.0);
+        let rows = self.driver.query(
+            "SELECT id, email, name, is_active, created_at FROM users WHERE id > $1 AND deleted_at IS NULL ORDER BY id LIMIT $2",
+            &[Value::Uuid(after), Value::Int(limit)],
+        )?;
+        rows.into_iter().map(|mut row| user(&mut row)).collect()
+    }
+
+    fn set_user_active(&self, id: UserId, active: bool, by: &By, now: Timestamp) -> Result<bool, StoreError> {
+        let changed = |(_, changed): &(bool, bool)| *changed;
+        let (found, _) = self.change(id.0, changed, |transaction| {
+            let changed = transaction.execute(
+                "UPDATE users SET is_active = $2 WHERE id = $1 AND is_active <> $2 AND deleted_at IS NULL",
+                &[Value::Uuid(id.0), Value::Bool(active)],
+            )?;
+            if changed == 0 {
+                let found = transaction
+                    .query("SELECT id FROM users WHERE id = $1 AND deleted_at IS NULL", &[Value::Uuid(id.0)])?;
+                return Ok((!found.is_empty(), false));
+            }
+            if active {
+                record(transaction, &Event::new(Kind::UserActivated, id, by, now))?;
+            } else {
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
+                record(transaction, &Event::new(Kind::UserDeactivated, id, by, now).with("sessions", ended))?;
+            }
+            Ok((true, true))
+        })?;
+        Ok(found)
+    }
+
+    fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError> {
+        self.change(id.0, is_so, |transaction| {
+            let changed = transaction.execute(
+                "UPDATE users SET password_hash = $2 WHERE id = $1 AND deleted_at IS NULL",
+                &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
+            )?;
+            if changed > 0 {
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
+                record(transaction, &Event::new(Kind::UserPasswordSet, id, by, now).with("sessions", ended))?;
+            }
+            Ok(changed > 0)
+        })
+    }
+
+    fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError> {
+        let rows =
+            self.driver.query("SELECT password_hash FROM users WHERE id = $1 AND is_active", &[Value::Uuid(id.0)])?;
+        first(rows).map(|mut row| Ok(PasswordHash::from_stored(row.text(0)?))).transpose()
+    }
+
+    fn change_password(
+        &self,
+        id: UserId,
+        old: &PasswordHash,
+        new: &PasswordHash,
+        session: &NewSession,
+        by: &By,
+    ) -> Result<bool, StoreError> {
+        let now = session.created_at;
+        self.change(id.0, is_so, |transaction| {
+            // Locks the user's row, as a login does: one with the old password comes before, and its session is ended
+            // here, or after, and fails.
+            let changed = transaction.execute(
+                "UPDATE users SET password_hash = $3 WHERE id = $1 AND is_active AND password_hash = $2",
+                &[Value::Uuid(id.0), Value::Text(old.as_str().to_string()), Value::Text(new.as_str().to_string())],
+            )?;
+            if changed > 0 {
+                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
+                record(transaction, &Event::new(Kind::PasswordChanged, id, by, now).with("sessions", ended))?;
+                sessions::open(transaction, session, 1)?;
+                let opened = Event::new(Kind::SessionOpened, id, by, now);
+                record(transaction, &opened.on(Subject::Session(session.id)))?;
+            }
+            Ok(changed > 0)
+        })
+    }
+
+    fn delete_user(
+        &self,
+        id: UserId,
+        password: Option<&PasswordHash>,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.change(id.0, is_so, |transaction| {
+            // Of the account nothing stays but its id, until what hangs on it has gone as well, and nobody finds it by that.
+            let found = transaction.execute(
+                "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, name = NULL, password_hash = '', \
+                 last_login_at = NULL \
+                 WHERE id = $1 AND deleted_at IS NULL AND (password_hash = $2 OR $2 IS NULL)",
+                &[
+                    Value::Uuid(id.0),
+                    Value::or_null(password, |hash| Value::Text(hash.as_str().to_string())),
+                    Value::Timestamp(now),
+                    Value::Bool(false),
+                    // Unlike any e-mail, and any other.
+                    Value::Text(id.to_string()),
+                ],
+            )?;
+            if found > 0 {
+                record(transaction, &Event::new(Kind::UserDeleted, id, by, now))?;
+            }
+            Ok(found > 0)
+        })
+    }
+
+    fn sweep(&self) -> Result<bool, StoreError> {
+        self.driver.transaction(|transaction| {
+            let rows = transaction
+                .query("SELECT id FROM users WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1", &[])?;
+            let Some(mut row) = first(rows) else { return Ok(false) };
+            let user = [Value::Uuid(row.uuid(0)?)];
+            if keys::sweep(transaction, &user)?
+                || delete_found(
+                    transaction,
+                    "SELECT id FROM sessions WHERE user_id = $1 LIMIT 1000",
+                    &user,
+                    "DELETE FROM sessions WHERE id IN (ROWS)",
+                )?
+            {
+                return Ok(true);
+            }
+            transaction.execute("DELETE FROM users WHERE id = $1 AND deleted_at IS NOT NULL", &user)?;
+            Ok(true)
+        })
+    }
+
+    fn hash_prefixes(&self) -> Result<Vec<String>, StoreError> {
+        // From each to the next one, along the index.
+        let mut prefixes = Vec::new();
+        let mut last = String::new();
+        while prefixes.len() < PREFIXES {
+            let rows = self.driver.query(
+                "SELECT SUBSTR(password_hash, 1, 7) FROM users WHERE SUBSTR(password_hash, 1, 7) > $1 \
+                 ORDER BY SUBSTR(password_hash, 1, 7) LIMIT 1",
+                &[Value::Text(last)],
+            )?;
+            let Some(mut row) = first(rows) else { break };
+            last = row.text(0)?;
+            prefixes.push(last.clone());
+        }
+        Ok(prefixes)
+    }
+}
