@@ -11,7 +11,7 @@ const oneRowForAnyMethod = (original) => (...args) =>
     }),
   );
 
-// Every field of the dialog asks for the focus, and the last one gets it, out of sight. Focus the first and show the top.
+// Every field of the dialog asks for the focus, and the last one gets it: focus the first instead, and show the top.
 const openAtTheTop = (Original, { React }) =>
   function AuthorizationPopup(props) {
     const dialog = React.useRef(null);

@@ -1,5 +1,5 @@
-//! Answers that are the same for everyone: when they are compressed, and how `ETag` saves sending them again. They do not
-//! depend on the store, so it is SQLite throughout.
+//! Answers that are the same for everyone: when they are compressed, and how `ETag` saves sending them again. They do
+//! not depend on the store, so it is SQLite throughout.
 
 use std::collections::BTreeSet;
 use std::io::Read;
