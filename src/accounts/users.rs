@@ -30,11 +30,17 @@ impl Users {
         Users { store, passwords, throttle, clock }
     }
 
-    /// Makes an active user, for the operator. `None`: the e-mail is taken.
-    pub fn create(&self, email: Email, name: Option<String>, password: NewPassword) -> Result<Option<User>, Error> {
+    /// Creates an active user. `None`: the e-mail is taken.
+    pub fn create(
+        &self,
+        email: Email,
+        name: Option<String>,
+        password: NewPassword,
+        by: &By,
+    ) -> Result<Option<User>, Error> {
         let hash = self.passwords.hash(password)?;
         let user = new_user(email, name, self.clock.now());
-        match self.store.create_user(&user, &hash, None, &By::operator())? {
+        match self.store.create_user(&user, &hash, None, by)? {
             Created::Done => Ok(Some(user)),
             Created::EmailTaken => Ok(None),
         }
@@ -56,22 +62,25 @@ impl Users {
         Ok(self.store.users(after, limit)?)
     }
 
-    /// For the operator. Deactivating ends his sessions and silences his keys; activating lets his keys speak again.
-    /// False: there is no such user.
-    pub fn set_active(&self, id: UserId, active: bool) -> Result<bool, Error> {
-        Ok(self.store.set_user_active(id, active, &By::operator(), self.clock.now())?)
+    /// Deactivating ends the user's sessions and turns their keys off; activating turns the keys back on. False: there is
+    /// no such user.
+    pub fn set_active(&self, id: UserId, active: bool, by: &By) -> Result<bool, Error> {
+        Ok(self.store.set_user_active(id, active, by, self.clock.now())?)
     }
 
-    /// For the operator. Ends all his sessions too: whoever knew the old password is out. False: there is no such user.
-    pub fn set_password(&self, id: UserId, password: NewPassword) -> Result<bool, Error> {
+    /// Sets a password without asking for the current one, and ends all of the user's sessions: someone who knew the old
+    /// password may have opened one. False: there is no such user.
+    pub fn set_password(&self, id: UserId, password: NewPassword, by: &By) -> Result<bool, Error> {
         let hash = self.passwords.hash(password)?;
-        Ok(self.store.set_password(id, &hash, &By::operator(), self.clock.now())?)
+        Ok(self.store.set_password(id, &hash, by, self.clock.now())?)
     }
 
-    /// For the operator. Deletes them, their sessions and their keys. False: there is no such user.
-    pub fn delete(&self, id: UserId) -> Result<bool, Error> {
-        let found = self.store.delete_user(id, None, &By::operator(), self.clock.now())?;
-        // There need not be a server that does it.
+    /// Deletes the user, their sessions and their keys, without asking for their password. False: there is no such user.
+    ///
+    /// The rows that remain of the user are deleted before this returns: on the command line, there need not be a server
+    /// whose job would do it.
+    pub fn delete(&self, id: UserId, by: &By) -> Result<bool, Error> {
+        let found = self.store.delete_user(id, None, by, self.clock.now())?;
         while self.sweep()? {}
         Ok(found)
     }

@@ -264,9 +264,9 @@ impl Keys {
         Ok(())
     }
 
-    /// Revokes anyone's key, for the operator. False: there is no such key.
-    pub fn revoke_any(&self, id: KeyId) -> Result<bool, Error> {
-        Ok(self.store.revoke_key(id, None, &By::operator(), self.clock.now(), self.settings.most)?)
+    /// Revokes a key, whoever owns it. False: there is no such key.
+    pub fn revoke_any(&self, id: KeyId, by: &By) -> Result<bool, Error> {
+        Ok(self.store.revoke_key(id, None, by, self.clock.now(), self.settings.most)?)
     }
 
     /// Forgets some keys that ended long ago. False: there were none.

@@ -15,6 +15,7 @@ use keyward::accounts::email::Email;
 use keyward::accounts::limits::AddressRates;
 use keyward::accounts::passwords::PasswordRules;
 use keyward::accounts::users::Users;
+use keyward::audit::event::By;
 use keyward::base::clock::Clock;
 use keyward::base::id::{KeyId, UserId};
 use keyward::base::secret::Secret;
@@ -119,7 +120,7 @@ fn operator(config: &Config) -> Arc<Users> {
 }
 
 fn set_active(users: &Users, account: &Account, active: bool) {
-    assert!(users.set_active(UserId::parse(&account.id).unwrap(), active).unwrap());
+    assert!(users.set_active(UserId::parse(&account.id).unwrap(), active, &By::operator()).unwrap());
 }
 
 #[derive(Clone, Debug)]
@@ -1097,7 +1098,7 @@ fn kill_again_and_again(home: &Home) {
     allow_masses(&mut config);
     let password = PasswordRules::new(8).judge(PASSWORD).ok().unwrap();
     let (app, _) = run::open_app(&config, Clock::default()).unwrap();
-    assert!(app.users.create(Email::parse(email).unwrap(), None, password).unwrap().is_some());
+    assert!(app.users.create(Email::parse(email).unwrap(), None, password, &By::operator()).unwrap().is_some());
     drop(app);
 
     let started = Instant::now();

@@ -167,14 +167,14 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.sessions.end_others(id, claims.sid, &by).unwrap();
     store.addresses_of(id, 10).unwrap();
     app.sessions.change_password(id, ann, PASSWORD.to_string(), password("Another Password 1!"), &by).unwrap();
-    let bob = app.users.create(email("bob"), None, password(PASSWORD)).unwrap().unwrap();
+    let bob = app.users.create(email("bob"), None, password(PASSWORD), &By::operator()).unwrap().unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
     app.users.by_id(bob.id).unwrap();
     app.users.list(None, 10).unwrap();
     for active in [false, false, true] {
-        app.users.set_active(bob.id, active).unwrap();
+        app.users.set_active(bob.id, active, &By::operator()).unwrap();
     }
-    app.users.set_password(bob.id, password(PASSWORD)).unwrap();
+    app.users.set_password(bob.id, password(PASSWORD), &By::operator()).unwrap();
     app.users.note_costs().unwrap();
 
     // Keys and their use.
@@ -202,7 +202,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
         app.keys.list(owner, None, 10).unwrap();
     }
     app.keys.revoke(id, &rotated.key.id.to_string(), &by).unwrap();
-    app.keys.revoke_any(key.id).unwrap();
+    app.keys.revoke_any(key.id, &By::operator()).unwrap();
     let page = app.keys.page(id, None, 1).unwrap().unwrap();
     app.keys.page(id, Some(page.keys[0].0.id), 1).unwrap();
     // As many as are asked for.
@@ -224,7 +224,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
 
     // What ends and is forgotten.
     store.latest().unwrap();
-    app.users.delete(bob.id).unwrap();
+    app.users.delete(bob.id, &By::operator()).unwrap();
     app.users.delete_own(id, ann, "Another Password 1!", &by).unwrap();
     app.clock.advance(Duration::from_secs(400 * 86_400));
     app.sessions.prune().unwrap();
