@@ -1,4 +1,4 @@
-//! The signals that ask the process to end or to read its files anew.
+//! The signals that end the process or make it read its files again.
 
 use std::sync::mpsc::Receiver;
 
@@ -7,8 +7,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// The signals that ask the process to end or to read its files anew. From [`Signals::register`] on none is missed, and
-/// none kills.
+/// SIGTERM and SIGINT end the process, SIGHUP makes it read its files again. From [`Signals::register`] on, none is missed
+/// and none kills the process.
 pub struct Signals {
     runtime: Runtime,
     terminate: Signal,
@@ -29,12 +29,12 @@ impl Signals {
         Ok(Signals { runtime, terminate, interrupt, hangup })
     }
 
-    /// Returns when one has come that ends the process, or when the server is `lost`; calls `reload` for each of the
-    /// other kind.
+    /// Returns at a signal that ends the process, or when a line arrives in `lost`: the server cannot go on. Calls `reload`
+    /// at each SIGHUP.
     pub fn wait(mut self, reload: impl Fn(), lost: Option<Receiver<String>>) -> End {
-        let (told, mut tell) = mpsc::unbounded_channel();
-        // It waits with the store's thread for as long as there is one.
-        let waiting = move || lost.and_then(|lost| lost.recv().ok()).map(|line| told.send(line));
+        let (forward, mut forwarded) = mpsc::unbounded_channel();
+        // The thread ends with the store's thread, which holds the other end of `lost`.
+        let waiting = move || lost.and_then(|lost| lost.recv().ok()).map(|line| forward.send(line));
         if let Err(error) = std::thread::Builder::new().name("lost".to_string()).spawn(waiting) {
             warn!("a lost database would not end the process, no thread can be started: {error}");
         }
@@ -48,7 +48,7 @@ impl Signals {
                         reload();
                         continue;
                     }
-                    Some(line) = tell.recv() => {
+                    Some(line) = forwarded.recv() => {
                         error!("{line}");
                         return End::Lost;
                     }
@@ -63,7 +63,8 @@ impl Signals {
 /// Why the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
+    /// By a signal.
     Asked,
-    /// The log says why.
+    /// The database is lost; the log says how.
     Lost,
 }

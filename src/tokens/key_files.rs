@@ -1,7 +1,7 @@
 //! The keys that sign tokens: from the settings, or made once and kept beside the SQLite file.
 //!
-//! `JWT_ALG` says which of the keys of access tokens signs; the others that are there verify, so that a change of it
-//! logs nobody out.
+//! There may be a secret (HS256) and a key pair (EdDSA) for access tokens at the same time. `JWT_ALG` says which of them
+//! signs. The other one still verifies, so that changing `JWT_ALG` logs nobody out.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -40,10 +40,10 @@ impl JwtKeys {
     }
 }
 
-/// The configured keys; with SQLite, kept or new ones for those that are not set. With PostgreSQL a missing one is an
-/// error: instances must share them. The error is one line for the operator.
+/// The keys that the settings name. With SQLite, keys that are not set are generated once and kept beside `sqlite_file`.
+/// With PostgreSQL they must be set, because all instances must share them. The error is one line for the operator.
 pub fn resolve(settings: &TokenSettings, sqlite_file: Option<&Path>) -> Result<JwtKeys, String> {
-    // What is configured is read before anything is made.
+    // The configured files are read first: if one is bad, no file has been made.
     let previous = previous_keys(&settings.previous_key_files)?;
     let mut pair = private_key(settings, sqlite_file)?;
     let (secret, refresh_secret) = secrets(settings, sqlite_file)?;
@@ -77,7 +77,7 @@ fn previous_keys(paths: &[PathBuf]) -> Result<Vec<VerifyingKey>, String> {
     paths.iter().map(read).collect()
 }
 
-/// The secrets of access tokens and of refresh tokens. The first may be missing where nothing is signed with it.
+/// The secrets of access tokens and of refresh tokens. With PostgreSQL the first is optional here: EdDSA needs none.
 fn secrets(settings: &TokenSettings, sqlite_file: Option<&Path>) -> Result<(Option<Secret>, Secret), String> {
     let (access, refresh) = (&settings.secret, &settings.refresh_secret);
     let Some(database) = sqlite_file else {
@@ -138,8 +138,8 @@ fn random_hex() -> std::io::Result<String> {
     Ok(hex::encode(bytes))
 }
 
-/// The Ed25519 key: the configured one, or with SQLite the kept one, which is made when it has to sign. `None` when
-/// there is none.
+/// The configured Ed25519 key, or with SQLite the kept one, which is generated when it has to sign. `None`: there is
+/// none.
 fn private_key(settings: &TokenSettings, sqlite_file: Option<&Path>) -> Result<Option<SigningKey>, String> {
     if let Some(path) = &settings.private_key_file {
         let key = read_key(path).and_then(|key| key.signing(path)).map_err(|fault| wanted_key_file(&fault))?;
@@ -160,7 +160,7 @@ fn private_key(settings: &TokenSettings, sqlite_file: Option<&Path>) -> Result<O
         }
     }
     let key = read_key(&path).and_then(|key| key.signing(&path));
-    key.map(Some).map_err(|fault| format!("{fault}; restore it, or move it away to have a new one made"))
+    key.map(Some).map_err(|fault| format!("{fault}; restore it, or move it away and a new one is made"))
 }
 
 fn wanted_key_file(fault: &str) -> String {
@@ -200,7 +200,8 @@ impl KeyFile {
     }
 }
 
-/// Reads an Ed25519 key. The error says what is wrong with which file. A private key that anybody may read is warned of.
+/// Reads an Ed25519 key; warns if everyone on the machine may read a private one. The error says what is wrong with which
+/// file.
 fn read_key(path: &Path) -> Result<KeyFile, String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| format!("{shown} cannot be read: {error}{}", files::unreadable(path));
@@ -224,7 +225,7 @@ fn read_key(path: &Path) -> Result<KeyFile, String> {
     Ok(key)
 }
 
-/// A key has some hundred bytes; a wrong path may lead to anything.
+/// In bytes. A key has a few hundred; a wrong path may name a file of any size.
 const LARGEST_KEY_FILE: u64 = 64 * 1024;
 
 fn kept_at(database: &Path, what: &str) -> PathBuf {
@@ -237,8 +238,8 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes a file that only its owner can read. It appears whole or not at all; when two servers start at once, the first
-/// one's file stays, and the answer to the second is `false`.
+/// Makes a file that only its owner can read. It appears whole or not at all. False: another server that started at the
+/// same time made it first, and its file stays.
 fn place(path: &Path, text: &str) -> std::io::Result<bool> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", Uuid::now_v7()));
