@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use keyward_harness::forge::claims;
 use keyward_harness::http_client::{Client, Request};
 use keyward_harness::program::Home;
 use keyward_harness::service::{Account, PASSWORD, Service, account, broken_rules, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::refresh::claims;
 
 const NEW_PASSWORD: &str = "another Password";
 const WRONG_PASSWORD: &str = "not the Password";

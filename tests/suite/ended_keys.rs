@@ -6,8 +6,6 @@ use keyward_harness::postgres_cluster::available;
 use keyward_harness::service::{Account, Backend, Service, error, on_both_stores, soon};
 use serde_json::{Value, json};
 
-use crate::stores::{count, run};
-
 const DAY: u64 = 24 * 60 * 60;
 
 /// Stores keys that were revoked one second after the other, the last one just now, past the server.
@@ -30,12 +28,12 @@ fn insert_ended(service: &Service, owner: &Account, number: u64) {
              strftime('%Y-%m-%dT%H:%M:%fZ', '{base}', '+' || n || ' seconds') FROM series"
         ),
     };
-    run(service, &statement);
+    service.execute(&statement);
 }
 
 /// How many of the owner's keys have been revoked.
 fn ended(service: &Service, owner: &Account) -> i64 {
-    count(service, &format!("SELECT COUNT(*) FROM api_keys WHERE user_id = '{}' AND revoked_at IS NOT NULL", owner.id))
+    service.count(&format!("SELECT COUNT(*) FROM api_keys WHERE user_id = '{}' AND revoked_at IS NOT NULL", owner.id))
 }
 
 /// From now on nothing is deleted in the background: the clock has gone ahead of everything that has ever happened by more

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use keyward_harness::http_client::Request;
+use keyward_harness::service::has_read_everything;
 use keyward_harness::service::{Account, Backend, PASSWORD, Service, within};
 use keyward_harness::wire::Wire;
 use serde_json::{Value, json};
-
-use crate::instances::has_read_everything;
 
 /// Far from how long those wait who hang.
 const AT_ONCE: Duration = Duration::from_secs(3);

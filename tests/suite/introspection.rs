@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use keyward_harness::forge::claims;
 use keyward_harness::http_client::{Answer, Request};
 use keyward_harness::service::{Backend, Service, broken_rules, error, on_both_stores, soon};
 use serde_json::{Value, json};
-
-use crate::refresh::claims;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

@@ -8,8 +8,6 @@ use keyward_harness::openapi;
 use keyward_harness::service::{Account, Backend, PASSWORD, Service, within};
 use serde_json::json;
 
-use crate::stores::count;
-
 const NEW_PASSWORD: &str = "another Password";
 const OPERATORS_PASSWORD: &str = "the operator's Password";
 
@@ -113,7 +111,7 @@ fn a_deactivated_owner_makes_no_key() {
             client.post("/keys/create").bearer(&ann.access).json(json!({ "name": "ci" })).send()
         });
         assert_eq!(answer.status, 401, "{answer:?}");
-        assert_eq!(count(service, "SELECT COUNT(*) FROM api_keys"), 0);
+        assert_eq!(service.count("SELECT COUNT(*) FROM api_keys"), 0);
     });
 }
 
@@ -125,7 +123,7 @@ fn a_session_that_has_ended_itself_ends_no_others() {
         let answer =
             meanwhile(service, &ann, &end, |client| client.delete("/auth/sessions").bearer(&ann.access).send());
         assert_eq!(answer.status, 401, "{answer:?}");
-        assert_eq!(count(service, "SELECT session_epoch FROM users"), 1);
+        assert_eq!(service.count("SELECT session_epoch FROM users"), 1);
     });
 }
 
@@ -147,7 +145,7 @@ fn a_logout_ends_a_session_that_is_kept_while_the_others_are_ended() {
         });
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(service.token_status(&ann.access), 401);
-        assert_eq!(count(service, "SELECT COUNT(*) FROM sessions WHERE ended_at IS NULL"), 0);
+        assert_eq!(service.count("SELECT COUNT(*) FROM sessions WHERE ended_at IS NULL"), 0);
     });
 }
 

@@ -307,7 +307,7 @@ fn every_operation_answers_as_documented() {
     see("DELETE", "/keys/x", service.delete("/keys/x").bearer(&ann.access).send());
     see("DELETE", "/keys/x", service.delete("/keys/x").send());
     let elsewhere = service.log_in("ann@example.com");
-    let session = crate::refresh::claims(&elsewhere.access)["sid"].as_str().unwrap().to_string();
+    let session = keyward_harness::forge::claims(&elsewhere.access)["sid"].as_str().unwrap().to_string();
     for id in [session.as_str(), "x"] {
         let path = format!("/auth/sessions/{id}");
         see("DELETE", &path, service.delete(&path).bearer(&ann.access).send());

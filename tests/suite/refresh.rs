@@ -3,6 +3,7 @@
 use std::sync::Barrier;
 
 use keyward::accounts::rotation::{Move, Rotation};
+use keyward_harness::forge::claims;
 use keyward_harness::http_client::Answer;
 use keyward_harness::service::{Backend, Service, error, on_both_stores};
 use proptest::collection::vec;
@@ -37,11 +38,6 @@ fn assert_refused(answer: &Answer) {
 fn of_type(service: &Service, access: &str, kind: &str) -> Vec<Value> {
     let events = service.get("/auth/events").bearer(access).send().json();
     events.as_array().unwrap().iter().filter(|event| event["type"] == kind).cloned().collect()
-}
-
-/// The claims of a token, unverified.
-pub fn claims(token: &str) -> Value {
-    jsonwebtoken::dangerous::insecure_decode_claims(token).unwrap()
 }
 
 on_both_stores! {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use keyward_harness::forge::claims;
 use keyward_harness::http_client::Answer;
 use keyward_harness::service::{Service, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::refresh::claims;
 
 fn derive(service: &Service, key: &Value, body: Value) -> Answer {
     service.post("/auth/token").api_key(key["key"].as_str().unwrap()).json(body).send()

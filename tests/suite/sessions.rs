@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use keyward_harness::forge::claims;
 use keyward_harness::http_client::Answer;
 use keyward_harness::service::{Account, Backend, PASSWORD, Service, account, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
-
-use crate::refresh::claims;
-use crate::stores::{count, run};
 
 const NEW_PASSWORD: &str = "another Password";
 
@@ -370,15 +368,12 @@ fn insert_sessions(service: &Service, email: &str, sessions: i64, columns: &str,
             "strftime('%Y-%m-%dT%H:%M:%fZ', '2020-01-01', (i * 6) || ' minutes')",
         ),
     };
-    run(
-        service,
-        &format!(
-            "WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {sessions}) \
+    service.execute(&format!(
+        "WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {sessions}) \
          INSERT INTO sessions (id, user_id, generation, created_at, expires_at, ip{columns}) \
          SELECT {id}, {}, 1, {at}, '2999-01-01T00:00:00.000Z', '192.0.2.1'{values} FROM numbers",
-            id_of(email)
-        ),
-    );
+        id_of(email)
+    ));
 }
 
 on_both_stores! {
@@ -399,7 +394,7 @@ on_both_stores! {
         assert_eq!(said(&answer), message("Other sessions ended successfully"));
         assert_ended(service, &other);
         assert_eq!((service.token_status(&ann.access), sessions(service, &ann.access).len()), (200, 1));
-        assert_eq!(count(service, touched), 1);
+        assert_eq!(service.count(touched), 1);
         let events = service.get("/auth/events").bearer(&ann.access).send().json();
         assert_eq!((&events[0]["type"], &events[0]["details"]["sessions"]), (&json!("session.ended"), &json!(1000)));
         // As for the operator.
@@ -420,18 +415,18 @@ on_both_stores! {
             service.log_in(&ann.email);
         }
         let ended = "SELECT COUNT(*) FROM sessions WHERE ended_at IS NOT NULL";
-        assert_eq!(count(service, ended), 200);
+        assert_eq!(service.count(ended), 200);
         // The latest ones.
         let oldest = "SELECT COUNT(*) FROM sessions WHERE ended_at IS NOT NULL AND created_at < '2020-01-02T06:06:00.000Z'";
-        assert_eq!(count(service, oldest), 0);
+        assert_eq!(service.count(oldest), 0);
         // As of those that were ended all at once.
-        run(service, "DELETE FROM sessions WHERE ended_at IS NOT NULL");
+        service.execute("DELETE FROM sessions WHERE ended_at IS NOT NULL");
         insert_sessions(service, &ann.email, 500, "", "");
         assert_eq!(service.delete("/auth/sessions").bearer(&ann.access).send().status, 200);
         for _ in 0..5 {
             service.log_in(&ann.email);
         }
-        assert_eq!(count(service, "SELECT COUNT(*) FROM sessions WHERE epoch = 0"), 200);
+        assert_eq!(service.count("SELECT COUNT(*) FROM sessions WHERE epoch = 0"), 200);
         assert_eq!(sessions(service, &ann.access).len(), 6);
     }
 }

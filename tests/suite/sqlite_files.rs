@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -342,4 +344,90 @@ fn what_is_acknowledged_is_on_the_disk() {
         create_key(&server.client(), &access, &format!("key-{count}"));
         assert!(syncs(&trace) > before, "a key that was acknowledged is not synced");
     }
+}
+
+#[test]
+fn a_sqlite_file_that_cannot_be_had_is_one_line_that_names_it() {
+    let mut home = Home::fresh(Backend::Sqlite);
+    home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
+    home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
+    std::fs::create_dir(home.path("folder")).unwrap();
+    std::fs::write(home.path("text.db"), "This is a text and no database, but about as long as a header.".repeat(9))
+        .unwrap();
+    for (file, expected) in [
+        ("missing/keyward.db", "No such file or directory"),
+        ("folder", "unable to open database file"),
+        ("text.db", "file is not a database"),
+        ("text.db/keyward.db", "Not a directory"),
+    ] {
+        home.set("KEYWARD_DB", file);
+        for arguments in [&[][..], &["migrate"], &["user", "list"]] {
+            let finished = home.run(arguments);
+            let line = finished.failed(1);
+            let is_absent = file.starts_with("missing") && arguments.contains(&"user");
+            let expected = if is_absent { "there is no database at /" } else { expected };
+            assert!(line.contains(file) && line.contains(expected), "{file}: {line}");
+        }
+    }
+    assert_eq!(home.files(), ["folder", "text.db"]);
+}
+
+#[test]
+fn a_sqlite_file_or_folder_that_is_read_only_is_one_line_that_names_it() {
+    let mut home = Home::fresh(Backend::Sqlite);
+    home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
+    home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
+    // For the superuser nothing is read-only: his program runs as somebody else, from where that one can reach it.
+    let program = home.path("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_keyward"), &program).unwrap();
+    let as_someone = |arguments: &[&str]| -> Finished {
+        let usual = home.command(arguments);
+        let mut command = Command::new(&program);
+        command.args(arguments).env_clear().current_dir(usual.get_current_dir().unwrap());
+        command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if rustix::process::getuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        finish(&mut command, "Password123!\n")
+    };
+    let set_mode = |path: &Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (folder, file) = (home.path("."), home.path("keyward.db"));
+    home.run(&["migrate"]).succeeded();
+    let full_path = file.canonicalize().unwrap();
+    for file_mode in [0o444, 0o400, 0o000] {
+        set_mode(&file, file_mode);
+        for folder_mode in [0o777, 0o555] {
+            set_mode(&folder, folder_mode);
+            for arguments in [&[][..], &["migrate"], &["user", "create", "ann@example.com"]] {
+                let finished = as_someone(arguments);
+                // Whose it is: root has made it, and the service may not use it.
+                let owned = format!("{} belongs to ", full_path.display());
+                let line = finished.failed(1);
+                assert!(line.contains(&owned) && line.contains(&format!("(mode {file_mode:04o})")), "{line}");
+                if rustix::process::getuid().is_root() {
+                    assert!(line.contains(&format!("{owned}root ")) && line.contains("run this as root"), "{line}");
+                }
+            }
+        }
+    }
+    // The file may be used, but nothing can be put beside it.
+    set_mode(&file, 0o666);
+    set_mode(&folder, 0o555);
+    let finished = as_someone(&["user", "list"]);
+    assert!(
+        finished.failed(1).contains(&format!("{} belongs to ", full_path.parent().unwrap().display())),
+        "{finished:?}"
+    );
+    // Nor can one be made.
+    set_mode(&folder, 0o755);
+    std::fs::remove_file(&file).unwrap();
+    set_mode(&folder, 0o555);
+    for arguments in [&[][..], &["migrate"]] {
+        let finished = as_someone(arguments);
+        let line = finished.failed(1);
+        assert!(line.contains("keyward.db") && line.contains("Permission denied"), "{line}");
+    }
+    set_mode(&folder, 0o755);
 }

@@ -225,6 +225,27 @@ impl Service {
         }
     }
 
+    /// Runs statements past the server.
+    pub fn execute(&self, statements: &str) {
+        match self.database() {
+            Some(database) => database.client().batch_execute(statements).unwrap(),
+            None => self.sqlite().execute_batch(statements).unwrap(),
+        }
+    }
+
+    /// The one number that a query gives.
+    pub fn count(&self, sql: &str) -> i64 {
+        match self.database() {
+            Some(database) => database.client().query_one(sql, &[]).unwrap().get(0),
+            None => self.sqlite().query_row(sql, [], |row| row.get(0)).unwrap(),
+        }
+    }
+
+    /// A connection of the test's own to the file of the SQLite half.
+    fn sqlite(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.sqlite_file().unwrap()).unwrap()
+    }
+
     /// Puts it in the place of every user's, as an import would.
     pub fn store_hash(&self, hash: &str) {
         match self.database() {
@@ -232,8 +253,7 @@ impl Service {
                 database.client().execute("UPDATE users SET password_hash = $1", &[&hash]).unwrap();
             }
             None => {
-                let file = rusqlite::Connection::open(self.sqlite_file().unwrap()).unwrap();
-                file.execute("UPDATE users SET password_hash = ?1", [&hash]).unwrap();
+                self.sqlite().execute("UPDATE users SET password_hash = ?1", [&hash]).unwrap();
             }
         }
     }
@@ -243,10 +263,7 @@ impl Service {
         let sql = "SELECT password_hash FROM users";
         match self.database() {
             Some(database) => database.client().query_one(sql, &[]).unwrap().get(0),
-            None => {
-                let file = rusqlite::Connection::open(self.sqlite_file().unwrap()).unwrap();
-                file.query_row(sql, [], |row| row.get(0)).unwrap()
-            }
+            None => self.sqlite().query_row(sql, [], |row| row.get(0)).unwrap(),
         }
     }
 
@@ -341,6 +358,15 @@ pub fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether no connection of the server waits to be accepted, and nothing that was sent to it waits to be read.
+pub fn has_read_everything(server: SocketAddr) -> bool {
+    // proc_pid_net(5): the second field is the local address, the fifth what is queued in both directions.
+    let port = format!(":{:04X}", server.port());
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let mut of_server = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    of_server.all(|fields| !fields[1].ends_with(&port) || fields[4].ends_with(":00000000"))
 }
 
 /// Servers may keep what they know for a moment when another process changes it; a change has to reach them before that

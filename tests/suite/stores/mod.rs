@@ -1,0 +1,59 @@
+//! What the stores promise: several servers on one database, restarts, databases that are not ours, and a store that
+//! is away.
+
+mod away;
+mod contents;
+mod deleting;
+mod migrations;
+mod postgres_tls;
+mod sharing;
+
+use keyward_harness::http_client::Client;
+use keyward_harness::program::Home;
+use keyward_harness::service::{Account, Service};
+use serde_json::{Value, json};
+
+/// A key of this account's.
+struct Key {
+    id: String,
+    key: String,
+}
+
+#[track_caller]
+fn new_key(service: &Service, owner: &Account) -> Key {
+    key(&service.create_key(&owner.access, json!({ "name": "ci" })))
+}
+
+fn key(made: &Value) -> Key {
+    let text = |name: &str| made[name].as_str().unwrap().to_string();
+    Key { id: text("id"), key: text("key") }
+}
+
+fn key_status(client: &Client, key: &Key) -> u16 {
+    client.get("/protected/service-only").api_key(&key.key).send().status
+}
+
+fn token_status(client: &Client, access: &str) -> u16 {
+    client.get("/protected/user-only").bearer(access).send().status
+}
+
+/// Runs statements that both databases understand, past the program.
+fn execute(home: &Home, statements: &str) {
+    match home.database() {
+        Some(database) => database.client().batch_execute(statements).unwrap(),
+        None => rusqlite::Connection::open(home.path("keyward.db")).unwrap().execute_batch(statements).unwrap(),
+    }
+}
+
+/// The recorded migrations: version, name and checksum of each.
+fn recorded(home: &Home) -> Vec<String> {
+    const SELECT: &str = "SELECT version || ' ' || name || ' ' || checksum FROM schema_migrations ORDER BY version";
+    match home.database() {
+        Some(database) => database.client().query(SELECT, &[]).unwrap().iter().map(|row| row.get(0)).collect(),
+        None => {
+            let connection = rusqlite::Connection::open(home.path("keyward.db")).unwrap();
+            let mut statement = connection.prepare(SELECT).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        }
+    }
+}
