@@ -1,7 +1,7 @@
 //! Checks across settings.
 
+use super::settings::{Config, ConfigError};
 use super::table::settings;
-use super::{Config, ConfigError};
 
 /// `is_set`: whether the operator has set a setting.
 pub fn check(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), ConfigError> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::ConfigError;
+use super::settings::ConfigError;
 
 /// The settings in the file; none if there is no file.
 pub fn read() -> Result<HashMap<String, String>, ConfigError> {

@@ -12,7 +12,7 @@ mod read;
 mod store;
 mod tokens;
 
-use super::Config;
+use super::settings::Config;
 
 /// One setting.
 pub struct Setting {

@@ -1,0 +1,51 @@
+//! All settings, room by room.
+
+use std::fmt;
+
+use crate::accounts::settings::AccountSettings;
+use crate::audit::settings::AuditSettings;
+use crate::base::logging::LogSettings;
+use crate::http::settings::HttpSettings;
+use crate::keys::settings::KeySettings;
+use crate::memory::settings::MemorySettings;
+use crate::store::settings::StoreSettings;
+use crate::tokens::settings::TokenSettings;
+
+/// All settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub http: HttpSettings,
+    pub store: StoreSettings,
+    pub tokens: TokenSettings,
+    pub accounts: AccountSettings,
+    pub keys: KeySettings,
+    pub audit: AuditSettings,
+    pub memory: MemorySettings,
+    pub log: LogSettings,
+}
+
+impl Config {
+    /// Zeros, which the table's defaults replace.
+    pub(super) fn unread() -> Config {
+        Config {
+            http: HttpSettings::default(),
+            store: StoreSettings::default(),
+            tokens: TokenSettings::default(),
+            accounts: AccountSettings::default(),
+            keys: KeySettings::default(),
+            audit: AuditSettings::default(),
+            memory: MemorySettings::default(),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+/// One line that names the setting, what is wrong with its value, and what is accepted. Never shows a secret.
+#[derive(Debug)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
