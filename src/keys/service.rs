@@ -103,7 +103,7 @@ impl Keys {
             revoked_at: None,
             replaced_by: None,
         };
-        match self.store.create_key(&key, &hash, self.settings.most, by)? {
+        match self.store.create_key(&key, &hash, self.settings.max_keys, by)? {
             Ok(()) => Ok((key, secret)),
             // Deleted or deactivated between the guard and here.
             Err(KeyRefusal::Gone) => {
@@ -117,7 +117,7 @@ impl Keys {
     pub fn change(&self, owner: UserId, id: &str, change: &KeyChange, by: &By) -> Result<(ApiKey, u64), Error> {
         let id = self.parse_id(id)?;
         self.store
-            .update_key(owner, id, change, by, self.clock.now(), self.settings.most)?
+            .update_key(owner, id, change, by, self.clock.now(), self.settings.max_keys)?
             .map_err(|refusal| self.refused(refusal))?;
         // Revoked keys stay, deleted ones go with their owner.
         let read = |since| Ok(self.store.key_of(owner, id, since)?);
@@ -133,7 +133,7 @@ impl Keys {
         let draft = KeyDraft { id: KeyId::new(), hash, hint: secret.hint(), created_at: now };
         let (key, old_expires_at) = self
             .store
-            .rotate_key(owner, id, &draft, now.plus(grace), self.settings.most, by)?
+            .rotate_key(owner, id, &draft, now.plus(grace), self.settings.max_keys, by)?
             .map_err(|refusal| self.refused(refusal))?;
         Ok(Successor { key, secret, old: id, old_expires_at })
     }
@@ -170,7 +170,7 @@ impl Keys {
             KeyRefusal::TooMany => Error::Conflict(
                 format!(
                     "Too many API keys, at most {} may be in use; revoke one that is not needed",
-                    self.settings.most
+                    self.settings.max_keys
                 )
                 .into(),
             ),
@@ -252,7 +252,7 @@ impl Keys {
     pub fn revoke(&self, owner: UserId, id: &str, by: &By) -> Result<(), Error> {
         let id = self.parse_id(id)?;
         self.store
-            .revoke_key(id, Some(owner), by, self.clock.now(), self.settings.most)?
+            .revoke_key(id, Some(owner), by, self.clock.now(), self.settings.max_keys)?
             .then_some(())
             .ok_or_else(not_found)
     }
@@ -260,13 +260,13 @@ impl Keys {
     /// Revokes a key that asks for it itself. Revoked or deleted by someone else between the guard and here, it has ended
     /// all the same.
     pub fn revoke_own(&self, key: KeyId, owner: UserId, by: &By) -> Result<(), Error> {
-        self.store.revoke_key(key, Some(owner), by, self.clock.now(), self.settings.most)?;
+        self.store.revoke_key(key, Some(owner), by, self.clock.now(), self.settings.max_keys)?;
         Ok(())
     }
 
     /// Revokes a key, whoever owns it. False: there is no such key.
     pub fn revoke_any(&self, id: KeyId, by: &By) -> Result<bool, Error> {
-        Ok(self.store.revoke_key(id, None, by, self.clock.now(), self.settings.most)?)
+        Ok(self.store.revoke_key(id, None, by, self.clock.now(), self.settings.max_keys)?)
     }
 
     /// Forgets some keys that ended long ago. False: there were none.
@@ -279,7 +279,7 @@ impl Keys {
     pub fn trim(&self) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut trimming = lock(&self.trimming);
-        let next = self.store.trim_keys(*trimming, self.settings.most, now)?;
+        let next = self.store.trim_keys(*trimming, self.settings.max_keys, now)?;
         *trimming = next.unwrap_or(FIRST_USER);
         Ok(next.is_some())
     }

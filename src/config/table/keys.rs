@@ -10,7 +10,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "1 to 1000000",
         meaning: "Most API keys of one user, not counting revoked and expired ones",
         secret: false,
-        read: |config, value| whole_number(value, 1..=1_000_000).map(|keys| config.keys.most = keys),
+        read: |config, value| whole_number(value, 1..=1_000_000).map(|keys| config.keys.max_keys = keys),
     },
     Setting {
         name: "KEY_RETENTION",
