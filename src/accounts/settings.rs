@@ -38,3 +38,23 @@ impl AccountSettings {
         Lifespan { unrenewed: self.session_idle.map_or(tokens, |idle| idle.min(tokens)), max_age: self.session_max_age }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn an_idle_limit_shortens_access_tokens_to_half_of_it_and_sessions_to_all_of_it() {
+        for (idle, access, session) in [(None, 3600, 86_400), (Some(1800), 900, 1800), (Some(100_000), 3600, 86_400)] {
+            let settings = AccountSettings { session_idle: idle.map(seconds), ..AccountSettings::default() };
+            assert_eq!(settings.access_lifetime(seconds(3600)), seconds(access), "{idle:?}");
+            assert_eq!(settings.lifespan(seconds(86_400)).unrenewed, seconds(session), "{idle:?}");
+        }
+        let settings = AccountSettings { session_idle: Some(seconds(1)), ..AccountSettings::default() };
+        assert_eq!(settings.access_lifetime(seconds(3600)), seconds(1));
+    }
+}
