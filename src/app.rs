@@ -20,7 +20,7 @@ use crate::keys::key::{KeyHash, KnownKey};
 use crate::keys::service::Keys;
 use crate::keys::settings::KeySettings;
 use crate::keys::store::{KeyStore, UsageStore};
-use crate::keys::usage::UsageCounter;
+use crate::keys::usage_counter::UsageCounter;
 use crate::memory::changes::Changes;
 use crate::memory::lookup::Lookup;
 use crate::memory::settings::MemorySettings;

@@ -3,6 +3,7 @@
 pub mod email;
 pub mod limits;
 pub mod passwords;
+pub mod refresh;
 pub mod rotation;
 pub mod session;
 pub mod sessions;

@@ -6,4 +6,5 @@ pub mod service;
 pub mod settings;
 pub mod store;
 pub mod usage;
+pub mod usage_counter;
 pub mod verification;

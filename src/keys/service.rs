@@ -14,7 +14,8 @@ use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal,
 use crate::keys::scopes::Scopes;
 use crate::keys::settings::KeySettings;
 use crate::keys::store::KeyStore;
-use crate::keys::usage::{Counts, HOUR, Outcome, UsageCounter};
+use crate::keys::usage::{Counts, HOUR, Outcome};
+use crate::keys::usage_counter::UsageCounter;
 use crate::memory::limiter::{Limiter, Quota, Rate};
 
 /// The most keys that one listing gives.

@@ -3,7 +3,8 @@
 use super::events::record;
 use super::{SqlStore, delete_found, is_so};
 use crate::accounts::passwords::PasswordHash;
-use crate::accounts::rotation::{FIRST, Move, Orphans, Rotation, RotationRules};
+use crate::accounts::refresh::{Refresh, StoredSession};
+use crate::accounts::rotation::{FIRST, Orphans, Rotation, RotationRules};
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, OpenSession, Session, surplus};
 use crate::accounts::store::{Opened, Rotated, SessionStore};
 use crate::audit::event::{By, Event, Kind, Subject};
@@ -282,66 +283,46 @@ impl<D: Driver> SessionStore for SqlStore<D> {
         admit: &dyn Fn(UserId) -> Result<(), Error>,
         by: &By,
     ) -> Result<Rotated, StoreError> {
-        // Most refreshes change no verdict.
-        let changed = |(_, verdict_changed): &(Rotated, bool)| *verdict_changed;
-        let rotated = self.change(id.0, changed, |transaction| {
-            // Two statements: what the first has waited for, only the second sees as a whole.
+        let revokes = |(_, revokes): &(Rotated, bool)| *revokes;
+        let rotated = self.change(id.0, revokes, |transaction| {
+            // Two statements: after a wait for the lock, only the second sees the whole row as it then is.
             transaction.query(LOCK_SESSION, &[Value::Uuid(id.0)])?;
             let rows = transaction.query(LIVING_SESSION, &[Value::Uuid(id.0)])?;
             let Some(mut row) = first(rows) else { return Ok((Rotated::Gone, false)) };
-            // After the row is locked: whoever had it before has moved it in the past.
+            // Read with the lock held, so that it is later than every earlier move.
             let now = transaction.now(&self.clock)?;
             let (user, email) = (UserId(row.uuid(0)?), row.text(1)?);
             let (created_at, expires_at) = (row.timestamp(2)?, row.timestamp(3)?);
-            let rotation = rotation(&mut row, 4)?;
-            let renewed_at = rotation.moves.first().copied().unwrap_or(created_at);
-            // It is judged by today's settings as well, whatever they were when it was refreshed last.
-            if expires_at.min(lifespan.end(created_at, renewed_at)) <= now {
-                return Ok((Rotated::Gone, false));
-            }
-            let at = |rotation: Rotation, expires_at| Rotated::At {
-                generation: rotation.generation,
-                user,
-                email,
-                expires_at,
-            };
-            let moved_until = lifespan.end(created_at, now);
-            let judged = rotation.judge(generation, now, rules);
-            // Theft ends it whatever else its user has done.
-            let writes = match &judged {
-                Move::Forward(_) | Move::Retried(_) => true,
-                Move::Again(next) => *next != rotation,
-                Move::Ahead | Move::Theft => false,
-            };
-            if writes && let Err(error) = admit(user) {
+            let session = StoredSession { created_at, expires_at, rotation: rotation(&mut row, 4)? };
+            let refresh = session.refresh(generation, now, lifespan, rules);
+            if refresh.is_a_change()
+                && let Err(error) = admit(user)
+            {
                 return Ok((Rotated::Refused(error), false));
             }
-            Ok(match judged {
-                Move::Forward(next) => {
-                    move_to(transaction, id, &next, now, moved_until)?;
-                    (at(next, moved_until), false)
+            if let Some(kind) = refresh.event() {
+                record(transaction, &Event::new(kind, user, by, now).on(Subject::Session(id)))?;
+            }
+            let revokes = refresh.revokes();
+            let rotated = match refresh {
+                Refresh::Refused => Rotated::Gone,
+                Refresh::Moved { rotation, expires_at, .. } => {
+                    move_to(transaction, id, &rotation, now, expires_at)?;
+                    Rotated::At { generation: rotation.generation, user, email, expires_at }
                 }
-                Move::Retried(next) => {
-                    move_to(transaction, id, &next, now, moved_until)?;
-                    let retried = Event::new(Kind::SessionRetried, user, by, now);
-                    record(transaction, &retried.on(Subject::Session(id)))?;
-                    (at(next, moved_until), true)
-                }
-                Move::Again(next) => {
-                    if next != rotation {
+                Refresh::Repeated { generation, expires_at, is_later } => {
+                    if is_later {
                         transaction.execute(NOTE_GIVEN, &[Value::Uuid(id.0), Value::Timestamp(now)])?;
                     }
-                    (at(next, expires_at), false)
+                    Rotated::At { generation, user, email, expires_at }
                 }
-                Move::Ahead => (Rotated::Gone, false),
-                Move::Theft => {
+                Refresh::Ended => {
                     let reason = Value::Text("reuse".to_string());
                     transaction.execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
-                    let detected = Event::new(Kind::SessionReuseDetected, user, by, now);
-                    record(transaction, &detected.on(Subject::Session(id)))?;
-                    (Rotated::Reused, true)
+                    Rotated::Reused
                 }
-            })
+            };
+            Ok((rotated, revokes))
         });
         rotated.map(|(rotated, _)| rotated)
     }
