@@ -7,6 +7,9 @@ use std::io::{Read, Write};
 
 use keyward_fuzz::account::Account;
 use keyward_fuzz::service::Service;
+use keyward_harness::http2::{
+    ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, block, frame, read_frame,
+};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
@@ -14,14 +17,6 @@ thread_local! {
     static SERVICE: RefCell<Service> = RefCell::new(Service::start_with_tls());
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
 /// Frames of one input.
 const MOST: usize = 12;
 
@@ -54,11 +49,6 @@ fuzz_target!(|data: &[u8]| {
     });
 });
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// A request, what may belong to one, or anything.
 fn frames(u: &mut Unstructured<'_>, account: &Account, stream: &mut u32) -> Result<Vec<u8>> {
     Ok(match u.int_in_range(0..=7)? {
@@ -83,7 +73,6 @@ fn frames(u: &mut Unstructured<'_>, account: &Account, stream: &mut u32) -> Resu
     })
 }
 
-/// RFC 7541 §6.2.2: each name and value as it is, without an index.
 fn header_block(u: &mut Unstructured<'_>, account: &Account) -> Result<Vec<u8>> {
     let bearer = format!("Bearer {}", account.access);
     let usual = [
@@ -109,29 +98,10 @@ fn header_block(u: &mut Unstructured<'_>, account: &Account) -> Result<Vec<u8>> 
         ("x-api-key", &account.key),
         ("content-type", "application/json"),
     ];
-    let mut block = Vec::new();
-    let mut literal = |name: &str, value: &str| {
-        block.push(0);
-        for text in [name, value] {
-            // RFC 7541 §5.1, with a prefix of seven bits.
-            let mut length = text.len();
-            if length < 127 {
-                block.push(length as u8);
-            } else {
-                block.push(127);
-                length -= 127;
-                while length >= 128 {
-                    block.push((length % 128) as u8 | 128);
-                    length /= 128;
-                }
-                block.push(length as u8);
-            }
-            block.extend_from_slice(text.as_bytes());
-        }
-    };
+    let mut made = Vec::new();
     let left_out = if u.ratio(1, 4)? { u.int_in_range(0..=6)? } else { 6 };
     for (_, (name, value)) in usual.iter().enumerate().filter(|(index, _)| *index != left_out) {
-        literal(name, value);
+        made.extend(block(&[(name, value)]));
     }
     for _ in 0..u.int_in_range(0..=3)? {
         let name = *u.choose(&[
@@ -157,24 +127,17 @@ fn header_block(u: &mut Unstructured<'_>, account: &Account) -> Result<Vec<u8>> 
         ])?;
         let value: &str = u.arbitrary()?;
         let value: String = value.chars().take(u.int_in_range(0..=40)?).collect();
-        literal(name, &value);
+        made.extend(block(&[(name, &value)]));
     }
-    Ok(block)
+    Ok(made)
 }
 
 /// Reads frames until this ping is acknowledged. False: the connection has ended.
 fn comes_back(connection: &mut impl Read, round: u8) -> bool {
-    loop {
-        let mut head = [0; 9];
-        if connection.read_exact(&mut head).is_err() {
-            return false;
-        }
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        if connection.read_exact(&mut payload).is_err() {
-            return false;
-        }
-        if head[3] == PING && head[4] & ACK != 0 && payload == [round; 8] {
+    while let Ok(frame) = read_frame(connection) {
+        if frame.kind == PING && frame.flags & ACK != 0 && frame.payload == [round; 8] {
             return true;
         }
     }
+    false
 }

@@ -20,7 +20,8 @@ fn settings(setting: &str) -> TokenSettings {
     let secret = "a secret of thirty-two bytes or so";
     let file = FILE.to_str().expect("a path in UTF-8");
     let given = [("JWT_SECRET", secret), ("JWT_REFRESH_SECRET", secret), (setting, file)];
-    let given: HashMap<String, String> = given.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let given: HashMap<String, String> =
+        given.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let mut settings = Config::from_values(&given).expect("good settings").tokens;
     if settings.private_key_file.is_some() {
         settings.algorithm = keyward::tokens::jws::Algorithm::EdDsa;

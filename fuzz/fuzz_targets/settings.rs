@@ -25,7 +25,11 @@ fuzz_target!(|text: &str| {
             assert!(!is_secret || !shown.contains(SECRET), "{shown}");
             assert_eq!(shown, format!("{again:?}"));
             assert!(config.tokens.access_lifetime.as_secs() > 0 && config.tokens.refresh_lifetime.as_secs() > 0);
-            assert!((10..=15).contains(&config.accounts.bcrypt_cost) && config.http.max_connections > 0 && config.memory.cache_entries > 0);
+            assert!(
+                (10..=15).contains(&config.accounts.bcrypt_cost)
+                    && config.http.max_connections > 0
+                    && config.memory.cache_entries > 0
+            );
             assert!(!config.http.hosts.is_empty());
             let secrets = [config.tokens.secret, config.tokens.refresh_secret, config.tokens.previous_secret];
             assert!(secrets.iter().flatten().all(|secret| secret.expose().len() >= 32));

@@ -6,6 +6,7 @@ use std::io::{Cursor, ErrorKind};
 
 use keyward_fuzz::service::Service;
 use keyward_harness::http_client::read_answer;
+use keyward_harness::http2::PREFACE;
 use libfuzzer_sys::fuzz_target;
 
 thread_local! {
@@ -16,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     SERVICE.with_borrow_mut(|service| {
         let sent = service.account.fill(data);
         // What begins like this speaks HTTP/2, and has a target of its own.
-        if sent.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") {
+        if sent.starts_with(PREFACE) {
             return;
         }
         let answers = service.send_all(&sent);

@@ -84,8 +84,7 @@ impl Account {
         let logged_in = app.sessions.sign_up(address, None, password, origin).expect("a new user");
         let owner = logged_in.user.id;
         let scopes = Scopes::parse(&[SCOPE]).expect("a scope");
-        let settings =
-            KeySpec { name: "fuzz".to_string(), expires_at: None, scopes: scopes.clone(), rate_limit: None };
+        let settings = KeySpec { name: "fuzz".to_string(), expires_at: None, scopes: scopes.clone(), rate_limit: None };
         let (key, secret) = app.keys.create(owner, settings, &By::operator()).expect("a new key");
         let ends = app.clock.now().plus(Duration::from_secs(3600));
         let account = Account {

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use keyward_harness::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, block, frame, indexed};
 use keyward_harness::program::Home;
 use keyward_harness::service::Backend;
 use keyward_harness::tls_client::{Pair, TlsWire};
@@ -11,32 +12,13 @@ use crate::target::{NO_LIMITS, has_no_faults, keeps_to_its_memory};
 const CONNECTIONS: usize = 100;
 const STREAMS: u32 = 100;
 
-// Types and flags of frames (RFC 9113 §6).
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const SETTINGS: u8 = 4;
-pub const END_HEADERS: u8 = 4;
-pub const END_STREAM: u8 = 1;
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A literal that is put into the table, or not (RFC 7541 §6.2.1, §6.2.2).
-pub fn field(indexed: bool, name: &str, value: &str) -> Vec<u8> {
-    let kind = if indexed { 0x40 } else { 0 };
-    [&[kind, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
-}
-
 /// A request of half a kilobyte whose head takes a hundred times as much to hold, and whose body never comes whole.
 fn stream(number: u32) -> Vec<u8> {
     let names =
         [(":method", "POST"), (":scheme", "https"), (":authority", "localhost"), (":path", "/authz/forward-auth")];
-    let mut block: Vec<u8> = names.iter().flat_map(|(name, value)| field(false, name, value)).collect();
+    let mut block = block(&names);
     if number == 0 {
-        block.extend(field(true, "a", ""));
+        block.extend(indexed("a", ""));
     }
     // The latest entry of the table, again and again.
     block.extend([0xBE; 400]);
@@ -69,7 +51,7 @@ fn streams_that_never_end_hold_little_memory_however_many_there_are_and_others_a
             "h2" => {
                 let names =
                     [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", "/health")];
-                let block: Vec<u8> = names.iter().flat_map(|(name, value)| field(false, name, value)).collect();
+                let block = block(&names);
                 wire.send(PREFACE).send(frame(SETTINGS, 0, 0, &[]));
                 wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block));
                 assert!(status_is_200(&mut wire));

@@ -2,12 +2,17 @@
 //! in two ways and is refused. The store plays no part: it is SQLite throughout.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use keyward::http::limits::Limits;
 use keyward_harness::http_client::PATIENCE;
+use keyward_harness::http2::{
+    self, ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY,
+    HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, NO_ERROR, PING, PREFACE, PROTOCOL_ERROR, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block, frame, head, read_frame, status,
+};
 use keyward_harness::service::{Backend, PASSWORD, Service};
 use keyward_harness::tls_client::{Secure, TlsWire};
 use keyward_harness::wire::Wire;
@@ -18,27 +23,6 @@ const SHORT: Duration = Duration::from_millis(500);
 /// A time that does not.
 const NEVER: Duration = Duration::from_secs(600);
 
-// Types of frames, and flags (RFC 9113 §6).
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-// Settings (§6.5.2) and reasons (§7).
-const HEADER_TABLE_SIZE: u16 = 1;
-const INITIAL_WINDOW_SIZE: u16 = 4;
-const NO_ERROR: u32 = 0;
-const PROTOCOL_ERROR: u32 = 1;
-const CANCEL: u32 = 8;
-const ENHANCE_YOUR_CALM: u32 = 11;
-
 /// A service that cuts nobody, but for the limits that the test shortens.
 fn patient_service(settings: &[(&str, &str)], shorten: impl FnOnce(&mut Limits)) -> Secure {
     Secure::start(settings, |config| {
@@ -48,29 +32,6 @@ fn patient_service(settings: &[(&str, &str)], shorten: impl FnOnce(&mut Limits))
         }
         shorten(&mut config.http.limits);
     })
-}
-
-#[derive(Debug)]
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
-}
-
-impl Frame {
-    /// The stream and the status of the answer whose head this is.
-    #[track_caller]
-    fn answered(&self) -> (u32, u16) {
-        assert_eq!((self.kind, self.flags & END_HEADERS), (HEADERS, END_HEADERS), "{self:?}");
-        (self.stream, status(&self.payload))
-    }
-
-    /// Why a stream or the connection ended.
-    fn reason(&self) -> u32 {
-        let start = if self.kind == GOAWAY { 4 } else { 0 };
-        u32::from_be_bytes(self.payload[start..start + 4].try_into().unwrap())
-    }
 }
 
 /// One connection with HTTP/2.
@@ -86,13 +47,11 @@ impl Http2 {
     fn open_with(secure: &Secure, settings: &[(u16, u32)]) -> Http2 {
         let mut wire = secure.connect(&["h2"]);
         assert_eq!(wire.protocol(), Some("h2"));
-        wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        wire.send(PREFACE);
         let mut connection = Http2(wire);
         // Without a table, each head can be read by itself.
         let settings = [&[(HEADER_TABLE_SIZE, 0)], settings].concat();
-        let settings =
-            settings.iter().flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat());
-        connection.send(&frame(SETTINGS, 0, 0, &settings.collect::<Vec<u8>>()));
+        connection.send(&frame(SETTINGS, 0, 0, &http2::settings(&settings)));
         connection
     }
 
@@ -174,43 +133,6 @@ impl Http2 {
     }
 }
 
-fn read_frame(reader: &mut impl Read) -> io::Result<Frame> {
-    let mut head = [0; 9];
-    reader.read_exact(&mut head)?;
-    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-    reader.read_exact(&mut payload)?;
-    let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-    Ok(Frame { kind: head[3], flags: head[4], stream, payload })
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// RFC 7541 §6.2.2: literals that refer to nothing.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    fn text(text: &str) -> Vec<u8> {
-        if text.len() < 127 {
-            return [&[text.len() as u8], text.as_bytes()].concat();
-        }
-        let mut encoded = vec![127];
-        let mut rest = text.len() - 127;
-        while rest >= 128 {
-            encoded.push((rest % 128 + 128) as u8);
-            rest /= 128;
-        }
-        encoded.push(rest as u8);
-        [&encoded, text.as_bytes()].concat()
-    }
-    fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
-}
-
-fn head<'a>(method: &'a str, path: &'a str, more: &[(&'a str, &'a str)]) -> Vec<u8> {
-    let fields = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "localhost")];
-    block(&[&fields, more].concat())
-}
-
 fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &head("GET", path, &[]))
 }
@@ -218,28 +140,6 @@ fn get(stream: u32, path: &str) -> Vec<u8> {
 /// The head of a request to a route that reads its body and needs nothing else: with `{}` it is a 400.
 fn post(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &head("POST", "/auth/refresh", &[("content-type", "application/json")]))
-}
-
-/// The first field of an answer: from the static table, or digits (RFC 7541, appendices A and B).
-fn status(block: &[u8]) -> u16 {
-    let block = if block[0] & 0xe0 == 0x20 { &block[1..] } else { block };
-    const IN_THE_TABLE: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-    if block[0] & 0x80 != 0 {
-        return IN_THE_TABLE[usize::from(block[0] & 0x7f) - 8];
-    }
-    assert_eq!(block[0] & 0x0f, 8, "{block:?}");
-    let (is_packed, length) = (block[1] & 0x80 != 0, usize::from(block[1] & 0x7f));
-    let value = &block[2..2 + length];
-    if !is_packed {
-        return str::from_utf8(value).unwrap().parse().unwrap();
-    }
-    let mut bits = value.iter().flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)));
-    let digits = (0..3).map(|_| {
-        let code = (0..5).fold(0, |code, _| code * 2 + bits.next().unwrap());
-        // The digits 0 to 2 have five bits, the others six.
-        if code < 3 { code } else { code * 2 + bits.next().unwrap() - 0x19 + 3 }
-    });
-    digits.fold(0, |status, digit| status * 10 + digit)
 }
 
 #[test]
@@ -583,7 +483,7 @@ fn without_tls_http_2_is_spoken_with_those_who_know_it() {
         frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&fields))
     };
     let settings = frame(SETTINGS, 0, 0, &[&HEADER_TABLE_SIZE.to_be_bytes()[..], &0_u32.to_be_bytes()].concat());
-    wire.send([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &asked(1, "http"), &asked(3, "https")].concat());
+    wire.send([PREFACE, &settings, &asked(1, "http"), &asked(3, "https")].concat());
     wire.send(asked(5, "http"));
     let mut heads = BTreeSet::new();
     while heads.len() < 3 {

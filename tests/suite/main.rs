@@ -1,32 +1,32 @@
-//! The suite: the real server, on a real socket, with a real database; each story on SQLite and on PostgreSQL.
+//! The stories: the real server, on a real socket, with a real database; most of them on SQLite and on PostgreSQL.
 //!
-//! [`service`] starts servers, [`openapi`] watches every answer, the other modules tell the stories.
+//! The harness starts the servers, and holds every answer against `static/openapi.json`. What a hostile network or a failing
+//! machine does is in `tests/hostile`.
 
 mod audit;
 mod auth;
 mod authz;
 mod client_address;
 mod command_line;
+mod concurrent_changes;
 mod cors;
 mod ended_keys;
 mod fairness;
 mod front;
 mod gateways;
-mod guessing;
 mod http2;
 mod instances;
 mod introspection;
 mod key_life;
 mod key_limits;
 mod keys;
-mod losers;
+mod lock_waits;
 mod openapi;
 mod passwords;
-mod patience;
-mod plans;
-mod pooler;
+mod pgbouncer;
 mod process;
 mod protected;
+mod query_plans;
 mod readme;
 mod refresh;
 mod service_tokens;
@@ -34,8 +34,9 @@ mod sessions;
 mod sqlite_files;
 mod static_files;
 mod stores;
+mod throttling;
 mod tls;
 mod tokens;
 mod usage;
 mod verification;
-mod writes;
+mod write_limits;

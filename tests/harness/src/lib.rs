@@ -2,12 +2,14 @@
 //!
 //! - [`service`] starts a server in the process of the test, [`program`] the program as its users run it.
 //! - [`postgres_cluster`] gives a fresh database to each of them, [`relay`] takes the link away.
-//! - [`http_client`], [`tls_client`] and [`wire`] talk to a server: in whole requests, over TLS, byte by byte.
+//! - [`http_client`], [`tls_client`], [`wire`] and [`http2`] talk to a server: in whole requests, over TLS, byte by byte, and
+//!   frame by frame.
 //! - [`openapi`] holds each answer against the API's description.
 //! - [`forge`] makes tokens that the server would not sign.
 //! - [`tools`] skips tests for want of a program that is not installed, and says so when the run ends.
 
 pub mod forge;
+pub mod http2;
 pub mod http_client;
 pub mod openapi;
 pub mod postgres_cluster;

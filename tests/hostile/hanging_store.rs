@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use keyward_harness::http_client::Answer;
+use keyward_harness::http2::{END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, head};
 use keyward_harness::postgres_cluster::available;
 use keyward_harness::service::PASSWORD;
 use keyward_harness::tls_client::{Pair, TlsWire};
@@ -12,7 +13,6 @@ use serde_json::json;
 
 use crate::postgres::home_at;
 use crate::postgres_pair::Pair as Servers;
-use crate::streams::{END_HEADERS, END_STREAM, HEADERS, SETTINGS, frame};
 use crate::target::{NO_LIMITS, has_no_faults, keeps_to_its_memory, unavailable};
 
 /// Streams on a connection. Of those that are to queue for a lane, as many as a connection may have there at once.
@@ -23,25 +23,8 @@ const LOOKUPS: usize = 16 * 1024 + 600;
 /// More than one user may have waiting in a lane.
 const QUEUED: usize = 600;
 
-/// A field that is not put into the table (RFC 7541 §6.2.2), however long it is.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut bytes = vec![0];
-    for text in [name, value] {
-        if text.len() < 127 {
-            bytes.push(text.len() as u8);
-        } else {
-            let rest = text.len() - 127;
-            bytes.extend([127, (rest % 128) as u8 | 128, (rest / 128) as u8]);
-        }
-        bytes.extend(text.as_bytes());
-    }
-    bytes
-}
-
 fn request(number: usize, path: &str, credential: (&str, &str)) -> Vec<u8> {
-    let names = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path), credential];
-    let block: Vec<u8> = names.iter().flat_map(|(name, value)| field(name, value)).collect();
-    frame(HEADERS, END_HEADERS | END_STREAM, 2 * number as u32 + 1, &block)
+    frame(HEADERS, END_HEADERS | END_STREAM, 2 * number as u32 + 1, &head("GET", path, &[credential]))
 }
 
 struct Clients<'a> {
@@ -56,7 +39,7 @@ impl Clients<'_> {
         let requests: Vec<usize> = (0..count).collect();
         for part in requests.chunks(streams) {
             let mut wire = TlsWire::try_open(self.address, &self.pair.der(), &["h2"]).unwrap();
-            let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
+            let mut bytes = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
             for (stream, number) in part.iter().enumerate() {
                 let (name, value) = credential(*number);
                 bytes.extend(request(stream, path, (name, &value)));

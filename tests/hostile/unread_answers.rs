@@ -5,13 +5,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyward_harness::http_client::Client;
+use keyward_harness::http2::{
+    self, DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PREFACE, SETTINGS, frame, head, indexed,
+};
 use keyward_harness::program::Home;
 use keyward_harness::service::{Account, Backend};
 use keyward_harness::tls_client::{Pair, TlsWire};
 use keyward_harness::wire::Wire;
 use serde_json::json;
 
-use crate::streams::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, field, frame};
 use crate::target::{NO_LIMITS, Witness, has_no_faults, keeps_to_its_memory, sign_up};
 
 /// Half of what one listing gives, each with as much text as a key may have: almost 3 MB.
@@ -32,25 +34,9 @@ fn make_keys(client: &Client, owner: &Account) {
     });
 }
 
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    if value.len() < 127 {
-        return field(false, name, value);
-    }
-    // RFC 7541 §5.1, of a length with two more bytes.
-    let rest = value.len() - 127;
-    let length = [127, (rest % 128 + 128) as u8, (rest / 128) as u8];
-    [&[0, name.len() as u8], name.as_bytes(), &length, value.as_bytes()].concat()
-}
-
-fn head(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
-    let names = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path)];
-    [&names, more].concat().iter().flat_map(|(name, value)| literal(name, value)).collect()
-}
-
 /// Settings after which nothing of an answer but its head may be sent.
 fn no_window() -> Vec<u8> {
-    const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
-    [PREFACE, &frame(SETTINGS, 0, 0, &[&INITIAL_WINDOW_SIZE[..], &[0; 4]].concat())].concat()
+    [PREFACE, &frame(SETTINGS, 0, 0, &http2::settings(&[(INITIAL_WINDOW_SIZE, 0)]))].concat()
 }
 
 /// Asks for the list on sixty streams.
@@ -64,7 +50,7 @@ fn lists(access: &str) -> Vec<u8> {
 fn trailers() -> Vec<u8> {
     let requests = (0..100).flat_map(|number| {
         let id = 2 * number + 1;
-        let mut trailers = if number == 0 { field(true, "a", "") } else { Vec::new() };
+        let mut trailers = if number == 0 { indexed("a", "") } else { Vec::new() };
         trailers.extend([0xBE; 480]);
         let start = frame(HEADERS, END_HEADERS, id, &head("POST", "/auth/refresh", &[]));
         [start, frame(DATA, 0, id, b"{}"), frame(HEADERS, END_HEADERS | END_STREAM, id, &trailers)].concat()
