@@ -129,12 +129,16 @@ impl Clock {
 
     /// The time since this clock was made. It never goes back, even when the system's time is set.
     pub fn elapsed(&self) -> Duration {
-        let ahead = u64::try_from(self.ahead_millis.load(Ordering::Relaxed)).unwrap_or(0);
         let gone = match self.source {
             Source::System(started) => started.elapsed(),
             Source::Stopped(_) => Duration::ZERO,
         };
-        gone + Duration::from_millis(ahead)
+        gone + self.advanced()
+    }
+
+    /// How far [`Clock::advance`] has moved it in all.
+    pub fn advanced(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.ahead_millis.load(Ordering::Relaxed)).unwrap_or(0))
     }
 
     /// Moves this clock ahead of the system's. For tests: nothing in the server calls it.

@@ -1,4 +1,9 @@
-//! What nobody waits for: uses of keys and failed logins are written once a second, and chores are done now and then.
+//! The jobs that a server does in the background: `jobs` is the table of them, [`Jobs`] the thread that does them in turn.
+//!
+//! Jobs share one thread, so a job works in parts that are short, and other jobs and requests get their turn in between.
+//! Two threads are not jobs, because they must not wait for a deletion or a slow store: the store's listening for changes
+//! (see [`crate::store::Store::listen`]; with SQLite it looks every 100 ms) and the TLS certificate's renewal (see
+//! [`crate::http::tls`]; it also starts at a signal, and its files may be on a slow disk).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,195 +15,160 @@ use log::{info, warn};
 use crate::app::App;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
+use crate::run::clock_check::ClockCheck;
 
-/// The thread that does it.
-pub struct Maintenance {
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// All jobs, in the order of their turns.
+fn jobs() -> Vec<Job> {
+    vec![
+        Job::every(SECOND, "write the uses of keys", |app| whole(app.usage.flush())).also_at_the_end(),
+        Job::every(SECOND, "write failed logins", |app| whole(app.events.flush())).also_at_the_end(),
+        Job::every(HOUR, "read the costs of stored password hashes", |app| whole(app.users.note_costs())),
+        Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.sweep()),
+        Job::every(HOUR, "delete expired sessions", |app| app.sessions.prune()).while_the_clock_is_right(),
+        Job::every(HOUR, "delete old counts of use", |app| app.usage.prune(app.clock.now())).while_the_clock_is_right(),
+        Job::every(HOUR, "delete old events", |app| app.events.prune()).while_the_clock_is_right(),
+        Job::every(HOUR, "delete keys that ended long ago", |app| app.keys.prune()).while_the_clock_is_right(),
+        Job::every(HOUR, "delete surplus ended keys", |app| app.keys.trim()).while_the_clock_is_right(),
+    ]
+}
+
+/// Does a part of a job, and says whether more is left.
+type Part = fn(&App) -> Result<bool, Error>;
+
+/// For a job of a single part.
+fn whole<E>(outcome: Result<(), E>) -> Result<bool, Error>
+where
+    Error: From<E>,
+{
+    outcome?;
+    Ok(false)
+}
+
+/// Work that is done once in every period. A failure or a panic costs one turn: the job is tried again every minute, or in
+/// its usual period if that is shorter, and other jobs go on meanwhile. The log has one line when a job begins to fail and
+/// one when it works again.
+struct Job {
+    /// What it does: "cannot {name}" in the log.
+    name: &'static str,
+    period: Duration,
+    part: Part,
+    /// Whether it deletes what its time has come for. It pauses while the clock is doubted: a deleted row does not come back
+    /// when the clock is set right.
+    needs_right_clock: bool,
+    /// Whether it is done once more when the server stops, because it writes what is only in memory.
+    at_the_end: bool,
+    /// When its next part is due, since the start of the thread.
+    due: Duration,
+    is_failing: bool,
+}
+
+impl Job {
+    fn every(period: Duration, name: &'static str, part: Part) -> Job {
+        Job { name, period, part, needs_right_clock: false, at_the_end: false, due: Duration::ZERO, is_failing: false }
+    }
+
+    fn while_the_clock_is_right(self) -> Job {
+        Job { needs_right_clock: true, ..self }
+    }
+
+    fn also_at_the_end(self) -> Job {
+        Job { at_the_end: true, ..self }
+    }
+
+    /// Does a part and decides when the next one is due.
+    fn run(&mut self, now: Duration, act: impl FnOnce(Part) -> Result<bool, Error>) {
+        match self.attempt(act) {
+            Ok(more) => {
+                if self.is_failing {
+                    info!("can {} again", self.name);
+                }
+                self.is_failing = false;
+                self.due = if more { now } else { now + self.period };
+            }
+            Err(error) => {
+                let retry = self.period.min(MINUTE);
+                if !self.is_failing {
+                    warn!("cannot {}, trying again every {} s: {error:?}", self.name, retry.as_secs());
+                }
+                self.is_failing = true;
+                self.due = now + retry;
+            }
+        }
+    }
+
+    /// Does it as the last thing.
+    fn finish(&self, act: impl FnOnce(Part) -> Result<bool, Error>) {
+        if let Err(error) = self.attempt(act) {
+            warn!("cannot {}, and the server stops: {error:?}", self.name);
+        }
+    }
+
+    fn attempt(&self, act: impl FnOnce(Part) -> Result<bool, Error>) -> Result<bool, Error> {
+        // The panic hook has logged the panic.
+        catch_unwind(AssertUnwindSafe(|| act(self.part)))
+            .unwrap_or_else(|_| Err(Error::Internal("it panicked".to_string())))
+    }
+}
+
+/// The thread that does the jobs.
+pub struct Jobs {
     stop: Sender<()>,
     stopped: Receiver<()>,
 }
 
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
-/// For those who wait to write.
+/// Between two parts, others may write.
 const BETWEEN_PARTS: Duration = Duration::from_millis(10);
-/// A store that is away at the end is not waited for any longer.
-const LAST_FLUSH: Duration = Duration::from_secs(5);
+/// How long the jobs at the end may take, if the store does not answer.
+const AT_THE_END: Duration = Duration::from_secs(5);
 
-impl Maintenance {
-    /// `believed`: a time up to which the clock was right, for all that is stored.
-    pub fn start(app: Arc<App>, believed: Timestamp) -> Result<Maintenance, String> {
+impl Jobs {
+    /// `latest`: the time of the last thing that is stored, or now if nothing is.
+    pub fn start(app: Arc<App>, latest: Timestamp) -> Result<Jobs, String> {
         let (stop, stopping) = channel();
         let (done, stopped) = channel();
         std::thread::Builder::new()
-            .name("maintenance".to_string())
+            .name("jobs".to_string())
             .spawn(move || {
-                maintain(&app, Belief::new(believed, app.clock.elapsed()), &stopping);
+                work(&app, ClockCheck::new(latest, app.clock.elapsed()), &stopping);
                 let _ = done.send(());
             })
-            .map_err(|error| format!("the maintenance thread cannot be started: {error}"))?;
-        Ok(Maintenance { stop, stopped })
+            .map_err(|error| format!("the thread for background jobs cannot be started: {error}"))?;
+        Ok(Jobs { stop, stopped })
     }
 
+    /// Lets the part under way finish, and does the jobs that are due at the end.
     pub fn stop(self) {
         drop(self.stop);
-        if self.stopped.recv_timeout(LAST_FLUSH).is_err() {
+        if self.stopped.recv_timeout(AT_THE_END).is_err() {
             warn!("the store does not answer: the last uses of keys and failed logins are not written");
         }
     }
 }
 
-fn maintain(app: &App, mut belief: Belief, stopping: &Receiver<()>) {
-    let mut flushed = Instant::now();
-    let mut chores = chores();
-    // One line when the store goes away, one when it is back.
-    let mut failing = false;
-    let mut is_right = true;
+fn work(app: &App, mut clock_check: ClockCheck, stopping: &Receiver<()>) {
+    let mut jobs = jobs();
+    // Real time, also while a test stops the clock; a test that advances the clock does not wait for periods.
+    let started = Instant::now();
+    let now = || started.elapsed() + app.clock.advanced();
     loop {
-        let busy = chores.iter().any(|chore| chore.has_more && (is_right || !chore.deletes));
-        let pause = if busy { BETWEEN_PARTS } else { FLUSH_EVERY };
-        let last = matches!(stopping.recv_timeout(pause), Err(RecvTimeoutError::Disconnected));
-        if last || flushed.elapsed() >= FLUSH_EVERY {
-            let (uses, failures) = (caught(|| app.usage.flush()), caught(|| app.events.flush()));
-            match uses.and(failures) {
-                Ok(()) if failing => {
-                    info!("uses of keys and failed logins are written again");
-                    failing = false;
-                }
-                Err(error) if !failing => {
-                    warn!("uses of keys and failed logins cannot be written, they are kept: {error:?}");
-                    failing = true;
-                }
-                _ => {}
+        let is_right = clock_check.is_right(app.clock.now(), app.clock.elapsed());
+        let mut pause = SECOND;
+        for job in jobs.iter_mut().filter(|job| is_right || !job.needs_right_clock) {
+            if job.due <= now() {
+                job.run(now(), |part| part(app));
             }
-            flushed = Instant::now();
+            pause = pause.min(job.due.saturating_sub(now()));
         }
-        if last {
-            return;
-        }
-        let (now, elapsed) = (app.clock.now(), app.clock.elapsed());
-        is_right = belief.holds(now, elapsed);
-        for chore in chores.iter_mut().filter(|chore| is_right || !chore.deletes) {
-            chore.attend(elapsed, |act| act(app));
+        if let Err(RecvTimeoutError::Disconnected) = stopping.recv_timeout(pause.max(BETWEEN_PARTS)) {
+            break;
         }
     }
-}
-
-/// A panic costs no more than what it happened in; its hook has logged it.
-fn caught<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(Error::Internal("it panicked".to_string())))
-}
-
-/// Some of it; whether there is more.
-type Part = fn(&App) -> Result<bool, Error>;
-
-/// Something that is done from time to time, a part at a time: others want to write, too. One that fails is tried again
-/// soon, and holds up no other.
-struct Chore {
-    /// As the log has it.
-    name: &'static str,
-    act: Part,
-    every: Duration,
-    /// Whether it deletes for good what has had its time by the clock.
-    deletes: bool,
-    /// By [`crate::base::clock::Clock::elapsed`].
-    due: Duration,
-    has_more: bool,
-    failing: bool,
-}
-
-const HOUR: Duration = Duration::from_secs(60 * 60);
-const MINUTE: Duration = Duration::from_secs(60);
-
-fn chores() -> Vec<Chore> {
-    let chore = |name, act| Chore {
-        name,
-        act,
-        every: HOUR,
-        deletes: true,
-        due: Duration::ZERO,
-        has_more: true,
-        failing: false,
-    };
-    vec![
-        Chore {
-            deletes: false,
-            ..chore("to read what the stored password hashes cost", |app| Ok(app.users.note_costs().map(|()| false)?))
-        },
-        Chore {
-            deletes: false,
-            every: MINUTE,
-            ..chore("to delete what deleted users have left", |app| app.users.sweep())
-        },
-        chore("to delete expired sessions", |app| app.sessions.prune()),
-        chore("to delete old counts of use", |app| app.usage.prune(app.clock.now())),
-        chore("to delete old events", |app| app.events.prune()),
-        chore("to delete keys that ended long ago", |app| app.keys.prune()),
-        chore("to delete ended keys that are too many", |app| app.keys.trim()),
-    ]
-}
-
-impl Chore {
-    /// Does a part if it is time to.
-    fn attend(&mut self, elapsed: Duration, act: impl FnOnce(Part) -> Result<bool, Error>) {
-        if elapsed < self.due {
-            return;
-        }
-        let name = self.name;
-        let outcome = caught(|| act(self.act));
-        self.has_more = matches!(outcome, Ok(true));
-        match outcome {
-            Ok(more) => {
-                if self.failing {
-                    info!("it is possible again {name}");
-                }
-                self.failing = false;
-                self.due = if more { elapsed } else { elapsed + self.every };
-            }
-            Err(error) => {
-                if !self.failing {
-                    warn!("it is not possible {name}, it is tried again every minute: {error:?}");
-                }
-                self.failing = true;
-                self.due = elapsed + MINUTE;
-            }
-        }
-    }
-}
-
-/// Whether the clock is right, as far as can be told: what is deleted because its time is over cannot be had again when
-/// the clock is set right.
-struct Belief {
-    /// The time was this ...
-    time: Timestamp,
-    /// ... when the process had been there for so long.
-    elapsed: Duration,
-    doubted_since: Option<Duration>,
-}
-
-/// How far the clock may be ahead of what it was believed to be, and how long it is doubted then: it may as well be that
-/// nothing has happened for so long, and nobody looks.
-const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-impl Belief {
-    fn new(time: Timestamp, elapsed: Duration) -> Belief {
-        Belief { time, elapsed, doubted_since: None }
-    }
-
-    fn holds(&mut self, now: Timestamp, elapsed: Duration) -> bool {
-        let expected = self.time.plus(elapsed.saturating_sub(self.elapsed));
-        if now > expected.plus(WEEK) {
-            let since = *self.doubted_since.get_or_insert_with(|| {
-                warn!(
-                    "the clock says {now}, but the last that is known to have happened is of {expected}: nothing is \
-                     deleted for a week. If the clock is wrong, set it right and start again before that"
-                );
-                elapsed
-            });
-            if elapsed.saturating_sub(since) < WEEK {
-                return false;
-            }
-        }
-        *self = Belief::new(now, elapsed);
-        true
+    for job in jobs.iter().filter(|job| job.at_the_end) {
+        job.finish(|part| part(app));
     }
 }
 
@@ -206,52 +176,47 @@ impl Belief {
 mod tests {
     use super::*;
 
-    fn chore(name: &'static str) -> Chore {
-        let mut chore = chores().pop().unwrap();
-        chore.name = name;
-        chore
-    }
+    type Turn = fn() -> Result<bool, Error>;
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
+    fn run(job: &mut Job, seconds: u64, turn: Turn) {
+        job.run(at(seconds), |_| turn());
+    }
+
     #[test]
-    fn what_fails_or_panics_is_done_again_after_a_minute_and_what_is_done_after_an_hour() {
-        type Turn = fn() -> Result<bool, Error>;
+    fn what_fails_or_panics_is_done_again_after_a_minute_and_what_is_done_after_its_period() {
         let failing: Turn = || Err(Error::Unavailable("away".to_string()));
         let panicking: Turn = || panic!("on purpose");
-        for (turn, next) in [(failing, 60), (panicking, 60), (|| Ok(false), 3600), (|| Ok(true), 0)] {
-            let mut chore = chore("of the test");
-            chore.attend(at(5), |_| turn());
-            let is_done = |chore: &mut Chore, elapsed| {
-                let mut done = false;
-                chore.attend(elapsed, |_| {
-                    done = true;
-                    Ok(false)
-                });
-                done
-            };
-            assert!(next == 0 || !is_done(&mut chore, at(5 + next - 1)), "{next}");
-            assert_eq!(chore.has_more, next == 0);
-            assert!(is_done(&mut chore, at(5 + next)), "{next}");
+        for (period, turn, next) in [
+            (HOUR, failing, 60),
+            (HOUR, panicking, 60),
+            (HOUR, || Ok(false), 3600),
+            (HOUR, || Ok(true), 0),
+            (SECOND, failing, 1),
+            (SECOND, || Ok(false), 1),
+        ] {
+            let mut job = Job::every(period, "be a test", |_| Ok(false));
+            run(&mut job, 5, turn);
+            assert_eq!(job.due, at(5 + next));
+            run(&mut job, 100, || Ok(false));
+            assert_eq!(job.due, at(100) + period, "as ever when it works again");
         }
     }
 
     #[test]
-    fn a_clock_that_jumps_ahead_is_believed_again_when_it_is_set_right_or_after_a_week() {
-        let start = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
-        let mut belief = Belief::new(start, at(0));
-        assert!(belief.holds(start.plus(WEEK), at(1)));
-        // However long it runs without anything that happens.
-        assert!(belief.holds(start.plus(WEEK).plus(at(90 * 86_400)), at(90 * 86_400)));
-        let (jumped, now) = (start.plus(at(1000 * 86_400)), at(90 * 86_400 + 5));
-        assert!(!belief.holds(jumped, now));
-        assert!(!belief.holds(jumped.plus(WEEK - at(1)), now + WEEK - at(1)));
-        assert!(belief.holds(start.plus(WEEK).plus(now), now + at(1)));
-        assert!(!belief.holds(jumped, now + at(2)));
-        assert!(!belief.holds(jumped, now + at(1) + WEEK));
-        assert!(belief.holds(jumped, now + at(2) + WEEK));
-        assert!(belief.holds(jumped, now + at(3) + WEEK));
+    fn what_deletes_by_the_clock_pauses_while_it_is_doubted_and_what_is_only_in_memory_is_written_at_the_end() {
+        let names = |is: fn(&Job) -> bool| jobs().iter().filter(|job| is(job)).map(|job| job.name).collect::<Vec<_>>();
+        let deleting = [
+            "delete expired sessions",
+            "delete old counts of use",
+            "delete old events",
+            "delete keys that ended long ago",
+            "delete surplus ended keys",
+        ];
+        assert_eq!(names(|job| job.needs_right_clock), deleting);
+        assert_eq!(names(|job| job.at_the_end), ["write the uses of keys", "write failed logins"]);
     }
 }

@@ -1,6 +1,7 @@
 //! From settings to a running server: opens the database, wires the services, starts the server and the jobs, and stops
 //! them.
 
+pub mod clock_check;
 pub mod database;
 pub mod jobs;
 pub mod signals;
@@ -22,7 +23,7 @@ use crate::http::server::Server;
 use crate::http::tls::Tls;
 use crate::memory::changes::Changes;
 use crate::memory::settings::MemorySettings;
-use crate::run::jobs::Maintenance;
+use crate::run::jobs::Jobs;
 use crate::store::Store;
 use crate::store::postgres::Patience;
 use crate::tokens::key_files::{self, JwtKeys};
@@ -75,7 +76,7 @@ pub fn service_settings(config: &Config) -> ServiceSettings<'_> {
 /// A running Keyward.
 pub struct Keyward {
     server: Server,
-    maintenance: Maintenance,
+    jobs: Jobs,
     /// The store, if it is SQLite: to be closed at the end.
     embedded: Option<Arc<dyn Store>>,
     lost: Option<Receiver<String>>,
@@ -89,15 +90,14 @@ impl Keyward {
         let (app, store) = open_app(config, clock)?;
         let app = Arc::new(app);
         // Read before anything is written by this clock.
-        let latest = store.latest().map_err(|error| error.to_string())?;
-        let believed = latest.unwrap_or_else(|| app.clock.now());
+        let latest = store.latest().map_err(|error| error.to_string())?.unwrap_or_else(|| app.clock.now());
         // The first refused login already takes as long as one of the dearest hash.
         app.users.note_costs().map_err(|error| error.to_string())?;
         let (lose, lost) = channel();
         store.clone().listen(lose);
         let embedded = config.store.database()?.sqlite_file().is_some().then_some(store);
         let server = Server::start(app.clone(), ROUTES, tls, &config.http)?;
-        let maintenance = Maintenance::start(app, believed)?;
+        let jobs = Jobs::start(app, latest)?;
         // Logged before the lines that scripts wait for: they may stop the server as soon as they see those.
         for address in server.redirects() {
             info!("sending http://{address} to HTTPS");
@@ -106,7 +106,7 @@ impl Keyward {
         for address in server.addresses() {
             info!("listening on {scheme}://{address}, API documentation at {scheme}://{address}/api/docs");
         }
-        Ok(Keyward { server, maintenance, embedded, lost: Some(lost) })
+        Ok(Keyward { server, jobs, embedded, lost: Some(lost) })
     }
 
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -131,7 +131,7 @@ impl Keyward {
     /// Finishes the requests under way, then writes what is only in memory.
     pub fn stop(self) {
         self.server.stop();
-        self.maintenance.stop();
+        self.jobs.stop();
         // The last owner of the store closes the SQLite file and tidies up beside it. It must be this thread: the others end
         // with the process, wherever they are.
         let Some(store) = self.embedded else { return };

@@ -475,7 +475,7 @@ on_both_stores! {
         let home = Home::beside(service);
         for (arguments, line) in [
             (["events", "--type", "login"], "\"login\" is none of the types user.signed_up, "),
-            (["events", "--since", "today"], "\"today\" is no RFC 3339 date and time with an offset"),
+            (["events", "--since", "today"], "\"today\" is not an RFC 3339 date and time with an offset"),
             (["events", "--user", "ann"], "\"ann\" is neither an e-mail nor an id"),
         ] {
             let finished = home.run(&arguments);
