@@ -6,6 +6,7 @@ use keyward::api::routes::ROUTES;
 use keyward::audit::event::Kind;
 use keyward::config;
 use keyward_harness::service::{Backend, Service};
+use keyward_harness::tools::{Tool, installed};
 use serde_json::Value;
 
 const README: &str = include_str!("../../README.md");
@@ -44,6 +45,9 @@ fn shape(value: &Value) -> Value {
 
 #[test]
 fn the_curl_tour_gives_the_answers_it_shows() {
+    if !installed(&[Tool::Bash, Tool::Curl]) {
+        return;
+    }
     let service = Service::start(Backend::Sqlite);
     let here = format!("http://{}", service.address());
     let blocks = blocks(section("A tour with curl"));
