@@ -1,6 +1,7 @@
 //! API keys: what one is, its scopes and its limit, how it is verified, and how often it is used.
 
 pub mod key;
+pub mod rules;
 pub mod scopes;
 pub mod service;
 pub mod settings;

@@ -11,6 +11,7 @@ use crate::base::error::{Challenge, Error, Sent};
 use crate::base::id::{KeyId, UserId};
 use crate::base::sharded::lock;
 use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal, KeySecret, KnownKey};
+use crate::keys::rules::Replacement;
 use crate::keys::scopes::Scopes;
 use crate::keys::settings::KeySettings;
 use crate::keys::store::KeyStore;
@@ -132,7 +133,7 @@ impl Keys {
         let (secret, hash) = new_secret()?;
         let now = self.clock.now();
         let draft = KeyDraft { id: KeyId::new(), hash, hint: secret.hint(), created_at: now };
-        let (key, old_expires_at) = self
+        let Replacement { key, old_expires_at } = self
             .store
             .rotate_key(owner, id, &draft, now.plus(grace), self.settings.max_keys, by)?
             .map_err(|refusal| self.refused(refusal))?;

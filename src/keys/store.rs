@@ -11,6 +11,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
 use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
+use crate::keys::rules::Replacement;
 use crate::keys::usage::HourOfUse;
 
 /// Keys.
@@ -49,7 +50,7 @@ pub trait KeyStore: Send + Sync {
         grace_end: Timestamp,
         most: u32,
         by: &By,
-    ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError>;
+    ) -> Result<Result<Replacement, KeyRefusal>, StoreError>;
 
     /// A key of the owner's, with how often it was allowed in the hours from `since` on.
     fn key_of(&self, owner: UserId, id: KeyId, since: Timestamp) -> Result<Option<(ApiKey, u64)>, StoreError>;

@@ -16,6 +16,7 @@ use crate::base::id::{KeyId, UserId};
 use crate::keys::key::{
     ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, LONGEST_WINDOW, MOST_IN_A_WINDOW, most_ended,
 };
+use crate::keys::rules::{self, Replacement};
 use crate::keys::scopes::Scopes;
 use crate::keys::store::KeyStore;
 use crate::memory::limiter::Rate;
@@ -152,17 +153,17 @@ const COUNT_USABLE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM api_keys \
 const COUNT_REPLACED: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM api_keys \
     WHERE user_id = $1 AND ends_at > $2 AND replaced_by IS NOT NULL ORDER BY ends_at DESC LIMIT $3) AS replaced";
 
-/// Whether the owner has `most` of the keys that `count` counts up to there.
-fn has_most(
+/// How many of the owner's keys `count` finds; of more than `most`, `most`.
+fn count_keys(
     transaction: &mut dyn Transaction,
     count: &'static str,
     owner: UserId,
     most: u32,
     now: Timestamp,
-) -> Result<bool, StoreError> {
-    let most = i64::from(most);
-    let rows = transaction.query(count, &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(most)])?;
-    first(rows).map_or(Ok(false), |mut row| Ok(row.int(0)? >= most))
+) -> Result<u64, StoreError> {
+    let parameters = [Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(i64::from(most))];
+    let found = first(transaction.query(count, &parameters)?).map_or(Ok(0), |mut row| row.int(0))?;
+    u64::try_from(found).map_err(|_| unexpected(0))
 }
 
 /// Deletes some of what has ended of the owner's keys, whose row is locked, beyond what is kept of them: those that ended
@@ -214,8 +215,9 @@ impl<D: Driver> KeyStore for SqlStore<D> {
             if !lock_owner(transaction, key.owner)? {
                 return Ok(Err(KeyRefusal::Gone));
             }
-            if has_most(transaction, COUNT_USABLE, key.owner, most, key.created_at)? {
-                return Ok(Err(KeyRefusal::TooMany));
+            let usable = count_keys(transaction, COUNT_USABLE, key.owner, most, key.created_at)?;
+            if let Err(refusal) = rules::create(usable, most) {
+                return Ok(Err(refusal));
             }
             insert_key(transaction, key, hash)?;
             delete_excess(transaction, key.owner, most, key.created_at)?;
@@ -239,17 +241,11 @@ impl<D: Driver> KeyStore for SqlStore<D> {
                 return Ok(Err(KeyRefusal::Gone));
             }
             let Some(old) = lock_key(transaction, owner, id)? else { return Ok(Err(KeyRefusal::Gone)) };
-            let mut new = old.clone();
-            change.apply(&mut new);
-            if old.revoked_at.is_some() {
-                return Ok(Err(KeyRefusal::Revoked));
-            }
-            if old.replaced_by.is_some() && new.expires_at.is_none_or(|end| Some(end) > old.expires_at) {
-                return Ok(Err(KeyRefusal::Replaced));
-            }
-            if old.has_expired(now) && new.is_usable(now) && has_most(transaction, COUNT_USABLE, owner, most, now)? {
-                return Ok(Err(KeyRefusal::TooMany));
-            }
+            let usable = || count_keys(transaction, COUNT_USABLE, owner, most, now);
+            let new = match rules::change(&old, change, now, most, usable)? {
+                Ok(new) => new,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
             let [limit, window] = rate_values(new.rate_limit);
             transaction.execute(
                 "UPDATE api_keys SET name = $2, is_active = $3, expires_at = $4, scopes = $5, rate_limit = $6, \
@@ -281,38 +277,27 @@ impl<D: Driver> KeyStore for SqlStore<D> {
         grace_end: Timestamp,
         most: u32,
         by: &By,
-    ) -> Result<Result<(ApiKey, Timestamp), KeyRefusal>, StoreError> {
+    ) -> Result<Result<Replacement, KeyRefusal>, StoreError> {
         let now = draft.created_at;
         self.change(id.0, Result::is_ok, |transaction| {
             if !lock_owner(transaction, owner)? {
                 return Ok(Err(KeyRefusal::Gone));
             }
             let Some(old) = lock_key(transaction, owner, id)? else { return Ok(Err(KeyRefusal::Gone)) };
-            if old.revoked_at.is_some() {
-                return Ok(Err(KeyRefusal::Revoked));
-            }
-            if old.replaced_by.is_some() {
-                return Ok(Err(KeyRefusal::Replaced));
-            }
-            if old.has_expired(now) {
-                return Ok(Err(KeyRefusal::Expired));
-            }
-            // The new key takes the old one's place, also where there is no room for another. But whoever rotates
-            // again and again must not gather living keys.
-            if grace_end > now && has_most(transaction, COUNT_REPLACED, owner, most, now)? {
-                return Ok(Err(KeyRefusal::TooMany));
-            }
-            let ends = old.expires_at.map_or(grace_end, |expires_at| expires_at.min(grace_end));
-            let new = ApiKey { id: draft.id, hint: draft.hint.clone(), created_at: now, last_used_at: None, ..old };
-            insert_key(transaction, &new, &draft.hash)?;
+            let in_grace = || count_keys(transaction, COUNT_REPLACED, owner, most, now);
+            let made = match rules::rotate(&old, draft, grace_end, most, in_grace)? {
+                Ok(made) => made,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            insert_key(transaction, &made.key, &draft.hash)?;
             transaction.execute(
                 "UPDATE api_keys SET replaced_by = $2, expires_at = $3 WHERE id = $1",
-                &[Value::Uuid(id.0), Value::Uuid(draft.id.0), Value::Timestamp(ends)],
+                &[Value::Uuid(id.0), Value::Uuid(made.key.id.0), Value::Timestamp(made.old_expires_at)],
             )?;
             delete_excess(transaction, owner, most, now)?;
             let rotated = Event::new(Kind::KeyRotated, owner, by, now).on(Subject::Key(id));
-            record(transaction, &rotated.with("replacedBy", new.id.to_string()))?;
-            Ok(Ok((new, ends)))
+            record(transaction, &rotated.with("replacedBy", made.key.id.to_string()))?;
+            Ok(Ok(made))
         })
     }
 

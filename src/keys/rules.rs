@@ -1,0 +1,236 @@
+//! What an owner may do with their keys: make one, change one, rotate one. Plain data in, a decision out; the store asks
+//! inside its transaction and writes what is decided.
+//!
+//! Counting an owner's keys costs a statement, so a rule is given a way to count and uses it only where the number
+//! matters. No rule needs to know more than that there are `most`, so the count may stop there.
+
+use crate::base::clock::Timestamp;
+use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyRefusal};
+
+/// What a rotation makes.
+#[derive(Clone, Debug)]
+pub struct Replacement {
+    pub key: ApiKey,
+    /// When the old key expires.
+    pub old_expires_at: Timestamp,
+}
+
+/// Whether an owner with `usable` keys that are neither revoked nor expired may make another.
+pub fn create(usable: u64, most: u32) -> Result<(), KeyRefusal> {
+    if usable < u64::from(most) { Ok(()) } else { Err(KeyRefusal::TooMany) }
+}
+
+/// The key after the change. A revoked key stays as it is. A replaced key may only expire earlier. A key that has expired
+/// may become usable again if its owner may make another key.
+pub fn change<E>(
+    old: &ApiKey,
+    change: &KeyChange,
+    now: Timestamp,
+    most: u32,
+    usable: impl FnOnce() -> Result<u64, E>,
+) -> Result<Result<ApiKey, KeyRefusal>, E> {
+    if old.revoked_at.is_some() {
+        return Ok(Err(KeyRefusal::Revoked));
+    }
+    let mut new = old.clone();
+    change.apply(&mut new);
+    if old.replaced_by.is_some() && new.expires_at.is_none_or(|end| Some(end) > old.expires_at) {
+        return Ok(Err(KeyRefusal::Replaced));
+    }
+    if old.has_expired(now) && new.is_usable(now) {
+        return Ok(create(usable()?, most).map(|()| new));
+    }
+    Ok(Ok(new))
+}
+
+/// A new key with the settings of `old`, which expires at `grace_end` or when it would have anyway, whichever is earlier. A
+/// key is rotated once.
+///
+/// The new key takes the place of the old one, so that an owner at their limit can rotate too. But at most `most` replaced
+/// keys may be in their grace, or rotating again and again would gather any number of keys that work.
+pub fn rotate<E>(
+    old: &ApiKey,
+    draft: &KeyDraft,
+    grace_end: Timestamp,
+    most: u32,
+    in_grace: impl FnOnce() -> Result<u64, E>,
+) -> Result<Result<Replacement, KeyRefusal>, E> {
+    let now = draft.created_at;
+    if old.revoked_at.is_some() {
+        return Ok(Err(KeyRefusal::Revoked));
+    }
+    if old.replaced_by.is_some() {
+        return Ok(Err(KeyRefusal::Replaced));
+    }
+    if old.has_expired(now) {
+        return Ok(Err(KeyRefusal::Expired));
+    }
+    if grace_end > now && in_grace()? >= u64::from(most) {
+        return Ok(Err(KeyRefusal::TooMany));
+    }
+    let key = ApiKey { id: draft.id, hint: draft.hint.clone(), created_at: now, last_used_at: None, ..old.clone() };
+    let old_expires_at = old.expires_at.map_or(grace_end, |expires_at| expires_at.min(grace_end));
+    Ok(Ok(Replacement { key, old_expires_at }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::id::{KeyId, UserId};
+    use crate::keys::key::KeyHash;
+    use crate::keys::scopes::Scopes;
+    use crate::memory::limiter::Rate;
+
+    const MOST: u32 = 3;
+    const NOW: u64 = 1000;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::EPOCH.plus(Duration::from_secs(seconds))
+    }
+
+    /// A key that is good for ever.
+    fn key() -> ApiKey {
+        ApiKey {
+            id: KeyId::new(),
+            owner: UserId::new(),
+            name: "ci".to_string(),
+            hint: "sk_0123…cdef".to_string(),
+            is_active: true,
+            expires_at: None,
+            scopes: Scopes::from_stored("read".to_string()),
+            rate_limit: Some(Rate { limit: 10, window: Duration::from_secs(60) }),
+            last_used_at: Some(at(900)),
+            created_at: at(0),
+            revoked_at: None,
+            replaced_by: None,
+        }
+    }
+
+    /// Expires at this time, in seconds.
+    fn until(seconds: u64) -> ApiKey {
+        ApiKey { expires_at: Some(at(seconds)), ..key() }
+    }
+
+    fn revoked(key: ApiKey) -> ApiKey {
+        ApiKey { is_active: false, revoked_at: Some(at(500)), ..key }
+    }
+
+    fn replaced(key: ApiKey) -> ApiKey {
+        ApiKey { replaced_by: Some(KeyId::new()), ..key }
+    }
+
+    fn expiry(seconds: Option<u64>) -> KeyChange {
+        KeyChange { expires_at: Some(seconds.map(at)), ..KeyChange::default() }
+    }
+
+    fn known(count: u64) -> impl FnOnce() -> Result<u64, Infallible> {
+        move || Ok(count)
+    }
+
+    fn not_needed() -> Result<u64, Infallible> {
+        panic!("the count is read, which costs a statement")
+    }
+
+    /// The expiry after the change, or why not. `None` for `usable`: the rule must not count.
+    fn changed(old: &ApiKey, by: &KeyChange, usable: Option<u64>) -> Result<Option<Timestamp>, KeyRefusal> {
+        let Ok(outcome) = match usable {
+            Some(count) => change(old, by, at(NOW), MOST, known(count)),
+            None => change(old, by, at(NOW), MOST, not_needed),
+        };
+        outcome.map(|key| key.expires_at)
+    }
+
+    #[test]
+    fn a_key_is_made_below_the_limit() {
+        let outcomes = [0, 2, 3, 4].map(|usable| create(usable, MOST));
+        assert_eq!(outcomes, [Ok(()), Ok(()), Err(KeyRefusal::TooMany), Err(KeyRefusal::TooMany)]);
+        assert_eq!(create(0, 0), Err(KeyRefusal::TooMany));
+    }
+
+    #[test]
+    fn what_may_be_changed_of_which_key() {
+        use KeyRefusal::{Replaced, Revoked, TooMany};
+        let name = KeyChange { name: Some("other".to_string()), ..KeyChange::default() };
+        for (case, old, change, usable, expected) in [
+            ("a good key", key(), &name, None, Ok(None)),
+            ("a good key", key(), &expiry(Some(NOW + 1)), None, Ok(Some(at(NOW + 1)))),
+            ("a good key ends at once", key(), &expiry(Some(NOW)), None, Ok(Some(at(NOW)))),
+            ("a good key lives longer", until(NOW + 1), &expiry(None), None, Ok(None)),
+            ("revoked", revoked(key()), &name, None, Err(Revoked)),
+            ("revoked and expired", revoked(until(10)), &expiry(None), None, Err(Revoked)),
+            ("revoked and replaced", revoked(replaced(until(NOW + 9))), &expiry(Some(NOW + 1)), None, Err(Revoked)),
+            ("replaced", replaced(until(NOW + 9)), &name, None, Ok(Some(at(NOW + 9)))),
+            ("replaced, earlier", replaced(until(NOW + 9)), &expiry(Some(NOW + 8)), None, Ok(Some(at(NOW + 8)))),
+            ("replaced, the same", replaced(until(NOW + 9)), &expiry(Some(NOW + 9)), None, Ok(Some(at(NOW + 9)))),
+            ("replaced, later", replaced(until(NOW + 9)), &expiry(Some(NOW + 10)), None, Err(Replaced)),
+            ("replaced, for ever", replaced(until(NOW + 9)), &expiry(None), None, Err(Replaced)),
+            ("replaced and expired, later", replaced(until(10)), &expiry(Some(NOW + 1)), None, Err(Replaced)),
+            ("expired", until(NOW), &name, None, Ok(Some(at(NOW)))),
+            ("expired, other end", until(NOW), &expiry(Some(NOW - 1)), None, Ok(Some(at(NOW - 1)))),
+            ("expired, back", until(NOW), &expiry(Some(NOW + 1)), Some(2), Ok(Some(at(NOW + 1)))),
+            ("expired, back for ever", until(NOW), &expiry(None), Some(2), Ok(None)),
+            ("expired, back at the limit", until(NOW), &expiry(Some(NOW + 1)), Some(3), Err(TooMany)),
+        ] {
+            assert_eq!(changed(&old, change, usable), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_change_changes_what_it_names_and_a_paused_key_that_comes_back_stays_paused() {
+        let old = ApiKey { is_active: false, ..until(10) };
+        let Ok(new) = change(&old, &expiry(None), at(NOW), MOST, known(0));
+        let new = new.unwrap();
+        assert_eq!((new.is_active, new.expires_at), (false, None));
+        assert_eq!((new.id, new.name, new.hint, new.rate_limit), (old.id, old.name, old.hint, old.rate_limit));
+    }
+
+    /// When the old key ends, or why it is not rotated. `None` for `in_grace`: the rule must not count.
+    fn rotated(old: &ApiKey, grace_end: u64, in_grace: Option<u64>) -> Result<Timestamp, KeyRefusal> {
+        let Ok(outcome) = match in_grace {
+            Some(count) => rotate(old, &draft(), at(grace_end), MOST, known(count)),
+            None => rotate(old, &draft(), at(grace_end), MOST, not_needed),
+        };
+        outcome.map(|replacement| replacement.old_expires_at)
+    }
+
+    fn draft() -> KeyDraft {
+        let hash = KeyHash::of(format!("sk_{}", "0f".repeat(32)).as_bytes()).unwrap();
+        KeyDraft { id: KeyId::new(), hash, hint: "sk_0f0f…0f0f".to_string(), created_at: at(NOW) }
+    }
+
+    #[test]
+    fn which_keys_are_rotated_and_when_the_old_one_ends() {
+        use KeyRefusal::{Expired, Replaced, Revoked, TooMany};
+        for (case, old, grace_end, in_grace, expected) in [
+            ("for ever", key(), NOW + 60, Some(0), Ok(at(NOW + 60))),
+            ("ends after the grace", until(NOW + 61), NOW + 60, Some(2), Ok(at(NOW + 60))),
+            ("ends within the grace", until(NOW + 59), NOW + 60, Some(2), Ok(at(NOW + 59))),
+            ("no grace", key(), NOW, None, Ok(at(NOW))),
+            ("paused", ApiKey { is_active: false, ..key() }, NOW + 60, Some(0), Ok(at(NOW + 60))),
+            ("too many in their grace", key(), NOW + 60, Some(3), Err(TooMany)),
+            // In their order: the reason that is final comes first.
+            ("expired", until(NOW), NOW + 60, None, Err(Expired)),
+            ("replaced", replaced(until(NOW + 60)), NOW + 60, None, Err(Replaced)),
+            ("replaced and expired", replaced(until(NOW)), NOW + 60, None, Err(Replaced)),
+            ("revoked", revoked(key()), NOW + 60, None, Err(Revoked)),
+            ("revoked, replaced and expired", revoked(replaced(until(NOW))), NOW + 60, None, Err(Revoked)),
+        ] {
+            assert_eq!(rotated(&old, grace_end, in_grace), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_rotated_key_is_a_new_one_with_the_settings_of_the_old_one() {
+        let (old, draft) = (ApiKey { is_active: false, ..until(NOW + 90) }, draft());
+        let Ok(replacement) = rotate(&old, &draft, at(NOW + 60), MOST, known(0));
+        let new = replacement.unwrap().key;
+        assert_eq!((new.id, &new.hint, new.created_at, new.last_used_at), (draft.id, &draft.hint, at(NOW), None));
+        assert_eq!((new.owner, new.name, new.is_active), (old.owner, old.name, old.is_active));
+        assert_eq!((new.expires_at, new.rate_limit), (old.expires_at, old.rate_limit));
+        assert_eq!(new.scopes.as_str(), old.scopes.as_str());
+        assert_eq!((new.revoked_at, new.replaced_by), (None, None));
+    }
+}
