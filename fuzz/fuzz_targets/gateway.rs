@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keyward::api::authz::{narrow, narrow_before_path};
 use keyward::base::error::Error;
-use keyward::guard::judge::{Guard, Narrowed};
+use keyward::guard::judge::{Guard, GatewayDemand};
 use keyward::keys::scopes::Scopes;
 use keyward_fuzz::request;
 use libfuzzer_sys::fuzz_target;
@@ -49,7 +49,7 @@ type Seen = Option<(Guard, Vec<String>)>;
 
 fn seen(narrowed: Result<Narrowed, Error>) -> Seen {
     match narrowed {
-        Ok(Narrowed { guard, scopes }) => Some((guard, scopes.iter().map(str::to_string).collect())),
+        Ok(GatewayDemand { guard, scopes }) => Some((guard, scopes.iter().map(str::to_string).collect())),
         Err(Error::Forbidden(_)) => None,
         Err(error) => panic!("{error:?}"),
     }

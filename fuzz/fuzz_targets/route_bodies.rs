@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     let Some(route) = ROUTES.iter().find(is_named) else { return };
     APP.with_borrow_mut(|(app, account)| {
         let mut headers = HeaderMap::new();
-        let media_type = if route.terms.oauth { "application/x-www-form-urlencoded" } else { "application/json" };
+        let media_type = if route.requirements.oauth { "application/x-www-form-urlencoded" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         let mut request = request(headers, None, &account.fill(body));
         request.parameter = account.key_id.clone();

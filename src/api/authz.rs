@@ -13,7 +13,7 @@ use uuid::fmt::Hyphenated;
 use crate::app::App;
 use crate::base::error::Error;
 use crate::base::form_encoding::url_encoded;
-use crate::guard::judge::{Guard, Narrowed};
+use crate::guard::judge::{GatewayDemand, Guard};
 use crate::guard::principal::Principal;
 use crate::http::request::Request;
 use crate::http::response::Response;
@@ -88,14 +88,14 @@ fn value(encoded: &str) -> Result<HeaderValue, Error> {
 
 /// Reads the query that the gateway's operator has written: `allow=user`, `allow=service` or both, separated by a comma,
 /// and `scope=` with scopes separated by spaces, all of which a key needs. Whatever else it holds denies everything.
-pub fn narrow(request: &Request) -> Result<Narrowed, Error> {
+pub fn narrow(request: &Request) -> Result<GatewayDemand, Error> {
     without_aliases(&request.headers)?;
     narrowed(request, request.query.as_deref().unwrap_or_default())
 }
 
 /// The same where a gateway appends the client's path and query to an address of its operator's, as Envoy does. A client
 /// has no say: nothing is read from the first slash on, or, in a query of the operator's, from `path=` on.
-pub fn narrow_before_path(request: &Request) -> Result<Narrowed, Error> {
+pub fn narrow_before_path(request: &Request) -> Result<GatewayDemand, Error> {
     without_aliases(&request.headers)?;
     let query = request.query.as_deref().unwrap_or_default();
     let (operators, clients) = match query.strip_prefix("path=") {
@@ -137,7 +137,7 @@ fn misconfigured(request: &Request, rule: &str) -> Error {
     Error::Forbidden("The gateway is misconfigured: its query is not understood")
 }
 
-fn narrowed(request: &Request, query: &str) -> Result<Narrowed, Error> {
+fn narrowed(request: &Request, query: &str) -> Result<GatewayDemand, Error> {
     let (mut allowed, mut scopes) = (None, None);
     let read = url_encoded(query).try_for_each(|pair| {
         let (name, value) = pair.ok_or("must be percent-encoded UTF-8")?;
@@ -152,7 +152,7 @@ fn narrowed(request: &Request, query: &str) -> Result<Narrowed, Error> {
         Ok(())
     });
     read.map_err(|rule| misconfigured(request, rule))?;
-    Ok(Narrowed { guard: allowed.unwrap_or(Guard::Flexible), scopes: scopes.unwrap_or_default() })
+    Ok(GatewayDemand { guard: allowed.unwrap_or(Guard::Flexible), scopes: scopes.unwrap_or_default() })
 }
 
 fn guard(allowed: &str) -> Result<Guard, &'static str> {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::base::error::Error;
 use crate::base::id::{KeyId, SessionId, UserId};
-use crate::guard::judge::{Credentials, Guard, Terms};
+use crate::guard::judge::{Credentials, Guard, Requirements};
 use crate::guard::principal::Principal;
 use crate::http::form::Form;
 use crate::http::request::Request;
@@ -99,7 +99,7 @@ pub fn introspect(app: &App, request: &mut Request) -> Result<Response, Error> {
     let claims = if hash.is_none() { app.tokens.judge(&token) } else { None };
     let credentials = hash.map(Credentials::of_key).or_else(|| claims.clone().map(Credentials::of_token));
     let principal = match credentials {
-        Some(credentials) => Guard::Flexible.settle(app, Terms::plain(), credentials)?,
+        Some(credentials) => Guard::Flexible.settle(app, Requirements::plain(), credentials)?,
         None => None,
     };
     let principal = principal.unwrap_or(Principal::Anonymous);

@@ -13,13 +13,13 @@ use crate::http::response::{self, Response};
 #[serde(rename_all = "camelCase")]
 struct Admitted<'a> {
     message: &'static str,
-    user: Caller<'a>,
+    user: Requester<'a>,
     access_type: &'static str,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Caller<'a> {
+struct Requester<'a> {
     user_id: UserId,
     email: &'a str,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,7 @@ pub fn user_only(_: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
     response::ok(&Admitted {
         message: "This route is accessible only with user JWT token",
-        user: Caller { user_id: user.id, email: &user.email, kind: None },
+        user: Requester { user_id: user.id, email: &user.email, kind: None },
         access_type: "user",
     })
 }
@@ -52,5 +52,5 @@ fn admitted(message: &'static str, principal: &Principal) -> Result<Response, Er
         Principal::Service(service) => (service.key.owner, &service.key.email, "service"),
         Principal::Anonymous => return Err(Error::Internal("a protected route has no guard".to_string())),
     };
-    response::ok(&Admitted { message, user: Caller { user_id, email, kind: Some(kind) }, access_type: kind })
+    response::ok(&Admitted { message, user: Requester { user_id, email, kind: Some(kind) }, access_type: kind })
 }

@@ -1,4 +1,4 @@
-//! `/keys/verify…`: what a key is worth that someone else has presented to the caller.
+//! `/keys/verify…`: what a key is worth that someone else has presented to the requester.
 
 use serde::Serialize;
 

@@ -38,7 +38,7 @@ pub enum Guard {
 
 /// What a route asks of a key beside being good.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
+pub struct Requirements<'a> {
     /// All of these.
     pub scopes: &'a Scopes,
     /// Whether a token that was derived from the key does as well.
@@ -52,21 +52,21 @@ pub struct Terms<'a> {
     pub oauth: bool,
 }
 
-impl Terms<'static> {
+impl Requirements<'static> {
     /// Whatever stands for a key does, if it is good.
-    pub const fn plain() -> Terms<'static> {
-        Terms { scopes: &NO_SCOPES, derived: true, limited: true, even_paused: false, oauth: false }
+    pub const fn plain() -> Requirements<'static> {
+        Requirements { scopes: &NO_SCOPES, derived: true, limited: true, even_paused: false, oauth: false }
     }
 }
 
 /// What a request that stands for another one says of the credentials that it is to be judged by.
-pub struct Narrowed {
+pub struct GatewayDemand {
     pub guard: Guard,
     pub scopes: Scopes,
 }
 
 /// One credential of a request.
-enum Presented<T, V> {
+enum Credential<T, V> {
     Absent,
     /// No good, as the request alone tells.
     Bad,
@@ -78,24 +78,24 @@ enum Presented<T, V> {
 
 /// What a request presented to its guard.
 pub struct Credentials {
-    key: Presented<KeyHash, KnownKey>,
+    key: Credential<KeyHash, KnownKey>,
     /// A token that was derived from a key.
-    derived: Presented<Arc<ServiceClaims>, KnownKey>,
+    derived: Credential<Arc<ServiceClaims>, KnownKey>,
     /// What became of the key, or of the one behind the token, once it was judged.
     outcome: Option<(Outcome, Presenter)>,
     /// What is left of the key's limit, if it has one.
     pub quota: Option<Quota>,
     /// Whom they admitted before: that use is counted and spent, and nobody else may come of them now.
     again: Option<Principal>,
-    token: Presented<AccessClaims, LiveSession>,
+    token: Credential<AccessClaims, LiveSession>,
     /// More was sent than RFC 6749 §2.3 allows, be it good or bad.
     in_several_ways: bool,
 }
 
 /// What a guard says.
-pub enum Verdict {
-    Admitted(Principal),
-    Refused(Error),
+pub enum Decision {
+    Admit(Principal),
+    Refuse(Error),
     /// It cannot say before this is looked up in the store; the answer is to be put into the credentials.
     AskForKey(KeyHash),
     AskForService(KeyId),
@@ -105,42 +105,42 @@ pub enum Verdict {
 impl Credentials {
     fn none() -> Credentials {
         Credentials {
-            key: Presented::Absent,
-            derived: Presented::Absent,
+            key: Credential::Absent,
+            derived: Credential::Absent,
             outcome: None,
             quota: None,
             again: None,
-            token: Presented::Absent,
+            token: Credential::Absent,
             in_several_ways: false,
         }
     }
 
     pub fn of_key(hash: KeyHash) -> Credentials {
-        Credentials { key: Presented::Plausible(hash), ..Credentials::none() }
+        Credentials { key: Credential::Plausible(hash), ..Credentials::none() }
     }
 
     pub fn of_token(claims: Claims) -> Credentials {
         match claims {
-            Claims::User(claims) => Credentials { token: Presented::Plausible(claims), ..Credentials::none() },
-            Claims::Service(claims) => Credentials { derived: Presented::Plausible(claims), ..Credentials::none() },
+            Claims::User(claims) => Credentials { token: Credential::Plausible(claims), ..Credentials::none() },
+            Claims::Service(claims) => Credentials { derived: Credential::Plausible(claims), ..Credentials::none() },
         }
     }
 
     pub fn found_key(&mut self, found: Option<Arc<KnownKey>>) {
-        if let Presented::Plausible(hash) = self.key {
-            self.key = Presented::Found(hash, found);
+        if let Credential::Plausible(hash) = self.key {
+            self.key = Credential::Found(hash, found);
         }
     }
 
     pub fn found_service(&mut self, found: Option<Arc<KnownKey>>) {
-        if let Presented::Plausible(claims) = std::mem::replace(&mut self.derived, Presented::Bad) {
-            self.derived = Presented::Found(claims, found);
+        if let Credential::Plausible(claims) = std::mem::replace(&mut self.derived, Credential::Bad) {
+            self.derived = Credential::Found(claims, found);
         }
     }
 
     pub fn found_session(&mut self, found: Option<Arc<LiveSession>>) {
-        if let Presented::Plausible(claims) = std::mem::replace(&mut self.token, Presented::Bad) {
-            self.token = Presented::Found(claims, found);
+        if let Credential::Plausible(claims) = std::mem::replace(&mut self.token, Credential::Bad) {
+            self.token = Credential::Found(claims, found);
         }
     }
 }
@@ -149,75 +149,86 @@ impl Credentials {
     /// Whether a key was presented that is no good; one that is merely used too often or for too much is.
     pub fn key_failed(&self) -> bool {
         let is_real = matches!(self.outcome, Some((outcome, Presenter::Key)) if outcome.is_of_good_key());
-        self.again.is_none() && !is_real && !matches!(self.key, Presented::Absent)
+        self.again.is_none() && !is_real && !matches!(self.key, Credential::Absent)
     }
 }
 
 impl Guard {
     /// Reads the credentials that this guard takes.
-    pub fn read(self, app: &App, terms: Terms<'_>, headers: &HeaderMap) -> Credentials {
-        let derived = self.takes_key() && terms.derived;
+    pub fn read(self, app: &App, requirements: Requirements<'_>, headers: &HeaderMap) -> Credentials {
+        let derived = self.takes_key() && requirements.derived;
         let mut credentials = Credentials::none();
         if self.takes_key() {
             credentials.key = presented_key(headers);
         }
-        let authorization = if self.takes_token() || derived || terms.oauth {
-            authorization(app, terms, headers)
+        let authorization = if self.takes_token() || derived || requirements.oauth {
+            authorization(app, requirements, headers)
         } else {
             Authorization::Absent
         };
         match authorization {
             Authorization::Absent => {}
-            _ if terms.oauth && !matches!(credentials.key, Presented::Absent) => {
-                credentials.key = Presented::Bad;
+            _ if requirements.oauth && !matches!(credentials.key, Credential::Absent) => {
+                credentials.key = Credential::Bad;
                 credentials.in_several_ways = true;
             }
             Authorization::Key(key) => credentials.key = key,
             Authorization::Token(Claims::User(claims)) if self.takes_token() => {
-                credentials.token = Presented::Plausible(claims);
+                credentials.token = Credential::Plausible(claims);
             }
             Authorization::Token(Claims::Service(claims)) if derived => {
-                credentials.derived = Presented::Plausible(claims);
+                credentials.derived = Credential::Plausible(claims);
             }
             // Where only a derived token would do, this one was meant as one.
-            _ if !self.takes_token() => credentials.derived = Presented::Bad,
-            _ => credentials.token = Presented::Bad,
+            _ if !self.takes_token() => credentials.derived = Credential::Bad,
+            _ => credentials.token = Credential::Bad,
         }
         credentials
     }
 
     /// Reads the credentials of a request once more, which they have admitted before: a use is counted once.
-    pub fn read_again(self, app: &App, terms: Terms<'_>, headers: &HeaderMap, principal: &Principal) -> Credentials {
-        let mut credentials = self.read(app, terms, headers);
+    pub fn read_again(
+        self,
+        app: &App,
+        requirements: Requirements<'_>,
+        headers: &HeaderMap,
+        principal: &Principal,
+    ) -> Credentials {
+        let mut credentials = self.read(app, requirements, headers);
         credentials.again = Some(principal.clone());
-        if matches!(principal, Principal::User(_)) && !matches!(credentials.key, Presented::Absent) {
-            credentials.key = Presented::Bad;
+        if matches!(principal, Principal::User(_)) && !matches!(credentials.key, Credential::Absent) {
+            credentials.key = Credential::Bad;
         }
         credentials
     }
 
     /// Judges the credentials. The key goes first, then what was derived from one; where it is no good, the user's token
     /// decides. Never blocks.
-    pub fn judge(self, app: &App, terms: Terms<'_>, credentials: &mut Credentials) -> Verdict {
+    pub fn judge(self, app: &App, requirements: Requirements<'_>, credentials: &mut Credentials) -> Decision {
         if self == Guard::Public {
-            return Verdict::Admitted(Principal::Anonymous);
+            return Decision::Admit(Principal::Anonymous);
         }
         let now = app.clock.now();
-        judge_key(app, terms, credentials, now)
-            .or_else(|| judge_derived(app, terms, credentials, now))
+        judge_key(app, requirements, credentials, now)
+            .or_else(|| judge_derived(app, requirements, credentials, now))
             .or_else(|| judge_token(app, credentials, now))
-            .unwrap_or_else(|| Verdict::Refused(self.refusal(terms, credentials)))
+            .unwrap_or_else(|| Decision::Refuse(self.refusal(requirements, credentials)))
     }
 
     /// Judges credentials to the end; `None`: they are no good. Waits for the store: not on an I/O thread.
-    pub fn settle(self, app: &App, terms: Terms<'_>, mut credentials: Credentials) -> Result<Option<Principal>, Error> {
+    pub fn settle(
+        self,
+        app: &App,
+        requirements: Requirements<'_>,
+        mut credentials: Credentials,
+    ) -> Result<Option<Principal>, Error> {
         loop {
-            match self.judge(app, terms, &mut credentials) {
-                Verdict::Admitted(principal) => return Ok(Some(principal)),
-                Verdict::Refused(_) => return Ok(None),
-                Verdict::AskForKey(hash) => credentials.found_key(app.known_keys.fetch(hash)?),
-                Verdict::AskForService(id) => credentials.found_service(app.service_keys.fetch(id)?),
-                Verdict::AskForSession(id) => credentials.found_session(app.live_sessions.fetch(id)?),
+            match self.judge(app, requirements, &mut credentials) {
+                Decision::Admit(principal) => return Ok(Some(principal)),
+                Decision::Refuse(_) => return Ok(None),
+                Decision::AskForKey(hash) => credentials.found_key(app.known_keys.fetch(hash)?),
+                Decision::AskForService(id) => credentials.found_service(app.service_keys.fetch(id)?),
+                Decision::AskForSession(id) => credentials.found_session(app.live_sessions.fetch(id)?),
             }
         }
     }
@@ -231,12 +242,12 @@ impl Guard {
     }
 
     /// The error for credentials none of which is good: a key's comes before a token's.
-    fn refusal(self, terms: Terms<'_>, credentials: &Credentials) -> Error {
-        let key_is_absent = matches!(credentials.key, Presented::Absent);
+    fn refusal(self, requirements: Requirements<'_>, credentials: &Credentials) -> Error {
+        let key_is_absent = matches!(credentials.key, Credential::Absent);
         let told = credentials.outcome.filter(|(_, by)| *by == Presenter::Key || key_is_absent);
         match (told, credentials.quota) {
             (Some((Outcome::InsufficientScope, by)), _) => {
-                return Error::InsufficientScope { scopes: terms.scopes.to_string(), by };
+                return Error::InsufficientScope { scopes: requirements.scopes.to_string(), by };
             }
             (Some((Outcome::RateLimited, _)), Some(quota)) => {
                 let message = "API key is over its rate limit";
@@ -244,15 +255,15 @@ impl Guard {
             }
             _ => {}
         }
-        let derived = !matches!(credentials.derived, Presented::Absent);
-        let sent = if derived || !matches!(credentials.token, Presented::Absent) { Sent::Yes } else { Sent::No };
+        let derived = !matches!(credentials.derived, Credential::Absent);
+        let sent = if derived || !matches!(credentials.token, Credential::Absent) { Sent::Yes } else { Sent::No };
         let challenge = Challenge {
-            token: (derived || self.takes_token() || terms.oauth).then_some(sent),
+            token: (derived || self.takes_token() || requirements.oauth).then_some(sent),
             key: self.takes_key(),
-            basic: terms.oauth,
+            basic: requirements.oauth,
         };
         match credentials.key {
-            Presented::Absent => Error::unauthorized(challenge),
+            Credential::Absent => Error::unauthorized(challenge),
             _ if credentials.in_several_ways => {
                 Error::Unauthenticated { message: "Send the API key in one way only", challenge }
             }
@@ -262,43 +273,53 @@ impl Guard {
 }
 
 /// `None`: the key is no good, or there is none. A key that is known is counted, once, whatever becomes of it.
-fn judge_key(app: &App, terms: Terms<'_>, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
+fn judge_key(
+    app: &App,
+    requirements: Requirements<'_>,
+    credentials: &mut Credentials,
+    now: Timestamp,
+) -> Option<Decision> {
     let known = match &credentials.key {
-        Presented::Absent | Presented::Bad => return None,
-        Presented::Plausible(hash) => match app.known_keys.recall(hash) {
+        Credential::Absent | Credential::Bad => return None,
+        Credential::Plausible(hash) => match app.known_keys.recall(hash) {
             Some(known) => known,
-            None => return Some(Verdict::AskForKey(*hash)),
+            None => return Some(Decision::AskForKey(*hash)),
         },
-        Presented::Found(_, known) => known.clone(),
+        Credential::Found(_, known) => known.clone(),
     };
-    credentials.key = Presented::Bad;
-    present(app, terms, credentials, known?, None, now)
+    credentials.key = Credential::Bad;
+    present(app, requirements, credentials, known?, None, now)
 }
 
 /// `None`: the key behind the token is no good, or there is no such token. It counts as the key.
-fn judge_derived(app: &App, terms: Terms<'_>, credentials: &mut Credentials, now: Timestamp) -> Option<Verdict> {
+fn judge_derived(
+    app: &App,
+    requirements: Requirements<'_>,
+    credentials: &mut Credentials,
+    now: Timestamp,
+) -> Option<Decision> {
     let (claims, known) = match &credentials.derived {
-        Presented::Absent | Presented::Bad => return None,
-        Presented::Plausible(claims) => match app.service_keys.recall(&claims.key) {
+        Credential::Absent | Credential::Bad => return None,
+        Credential::Plausible(claims) => match app.service_keys.recall(&claims.key) {
             Some(known) => (claims.clone(), known),
-            None => return Some(Verdict::AskForService(claims.key)),
+            None => return Some(Decision::AskForService(claims.key)),
         },
-        Presented::Found(claims, known) => (claims.clone(), known.clone()),
+        Credential::Found(claims, known) => (claims.clone(), known.clone()),
     };
-    credentials.derived = Presented::Bad;
-    present(app, terms, credentials, known?, Some(claims), now)
+    credentials.derived = Credential::Bad;
+    present(app, requirements, credentials, known?, Some(claims), now)
 }
 
 fn present(
     app: &App,
-    terms: Terms<'_>,
+    requirements: Requirements<'_>,
     credentials: &mut Credentials,
     key: Arc<KnownKey>,
     derived: Option<Arc<ServiceClaims>>,
     now: Timestamp,
-) -> Option<Verdict> {
+) -> Option<Decision> {
     let narrowed = derived.as_ref().map(|claims| &claims.scopes);
-    let Terms { scopes, limited, even_paused, .. } = terms;
+    let Requirements { scopes, limited, even_paused, .. } = requirements;
     let demand = Demand { scopes, narrowed, limited, even_paused };
     let outcome = if let Some(admitted) = &credentials.again {
         if !matches!(admitted, Principal::Service(service) if service.key.id == key.id) {
@@ -316,40 +337,39 @@ fn present(
     let presenter = if narrowed.is_some() { Presenter::Token } else { Presenter::Key };
     // The error speaks of the key, where both were sent.
     credentials.outcome.get_or_insert((outcome, presenter));
-    (outcome == Outcome::Allowed)
-        .then_some(Verdict::Admitted(Principal::Service(AuthenticatedService { key, derived })))
+    (outcome == Outcome::Allowed).then_some(Decision::Admit(Principal::Service(AuthenticatedService { key, derived })))
 }
 
 /// `None`: the token is no good, or there is none.
-fn judge_token(app: &App, credentials: &Credentials, now: Timestamp) -> Option<Verdict> {
+fn judge_token(app: &App, credentials: &Credentials, now: Timestamp) -> Option<Decision> {
     let (claims, live) = match &credentials.token {
-        Presented::Absent | Presented::Bad => return None,
-        Presented::Plausible(claims) => match app.live_sessions.recall(&claims.sid) {
+        Credential::Absent | Credential::Bad => return None,
+        Credential::Plausible(claims) => match app.live_sessions.recall(&claims.sid) {
             // One that has expired as far as is remembered may have been refreshed elsewhere.
             Some(live) if live.as_ref().is_none_or(|session| session.expires_at > now) => (claims, live),
-            _ => return Some(Verdict::AskForSession(claims.sid)),
+            _ => return Some(Decision::AskForSession(claims.sid)),
         },
-        Presented::Found(claims, live) => (claims, live.clone()),
+        Credential::Found(claims, live) => (claims, live.clone()),
     };
     let session = live.filter(|session| session.user == claims.sub && session.expires_at > now)?;
     // It was put aside for another one: whoever has it is not the client.
     if claims.generation.is_some_and(|generation| session.orphans.contains(generation)) {
         return None;
     }
-    Some(Verdict::Admitted(Principal::User(AuthenticatedUser {
+    Some(Decision::Admit(Principal::User(AuthenticatedUser {
         id: session.user,
         email: session.email.clone(),
         session: session.id,
     })))
 }
 
-fn presented_key(headers: &HeaderMap) -> Presented<KeyHash, KnownKey> {
+fn presented_key(headers: &HeaderMap) -> Credential<KeyHash, KnownKey> {
     let mut values = headers.get_all(X_API_KEY).iter();
     match (values.next(), values.next()) {
-        (None, _) => Presented::Absent,
-        (Some(value), None) => KeyHash::of(value.as_bytes()).map_or(Presented::Bad, Presented::Plausible),
+        (None, _) => Credential::Absent,
+        (Some(value), None) => KeyHash::of(value.as_bytes()).map_or(Credential::Bad, Credential::Plausible),
         // Which of two would count is anybody's guess.
-        (Some(_), Some(_)) => Presented::Bad,
+        (Some(_), Some(_)) => Credential::Bad,
     }
 }
 
@@ -358,11 +378,11 @@ enum Authorization {
     Absent,
     Bad,
     Token(Claims),
-    Key(Presented<KeyHash, KnownKey>),
+    Key(Credential<KeyHash, KnownKey>),
 }
 
 /// RFC 6750 §2.1, RFC 7617 §2. A credential of a scheme that is not taken is no credential, good or bad.
-fn authorization(app: &App, terms: Terms<'_>, headers: &HeaderMap) -> Authorization {
+fn authorization(app: &App, requirements: Requirements<'_>, headers: &HeaderMap) -> Authorization {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Authorization::Absent,
@@ -370,14 +390,14 @@ fn authorization(app: &App, terms: Terms<'_>, headers: &HeaderMap) -> Authorizat
         (Some(_), Some(_)) => return Authorization::Bad,
     };
     if let Some(token) = of_scheme(b"Bearer ", value) {
-        if let Some(hash) = KeyHash::of(token).filter(|_| terms.oauth) {
-            return Authorization::Key(Presented::Plausible(hash));
+        if let Some(hash) = KeyHash::of(token).filter(|_| requirements.oauth) {
+            return Authorization::Key(Credential::Plausible(hash));
         }
         let claims = std::str::from_utf8(token).ok().and_then(|token| app.tokens.judge(token));
         return claims.map_or(Authorization::Bad, Authorization::Token);
     }
-    match of_scheme(b"Basic ", value).filter(|_| terms.oauth) {
-        Some(pair) => Authorization::Key(password(pair).map_or(Presented::Bad, Presented::Plausible)),
+    match of_scheme(b"Basic ", value).filter(|_| requirements.oauth) {
+        Some(pair) => Authorization::Key(password(pair).map_or(Credential::Bad, Credential::Plausible)),
         None => Authorization::Absent,
     }
 }

@@ -12,7 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
-use super::response::Response;
+use crate::http::response::Response;
 
 /// The origins whose pages may read answers. Where there are none, nothing is said of origins at all.
 #[derive(Clone, Debug, Default)]

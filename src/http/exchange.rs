@@ -1,76 +1,53 @@
 //! One request's way: what is ambiguous is refused, the guard finds out who asks, and the handler runs in its lane.
 
-use std::fmt::Display;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{CONNECTION, COOKIE, HOST};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, StatusCode};
 use hyper::body::Body;
 use log::{error, warn};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::access_log::{self, Access};
-use super::held::{A_BODY, Claim, Held};
-use super::lanes::Lane;
-use super::request::{self, Request};
-use super::response::{self, Response};
-use super::router::{Destination, Route};
-use super::server::Front;
 use crate::accounts::limits::{Limited, Write};
 use crate::app::App;
 use crate::base::deadline;
 use crate::base::error::Error;
 use crate::base::network::client_network;
 use crate::base::pool::Owner;
-use crate::guard::judge::{Credentials, Guard, Narrowed, Terms, Verdict};
+use crate::guard::judge::{Credentials, Decision, GatewayDemand, Guard, Requirements};
 use crate::guard::principal::Principal;
+use crate::http::access_log::{self, Access};
+use crate::http::ambiguity::ambiguity;
+use crate::http::client_memory::{Claim, ClientMemory};
+use crate::http::front::{Front, Purpose};
+use crate::http::lanes::Lane;
+use crate::http::request::{self, Request};
+use crate::http::request_body::{RequestBody, read_body, receive};
+use crate::http::response::{self, Response};
+use crate::http::router::{Destination, Route};
 use crate::memory::limiter::Quota;
 use crate::memory::lookup::{Cacheable, Lookup};
-
-/// What a connection serves.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    Api {
-        tls: bool,
-    },
-    /// Nothing but the way to HTTPS, which is on this port.
-    Redirect {
-        to: u16,
-    },
-    /// Nothing: the client speaks plain HTTP where HTTPS is spoken.
-    WrongScheme,
-}
-
-/// In a request's extensions: its target had a fragment.
-#[derive(Clone, Copy)]
-pub struct Fragment;
 
 /// Fields of a head, as hyper has it for HTTP/1.1. Browsers split `cookie` into as many fields as there are cookies in
 /// HTTP/2 (RFC 9113 §8.2.3), and nobody here reads them.
 const FIELDS: usize = 100;
 
-/// A body on its way, of either version of HTTP.
-pub trait Upload: Body<Data = Bytes, Error: Display> + Unpin {}
-
-impl<B: Body<Data = Bytes, Error: Display> + Unpin> Upload for B {}
-
 /// From a request to its answer, whatever happens on the way, with its line in the access log. Of the body, what nobody
 /// needs is left.
 pub async fn answer(
     front: &Front,
-    held: &Arc<Held>,
+    memory: &Arc<ClientMemory>,
     purpose: Purpose,
     peer: IpAddr,
     mut head: Parts,
-    body: &mut impl Upload,
+    body: &mut impl RequestBody,
 ) -> Response {
     let started = Instant::now();
     let id = request::request_id(&head.headers).cloned().unwrap_or_else(access_log::new_request_id);
@@ -87,7 +64,7 @@ pub async fn answer(
         started,
         request_id: id_text,
         client,
-        caller: Caller { principal: Principal::Anonymous, quota: None },
+        requester: Requester { principal: Principal::Anonymous, quota: None },
         status: None,
     };
     let mut response = if let Some(turned_away) = turn_away(front, purpose, &head) {
@@ -115,7 +92,7 @@ pub async fn answer(
                     principal: Principal::Anonymous,
                     client,
                 };
-                let outcome = run(front, held, route, request, &mut unread, &mut line.caller).await;
+                let outcome = run(front, memory, route, request, &mut unread, &mut line.requester).await;
                 outcome.unwrap_or_else(|error| {
                     match &error {
                         Error::Internal(cause) => error!("{id_text}: {cause}"),
@@ -132,7 +109,7 @@ pub async fn answer(
         // send its next request into the void (RFC 9112 §9.6).
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some(quota) = &line.caller.quota {
+    if let Some(quota) = &line.requester.quota {
         response::tell_quota(&mut response, quota);
     }
     line.status = Some(response.status());
@@ -156,7 +133,7 @@ struct Line<'a> {
     started: Instant,
     request_id: &'a str,
     client: IpAddr,
-    caller: Caller,
+    requester: Requester,
     status: Option<StatusCode>,
 }
 
@@ -172,7 +149,7 @@ impl Drop for Line<'_> {
             started: self.started,
             request_id: self.request_id,
             client: self.client,
-            principal: &self.caller.principal,
+            principal: &self.requester.principal,
         });
     }
 }
@@ -233,7 +210,7 @@ fn address_on(port: u16, head: &Parts) -> Option<HeaderValue> {
 }
 
 /// Who asks, as far as is known yet.
-struct Caller {
+struct Requester {
     principal: Principal,
     /// What is left of the limit of the key that was sent.
     quota: Option<Quota>,
@@ -242,19 +219,19 @@ struct Caller {
 /// Finds out who asks, reads the body, and runs the handler in the route's lane.
 async fn run(
     front: &Front,
-    held: &Arc<Held>,
+    memory: &Arc<ClientMemory>,
     route: &'static Route,
     mut request: Request,
-    unread: &mut Option<&mut impl Upload>,
-    caller: &mut Caller,
+    unread: &mut Option<&mut impl RequestBody>,
+    requester: &mut Requester,
 ) -> Result<Response, Error> {
     if let Some(limit) = route.limit {
         front.app.address_limits.spend(limit, request.client)?;
     }
     let narrowed = route.narrow.map(|narrow| narrow(&request)).transpose()?;
-    let (guard, terms) = match &narrowed {
-        Some(Narrowed { guard, scopes }) => (*guard, Terms { scopes, ..route.terms }),
-        None => (route.guard, route.terms),
+    let (guard, requirements) = match &narrowed {
+        Some(GatewayDemand { guard, scopes }) => (*guard, Requirements { scopes, ..route.requirements }),
+        None => (route.guard, route.requirements),
     };
     // The body of a request of any method means nothing here. Read, it leaves the connection usable.
     if let (None, Some(body)) = (&route.method, unread.as_mut())
@@ -263,8 +240,8 @@ async fn run(
         *unread = None;
     }
     let judged = route.takes_body().then(|| front.app.changes.now());
-    let credentials = guard.read(&front.app, terms, &request.headers);
-    request.principal = identify(front, guard, terms, &request, credentials, &mut caller.quota).await?;
+    let credentials = guard.read(&front.app, requirements, &request.headers);
+    request.principal = identify(front, guard, requirements, &request, credentials, &mut requester.quota).await?;
     if route.writes
         && let Some(user) = request.principal.account()
     {
@@ -272,7 +249,7 @@ async fn run(
     }
     let mut claim = None;
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
-        let read = Box::pin(read_body(held, body, route.body_bytes, front.limits.body)).await;
+        let read = Box::pin(read_body(memory, body, route.body_bytes, front.limits.body)).await;
         request.body = read.map(|(body, more)| {
             claim = more;
             body
@@ -282,18 +259,18 @@ async fn run(
         }
         // A body may take its time, and the credential end meanwhile.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
-            let credentials = guard.read_again(&front.app, terms, &request.headers, &request.principal);
-            let again = identify(front, guard, terms, &request, credentials, &mut caller.quota);
+            let credentials = guard.read_again(&front.app, requirements, &request.headers, &request.principal);
+            let again = identify(front, guard, requirements, &request, credentials, &mut requester.quota);
             request.principal = Box::pin(again).await?;
         }
     }
     if route.lane == Lane::Inline {
         let response = route.call(&front.app, &mut request);
-        caller.principal = request.principal;
+        requester.principal = request.principal;
         return response;
     }
-    caller.principal = request.principal.clone();
-    Box::pin(in_lane(front, held, route, request, claim)).await
+    requester.principal = request.principal.clone();
+    Box::pin(in_lane(front, memory, route, request, claim)).await
 }
 
 // What has to wait is in boxes of its own: requests that are answered from memory are not to move its state about.
@@ -301,7 +278,7 @@ async fn run(
 /// Runs the handler on a thread of its lane.
 async fn in_lane(
     front: &Front,
-    held: &Arc<Held>,
+    memory: &Arc<ClientMemory>,
     route: &'static Route,
     mut request: Request,
     claim: Option<Claim>,
@@ -311,20 +288,20 @@ async fn in_lane(
     let until = Instant::now() + front.limits.handler;
     // A client who does not take the answers that are there gets no more of the large ones.
     let _turn = match route.lane {
-        Lane::Store => Some(timeout_at(until.into(), held.turn()).await.map_err(|_| {
+        Lane::Store => Some(timeout_at(until.into(), memory.turn()).await.map_err(|_| {
             Error::Unavailable("the client does not take the answers that are there already".to_string())
         })?),
         _ => None,
     };
     let (sender, receiver) = oneshot::channel();
-    let (app, held) = (front.app.clone(), held.clone());
+    let (app, memory) = (front.app.clone(), memory.clone());
     let job = move || {
         // A large body is held for as long as the job is there, whether somebody waits for it or not.
         let _claim = claim;
         // Whoever waited may be gone: the time ran out, or the client left.
         if !sender.is_closed() {
             let mut call = || deadline::keep(until, || route.call(&app, &mut request));
-            let _ = sender.send(if route.large { held.make_large(until, call) } else { call() });
+            let _ = sender.send(if route.large { memory.make_large(until, call) } else { call() });
         }
     };
     pool.submit(Some(owner), Box::new(job))
@@ -336,7 +313,7 @@ async fn in_lane(
 async fn identify(
     front: &Front,
     guard: Guard,
-    terms: Terms<'_>,
+    requirements: Requirements<'_>,
     request: &Request,
     mut credentials: Credentials,
     quota: &mut Option<Quota>,
@@ -344,16 +321,16 @@ async fn identify(
     let App { known_keys, address_limits, .. } = &*front.app;
     let (mut unasked, mut was_looked_up) = (None, false);
     loop {
-        let verdict = guard.judge(&front.app, terms, &mut credentials);
+        let verdict = guard.judge(&front.app, requirements, &mut credentials);
         *quota = credentials.quota.or(*quota);
         match verdict {
-            Verdict::Admitted(principal) => {
+            Decision::Admit(principal) => {
                 if credentials.key_failed() {
                     let _ = address_limits.spend_on_key(was_looked_up, request.client);
                 }
                 return Ok(principal);
             }
-            Verdict::Refused(error) => {
+            Decision::Refuse(error) => {
                 if let Some(limited) = unasked {
                     return Err(limited);
                 }
@@ -362,7 +339,7 @@ async fn identify(
                 }
                 return Err(error);
             }
-            Verdict::AskForKey(hash) => {
+            Decision::AskForKey(hash) => {
                 // Of an address for which too many bad keys were looked up, only keys that are known here are: it is not to
                 // keep the store busy, and those who share it are not to suffer. Whoever repeats a bad key, which is
                 // remembered, keeps out nobody.
@@ -375,10 +352,10 @@ async fn identify(
                     Box::pin(ask(front, known_keys, hash)).await?
                 });
             }
-            Verdict::AskForService(id) => {
+            Decision::AskForService(id) => {
                 credentials.found_service(Box::pin(ask(front, &front.app.service_keys, id)).await?);
             }
-            Verdict::AskForSession(id) => {
+            Decision::AskForSession(id) => {
                 credentials.found_session(Box::pin(ask(front, &front.app.live_sessions, id)).await?);
             }
         }
@@ -407,124 +384,4 @@ async fn in_time<T>(until: Instant, receiver: oneshot::Receiver<T>, lane: Lane) 
         Ok(Err(_)) => Err(Error::Internal(format!("the {lane:?} lane dropped a request"))),
         Err(_) => Err(Error::Unavailable(format!("no answer in time from the {lane:?} lane"))),
     }
-}
-
-/// At most `most` bytes, within `limit`, and the claim for what they take beyond the request's own.
-async fn read_body(
-    held: &Arc<Held>,
-    body: &mut impl Upload,
-    most: usize,
-    limit: Duration,
-) -> Result<(Bytes, Option<Claim>), Error> {
-    let (mut whole, mut claim) = (BytesMut::new(), None);
-    receive(body, most, limit, |data| {
-        whole.extend_from_slice(data);
-        let more = whole.capacity().saturating_sub(A_BODY);
-        if more > 0 && !claim.get_or_insert_with(|| held.claim(0)).try_grow(more) {
-            return Err(Error::Unavailable("too much is held for clients".to_string()));
-        }
-        Ok(())
-    })
-    .await?;
-    Ok((whole.freeze(), claim))
-}
-
-/// Hands on a body as it comes, under the same conditions.
-async fn receive(
-    body: &mut impl Upload,
-    most: usize,
-    limit: Duration,
-    mut take: impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    if body.size_hint().lower() > most as u64 {
-        return Err(Error::TooLarge(most));
-    }
-    let read = async {
-        let mut received = 0;
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
-            let frame = frame.map_err(|error| Error::Malformed(format!("Request body cannot be read: {error}")))?;
-            // Trailers mean nothing here.
-            let Ok(data) = frame.into_data() else { continue };
-            received += data.len();
-            if received > most {
-                return Err(Error::TooLarge(most));
-            }
-            take(&data)?;
-        }
-        Ok(())
-    };
-    tokio::time::timeout(limit, read).await.unwrap_or(Err(Error::TooSlow))
-}
-
-/// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2, RFC 9113 §8.3.1), and hyper and h2 let
-/// through.
-fn ambiguity(purpose: Purpose, head: &Parts) -> Option<&'static str> {
-    let (version, headers) = (head.version, &head.headers);
-    if head.extensions.get::<Fragment>().is_some() {
-        return Some("Target has a fragment");
-    }
-    let mut hosts = headers.get_all(HOST).iter();
-    if version < Version::HTTP_2 {
-        // RFC 9112 §3.2.2: a server takes the form that is meant for proxies. RFC 9110 §4.2.4, §7.4.
-        if head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
-            return Some("Target is not http");
-        }
-        if let Some(authority) = head.uri.authority().map(|authority| authority.as_str().as_bytes()) {
-            if authority.contains(&b'@') {
-                return Some("Target names a user");
-            }
-            if !is_host(authority) {
-                return Some("Target's host is invalid");
-            }
-        }
-    } else if let Some(scheme) = head.uri.scheme() {
-        let spoken = if purpose == (Purpose::Api { tls: true }) { Scheme::HTTPS } else { Scheme::HTTP };
-        if *scheme != spoken {
-            return Some(":scheme is not what is spoken here");
-        }
-    }
-    // HTTP/2 has a field of its own for it.
-    let authority = head.uri.authority().filter(|_| version >= Version::HTTP_2);
-    match (hosts.next(), hosts.next()) {
-        (None, _) if version >= Version::HTTP_11 && authority.is_none() => return Some("Host header is missing"),
-        (Some(_), Some(_)) => return Some("Host header is repeated"),
-        (Some(host), None) if !is_host(host.as_bytes()) => return Some("Host header is invalid"),
-        (Some(host), None) if authority.is_some_and(|authority| authority.as_str() != host) => {
-            return Some("Host header is not the :authority");
-        }
-        _ => {}
-    }
-    if authority.is_some_and(|authority| !is_host(authority.as_str().as_bytes())) {
-        return Some(":authority is invalid");
-    }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next()
-        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
-        return Some("Transfer-Encoding must be chunked");
-    }
-    if headers.get_all(CONTENT_LENGTH).iter().any(|length| {
-        let digits = length.as_bytes();
-        digits.len() > 1 && digits[0] == b'0'
-    }) {
-        return Some("Content-Length is invalid");
-    }
-    None
-}
-
-fn is_host(host: &[u8]) -> bool {
-    // RFC 9112 §3.2: empty where the target has no authority. Names and IPv4 addresses without a port, or with one, are
-    // seen at a glance.
-    let (name, port) = host.split_at(host.iter().position(|b| *b == b':').unwrap_or(host.len()));
-    let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
-        && port.iter().skip(1).all(u8::is_ascii_digit);
-    if is_plain || host.contains(&b',') {
-        // RFC 9110 §4.2.1: a port alone is no host. A comma makes it two for those who read it as a list.
-        return is_plain && (host.is_empty() || !name.is_empty());
-    }
-    Authority::try_from(host).is_ok_and(|authority| {
-        // No user in it, and a port that is one: the URI parser takes anything.
-        let port = authority.as_str().strip_prefix(authority.host());
-        port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))
-    })
 }

@@ -9,10 +9,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::request::Request;
 use crate::accounts::email::Email;
 use crate::base::error::Error;
 use crate::base::form_encoding::url_encoded;
+use crate::http::request::Request;
 
 /// Broken rules that are told. There may be as many as fit into a body, and the answer is not to be larger than it.
 const TOLD: usize = 10;

@@ -4,22 +4,20 @@
 //! synchronous.
 
 pub mod access_log;
+mod ambiguity;
 pub mod client_address;
+mod client_memory;
 pub mod connection;
 pub mod cors;
 mod exchange;
 pub mod form;
-mod heads;
-mod held;
-mod http1;
-mod http2;
+mod front;
 pub mod lanes;
 pub mod limits;
-mod places;
 pub mod request;
+mod request_body;
 pub mod response;
 pub mod router;
 pub mod server;
 pub mod settings;
 pub mod tls;
-mod watch;

@@ -5,18 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::{Method, StatusCode};
 
-use super::lanes::Lane;
-use super::request::Request;
-use super::response::Response;
 use crate::accounts::limits::Limited;
 use crate::app::App;
 use crate::base::error::Error;
 use crate::guard::judge::Guard::{self, Flexible, Public};
-use crate::guard::judge::{Narrowed, Terms};
+use crate::guard::judge::{GatewayDemand, Requirements};
+use crate::http::lanes::Lane;
+use crate::http::request::Request;
+use crate::http::response::Response;
 use crate::keys::scopes::Scopes;
 
 pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
-pub type Narrow = fn(&Request) -> Result<Narrowed, Error>;
+pub type Narrow = fn(&Request) -> Result<GatewayDemand, Error>;
 
 /// One line of the API. One segment may start with `:`; it takes any one segment. A last one may be `*`: it takes
 /// whatever there is, also nothing.
@@ -31,7 +31,7 @@ pub struct Route {
     pub limit: Option<Limited>,
     /// Counted as a change of the user's, once it is known who asks.
     pub writes: bool,
-    pub terms: Terms<'static>,
+    pub requirements: Requirements<'static>,
     /// Lets a request say which credentials count, and for what.
     pub narrow: Option<Narrow>,
     /// The status of whatever is too much.
@@ -60,7 +60,7 @@ const fn line(method: Option<Method>, path: &'static str, guard: Guard, lane: La
         handler,
         limit: None,
         writes: false,
-        terms: Terms::plain(),
+        requirements: Requirements::plain(),
         narrow: None,
         too_many: StatusCode::TOO_MANY_REQUESTS,
         body_bytes: BODY_BYTES,
@@ -92,7 +92,7 @@ impl Route {
 
     /// A key needs these scopes; a user may do whatever his keys may.
     pub const fn with_scopes(mut self, scopes: &'static Scopes) -> Route {
-        self.terms.scopes = scopes;
+        self.requirements.scopes = scopes;
         self
     }
 
@@ -104,13 +104,13 @@ impl Route {
 
     /// A key may be sent in the ways of OAuth too.
     pub const fn with_oauth_credentials(mut self) -> Route {
-        self.terms.oauth = true;
+        self.requirements.oauth = true;
         self
     }
 
     /// The key itself is needed; a token that was derived from it is not enough.
     pub const fn without_derived(mut self) -> Route {
-        self.terms.derived = false;
+        self.requirements.derived = false;
         self
     }
 
@@ -127,13 +127,13 @@ impl Route {
 
     /// Keys that are over their limit are admitted.
     pub const fn without_limit(mut self) -> Route {
-        self.terms.limited = false;
+        self.requirements.limited = false;
         self
     }
 
     /// Paused keys are admitted.
     pub const fn even_paused(mut self) -> Route {
-        self.terms.even_paused = true;
+        self.requirements.even_paused = true;
         self
     }
 }

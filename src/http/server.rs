@@ -14,29 +14,15 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::connection::{self, Door};
-use super::cors::Cors;
-use super::lanes::Lanes;
-use super::places::Places;
-use super::router::{Route, Router};
-use super::tls::Tls;
 use crate::app::App;
 use crate::base::pool::cores;
-use crate::http::client_address::Proxies;
-use crate::http::limits::Limits;
+use crate::http::connection::serve::{self, ListenerKind};
+use crate::http::connection::table::ConnectionTable;
+use crate::http::front::Front;
+use crate::http::lanes::Lanes;
+use crate::http::router::{Route, Router};
 use crate::http::settings::HttpSettings;
-
-/// What every connection shares.
-pub struct Front {
-    pub app: Arc<App>,
-    pub router: Router,
-    pub lanes: Lanes,
-    pub cors: Cors,
-    pub proxies: Proxies,
-    pub limits: Limits,
-    /// The server stops. Connections that wait are woken besides.
-    pub stopping: AtomicBool,
-}
+use crate::http::tls::Tls;
 
 /// A server that runs. Dropping it without [`Server::stop`] cuts its connections.
 pub struct Server {
@@ -46,7 +32,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     redirects: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
-    places: Arc<Places>,
+    table: Arc<ConnectionTable>,
 }
 
 /// Connections that the kernel keeps for us until we accept them; it may allow fewer.
@@ -87,16 +73,16 @@ impl Server {
             (listeners, redirecting.unwrap_or_default())
         };
         let (addresses, redirects) = (addresses(&listeners), addresses(&redirecting));
-        let door = tls.as_ref().map_or(Door::Http, |tls| Door::Https(tls.acceptor.clone()));
-        let redirect = Door::Redirect { to: addresses.first().map_or(settings.port, SocketAddr::port) };
-        let mut entrances: Vec<(TcpListener, Door)> = Vec::new();
-        entrances.extend(listeners.into_iter().map(|listener| (listener, door.clone())));
-        entrances.extend(redirecting.into_iter().map(|listener| (listener, redirect.clone())));
-        let places = Places::new(max_connections, settings.max_connections_per_address, settings.proxies.clone());
-        let places = Arc::new(places);
+        let api = tls.as_ref().map_or(ListenerKind::Http, |tls| ListenerKind::Https(tls.acceptor.clone()));
+        let redirect = ListenerKind::Redirect { to: addresses.first().map_or(settings.port, SocketAddr::port) };
+        let listeners = listeners.into_iter().map(|listener| (listener, api.clone()));
+        let listeners = listeners.chain(redirecting.into_iter().map(|listener| (listener, redirect.clone()))).collect();
+        let table =
+            ConnectionTable::new(max_connections, settings.max_connections_per_address, settings.proxies.clone());
+        let table = Arc::new(table);
         let (stop, stopping) = watch::channel(false);
-        runtime.spawn(accept(entrances, front.clone(), places.clone(), stopping));
-        Ok(Server { runtime, front, tls, addresses, redirects, stop, places })
+        runtime.spawn(accept(listeners, front.clone(), table.clone(), stopping));
+        Ok(Server { runtime, front, tls, addresses, redirects, stop, table })
     }
 
     /// Where it listens; with port 0 in the configuration, the port it got.
@@ -128,7 +114,7 @@ impl Server {
         self.stop.send_replace(true);
         let limit = self.front.limits.stopping;
         let finished =
-            self.runtime.block_on(async { tokio::time::timeout(limit, self.places.all_free()).await.is_ok() });
+            self.runtime.block_on(async { tokio::time::timeout(limit, self.table.all_free()).await.is_ok() });
         if !finished {
             warn!("connections still busy after {} s are cut", limit.as_secs());
         }
@@ -209,11 +195,13 @@ fn bind(address: SocketAddr, only_v6: bool) -> std::io::Result<TcpListener> {
 }
 
 /// The next connection on any of them.
-async fn accept_any(entrances: &[(TcpListener, Door)]) -> std::io::Result<(TcpStream, SocketAddr, Door)> {
+async fn accept_any(
+    listeners: &[(TcpListener, ListenerKind)],
+) -> std::io::Result<(TcpStream, SocketAddr, ListenerKind)> {
     std::future::poll_fn(|cx| {
-        for (listener, door) in entrances {
+        for (listener, kind) in listeners {
             if let Poll::Ready(accepted) = listener.poll_accept(cx) {
-                return Poll::Ready(accepted.map(|(stream, peer)| (stream, peer, door.clone())));
+                return Poll::Ready(accepted.map(|(stream, peer)| (stream, peer, kind.clone())));
             }
         }
         Poll::Pending
@@ -222,28 +210,28 @@ async fn accept_any(entrances: &[(TcpListener, Door)]) -> std::io::Result<(TcpSt
 }
 
 async fn accept(
-    entrances: Vec<(TcpListener, Door)>,
+    listeners: Vec<(TcpListener, ListenerKind)>,
     front: Arc<Front>,
-    places: Arc<Places>,
+    table: Arc<ConnectionTable>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let stop = stopping.clone();
     let mut refused = Refused::default();
     tokio::select! {
         _ = stopping.wait_for(|stop| *stop) => {}
-        () = places.keep_the_account() => {}
+        () = table.keep_the_account() => {}
         () = async {
             loop {
-                match accept_any(&entrances).await {
-                    Ok((stream, peer, door)) => {
+                match accept_any(&listeners).await {
+                    Ok((stream, peer, kind)) => {
                         // While one waits for its place, the next stay in the kernel's backlog.
-                        let Some(place) = places.take(peer.ip(), &front.limits).await else {
+                        let Some(slot) = table.take(peer.ip(), &front.limits).await else {
                             refused.tell(peer.ip());
                             continue;
                         };
                         let (front, stop) = (front.clone(), stop.clone());
                         tokio::spawn(async move {
-                            connection::serve(stream, peer, front, &place.seat, door, stop).await;
+                            serve::serve(stream, peer, front, &slot.entry, kind, stop).await;
                         });
                     }
                     Err(error) => {

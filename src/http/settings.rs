@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::client_address::Proxies;
-use super::cors::Cors;
-use super::limits::Limits;
-use super::tls::TlsFiles;
+use crate::http::client_address::Proxies;
+use crate::http::cors::Cors;
+use crate::http::limits::Limits;
+use crate::http::tls::TlsFiles;
 
 #[derive(Clone, Debug, Default)]
 pub struct HttpSettings {

@@ -50,7 +50,7 @@ fn the_document_asks_for_the_credential_that_the_route_takes() {
         let expected = match route.guard {
             Guard::Public => json!([]),
             Guard::Jwt => json!([{ "jwt": [] }]),
-            Guard::ApiKey if route.terms.oauth => {
+            Guard::ApiKey if route.requirements.oauth => {
                 json!([{ "apiKey": [] }, { "keyAsBearer": [] }, { "keyAsPassword": [] }])
             }
             Guard::ApiKey => json!([{ "apiKey": [] }]),

@@ -16,8 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::response::Response;
-use super::watch::{Phase, Socket, Watch};
+use crate::http::connection::socket::Socket;
+use crate::http::connection::state::{ConnectionState, Phase};
+use crate::http::response::Response;
 
 /// A stream whose other end may close its side and go on listening.
 pub trait HalfOpen {
@@ -96,7 +97,7 @@ impl Seen {
 /// that means nothing. The system of one who has gone resets the connection then, which ends it, and the work with it.
 pub struct Heads<'a, S, F> {
     inner: Socket<'a, S>,
-    watch: &'a Watch,
+    state: &'a ConnectionState,
     seen: &'a Seen,
     /// The answer to a head that gets this status.
     refuse: F,
@@ -108,8 +109,8 @@ pub struct Heads<'a, S, F> {
 }
 
 impl<'a, S, F: Fn(StatusCode) -> Response> Heads<'a, S, F> {
-    pub fn new(inner: Socket<'a, S>, watch: &'a Watch, seen: &'a Seen, refuse: F) -> Heads<'a, S, F> {
-        Heads { inner, watch, seen, refuse, line: Line::default(), answer: None, asked: None }
+    pub fn new(inner: Socket<'a, S>, state: &'a ConnectionState, seen: &'a Seen, refuse: F) -> Heads<'a, S, F> {
+        Heads { inner, state, seen, refuse, line: Line::default(), answer: None, asked: None }
     }
 
     pub fn into_stream(self) -> S {
@@ -117,7 +118,7 @@ impl<'a, S, F: Fn(StatusCode) -> Response> Heads<'a, S, F> {
     }
 
     fn awaits_head(&self) -> bool {
-        matches!(self.watch.phase(), Phase::Head | Phase::Idle)
+        matches!(self.state.phase(), Phase::Head | Phase::Idle)
     }
 
     /// Whether these are hyper's own words: without a request, there is nothing else to be written.
@@ -196,7 +197,7 @@ fn written(response: &Response) -> Bytes {
 
 impl<S: AsyncRead + Unpin, F: Fn(StatusCode) -> Response + Unpin> AsyncRead for Heads<'_, S, F> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let (phase, before) = (self.watch.phase(), buffer.filled().len());
+        let (phase, before) = (self.state.phase(), buffer.filled().len());
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if outcome.is_ready() && matches!(phase, Phase::Head | Phase::Idle) {
             if phase == Phase::Idle {
@@ -237,7 +238,7 @@ impl<S: HalfOpen + AsyncRead + AsyncWrite + Unpin, F: Fn(StatusCode) -> Response
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_answer(cx))?;
-        if self.watch.phase() == Phase::Busy {
+        if self.state.phase() == Phase::Busy {
             self.look_after(cx)?;
         }
         Pin::new(&mut self.inner).poll_flush(cx)

@@ -16,12 +16,14 @@ use log::debug;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::exchange::{self, Fragment, Purpose};
-use super::heads::{HalfOpen, Heads, Seen};
-use super::held::{self, A_BODY, A_FIELD};
-use super::places::Seat;
-use super::server::Front;
-use super::watch::{Alarm, Phase, Socket};
+use crate::http::ambiguity::Fragment;
+use crate::http::client_memory::{self, A_BODY, A_FIELD};
+use crate::http::connection::heads::{HalfOpen, Heads, Seen};
+use crate::http::connection::socket::Socket;
+use crate::http::connection::state::{Alarm, Phase};
+use crate::http::connection::table::ConnectionEntry;
+use crate::http::exchange;
+use crate::http::front::{Front, Purpose};
 
 /// Serves it until either side ends it, a time runs out, or the server stops. A stream and what was read of it: the client
 /// speaks HTTP/2.
@@ -29,39 +31,39 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
     front: &Front,
-    seat: &Seat,
+    entry: &ConnectionEntry,
     purpose: Purpose,
     mut stop: watch::Receiver<bool>,
 ) -> Option<(S, Bytes)> {
-    let watched = &seat.watch;
-    watched.enter(Phase::Head);
+    let state = &entry.state;
+    state.enter(Phase::Head);
     let seen = &Seen::default();
     let refuse = |status| exchange::refuse(front, purpose, peer.ip(), status);
-    let socket = Heads::new(Socket::new(stream, watched, &front.stopping), watched, seen, refuse);
+    let socket = Heads::new(Socket::new(stream, state, &front.stopping), state, seen, refuse);
     let socket = TokioIo::new(socket);
     let service = service_fn(async |request: hyper::Request<Incoming>| {
-        watched.enter(Phase::Busy);
+        state.enter(Phase::Busy);
         let (mut head, mut body) = request.into_parts();
         seen.note(head.version);
         if seen.took_fragment() {
             head.extensions.insert(Fragment);
         }
-        watched.expect_body(if body.is_end_stream() { None } else { body.size_hint().exact() });
+        state.expect_body(if body.is_end_stream() { None } else { body.size_hint().exact() });
         let size = size(&head, &body);
-        let mut answer = pin!(exchange::answer(front, &seat.held, purpose, peer.ip(), head, &mut body));
+        let mut answer = pin!(exchange::answer(front, &entry.memory, purpose, peer.ip(), head, &mut body));
         // Booked are those that have to wait.
         let mut claim = None;
         let response = std::future::poll_fn(|cx| {
             let response = answer.as_mut().poll(cx);
             if response.is_pending() && claim.is_none() {
-                claim = Some(seat.held.claim(size));
+                claim = Some(entry.memory.claim(size));
             }
             response
         })
         .await;
         drop(claim);
-        let response = if held::is_large(&response) { seat.held.claim_answer(response) } else { response };
-        watched.enter(Phase::Answering);
+        let response = if client_memory::is_large(&response) { entry.memory.claim_answer(response) } else { response };
+        state.enter(Phase::Answering);
         Ok::<_, std::convert::Infallible>(response.map(Whole))
     });
     let mut connection = http1::Builder::new()
@@ -73,7 +75,7 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
         // An error is a server that is gone, which is a stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     });
-    let mut alarm = Alarm::new(watched);
+    let mut alarm = Alarm::new(state);
     let mut listening = false;
     let mut told = false;
 
@@ -85,7 +87,7 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
         }
         if !listening {
             listening = true;
-            watched.belongs_to(cx.waker());
+            state.belongs_to(cx.waker());
         }
         if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             if let Err(error) = ended {
@@ -100,12 +102,12 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
             }
             return Poll::Ready(false);
         }
-        ready!(alarm.poll(cx, watched));
-        debug!("{peer}: cut, {}", watched.overdue());
-        if watched.is_cut() {
+        ready!(alarm.poll(cx, state));
+        debug!("{peer}: cut, {}", state.overdue());
+        if state.is_cut() {
             return Poll::Ready(false);
         }
-        if purpose == (Purpose::Api { tls: true }) && watched.phase() == Phase::Idle && !told {
+        if purpose == (Purpose::Api { tls: true }) && state.phase() == Phase::Idle && !told {
             // TLS has a goodbye of its own (RFC 8446 §6.1).
             told = true;
             Pin::new(&mut connection).graceful_shutdown();

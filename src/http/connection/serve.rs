@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use log::debug;
@@ -15,15 +14,14 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::exchange::Purpose;
-use super::places::Seat;
-use super::server::Front;
-use super::tls::HTTP_2;
-use super::{http1, http2};
+use crate::http::connection::table::ConnectionEntry;
+use crate::http::connection::{http1, http2};
+use crate::http::front::{Front, Purpose, in_time};
+use crate::http::tls::HTTP_2;
 
-/// What a listener is there for.
+/// What a listener serves.
 #[derive(Clone)]
-pub enum Door {
+pub enum ListenerKind {
     /// The API, without TLS.
     Http,
     /// The API, with TLS.
@@ -37,26 +35,28 @@ pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     front: Arc<Front>,
-    seat: &Arc<Seat>,
-    door: Door,
+    entry: &Arc<ConnectionEntry>,
+    kind: ListenerKind,
     stop: watch::Receiver<bool>,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!("{peer}: {error}");
     }
-    match door {
-        Door::Http => {
+    match kind {
+        ListenerKind::Http => {
             let purpose = Purpose::Api { tls: false };
-            let turned = http1::serve(stream, peer, &front, seat, purpose, stop.clone()).await;
+            let turned = http1::serve(stream, peer, &front, entry, purpose, stop.clone()).await;
             // RFC 9113 §3.3: by prior knowledge.
             if let Some((stream, read)) = turned {
                 let stream = Begun { read, stream };
-                Box::pin(http2::serve(stream, peer, front, seat, purpose, stop)).await;
+                Box::pin(http2::serve(stream, peer, front, entry, purpose, stop)).await;
             }
         }
-        Door::Redirect { to } => drop(http1::serve(stream, peer, &front, seat, Purpose::Redirect { to }, stop).await),
+        ListenerKind::Redirect { to } => {
+            drop(http1::serve(stream, peer, &front, entry, Purpose::Redirect { to }, stop).await)
+        }
         // Its state is large, and connections without TLS are not to pay for it.
-        Door::Https(acceptor) => Box::pin(serve_https(stream, peer, front, seat, acceptor, stop)).await,
+        ListenerKind::Https(acceptor) => Box::pin(serve_https(stream, peer, front, entry, acceptor, stop)).await,
     }
 }
 
@@ -64,19 +64,19 @@ async fn serve_https(
     stream: TcpStream,
     peer: SocketAddr,
     front: Arc<Front>,
-    seat: &Arc<Seat>,
+    entry: &Arc<ConnectionEntry>,
     acceptor: TlsAcceptor,
     mut stop: watch::Receiver<bool>,
 ) {
     match in_time(front.limits.handshake, &mut stop, shake_hands(stream, &acceptor)).await {
         Some(Ok(Greeting::Tls(stream))) if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) => {
-            http2::serve(stream, peer, front, seat, Purpose::Api { tls: true }, stop).await;
+            http2::serve(stream, peer, front, entry, Purpose::Api { tls: true }, stop).await;
         }
         Some(Ok(Greeting::Tls(stream))) => {
-            drop(http1::serve(stream, peer, &front, seat, Purpose::Api { tls: true }, stop).await);
+            drop(http1::serve(stream, peer, &front, entry, Purpose::Api { tls: true }, stop).await);
         }
         Some(Ok(Greeting::NoTls(stream))) => {
-            drop(http1::serve(stream, peer, &front, seat, Purpose::WrongScheme, stop).await);
+            drop(http1::serve(stream, peer, &front, entry, Purpose::WrongScheme, stop).await);
         }
         Some(Err(error)) => debug!("{peer}: TLS: {error}"),
         None => debug!("{peer}: cut, the TLS handshake was not done in time"),
@@ -99,14 +99,6 @@ async fn shake_hands(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Gr
         return Ok(Greeting::NoTls(stream));
     }
     Ok(Greeting::Tls(Box::new(acceptor.accept(stream).await?)))
-}
-
-/// What comes of it, unless the time runs out or the server stops before.
-pub async fn in_time<F: Future>(limit: Duration, stop: &mut watch::Receiver<bool>, work: F) -> Option<F::Output> {
-    tokio::select! {
-        done = tokio::time::timeout(limit, work) => done.ok(),
-        _ = stop.wait_for(|stop| *stop) => None,
-    }
 }
 
 /// A stream of which something has been read already.

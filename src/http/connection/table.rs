@@ -8,38 +8,38 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::held::{Account, Held};
-use super::watch::Watch;
 use crate::base::network::client_network;
 use crate::base::sharded::lock;
 use crate::http::client_address::Proxies;
+use crate::http::client_memory::{ClientMemory, MemoryAccount};
+use crate::http::connection::state::ConnectionState;
 use crate::http::limits::Limits;
 
 /// The places for connections. Who connects takes one, and gives it back at the end.
-pub struct Places {
+pub struct ConnectionTable {
     most: u32,
     /// How many of them one address may have, proxies aside.
     share: usize,
     proxies: Proxies,
     free: Arc<Semaphore>,
-    taken: Mutex<Taken>,
-    account: Arc<Account>,
+    entries: Mutex<Entries>,
+    account: Arc<MemoryAccount>,
 }
 
 /// A connection's place, given back when this is dropped.
-pub struct Place {
-    pub seat: Arc<Seat>,
+pub struct Slot {
+    pub entry: Arc<ConnectionEntry>,
     /// Whose share it is of; proxies have none.
     address: Option<IpAddr>,
     number: usize,
-    places: Arc<Places>,
+    table: Arc<ConnectionTable>,
     _permit: OwnedSemaphorePermit,
 }
 
 /// What others may know of a connection.
-pub struct Seat {
-    pub watch: Watch,
-    pub held: Arc<Held>,
+pub struct ConnectionEntry {
+    pub state: ConnectionState,
+    pub memory: Arc<ClientMemory>,
 }
 
 /// How many connections are looked at for an idle one before a newcomer is let in: enough to find one that has long been
@@ -51,34 +51,34 @@ const GOES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Connections by number. Numbers are used again.
 #[derive(Default)]
-struct Taken {
-    all: Vec<Option<Arc<Seat>>>,
+struct Entries {
+    all: Vec<Option<Arc<ConnectionEntry>>>,
     vacant: Vec<usize>,
     by_address: HashMap<IpAddr, Vec<usize>>,
     /// Where the next look for an idle one begins.
     next: usize,
 }
 
-impl Places {
+impl ConnectionTable {
     /// `share`: without it, one address has a quarter of them.
-    pub fn new(most: u32, share: Option<usize>, proxies: Proxies) -> Places {
-        Places {
+    pub fn new(most: u32, share: Option<usize>, proxies: Proxies) -> ConnectionTable {
+        ConnectionTable {
             most,
             share: share.unwrap_or((most as usize).div_ceil(4)),
             proxies,
             free: Arc::new(Semaphore::new(most as usize)),
-            taken: Mutex::default(),
-            account: Account::open(),
+            entries: Mutex::default(),
+            account: MemoryAccount::open(),
         }
     }
 
     /// A place for a connection from there, as soon as there is one. `None`: its address has its share, and none of its
     /// connections that were looked at is idle.
-    pub async fn take(self: &Arc<Places>, peer: IpAddr, limits: &Limits) -> Option<Place> {
+    pub async fn take(self: &Arc<ConnectionTable>, peer: IpAddr, limits: &Limits) -> Option<Slot> {
         let peer = peer.to_canonical();
         let address = (!self.proxies.trusts(peer)).then(|| client_network(peer));
         if let Some(address) = &address
-            && !lock(&self.taken).make_room_in(address, self.share)
+            && !lock(&self.entries).make_room_in(address, self.share)
         {
             return None;
         }
@@ -86,23 +86,26 @@ impl Places {
             if let Ok(permit) = self.free.clone().try_acquire_owned() {
                 break permit;
             }
-            let one_goes = lock(&self.taken).dismiss_an_idle_one();
+            let one_goes = lock(&self.entries).dismiss_an_idle_one();
             let patience = if one_goes { GOES_WITHIN } else { LOOK_AGAIN };
             match tokio::time::timeout(patience, self.free.clone().acquire_owned()).await {
                 Ok(permit) => break permit.ok()?,
                 Err(_) => continue,
             }
         };
-        let seat = Arc::new(Seat { watch: Watch::new(limits), held: Held::new(self.account.clone()) });
-        let number = lock(&self.taken).enter(address, seat.clone());
-        Some(Place { seat, address, number, places: self.clone(), _permit: permit })
+        let entry = Arc::new(ConnectionEntry {
+            state: ConnectionState::new(limits),
+            memory: ClientMemory::new(self.account.clone()),
+        });
+        let number = lock(&self.entries).enter(address, entry.clone());
+        Some(Slot { entry, address, number, table: self.clone(), _permit: permit })
     }
 
     /// Cuts connections whenever more is held for all than may be: those first on which something has been held for longest.
     pub async fn keep_the_account(&self) {
         loop {
             self.account.overdrawn.notified().await;
-            lock(&self.taken).cut_the_oldest(self.account.excess());
+            lock(&self.entries).cut_the_oldest(self.account.excess());
             // Until those are gone.
             tokio::time::sleep(LOOK_AGAIN / 10).await;
         }
@@ -114,19 +117,19 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        lock(&self.places.taken).leave(self.address, self.number);
+        lock(&self.table.entries).leave(self.address, self.number);
     }
 }
 
-impl Taken {
-    fn enter(&mut self, address: Option<IpAddr>, seat: Arc<Seat>) -> usize {
+impl Entries {
+    fn enter(&mut self, address: Option<IpAddr>, entry: Arc<ConnectionEntry>) -> usize {
         let number = self.vacant.pop().unwrap_or(self.all.len());
         if number == self.all.len() {
             self.all.push(None);
         }
-        self.all[number] = Some(seat);
+        self.all[number] = Some(entry);
         if let Some(address) = address {
             self.by_address.entry(address).or_default().push(number);
         }
@@ -180,26 +183,26 @@ impl Taken {
 
     fn cut_the_oldest(&self, excess: usize) {
         let mut worth: Vec<_> =
-            self.all.iter().flatten().filter_map(|seat| seat.held.worth().map(|worth| (worth, seat))).collect();
+            self.all.iter().flatten().filter_map(|entry| entry.memory.worth().map(|worth| (worth, entry))).collect();
         worth.sort_unstable_by_key(|((oldest, _), _)| *oldest);
         let mut gained = 0;
-        for ((_, bytes), seat) in worth {
+        for ((_, bytes), entry) in worth {
             if gained >= excess {
                 return;
             }
             gained += bytes;
-            seat.watch.cut();
+            entry.state.cut();
         }
     }
 
     fn longest_idle(&self, numbers: impl Iterator<Item = usize>) -> Option<usize> {
-        let idle = numbers.filter_map(|number| Some((self.all[number].as_ref()?.watch.idle_until()?, number)));
+        let idle = numbers.filter_map(|number| Some((self.all[number].as_ref()?.state.idle_until()?, number)));
         idle.min().map(|(_, number)| number)
     }
 
     fn dismiss(&self, number: usize) {
-        if let Some(seat) = &self.all[number] {
-            seat.watch.dismiss();
+        if let Some(entry) = &self.all[number] {
+            entry.state.dismiss();
         }
     }
 }

@@ -12,10 +12,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use super::lanes::STORE_THREADS;
-use super::response::Response;
 use crate::base::error::Error;
 use crate::base::sharded::lock;
+use crate::http::lanes::STORE_THREADS;
+use crate::http::response::Response;
 
 /// What may be held on a connection, and on all of them together. While more is held on all, the slowest connections are
 /// cut, and each gets no more than [`AT_LEAST`] on top of its only request or answer.
@@ -33,7 +33,7 @@ pub const A_FIELD: usize = 128;
 const A_HEAD: usize = 1024;
 
 /// What is held for all clients.
-pub struct Account {
+pub struct MemoryAccount {
     held: AtomicUsize,
     /// How many claims there have been. A claim's number tells how old it is.
     claims: AtomicU64,
@@ -45,8 +45,8 @@ pub struct Account {
 }
 
 /// What is held for one connection.
-pub struct Held {
-    account: Arc<Account>,
+pub struct ClientMemory {
+    account: Arc<MemoryAccount>,
     bytes: AtomicUsize,
     /// The part of it that is answers.
     answers: AtomicUsize,
@@ -59,15 +59,15 @@ pub struct Held {
 
 /// Something that is held, until this is dropped.
 pub struct Claim {
-    held: Arc<Held>,
+    memory: Arc<ClientMemory>,
     bytes: usize,
     answer: bool,
     number: u64,
 }
 
-impl Account {
-    pub fn open() -> Arc<Account> {
-        Arc::new(Account {
+impl MemoryAccount {
+    pub fn open() -> Arc<MemoryAccount> {
+        Arc::new(MemoryAccount {
             held: AtomicUsize::new(0),
             claims: AtomicU64::new(0),
             overdrawn: Notify::new(),
@@ -101,7 +101,7 @@ impl Account {
     }
 }
 
-struct Making<'a>(&'a Account);
+struct Making<'a>(&'a MemoryAccount);
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
@@ -110,9 +110,9 @@ impl Drop for Making<'_> {
     }
 }
 
-impl Held {
-    pub fn new(account: Arc<Account>) -> Arc<Held> {
-        Arc::new(Held {
+impl ClientMemory {
+    pub fn new(account: Arc<MemoryAccount>) -> Arc<ClientMemory> {
+        Arc::new(ClientMemory {
             account,
             bytes: AtomicUsize::new(0),
             answers: AtomicUsize::new(0),
@@ -123,16 +123,16 @@ impl Held {
     }
 
     /// Books what is held already, however much it is.
-    pub fn claim(self: &Arc<Held>, bytes: usize) -> Claim {
+    pub fn claim(self: &Arc<ClientMemory>, bytes: usize) -> Claim {
         let number = self.account.claims.fetch_add(1, Ordering::Relaxed);
         lock(&self.claims).insert(number);
-        let mut claim = Claim { held: self.clone(), bytes: 0, answer: false, number };
+        let mut claim = Claim { memory: self.clone(), bytes: 0, answer: false, number };
         claim.resize(bytes);
         claim
     }
 
     /// Books it if there is room. The only thing on a connection always has it.
-    pub fn try_claim(self: &Arc<Held>, bytes: usize) -> Option<Claim> {
+    pub fn try_claim(self: &Arc<ClientMemory>, bytes: usize) -> Option<Claim> {
         let mut claim = self.claim(0);
         claim.try_grow(bytes).then_some(claim)
     }
@@ -143,7 +143,7 @@ impl Held {
     }
 
     /// Books an answer that waits for the client. Its bytes and the claim end together, wherever they are then.
-    pub fn claim_answer(self: &Arc<Held>, response: Response) -> Response {
+    pub fn claim_answer(self: &Arc<ClientMemory>, response: Response) -> Response {
         let mut claim = self.claim(0);
         claim.answer = true;
         claim.resize(A_HEAD + own_memory(response.body()));
@@ -152,7 +152,7 @@ impl Held {
 
     /// Has an answer made that may be large, and books it at once. It may block until then.
     pub fn make_large(
-        self: &Arc<Held>,
+        self: &Arc<ClientMemory>,
         until: Instant,
         make: impl FnOnce() -> Result<Response, Error>,
     ) -> Result<Response, Error> {
@@ -193,7 +193,7 @@ impl Held {
 impl Claim {
     /// Books that it takes so much now, if there is room.
     pub fn try_grow(&mut self, bytes: usize) -> bool {
-        let fits = bytes <= self.bytes || self.held.has_room(bytes - self.bytes);
+        let fits = bytes <= self.bytes || self.memory.has_room(bytes - self.bytes);
         if fits {
             self.resize(bytes);
         }
@@ -201,7 +201,7 @@ impl Claim {
     }
 
     pub fn resize(&mut self, bytes: usize) {
-        let Held { account, bytes: all, answers, taken, .. } = &*self.held;
+        let ClientMemory { account, bytes: all, answers, taken, .. } = &*self.memory;
         let more = bytes.saturating_sub(self.bytes);
         let less = self.bytes.saturating_sub(bytes);
         all.fetch_add(more, Ordering::Relaxed);
@@ -223,7 +223,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.resize(0);
-        lock(&self.held.claims).remove(&self.number);
+        lock(&self.memory.claims).remove(&self.number);
     }
 }
 

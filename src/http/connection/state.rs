@@ -1,22 +1,19 @@
-//! The times that a client may take on a connection: what the connection is at, by when it must have moved on, and the
-//! socket that tells.
+//! What a connection is doing, and by when it must have moved on.
 
-use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::base::sharded::lock;
 use crate::http::limits::Limits;
 
 /// Where a connection is, and by when it must have moved on.
-pub struct Watch {
+pub struct ConnectionState {
     started: Instant,
     phase: AtomicU8,
     /// `started`, as the coarse clock had it.
@@ -80,15 +77,15 @@ const SLOWEST: u64 = 4096;
 
 /// How long a client may still take over what is sent.
 #[derive(Clone, Copy)]
-pub struct Patience {
+pub struct SendDeadline {
     limit: Duration,
     end: Instant,
 }
 
-impl Patience {
+impl SendDeadline {
     /// `limit`: when nothing is taken.
-    pub fn new(limit: Duration) -> Patience {
-        Patience { limit, end: Instant::now() + limit }
+    pub fn new(limit: Duration) -> SendDeadline {
+        SendDeadline { limit, end: Instant::now() + limit }
     }
 
     pub fn end(&self) -> Instant {
@@ -106,9 +103,6 @@ fn earned(bytes: usize) -> Duration {
     Duration::from_millis(bytes as u64 * 1000 / SLOWEST)
 }
 
-/// Bytes of an answer that are copied together.
-const TOGETHER: usize = 2048;
-
 const NEVER: u64 = u64::MAX;
 const UNKNOWN: u64 = u64::MAX;
 
@@ -125,9 +119,9 @@ fn coarse_now() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
-impl Watch {
-    pub fn new(limits: &Limits) -> Watch {
-        let watch = Watch {
+impl ConnectionState {
+    pub fn new(limits: &Limits) -> ConnectionState {
+        let state = ConnectionState {
             started: Instant::now(),
             started_coarse: coarse_now(),
             phase: AtomicU8::new(0),
@@ -141,8 +135,8 @@ impl Watch {
             idle: limits.idle,
             unread_answer: limits.unread_answer,
         };
-        watch.enter(Phase::Head);
-        watch
+        state.enter(Phase::Head);
+        state
     }
 
     // All of this happens on the task of the one connection, but for `idle_until` and `dismiss`; the atomics are there
@@ -174,6 +168,11 @@ impl Watch {
         self.body_length.store(length.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
+    /// The length of the body of the request under way; `None`: it has none, or its length is not known.
+    pub fn body_length(&self) -> Option<u64> {
+        Some(self.body_length.load(Ordering::Relaxed)).filter(|length| *length != UNKNOWN)
+    }
+
     pub fn phase(&self) -> Phase {
         const PHASES: [Phase; 7] =
             [Phase::Head, Phase::Busy, Phase::Answering, Phase::Idle, Phase::Quiet, Phase::Leaving, Phase::Lingering];
@@ -181,7 +180,7 @@ impl Watch {
     }
 
     /// The client took so much more of the answer.
-    fn took(&self, bytes: usize) {
+    pub fn took(&self, bytes: usize) {
         let earned = self.deadline.load(Ordering::Relaxed) + earned(bytes).as_millis() as u64;
         self.deadline.store(earned.min(self.after(self.unread_answer)), Ordering::Relaxed);
     }
@@ -235,7 +234,7 @@ impl Watch {
         *lock(&self.task) = Some(task.clone());
     }
 
-    fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.phase() == Phase::Idle
     }
 
@@ -257,7 +256,7 @@ impl Watch {
     }
 }
 
-/// Wakes the connection's task by a watch's deadline.
+/// Wakes the connection's task when the connection's deadline has passed.
 pub struct Alarm {
     sleep: Pin<Box<Sleep>>,
     /// When it rings, by the coarse clock; `None`: it does not know yet whom to wake.
@@ -265,189 +264,31 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    pub fn new(watch: &Watch) -> Alarm {
-        Alarm { sleep: Box::pin(tokio::time::sleep_until(watch.deadline().into())), rings: None }
+    pub fn new(state: &ConnectionState) -> Alarm {
+        Alarm { sleep: Box::pin(tokio::time::sleep_until(state.deadline().into())), rings: None }
     }
 
     /// Ready when the deadline has passed.
-    pub fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<()> {
-        if watch.is_cut() {
+    pub fn poll(&mut self, cx: &mut Context<'_>, state: &ConnectionState) -> Poll<()> {
+        if state.is_cut() {
             return Poll::Ready(());
         }
         // It is moved only when it must ring earlier; when it rings early, it is set anew. So a request on a busy
         // connection costs no timer.
-        let due = watch.due();
+        let due = state.due();
         if self.rings.is_some_and(|rings| rings <= due && coarse_now() + COARSENESS < rings) {
             return Poll::Pending;
         }
-        self.sleep.as_mut().reset(watch.deadline().into());
+        self.sleep.as_mut().reset(state.deadline().into());
         self.rings = Some(due);
         while self.sleep.as_mut().poll(cx).is_ready() {
-            let deadline = watch.deadline();
+            let deadline = state.deadline();
             if deadline <= Instant::now() {
                 return Poll::Ready(());
             }
             self.sleep.as_mut().reset(deadline.into());
-            self.rings = Some(watch.due());
+            self.rings = Some(state.due());
         }
         Poll::Pending
-    }
-}
-
-/// A stream to the client, telling the watch what passes through it.
-pub struct Socket<'a, S> {
-    inner: S,
-    watch: &'a Watch,
-    /// The server stops: nobody lingers.
-    stopping: &'a AtomicBool,
-    discarded: usize,
-    input: Input,
-}
-
-/// What has been read of requests, as far as it is needed to know whether there is more than what was answered. Beyond the
-/// end of a request, hyper keeps it to itself.
-struct Input {
-    /// The last bytes.
-    last: [u8; 4],
-    /// Bytes behind the head of the request that is the last one; `None`: its end was not there yet.
-    behind_head: Option<u64>,
-}
-
-/// Ends a head, and a body in chunks.
-const END: [u8; 4] = *b"\r\n\r\n";
-
-impl Input {
-    fn take(&mut self, bytes: &[u8]) {
-        let is_end = bytes.ends_with(&END);
-        self.behind_head = match self.behind_head {
-            Some(count) => Some(count + bytes.len() as u64),
-            // Mostly there is a head and nothing else.
-            None if is_end => Some(0),
-            None => {
-                let start = self.last.len() - 1;
-                let seam: Vec<u8> = self.last[1..].iter().chain(&bytes[..bytes.len().min(start)]).copied().collect();
-                let across = seam.windows(END.len()).position(|window| window == END).map(|place| place + 1);
-                let within =
-                    || bytes.windows(END.len()).position(|window| window == END).map(|place| place + END.len());
-                across.or_else(within).map(|end| (bytes.len() - end) as u64)
-            }
-        };
-        if let Some(last) = bytes.last_chunk() {
-            self.last = *last;
-        } else {
-            self.last.rotate_left(bytes.len());
-            let start = self.last.len() - bytes.len();
-            self.last[start..].copy_from_slice(bytes);
-        }
-    }
-
-    /// The request has been answered. Whether nothing came after it: of several that came together, whose bodies have a
-    /// length, it cannot be told.
-    fn is_used_up(&mut self, body_length: u64) -> bool {
-        let behind_head = self.behind_head.take();
-        self.last == END || behind_head == Some(body_length)
-    }
-}
-
-impl<'a, S> Socket<'a, S> {
-    pub fn new(stream: S, watch: &'a Watch, stopping: &'a AtomicBool) -> Socket<'a, S> {
-        Socket { inner: stream, watch, stopping, discarded: 0, input: Input { last: [0; 4], behind_head: None } }
-    }
-
-    pub fn stream(&self) -> &S {
-        &self.inner
-    }
-
-    pub fn into_stream(self) -> S {
-        self.inner
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Socket<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        if outcome.is_ready() {
-            self.input.take(&buffer.filled()[before..]);
-            if self.watch.is_idle() {
-                self.watch.enter(Phase::Head);
-            }
-        }
-        outcome
-    }
-}
-
-impl<S> Socket<'_, S> {
-    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(taken)) = outcome
-            && self.watch.phase() == Phase::Answering
-        {
-            self.watch.took(*taken);
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.wrote(&outcome);
-        outcome
-    }
-
-    /// hyper hands on head and body as they are. It would copy them together otherwise, and the copies of large answers
-    /// would wait for clients who do not read.
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// An answer is mostly small: cheaper to copy head and body together than to hand both to the system.
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut together = [0; TOGETHER];
-        let mut length = 0;
-        for part in parts {
-            let Some(place) = together.get_mut(length..length + part.len()) else {
-                let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, parts);
-                self.wrote(&outcome);
-                return outcome;
-            };
-            place.copy_from_slice(part);
-            length += part.len();
-        }
-        self.poll_write(cx, &together[..length])
-    }
-
-    /// hyper flushes when it has written all it had: in the answering phase, the whole answer.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.inner).poll_flush(cx);
-        if outcome.is_ready() && self.watch.phase() == Phase::Answering {
-            let body_length = self.watch.body_length.load(Ordering::Relaxed);
-            // What else was read begins the next head.
-            let nothing_else = self.input.is_used_up(body_length);
-            self.watch.enter(if nothing_else { Phase::Idle } else { Phase::Head });
-        }
-        outcome
-    }
-
-    /// Closes our side, then reads on until the client closes his. To close both at once while he is still sending
-    /// would reset the connection, and he might never see the answer that says why (RFC 9112 §9.6).
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watch.phase() != Phase::Lingering {
-            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
-            self.watch.enter(Phase::Lingering);
-        }
-        let mut discard = [0; 4096];
-        while self.discarded < LINGER_BYTES && !self.stopping.load(Ordering::SeqCst) && !self.watch.is_dismissed() {
-            let mut buffer = ReadBuf::new(&mut discard);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
-            match buffer.filled().len() {
-                0 => break,
-                read => self.discarded += read,
-            }
-        }
-        Poll::Ready(Ok(()))
     }
 }

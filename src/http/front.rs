@@ -1,0 +1,48 @@
+//! What all connections share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::app::App;
+use crate::http::client_address::Proxies;
+use crate::http::cors::Cors;
+use crate::http::lanes::Lanes;
+use crate::http::limits::Limits;
+use crate::http::router::Router;
+
+/// What a connection serves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Api {
+        tls: bool,
+    },
+    /// Nothing but the way to HTTPS, which is on this port.
+    Redirect {
+        to: u16,
+    },
+    /// Nothing: the client speaks plain HTTP where HTTPS is spoken.
+    WrongScheme,
+}
+
+/// What every connection shares.
+pub struct Front {
+    pub app: Arc<App>,
+    pub router: Router,
+    pub lanes: Lanes,
+    pub cors: Cors,
+    pub proxies: Proxies,
+    pub limits: Limits,
+    /// The server stops. Connections that wait are woken besides.
+    pub stopping: AtomicBool,
+}
+
+/// What comes of it, unless the time runs out or the server stops before.
+pub async fn in_time<F: Future>(limit: Duration, stop: &mut watch::Receiver<bool>, work: F) -> Option<F::Output> {
+    tokio::select! {
+        done = tokio::time::timeout(limit, work) => done.ok(),
+        _ = stop.wait_for(|stop| *stop) => None,
+    }
+}
