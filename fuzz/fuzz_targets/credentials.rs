@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
     let wanted: Vec<&str> = [SCOPE, "other"].into_iter().filter(|scope| says(scope)).collect();
     let scopes = Scopes::parse(&wanted).expect("scopes");
     let (derived, limited, oauth) = (says("derived"), says("limited"), says("oauth"));
-    let terms = Terms { scopes: &scopes, derived, limited, even_paused: false, oauth };
+    let requirements = Requirements { scopes: &scopes, derived, limited, even_paused: false, oauth };
     let mut headers = HeaderMap::new();
     for line in lines {
         let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
@@ -42,19 +42,19 @@ fuzz_target!(|data: &[u8]| {
         let Ok(value) = HeaderValue::from_bytes(&account.fill(&line[colon + 1..])) else { continue };
         headers.append(name, value);
     }
-    let expected = model(account, guard, terms, &headers);
+    let expected = model(account, guard, requirements, &headers);
     let whom = |admitted: Option<Principal>| admitted.map(|principal| principal.ids());
-    let settle = |credentials| guard.settle(app, terms, credentials).expect("a store that answers");
-    let admitted = settle(guard.read(app, terms, &headers));
+    let settle = |credentials| guard.settle(app, requirements, credentials).expect("a store that answers");
+    let admitted = settle(guard.read(app, requirements, &headers));
     assert_eq!(whom(admitted.clone()), expected, "{}", data.escape_ascii());
     if let Some(principal) = admitted {
-        let again = settle(guard.read_again(app, terms, &headers, &principal));
+        let again = settle(guard.read_again(app, requirements, &headers, &principal));
         assert_eq!(whom(again), expected, "{}", data.escape_ascii());
     }
 });
 
 /// The ids of whom these headers admit.
-fn model(account: &Account, guard: Guard, terms: Terms<'_>, headers: &HeaderMap) -> Option<Option<[Uuid; 2]>> {
+fn model(account: &Account, guard: Guard, requirements: Requirements<'_>, headers: &HeaderMap) -> Option<Option<[Uuid; 2]>> {
     let only = |name: &HeaderName| {
         let values: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
         if let [value] = values[..] { Some(value.as_bytes()) } else { None }
@@ -67,17 +67,17 @@ fn model(account: &Account, guard: Guard, terms: Terms<'_>, headers: &HeaderMap)
     let (bearer, basic) = (of_scheme("bearer "), of_scheme("basic "));
     // What is sent in two ways is sent in none (RFC 6749 §2.3).
     let takes_authorization = bearer.is_some() || basic.is_some() || headers.get_all(AUTHORIZATION).iter().count() > 1;
-    let is_twice = terms.oauth && headers.contains_key(X_API_KEY) && takes_authorization;
-    let by_oauth = terms.oauth && (bearer == Some(key) || basic.is_some_and(|pair| is_basic(pair, &account.key)));
+    let is_twice = requirements.oauth && headers.contains_key(X_API_KEY) && takes_authorization;
+    let by_oauth = requirements.oauth && (bearer == Some(key) || basic.is_some_and(|pair| is_basic(pair, &account.key)));
     let by_key = (only(&X_API_KEY) == Some(key) && !is_twice) || (by_oauth && !headers.contains_key(X_API_KEY));
-    let by_derived = terms.derived && bearer == Some(account.derived.as_bytes()) && !is_twice;
+    let by_derived = requirements.derived && bearer == Some(account.derived.as_bytes()) && !is_twice;
     let by_user = bearer == Some(account.access.as_bytes());
     let takes_key = guard == Guard::ApiKey || guard == Guard::Flexible;
     let takes_user = guard == Guard::Jwt || guard == Guard::Flexible;
     let service = || APP.1.as_service(&APP.0).ids();
     match guard {
         Guard::Public => Some(None),
-        _ if takes_key && !terms.scopes.contains("other") && (by_key || by_derived) => Some(service()),
+        _ if takes_key && !requirements.scopes.contains("other") && (by_key || by_derived) => Some(service()),
         _ if takes_user && by_user && !is_twice => Some(account.as_user().ids()),
         _ => None,
     }
