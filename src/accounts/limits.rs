@@ -1,4 +1,4 @@
-//! How much an address and a user may do.
+//! Rate limits: how often an address may try what needs no login, and how much a user may write.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -9,18 +9,18 @@ use crate::base::id::UserId;
 use crate::base::network::client_network;
 use crate::memory::limiter::{Limiter, Quota, Rate};
 
-/// What is counted by the address that it comes from.
+/// What is limited by the address of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limited {
     SignUp,
     LogIn,
     Refresh,
     FailedKey,
-    /// Of these, those that the store was asked for.
+    /// A failed key that was not in memory and had to be looked up in the store.
     FailedLookup,
 }
 
-/// How much of each an address may do; `None`: as much as it likes.
+/// The limits of an address; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AddressRates {
     pub sign_up: Option<Rate>,
@@ -29,7 +29,7 @@ pub struct AddressRates {
     pub failed_keys: Option<Rate>,
 }
 
-/// Addresses that are known at once, counted anew for each thing that is limited.
+/// How many counts are kept: one for each address and [`Limited`].
 const ADDRESSES: usize = 128 * 1024;
 
 pub struct AddressLimits {
@@ -43,23 +43,23 @@ impl AddressLimits {
         AddressLimits { rates, limiter: Limiter::new(ADDRESSES), clock }
     }
 
-    /// Counts one more of these. An error: it is one too many.
+    /// Counts one request. An error: the limit is reached.
     pub fn spend(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
         let Some(rate) = self.rate(what) else { return Ok(()) };
         let spent = self.limiter.spend(&(what, client_network(client)), rate, self.clock.elapsed());
         spent.map(drop).map_err(|quota| what.too_many(quota))
     }
 
-    /// Counts a key that is no good. An error: it is one too many.
+    /// Counts a key that was refused. An error: the limit is reached.
     pub fn spend_on_key(&self, was_looked_up: bool, client: IpAddr) -> Result<(), Error> {
         if was_looked_up {
-            // Whether there was one left has been asked before.
+            // Callers check this limit before they look the key up.
             let _ = self.spend(Limited::FailedLookup, client);
         }
         self.spend(Limited::FailedKey, client)
     }
 
-    /// Whether one more of these would be admitted.
+    /// Whether one more request would be allowed; counts nothing.
     pub fn check(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
         let Some(rate) = self.rate(what) else { return Ok(()) };
         let quota = self.limiter.look(&(what, client_network(client)), rate, self.clock.elapsed());
@@ -88,21 +88,22 @@ impl Limited {
     }
 }
 
-/// What is counted of a user.
+/// What is limited for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
-    /// Counted apart: whoever has got hold of a session is not to keep its owner from logging in and ending it.
+    /// Counted separately, so that someone who has stolen a session cannot use up the limit and keep the user from
+    /// logging in to end it.
     LogIn,
-    /// Whatever else makes or changes something. To end something is not counted, and never refused.
+    /// Everything else that creates or changes something. Ending or deleting something is not limited.
     Change,
 }
 
-/// Users that are known at once.
+/// How many counts are kept: one for each user and [`Write`].
 const USERS: usize = 128 * 1024;
 
-/// How much each user may write, wherever it comes from.
+/// How much each user may write, from all addresses together.
 pub struct WriteLimits {
-    /// `None`: as much as they like.
+    /// `None`: no limit.
     rate: Option<Rate>,
     limiter: Limiter,
     clock: Clock,
@@ -113,7 +114,7 @@ impl WriteLimits {
         WriteLimits { rate, limiter: Limiter::new(USERS), clock }
     }
 
-    /// Counts one more of these. An error: it is one too many.
+    /// Counts one write. An error: the limit is reached.
     pub fn spend(&self, what: Write, user: UserId) -> Result<(), Error> {
         let Some(rate) = self.rate else { return Ok(()) };
         let message = match what {

@@ -1,4 +1,4 @@
-//! Passwords: what is accepted where one is set, how they are hashed, and on which threads.
+//! Passwords: which ones are accepted as new, how they are hashed, and on which threads.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,21 +10,20 @@ use log::warn;
 use crate::base::error::Error;
 use crate::base::pool::Pool;
 
-/// bcrypt reads no further than this many bytes.
+/// bcrypt ignores everything after this many bytes.
 const LONGEST_BYTES: usize = 72;
 
-/// What anyone who guesses tries first (OWASP ASVS 5.0, 6.2.4): of the hundred thousand most common passwords, as the
-/// SecLists collection has them, those of eight characters or more among the first quarter; one a line, in the order of
-/// their bytes.
+/// Common passwords, which are refused (OWASP ASVS 5.0, 6.2.4): from SecLists' list of the 100,000 most common ones,
+/// those of eight characters or more in the first quarter. One a line, sorted by their bytes.
 static COMMON: &[u8] = include_bytes!("../../static/common-passwords.txt");
 
-/// The dearest hash that others are made to look like: the highest that `BCRYPT_COST` can be.
+/// The highest cost that `BCRYPT_COST` can be. Refusals are not slowed down to match a stored hash of a higher one.
 const DEAREST: u32 = 15;
 
-/// A password that someone sets. Printing it shows nothing.
+/// A new password that obeys the rules. It has no `Debug`, so that no log can show it.
 pub struct NewPassword(String);
 
-/// What a new password must be like. There are no rules of composition: they make passwords worse (ASVS 6.2.5).
+/// The rules for new passwords. There are no composition rules: they make passwords worse (ASVS 6.2.5).
 #[derive(Clone, Copy, Debug)]
 pub struct PasswordRules {
     /// In characters.
@@ -35,20 +34,20 @@ pub struct PasswordRules {
 impl PasswordRules {
     pub fn new(shortest: usize) -> PasswordRules {
         let too_short = format!("must be longer than or equal to {shortest} characters");
-        // One text, made once for the life of the process.
+        // Rules are made once a process, so the text is leaked once.
         PasswordRules { shortest, too_short: too_short.leak() }
     }
 
-    /// The error is the rule it breaks, to be put behind the field's name.
+    /// The error is the broken rule; it follows the field's name.
     pub fn judge(&self, text: &str) -> Result<NewPassword, &'static str> {
         if text.chars().count() < self.shortest {
             return Err(self.too_short);
         }
-        // bcrypt would cut it silently, and any password with the same beginning would do.
+        // bcrypt would cut it silently, and accept every password with the same first 72 bytes.
         if text.len() > LONGEST_BYTES {
             return Err("must be shorter than or equal to 72 bytes");
         }
-        // C implementations of bcrypt stop at it.
+        // bcrypt in C ends a password at the first NUL.
         if text.contains('\0') {
             return Err("must not contain NUL characters");
         }
@@ -59,7 +58,7 @@ impl PasswordRules {
     }
 }
 
-/// Halves what is left of the list, at the start of a line.
+/// Binary search in the list's text.
 fn is_common(password: &str) -> bool {
     let mut rest = COMMON;
     while !rest.is_empty() {
@@ -74,7 +73,7 @@ fn is_common(password: &str) -> bool {
     false
 }
 
-/// A bcrypt hash in its usual text form. Printing it shows nothing.
+/// A bcrypt hash in its usual text form. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
@@ -94,23 +93,23 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// Hashes and verifies, as many at once as there are cores, on threads that yield to everything else.
+/// Hashes and verifies passwords: one at a time on each core, on threads of low priority.
 pub struct Passwords {
     pool: Pool,
     /// Of new hashes.
     cost: u32,
-    /// The highest cost that any stored hash is known to have. A refusal takes as long as one of this.
+    /// The highest known cost of a stored hash. Every refusal takes as long as verifying a hash of this cost.
     dearest: AtomicU32,
     pub rules: PasswordRules,
 }
 
 impl Passwords {
-    /// `waiting`: how many callers may wait for a core.
+    /// `waiting`: how many callers may wait for a free core.
     pub fn new(cost: u32, rules: PasswordRules, cores: usize, waiting: usize) -> Passwords {
         Passwords { pool: Pool::yielding("hash", cores, waiting), cost, dearest: AtomicU32::new(cost), rules }
     }
 
-    /// Notes that there are hashes which begin so.
+    /// Notes the cost of a stored hash; its beginning is enough.
     pub fn note_cost(&self, hash: &str) {
         if let Some(cost) = cost_of(hash) {
             self.dearest.fetch_max(cost.min(DEAREST), atomic::Ordering::Relaxed);
@@ -119,17 +118,15 @@ impl Passwords {
 
     pub fn hash(&self, password: NewPassword) -> Result<PasswordHash, Error> {
         let cost = self.cost;
-        // The rules have no longer password pass than bcrypt can take, so nothing is cut; its function that refuses to
-        // cut refuses 72 bytes as well, which fit.
+        // The rules allow at most 72 bytes, so nothing is cut. `bcrypt::non_truncating_hash` would refuse all 72.
         self.run(move || bcrypt::hash(password.0, cost))?
             .map(PasswordHash)
             .map_err(|error| Error::Internal(format!("hashing a password: {error}")))
     }
 
-    /// Whether the password belongs to the hash. Every no takes as long as every other, also without a hash (no such
-    /// user).
+    /// Whether the password belongs to the hash. Every refusal takes the same time, also without a hash (no such user).
     ///
-    /// Hashes of the service before this one cut passwords at 72 bytes; verifying does the same.
+    /// Hashes that were made by Keyward's predecessor cut passwords at 72 bytes; verifying does the same.
     pub fn verify(&self, password: String, hash: Option<&PasswordHash>) -> Result<bool, Error> {
         if let Some(hash) = hash {
             self.note_cost(&hash.0);
@@ -141,7 +138,7 @@ impl Passwords {
             if bcrypt::verify(&password, &hash)? && known {
                 return Ok(true);
             }
-            // Each cost doubles the work, so one of each that is missing makes up for the difference.
+            // Each cost step doubles the work, so verifying once at each missing cost adds up to the difference.
             for missing in cost_of(&hash).unwrap_or(dearest)..dearest {
                 bcrypt::verify(&password, &dummy_hash(missing))?;
             }
@@ -150,14 +147,14 @@ impl Passwords {
         .map_err(|error: bcrypt::BcryptError| Error::Internal(format!("verifying a password: {error}")))
     }
 
-    /// A hash of today's cost for a password whose stored hash has a lower one. Where it cannot be made, the old one
-    /// has to do until the next login.
+    /// A hash of the configured cost, if the stored one has a lower cost. If it cannot be made, the stored one stays
+    /// until the next login.
     pub fn rehash(&self, password: &str, stored: &PasswordHash) -> Option<PasswordHash> {
         let cost = self.cost;
         if cost_of(&stored.0)? >= cost {
             return None;
         }
-        // Cut at 72 bytes if the old one was.
+        // A longer password is cut at 72 bytes, as it was for the stored hash.
         let password = password.to_string();
         let hashed = self.run(move || bcrypt::hash(password, cost));
         hashed

@@ -1,8 +1,8 @@
 //! Sessions: signing up, logging in, refreshing, listing and ending them.
 //!
-//! A session is one row with a generation. Each refresh moves it one generation on; tokens name the generation they
-//! belong to and are never stored. What a refresh token is worth that was used before is [`crate::accounts::rotation::Rotation::judge`]'s to say: it
-//! may be theft (RFC 9700 §4.14.2), a lost answer, or another tab.
+//! A session is one row with a generation. Each refresh moves it to the next generation. Tokens name their generation
+//! and are never stored. A refresh token that was used before may mean theft (RFC 9700 §4.14.2), a lost answer or
+//! another tab of the same client: [`crate::accounts::rotation::Rotation::judge`] decides.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::base::error::{Challenge, Error, Sent};
 use crate::base::id::{SessionId, UserId};
 use crate::tokens::claims::{TokenPair, Tokens};
 
-/// Sessions that are listed at once.
+/// The most sessions that one listing gives.
 const LISTED: i64 = 1000;
 
 /// A new session's user and tokens.
@@ -57,12 +57,12 @@ impl Sessions {
         Sessions { users, store, tokens, writes, lifespan, settings, clock }
     }
 
-    /// Whether anyone may sign up; told before the form is judged.
+    /// Refuses a sign-up if sign-up is closed. Called before the form is checked.
     pub fn may_sign_up(&self) -> Result<(), Error> {
         if self.settings.signup_open { Ok(()) } else { Err(Error::Forbidden("Sign-up is closed")) }
     }
 
-    /// Makes a user and his first session, both or neither.
+    /// Creates a user and their first session, both or neither.
     pub fn sign_up(
         &self,
         email: Email,
@@ -79,11 +79,11 @@ impl Sessions {
         }
     }
 
-    /// Opens a session. Unknown e-mail, wrong password and inactive user are one answer, after the same work, and each
-    /// is a failure that counts.
+    /// Opens a session. An unknown e-mail, a wrong password and an inactive user get the same answer after the same
+    /// work, so that nobody can tell them apart; each counts as a failure.
     pub fn log_in(&self, email: &Email, password: &str, origin: Origin) -> Result<LoggedIn, Error> {
         let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
-        // Another login may hash the same password anew in between; the second look finds what it left.
+        // Another login may replace the hash of the same password meanwhile; the second round reads the new one.
         for round in 0..2 {
             let found = self.users.store.user_by_email(email)?;
             let attempt = PasswordAttempt {
@@ -133,19 +133,19 @@ impl Sessions {
         Ok(self.store.sessions_of(user, self.clock.now(), LISTED)?)
     }
 
-    /// Ends a session of the user's; its access and refresh tokens are worth nothing from now on. False: he has no such
-    /// session, or it has ended already.
+    /// Ends one of the user's sessions; its access and refresh tokens are refused from now on. False: the user has no
+    /// such session, or it has already ended.
     pub fn end(&self, user: UserId, session: SessionId, by: &By) -> Result<bool, Error> {
         Ok(self.store.end_session(session, user, by, self.clock.now())?)
     }
 
-    /// Ends all sessions of the user but one. An error: that one has itself ended.
+    /// Ends all of the user's sessions except `kept`. An error: `kept` itself has ended, so none is ended.
     pub fn end_others(&self, user: UserId, kept: SessionId, by: &By) -> Result<(), Error> {
         let ended = self.store.end_other_sessions(user, kept, by, self.clock.now())?;
         ended.then_some(()).ok_or_else(refused)
     }
 
-    /// Changes the password of a user who gives the current one. All their sessions end, and this opens another one.
+    /// Changes the password of a user who gives the current one. Ends all their sessions and opens a new one.
     pub fn change_password(
         &self,
         user: UserId,
@@ -160,7 +160,7 @@ impl Sessions {
         self.tokens.pair(user, email, session.id, FIRST, session.expires_at)
     }
 
-    /// Forgets some sessions that no token can name any more. False: there were none.
+    /// Deletes a part of the expired sessions. No valid token names them any more. False: there were none.
     pub fn prune(&self) -> Result<bool, Error> {
         Ok(self.store.prune_sessions(self.clock.now())?)
     }

@@ -1,8 +1,9 @@
-//! Failed logins: how often a password may be guessed before whoever guesses has to wait.
+//! Login throttling: after several wrong passwords, the client has to wait before it may try the next one.
 //!
-//! Failures are counted for each account from each address, and for each account as a whole. What is counted is kept in
-//! memory by each instance, as hashes, and an account without a user like one with. A new password is another account to
-//! this count: what was guessed about the old one says nothing about it, and whoever was locked out can use it at once.
+//! Failures are counted twice: for each account and address together, and for each account. Each instance keeps its own
+//! counts in memory, as hashes. E-mails without a user are counted like all others, so that a wait does not reveal
+//! whether there is a user. A new password starts new counts: wrong guesses at the old one say nothing about it, and
+//! its user need not wait.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,34 +27,35 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// After so many failures of an account from an address, one after the other, that address waits so long. The last wait
-/// follows each further failure.
+/// After this many failures in a row for one account from one address, the address has to wait this long. Each failure
+/// after the last step is followed by the last wait.
 const WAITS: [(u32, Duration); 5] =
     [(7, MINUTE), (10, Duration::from_secs(10 * 60)), (15, Duration::from_secs(15 * 60)), (20, HOUR), (25, DAY)];
 
-/// Failures are forgotten so long after the last one, and the wait for it.
-const REMEMBERED: Duration = DAY;
+/// Failures are forgotten this long after the last one and its wait.
+const FORGOTTEN_AFTER: Duration = DAY;
 
-/// An account's failures from all addresses together. Spent, one comes back every 3.6 s: nobody is locked out for longer
-/// by others, and nobody at all where he has logged in before.
-const BACKSTOP: Rate = Rate { limit: 1000, window: HOUR };
+/// How many failures an account may have from all addresses together. At the limit, one more is allowed every 3.6 s, so
+/// others cannot lock a user out for longer; where the user has logged in before, the limit does not apply.
+const ACCOUNT_LIMIT: Rate = Rate { limit: 1000, window: HOUR };
 
-/// Accounts with an address, and accounts, whose failures are known at once.
-const KNOWN: usize = 128 * 1024;
+/// How many counts are kept of each kind.
+const COUNTS: usize = 128 * 1024;
 
-/// The account's latest addresses among which one is looked for.
+/// How many of a user's latest login addresses are searched.
 const ADDRESSES: i64 = 200;
 
-/// Somebody tries a password.
+/// Someone tries a password.
 pub struct PasswordAttempt<'a> {
     pub email: &'a str,
-    /// The account's, if there is one, active or not: a deactivation that ended a wait would tell that there is.
+    /// The user with this e-mail, active or not. Inactive users count too: otherwise deactivating a user would end a
+    /// wait, and so reveal that there is one.
     pub user: Option<UserId>,
     pub hash: Option<&'a PasswordHash>,
-    /// A password of one who is not active is never right.
+    /// No password is right for an inactive user.
     pub is_active: bool,
     pub by: &'a By,
-    /// How the audit trail calls a failure.
+    /// What a failure is recorded as in the audit trail.
     pub failure: Kind,
 }
 
@@ -62,22 +64,22 @@ impl PasswordAttempt<'_> {
         (self.email, self.hash.map(PasswordHash::as_str))
     }
 
-    fn pair(&self) -> ((&str, Option<&str>), IpAddr) {
+    fn account_at_address(&self) -> ((&str, Option<&str>), IpAddr) {
         (self.account(), client_network(self.by.ip()))
     }
 }
 
-/// Failures one after the other.
+/// Failures in a row.
 #[derive(Clone, Copy, Default)]
 struct Failures {
     count: u32,
-    /// When the last one was, or the wait for it ends; by [`Clock::elapsed`].
+    /// When the last one was, or when its wait ends; by [`Clock::elapsed`].
     until: Duration,
 }
 
 impl Fading for Failures {
     fn over_at(&self) -> Duration {
-        if self.count == 0 { Duration::ZERO } else { self.until + REMEMBERED }
+        if self.count == 0 { Duration::ZERO } else { self.until + FORGOTTEN_AFTER }
     }
 }
 
@@ -100,8 +102,10 @@ pub struct LoginThrottle {
     store: Arc<dyn SessionStore>,
     passwords: Arc<Passwords>,
     events: Arc<Events>,
-    pairs: Bounded<Failures>,
-    accounts: Limiter,
+    /// Of an account from one address.
+    failures: Bounded<Failures>,
+    /// Of an account from all addresses.
+    account_limit: Limiter,
     clock: Clock,
 }
 
@@ -112,37 +116,38 @@ impl LoginThrottle {
         events: Arc<Events>,
         clock: Clock,
     ) -> LoginThrottle {
-        let (pairs, accounts) = (Bounded::new(KNOWN), Limiter::new(KNOWN));
-        LoginThrottle { store, passwords, events, pairs, accounts, clock }
+        let (failures, account_limit) = (Bounded::new(COUNTS), Limiter::new(COUNTS));
+        LoginThrottle { store, passwords, events, failures, account_limit, clock }
     }
 
-    /// Whether the password is right, after the same work whatever it is. An error: it is not, which counts, or whoever
-    /// throttle has to wait.
+    /// Succeeds if the password is right. An error: it is wrong, which counts as a failure, or the client has to wait.
+    /// A wrong password takes the same time whether there is such a user or not.
     pub fn verify(&self, attempt: &PasswordAttempt<'_>, password: &str) -> Result<(), Error> {
         let failed = || self.events.note_failure(attempt.failure, attempt.user, attempt.by);
-        // Whoever hammers on during his wait is to be seen in the trail.
-        self.admit(attempt).inspect_err(|error| {
+        // Attempts during a wait are recorded too, so that an attack that goes on shows in the audit trail.
+        self.check_waits(attempt).inspect_err(|error| {
             if matches!(error, Error::TooMany { .. }) {
                 failed();
             }
         })?;
         let right = self.passwords.verify(password.to_string(), attempt.hash.filter(|_| attempt.is_active))?;
-        self.settle(attempt, right).inspect_err(|_| failed())
+        self.count(attempt, right).inspect_err(|_| failed())
     }
 
-    /// Asked before the password is verified. An error: there is a wait; it gets no longer for being asked.
-    fn admit(&self, attempt: &PasswordAttempt<'_>) -> Result<(), Error> {
+    /// Called before the password is verified. An error: the client has to wait; asking does not make the wait longer.
+    fn check_waits(&self, attempt: &PasswordAttempt<'_>) -> Result<(), Error> {
         let now = self.clock.elapsed();
-        self.pairs.with(&attempt.pair(), now, |failures| failures.wait(now)).map_err(too_many)?;
-        let all = self.accounts.look(&attempt.account(), BACKSTOP, now);
-        if all.remaining > 0 || self.has_logged_in_there(attempt)? { Ok(()) } else { Err(too_many(all.retry_after())) }
+        self.failures.with(&attempt.account_at_address(), now, |failures| failures.wait(now)).map_err(too_many)?;
+        let all = self.account_limit.look(&attempt.account(), ACCOUNT_LIMIT, now);
+        if all.remaining > 0 || self.is_known_address(attempt)? { Ok(()) } else { Err(too_many(all.retry_after())) }
     }
 
-    /// Counts a failure, or forgets those from this address. Of throttle that were verified at the same time, those that
-    /// come after a wait has begun are refused whatever they are: nobody learns more by asking faster.
-    fn settle(&self, attempt: &PasswordAttempt<'_>, right: bool) -> Result<(), Error> {
+    /// Counts a failure; a right password clears the failures from this address. Attempts may be verified at the same
+    /// time: once one of them has started a wait, the others are refused even if they are right, so parallel attempts
+    /// gain nothing.
+    fn count(&self, attempt: &PasswordAttempt<'_>, right: bool) -> Result<(), Error> {
         let now = self.clock.elapsed();
-        let counted = self.pairs.with(&attempt.pair(), now, |failures| {
+        let counted = self.failures.with(&attempt.account_at_address(), now, |failures| {
             failures.wait(now)?;
             if right {
                 *failures = Failures::default();
@@ -158,17 +163,17 @@ impl LoginThrottle {
         if let Some(wait) = wait {
             warn!("too many failed logins to one account from {}: it waits {} s", attempt.by.ip(), wait.as_secs());
         }
-        // Whether there was one left has been asked before.
-        let _ = self.accounts.spend(&attempt.account(), BACKSTOP, now);
+        // `check_waits` has refused the attempt if the account is at its limit.
+        let _ = self.account_limit.spend(&attempt.account(), ACCOUNT_LIMIT, now);
         Err(Error::invalid_credentials())
     }
 
-    /// Whether the account has had a session there lately, ended or not. An account that does not exist is looked up all
-    /// the same, and takes as long.
-    fn has_logged_in_there(&self, attempt: &PasswordAttempt<'_>) -> Result<bool, Error> {
+    /// Whether the user has opened one of their latest sessions from this network, even if it has ended. An e-mail
+    /// without a user is looked up too, so that it takes as long.
+    fn is_known_address(&self, attempt: &PasswordAttempt<'_>) -> Result<bool, Error> {
         let addresses = self.store.addresses_of(attempt.user.unwrap_or(UserId(Uuid::nil())), ADDRESSES)?;
-        let place = client_network(attempt.by.ip());
-        Ok(addresses.iter().any(|address| address.parse().is_ok_and(|ip| client_network(ip) == place)))
+        let network = client_network(attempt.by.ip());
+        Ok(addresses.iter().any(|address| address.parse().is_ok_and(|ip| client_network(ip) == network)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! What operators and users do with accounts.
+//! Accounts: creating and deleting them, turning them off and on, changing passwords. Signing up and logging in are in
+//! [`crate::accounts::sessions`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +15,9 @@ use crate::base::clock::Clock;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::UserId;
 
-/// How long a user who deletes their account waits for what hangs on it to be deleted too.
+/// How long the answer to a user who deletes their account waits for the rows that belong to it to be deleted.
 const SWEEPING: Duration = Duration::from_millis(500);
 
-/// What is done with accounts, beside signing up and logging in (see [`crate::accounts::session`]).
 pub struct Users {
     pub(super) store: Arc<dyn UserStore>,
     pub(super) passwords: Arc<Passwords>,
@@ -62,35 +62,36 @@ impl Users {
         Ok(self.store.users(after, limit)?)
     }
 
-    /// Deactivating ends the user's sessions and turns their keys off; activating turns the keys back on. False: there is
-    /// no such user.
+    /// Deactivating ends the user's sessions and turns their keys off; activating turns the keys back on. False: there
+    /// is no such user.
     pub fn set_active(&self, id: UserId, active: bool, by: &By) -> Result<bool, Error> {
         Ok(self.store.set_user_active(id, active, by, self.clock.now())?)
     }
 
-    /// Sets a password without asking for the current one, and ends all of the user's sessions: someone who knew the old
-    /// password may have opened one. False: there is no such user.
+    /// Sets a password without asking for the current one, and ends all of the user's sessions: someone who knew the
+    /// old password may have opened one. False: there is no such user.
     pub fn set_password(&self, id: UserId, password: NewPassword, by: &By) -> Result<bool, Error> {
         let hash = self.passwords.hash(password)?;
         Ok(self.store.set_password(id, &hash, by, self.clock.now())?)
     }
 
-    /// Deletes the user, their sessions and their keys, without asking for their password. False: there is no such user.
+    /// Deletes the user, their sessions and their keys, without asking for their password. False: there is no such
+    /// user.
     ///
-    /// The rows that remain of the user are deleted before this returns: on the command line, there need not be a server
-    /// whose job would do it.
+    /// The rows that remain of the user are deleted before this returns: on the command line, there need not be a
+    /// server whose job would do it.
     pub fn delete(&self, id: UserId, by: &By) -> Result<bool, Error> {
         let found = self.store.delete_user(id, None, by, self.clock.now())?;
         while self.sweep()? {}
         Ok(found)
     }
 
-    /// Deletes some of what users who were deleted have left. False: there was nothing.
+    /// Deletes a part of the rows that belonged to deleted users. False: there were none.
     pub fn sweep(&self) -> Result<bool, Error> {
         Ok(self.store.sweep()?)
     }
 
-    /// What a user does with their own password; all their sessions end, and `session` is opened.
+    /// Changes the password of a user who gives the current one. Ends all their sessions and opens `session`.
     pub fn change_password(
         &self,
         user: UserId,
@@ -107,18 +108,19 @@ impl Users {
         })
     }
 
-    /// Deletes a user who has given his password, his sessions and his keys.
+    /// Deletes a user who gives their password, with their sessions and keys.
     pub fn delete_own(&self, user: UserId, email: &str, password: &str, by: &By) -> Result<(), Error> {
         let hash = self.confirm(user, email, password, by)?;
         let delete = |hash: &PasswordHash| self.store.delete_user(user, Some(hash), by, self.clock.now());
         self.with_password(user, email, password, hash, by, delete)?;
-        // Mostly that is all; what is left of much, or in a store that has gone meanwhile, is deleted within a minute.
+        // Most accounts are gone completely after this. The job that deletes the rows of deleted users does the rest,
+        // and all of it if the store fails now.
         let started = Instant::now();
         while started.elapsed() < SWEEPING && self.sweep().unwrap_or(false) {}
         Ok(())
     }
 
-    /// The hash of the user's password, when this is it. When it is not, that counts like a failed login.
+    /// The hash of the user's password if `password` is right. A wrong one counts like a failed login.
     fn confirm(&self, user: UserId, email: &str, password: &str, by: &By) -> Result<PasswordHash, Error> {
         let hash = self.store.password_of(user)?;
         let attempt = PasswordAttempt {
@@ -133,7 +135,8 @@ impl Users {
         hash.ok_or_else(Error::invalid_credentials)
     }
 
-    /// Does what needs a confirmed password. A login may hash it anew in between; it is confirmed once more, then.
+    /// Does what needs the right password. `act` refuses if the stored hash has changed meanwhile. A login may have
+    /// replaced the hash of the same password, so the password is confirmed once more before this gives up.
     fn with_password(
         &self,
         user: UserId,
@@ -147,7 +150,7 @@ impl Users {
         done.then_some(()).ok_or_else(Error::invalid_credentials)
     }
 
-    /// Learns what the stored hashes cost, so that refusing an unknown user takes as long as refusing a known one.
+    /// Reads the costs of the stored hashes, so that refusing an unknown user takes as long as refusing a known one.
     pub fn note_costs(&self) -> Result<(), StoreError> {
         self.store.hash_prefixes()?.iter().for_each(|prefix| self.passwords.note_cost(prefix));
         Ok(())

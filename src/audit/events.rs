@@ -16,13 +16,13 @@ use crate::base::id::{EventId, UserId};
 use crate::base::network::client_network;
 use crate::base::sharded::lock;
 
-/// Failures that are gathered in one event.
+/// Failures that are counted in one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Failures {
     kind: Kind,
     user: Option<UserId>,
     actor: Actor,
-    /// Of an IPv6 client the first of its network.
+    /// For an IPv6 client, the first address of its network.
     ip: Option<IpAddr>,
     minute: Timestamp,
 }
@@ -38,7 +38,7 @@ impl Failures {
         Event { id: self.id(), at: minute, kind, user, actor, subject, ip, request_id: None, details, count }
     }
 
-    /// The same for the same failures, in every instance, so that their counts come together in one row.
+    /// All instances compute the same id for the same failures, so their counts add up in one row.
     fn id(&self) -> EventId {
         let Failures { kind, user, actor, ip, minute } = self;
         let hash = digest::digest(&digest::SHA256, format!("{} {user:?} {actor:?} {ip:?}", kind.as_str()).as_bytes());
@@ -51,8 +51,8 @@ impl Failures {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Rows that wait to be written, at most; what would need a further one is not counted. Each failure costs a hash, so
-/// there are far fewer in a second.
+/// At most this many rows wait to be written; failures that need a further row are not counted. Every failure costs a
+/// password hash, so a second has far fewer.
 const KEPT: usize = 10_000;
 
 pub struct Events {
@@ -67,9 +67,9 @@ impl Events {
         Events { store, failed: Mutex::default(), retention, clock }
     }
 
-    /// Takes the same time whether there is such a user or not.
+    /// Counts a failure; [`Events::flush`] writes it. Takes the same time whether there is such a user or not.
     pub fn note_failure(&self, kind: Kind, user: Option<UserId>, by: &By) {
-        // Whoever guesses from a network of his own makes one row of it.
+        // One network of a client is one row, however many of its addresses an attacker uses.
         let ip = by.origin.as_ref().map(|origin| client_network(origin.ip));
         let minute = self.clock.now().start_of(MINUTE);
         self.add(Failures { kind, user, actor: by.actor, ip, minute }, 1);
@@ -87,14 +87,14 @@ impl Events {
         }
     }
 
-    /// Writes the failures that were noted, in one transaction. What cannot be written is kept for the next time.
+    /// Writes the counted failures in one transaction. If that fails, they are kept for the next time.
     pub fn flush(&self) -> Result<(), Error> {
         let taken = std::mem::take(&mut *lock(&self.failed));
         if taken.is_empty() {
             return Ok(());
         }
         let mut events: Vec<Event> = taken.iter().map(|(failures, count)| failures.event(*count)).collect();
-        // The same order in every instance, so that no two of them wait for each other's rows.
+        // All instances write in the same order, so that no two of them deadlock.
         events.sort_unstable_by_key(|event| event.id);
         let outcome = self.store.record_failures(&events);
         if outcome.is_err() {
@@ -103,8 +103,8 @@ impl Events {
         Ok(outcome?)
     }
 
-    /// Up to `limit` events of the user's account, newest first, from the one before `before`. There are none before an
-    /// event that is not his.
+    /// Up to `limit` events of the user's account, newest first, from the one before `before`. None if `before` is not
+    /// an event of this account.
     pub fn of_user(&self, user: UserId, before: Option<EventId>, limit: i64) -> Result<Vec<Event>, Error> {
         Ok(self.store.events_of(user, before, limit)?)
     }
@@ -114,7 +114,7 @@ impl Events {
         Ok(self.store.events(filter, after.map(|event| (event.at, event.id)), limit)?)
     }
 
-    /// Forgets some events that are kept no longer. False: there were none.
+    /// Deletes a part of the events that are older than the retention. False: there were none.
     pub fn prune(&self) -> Result<bool, Error> {
         Ok(self.store.prune_events(self.clock.now().minus(self.retention))?)
     }

@@ -1,5 +1,5 @@
-//! The command line: one file a command. `serve` runs the server; the others are for the operator, who may use them while
-//! a server runs. Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! The command line: one file a command. `serve` runs the server; the others are for the operator, who may use them
+//! while a server runs. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 mod arguments;
 mod events;

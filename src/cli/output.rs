@@ -1,7 +1,7 @@
 //! What commands print: tables for people, JSON for programs.
 //!
-//! In a table, the column that can be long comes last. Text that a user chose is escaped, because control characters in it
-//! could change what the terminal shows.
+//! In a table, the column that can be long comes last. Text that a user chose is escaped, because control characters in
+//! it could change what the terminal shows.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,5 @@
-//! What owners and operators do with keys.
+//! API keys: creating, changing, rotating and revoking them, listing them with their use, and judging them when they
+//! are presented.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,10 +23,10 @@ use crate::memory::limiter::{Limiter, Quota, Rate};
 /// The most keys that one listing gives.
 const LISTED: i64 = 1000;
 
-/// Keys of whose limits something is spent, as far as is known at once.
+/// How many keys' rate limits are counted at once.
 const LIMITED_KEYS: usize = 128 * 1024;
 
-/// A span of time in steps of an hour or a day.
+/// A period of time that is shown in steps of an hour or a day.
 pub struct Period {
     pub from: Timestamp,
     pub to: Timestamp,
@@ -38,7 +39,7 @@ pub struct UsagePoint {
     pub counts: Counts,
 }
 
-/// What a rotation made: the new key, and when the old one ends.
+/// The result of a rotation: the new key, and when the old one ends.
 pub struct Successor {
     pub key: ApiKey,
     pub secret: KeySecret,
@@ -46,7 +47,7 @@ pub struct Successor {
     pub old_expires_at: Timestamp,
 }
 
-/// What a new key is to be.
+/// What a new key is created from.
 pub struct KeySpec {
     pub name: String,
     pub expires_at: Option<Timestamp>,
@@ -59,7 +60,7 @@ pub struct Keys {
     usage: Arc<UsageCounter>,
     limiter: Limiter,
     settings: KeySettings,
-    /// The user with whom [`Keys::trim`] goes on.
+    /// The user with whom [`Keys::trim`] continues.
     trimming: Mutex<UserId>,
     clock: Clock,
 }
@@ -67,7 +68,7 @@ pub struct Keys {
 /// A page of keys, each with how often it was allowed in the last 24 hours.
 pub struct KeyPage {
     pub keys: Vec<(ApiKey, u64)>,
-    /// Whether there are further ones.
+    /// Whether there are more keys after these.
     pub more: bool,
 }
 
@@ -87,7 +88,7 @@ impl Keys {
         if expiry > self.clock.now() { Ok(expiry) } else { Err("must be in the future") }
     }
 
-    /// Makes a key. Its secret exists only in what this returns.
+    /// Creates a key. The secret is returned here and stored nowhere.
     pub fn create(&self, owner: UserId, spec: KeySpec, by: &By) -> Result<(ApiKey, KeySecret), Error> {
         let KeySpec { name, expires_at, scopes, rate_limit } = spec;
         let (secret, hash) = new_secret()?;
@@ -107,7 +108,7 @@ impl Keys {
         };
         match self.store.create_key(&key, &hash, self.settings.max_keys, by)? {
             Ok(()) => Ok((key, secret)),
-            // Deleted or deactivated between the guard and here.
+            // The owner was deleted or deactivated after the guard had checked them.
             Err(KeyRefusal::Gone) => {
                 Err(Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false, basic: false }))
             }
@@ -115,19 +116,19 @@ impl Keys {
         }
     }
 
-    /// Changes a key of this owner's, and gives it with how often it was allowed in the last 24 hours.
+    /// Changes one of the owner's keys, and returns it with how often it was allowed in the last 24 hours.
     pub fn change(&self, owner: UserId, id: &str, change: &KeyChange, by: &By) -> Result<(ApiKey, u64), Error> {
         let id = self.parse_id(id)?;
         self.store
             .update_key(owner, id, change, by, self.clock.now(), self.settings.max_keys)?
             .map_err(|refusal| self.refused(refusal))?;
-        // Revoked keys stay, deleted ones go with their owner.
+        // A missing key means that the owner has been deleted meanwhile.
         let read = |since| Ok(self.store.key_of(owner, id, since)?);
         self.counted(read, |key| key.as_mut_slice())?.ok_or_else(not_found)
     }
 
-    /// Makes a key with the same settings in the place of one of this owner's, which lives on for the grace, or until it
-    /// expires by itself. However many ask at once, one of them gets the new key.
+    /// Replaces one of the owner's keys by a new one with the same settings. The old one ends after the grace period,
+    /// or when it expires if that is earlier. Of several concurrent rotations of a key, one succeeds.
     pub fn rotate(&self, owner: UserId, id: &str, grace: Duration, by: &By) -> Result<Successor, Error> {
         let id = self.parse_id(id)?;
         let (secret, hash) = new_secret()?;
@@ -140,7 +141,7 @@ impl Keys {
         Ok(Successor { key, secret, old: id, old_expires_at })
     }
 
-    /// Judges a key that is presented, counts that, and spends its limit.
+    /// Judges a key that is presented, spends its rate limit and counts the use.
     pub fn present(&self, key: &KnownKey, demand: Demand<'_>, now: Timestamp) -> (Outcome, Option<Quota>) {
         let mut outcome = key.outcome(demand, now);
         let quota = key.rate_limit.map(|limit| {
@@ -179,16 +180,17 @@ impl Keys {
         }
     }
 
-    /// The owner's keys, newest first, each with how often it was allowed in the last 24 hours. Of more than a thousand
-    /// the oldest that have ended are left out first.
+    /// The owner's keys, newest first, each with how often it was allowed in the last 24 hours. If there are more than
+    /// a thousand, ended keys are left out first, the oldest before the others.
     pub fn of_owner(&self, owner: UserId) -> Result<Vec<(ApiKey, u64)>, Error> {
         let read = |since| Ok(self.store.keys_of(owner, since, self.clock.now(), LISTED)?);
         self.counted(read, Vec::as_mut_slice)
     }
 
-    /// Up to `limit` of the owner's keys, newest first, from the one after `after`. `None`: they have no such key.
+    /// Up to `limit` of the owner's keys, newest first, from the one after `after`. `None`: the owner has no key
+    /// `after`.
     pub fn page(&self, owner: UserId, after: Option<KeyId>, limit: usize) -> Result<Option<KeyPage>, Error> {
-        // One more tells whether there are more.
+        // One more than asked for shows whether there is a next page.
         let read = |since| Ok(self.store.page_of_keys(owner, after, since, limit as i64 + 1)?);
         let keys = self.counted(read, |keys| keys.as_deref_mut().unwrap_or_default())?;
         Ok(keys.map(|mut keys| {
@@ -198,13 +200,13 @@ impl Keys {
         }))
     }
 
-    /// Reads keys and how often each was allowed since some moment, and adds what is not written yet.
+    /// Reads keys with how often each was allowed since a time, and adds the uses that are not written yet.
     fn counted<T>(
         &self,
         read: impl Fn(Timestamp) -> Result<T, Error>,
         keys: impl Fn(&mut T) -> &mut [(ApiKey, u64)],
     ) -> Result<T, Error> {
-        // The hour that is running, and the 23 before it.
+        // The current hour and the 23 before it.
         let since = self.clock.now().start_of(HOUR).minus(23 * HOUR);
         let ids = |found: &mut T| keys(found).iter().map(|(key, _)| key.id).collect();
         let (mut found, pending) = self.usage.with_pending(|| read(since), ids)?;
@@ -219,8 +221,7 @@ impl Keys {
         Ok(found)
     }
 
-    /// How often the owner's key was presented in each hour or day that begins from `from` up to `to`, in order,
-    /// without gaps.
+    /// How often the owner's key was presented in each step of the period, in order, without gaps.
     pub fn usage(&self, owner: UserId, id: &str, period: &Period) -> Result<Vec<UsagePoint>, Error> {
         let id = self.parse_id(id)?;
         let (from, to) = (period.from.start_of(period.step), period.to);
@@ -245,12 +246,12 @@ impl Keys {
         Ok(series)
     }
 
-    /// Up to `limit` keys of everyone, or of one user, in an order of their own, from the one after `after`.
+    /// Up to `limit` keys of all users, or of one, from the one after `after`.
     pub fn list(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, Error> {
         Ok(self.store.keys(owner, after, limit)?)
     }
 
-    /// Revokes a key of this owner's, again if need be. For anyone else it does not exist.
+    /// Revokes one of the owner's keys; revoking it again succeeds too. For other users the key does not exist.
     pub fn revoke(&self, owner: UserId, id: &str, by: &By) -> Result<(), Error> {
         let id = self.parse_id(id)?;
         self.store
@@ -259,25 +260,24 @@ impl Keys {
             .ok_or_else(not_found)
     }
 
-    /// Revokes a key that asks for it itself. Revoked or deleted by someone else between the guard and here, it has ended
-    /// all the same.
+    /// Revokes the key that asks for it. Succeeds too if someone else has revoked or deleted it meanwhile.
     pub fn revoke_own(&self, key: KeyId, owner: UserId, by: &By) -> Result<(), Error> {
         self.store.revoke_key(key, Some(owner), by, self.clock.now(), self.settings.max_keys)?;
         Ok(())
     }
 
-    /// Revokes a key, whoever owns it. False: there is no such key.
+    /// Revokes a key of any owner. False: there is no such key.
     pub fn revoke_any(&self, id: KeyId, by: &By) -> Result<bool, Error> {
         Ok(self.store.revoke_key(id, None, by, self.clock.now(), self.settings.max_keys)?)
     }
 
-    /// Forgets some keys that ended long ago. False: there were none.
+    /// Deletes a part of the keys that ended longer ago than they are kept. False: there were none.
     pub fn prune(&self) -> Result<bool, Error> {
         Ok(self.store.prune_keys(self.clock.now().minus(self.settings.retention))?)
     }
 
-    /// Looks whether more ended keys of a user are there than are kept, from one user to the next, and forgets some of
-    /// them. False: it has been at the last user.
+    /// Goes from user to user and deletes a part of the ended keys that exceed the number that is kept of each user.
+    /// Each call continues where the last one stopped. False: all users have been seen.
     pub fn trim(&self) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut trimming = lock(&self.trimming);

@@ -14,13 +14,13 @@ pub enum Outcome {
     /// Revoked or paused, or its owner is inactive.
     Disabled,
     Expired,
-    /// It lacks a scope that was asked for.
+    /// It lacks a required scope.
     InsufficientScope,
     RateLimited,
 }
 
 impl Outcome {
-    /// Whether the key itself is good. One that is merely used too often or for too much is.
+    /// Whether the key itself is valid. A key over its rate limit or without a required scope is valid.
     pub fn is_of_good_key(self) -> bool {
         matches!(self, Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope)
     }

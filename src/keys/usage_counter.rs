@@ -1,4 +1,4 @@
-//! When and how often keys are used: noted in memory by requests, written to the store once a second by one thread.
+//! When and how often keys are used. Requests note it in memory; a job writes it to the store once a second.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use crate::base::sharded::{Sharded, lock};
 use crate::keys::store::UsageStore;
 use crate::keys::usage::{HOUR, HourOfUse, Outcome};
 
-/// What is to be written of one key.
+/// The unwritten use of one key.
 struct KeyUse {
     latest: HourOfUse,
-    /// Few: hours that began while the store was away.
+    /// Usually none. While the store cannot be reached, earlier hours stay unwritten.
     earlier: Vec<HourOfUse>,
 }
 
@@ -47,23 +47,23 @@ impl KeyUse {
 
 type Uses = HashMap<KeyId, KeyUse>;
 
-/// Keys of which uses are kept while the store is away; those of further keys are not counted.
+/// How many keys' uses are kept while the store cannot be reached. Uses of further keys are not counted.
 const KEPT: usize = 200_000;
-/// Keys for which memory is kept while nothing happens.
+/// For how many keys each table keeps its memory after their uses are written.
 const ROOM: usize = 1024;
 
 pub struct UsageCounter {
     noted: Sharded<Uses>,
-    /// What has been taken from the shards and is not known to be written.
+    /// Uses that have been taken from the shards and may not be written yet.
     unwritten: Mutex<Uses>,
-    /// Odd while something is on its way from the shards to the store: in that time it may be seen twice.
+    /// Odd while uses move from the shards to the store. A reader may see them in both meanwhile.
     writes: AtomicU64,
     store: Arc<dyn UsageStore>,
     /// How long counts are kept.
     retention: Duration,
 }
 
-/// While it is there, [`UsageCounter::writes`] is odd; also when it goes with a panic.
+/// [`UsageCounter::writes`] is odd until this is dropped, which a panic does too.
 struct Writing<'a>(&'a AtomicU64);
 
 impl Writing<'_> {
@@ -100,7 +100,7 @@ impl UsageCounter {
         }
     }
 
-    /// What is not written yet of this key; an hour may be there more than once.
+    /// The key's unwritten uses. An hour may be in it more than once.
     fn pending(&self, key: KeyId) -> Vec<HourOfUse> {
         let mut pending = Vec::new();
         for uses in self.noted.all().chain([&self.unwritten]) {
@@ -111,14 +111,14 @@ impl UsageCounter {
         pending
     }
 
-    /// Reads from the store, and gives it together with what is pending of these keys: nothing is missed, and nothing
-    /// counted twice.
+    /// Reads from the store, and returns that with the keys' unwritten uses. Reads again if a write happens meanwhile,
+    /// so that no use is missed and none counted twice.
     pub fn with_pending<T>(
         &self,
         read: impl Fn() -> Result<T, Error>,
         keys: impl Fn(&mut T) -> Vec<KeyId>,
     ) -> Result<(T, Vec<Vec<HourOfUse>>), Error> {
-        // A store that hangs while it writes is not waited for.
+        // A write may hang. After these tries, the result may count uses twice.
         const TRIES: usize = 5;
         let mut tried = 0;
         loop {
@@ -144,7 +144,7 @@ impl UsageCounter {
         Ok(self.store.usage_of(owner, key, from, to)?)
     }
 
-    /// Writes what was noted, in one transaction. What cannot be written is kept for the next time.
+    /// Writes the noted uses in one transaction. If that fails, they are kept for the next time.
     pub fn flush(&self) -> Result<(), Error> {
         let _writing = Writing::begin(&self.writes);
         self.write()
@@ -153,7 +153,7 @@ impl UsageCounter {
     fn write(&self) -> Result<(), Error> {
         let mut unwritten = lock(&self.unwritten);
         for shard in self.noted.all() {
-            // Under both locks: `pending` never misses what moves from one to the other.
+            // Uses move under both locks, so `pending` never misses one.
             let mut noted = lock(shard);
             for (key, uses) in noted.drain() {
                 let full = unwritten.len() >= KEPT;
@@ -165,7 +165,7 @@ impl UsageCounter {
                     }
                 }
             }
-            // A burst is over some day, and its memory is to be had again.
+            // Frees what a burst has allocated.
             noted.shrink_to(ROOM);
         }
         if unwritten.is_empty() {
@@ -175,15 +175,15 @@ impl UsageCounter {
         let mut uses: Vec<(KeyId, HourOfUse)> =
             unwritten.iter().flat_map(|(key, uses)| uses.hours().map(|hour| (*key, *hour))).collect();
         drop(unwritten);
-        // The same order in every instance, so that no two of them wait for each other's rows.
+        // All instances write in the same order, so that no two of them deadlock.
         uses.sort_unstable_by_key(|(key, noted)| (*key, noted.hour));
         self.store.record_uses(&uses)?;
-        // Only this thread adds to it.
+        // Only this thread, which runs the jobs, adds to it.
         lock(&self.unwritten).clear();
         Ok(())
     }
 
-    /// Forgets some of what is kept no longer. False: there was nothing.
+    /// Deletes a part of the counts that are older than the retention. False: there were none.
     pub fn prune(&self, now: Timestamp) -> Result<bool, Error> {
         Ok(self.store.prune_usage(now.minus(self.retention))?)
     }

@@ -1,4 +1,4 @@
-//! Verifying keys for services that have received one from someone: what a guard would say of it.
+//! Verifying keys for services that have received one from a client: the answer is what our own guard would decide.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::keys::usage::Outcome;
 use crate::memory::limiter::Quota;
 use crate::memory::lookup::Lookup;
 
-/// Is this key good for something that needs these scopes?
+/// Is this key valid, and does it have these scopes?
 pub struct Question {
-    /// `None`: it does not even look like a key.
+    /// `None`: the text does not have the form of a key.
     pub key: Option<KeyHash>,
     pub scopes: Scopes,
 }
@@ -24,14 +24,14 @@ impl Question {
     }
 }
 
-/// What is said of a key.
+/// The answer to a [`Question`].
 pub enum Verification {
     NotFound,
     Judged { key: Arc<KnownKey>, outcome: Outcome, quota: Option<Quota> },
 }
 
-/// Answers in order. Each known key is counted and spends its limit, as if it had been presented here. Waits for what is
-/// not remembered.
+/// Answers in the order of the questions. Each known key is counted and spends its rate limit, as if the client had
+/// presented it here. Keys that are not in memory are read from the store, so this may block.
 pub fn verify(
     keys: &Keys,
     known_keys: &Lookup<KeyHash, KnownKey>,

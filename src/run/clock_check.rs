@@ -1,5 +1,5 @@
-//! Whether the clock can be trusted, as far as this can be told. What is deleted because of a wrong time does not come back
-//! when the clock is set right.
+//! Whether the clock can be trusted, as far as this can be told. What is deleted because of a wrong time does not come
+//! back when the clock is set right.
 
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ impl ClockCheck {
         if now > expected.plus(WEEK) {
             let since = *self.doubted_since.get_or_insert_with(|| {
                 warn!(
-                    "the clock says {now}, but the last thing that is known to have happened was at {expected}: nothing \
-                     is deleted for a week. If the clock is wrong, set it right and restart before that"
+                    "the clock says {now}, but the last thing that is known to have happened was at {expected}: \
+                     nothing is deleted for a week. If the clock is wrong, set it right and restart before that"
                 );
                 elapsed
             });

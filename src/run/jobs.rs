@@ -1,9 +1,10 @@
-//! The jobs that a server does in the background: `jobs` is the table of them, [`Jobs`] the thread that does them in turn.
+//! The jobs that a server does in the background: `jobs` is the table of them, [`Jobs`] the thread that does them in
+//! turn.
 //!
-//! Jobs share one thread, so a job works in parts that are short, and other jobs and requests get their turn in between.
-//! Two threads are not jobs, because they must not wait for a deletion or a slow store: the store's listening for changes
-//! (see [`crate::store::Store::listen`]; with SQLite it looks every 100 ms) and the TLS certificate's renewal (see
-//! [`crate::http::tls`]; it also starts at a signal, and its files may be on a slow disk).
+//! Jobs share one thread, so a job works in parts that are short, and other jobs and requests get their turn in
+//! between. Two threads are not jobs, because they must not wait for a deletion or a slow store: the store's listening
+//! for changes (see [`crate::store::Store::listen`]; with SQLite it looks every 100 ms) and the TLS certificate's
+//! renewal (see [`crate::http::tls`]; it also starts at a signal, and its files may be on a slow disk).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -48,16 +49,16 @@ where
     Ok(false)
 }
 
-/// Work that is done once in every period. A failure or a panic costs one turn: the job is tried again every minute, or in
-/// its usual period if that is shorter, and other jobs go on meanwhile. The log has one line when a job begins to fail and
-/// one when it works again.
+/// Work that is done once in every period. A failure or a panic costs one turn: the job is tried again every minute, or
+/// in its usual period if that is shorter, and other jobs go on meanwhile. The log has one line when a job begins to
+/// fail and one when it works again.
 struct Job {
     /// What it does: "cannot {name}" in the log.
     name: &'static str,
     period: Duration,
     part: Part,
-    /// Whether it deletes what its time has come for. It pauses while the clock is doubted: a deleted row does not come back
-    /// when the clock is set right.
+    /// Whether it deletes rows because of their age. It pauses while the clock is doubted: a deleted row does not come
+    /// back when the clock is set right.
     needs_right_clock: bool,
     /// Whether it is done once more when the server stops, because it writes what is only in memory.
     at_the_end: bool,

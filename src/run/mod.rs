@@ -132,8 +132,8 @@ impl Keyward {
     pub fn stop(self) {
         self.server.stop();
         self.jobs.stop();
-        // The last owner of the store closes the SQLite file and tidies up beside it. It must be this thread: the others end
-        // with the process, wherever they are.
+        // The last owner of the store closes the SQLite file and tidies up beside it. It must be this thread: the
+        // others end with the process, wherever they are.
         let Some(store) = self.embedded else { return };
         let deadline = Instant::now() + CLOSING;
         while Arc::strong_count(&store) > 1 && Instant::now() < deadline {

@@ -7,8 +7,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// SIGTERM and SIGINT end the process, SIGHUP makes it read its files again. From [`Signals::register`] on, none is missed
-/// and none kills the process.
+/// SIGTERM and SIGINT end the process, SIGHUP makes it read its files again. From [`Signals::register`] on, none is
+/// missed and none kills the process.
 pub struct Signals {
     runtime: Runtime,
     terminate: Signal,
@@ -29,8 +29,8 @@ impl Signals {
         Ok(Signals { runtime, terminate, interrupt, hangup })
     }
 
-    /// Returns at a signal that ends the process, or when a line arrives in `lost`: the server cannot go on. Calls `reload`
-    /// at each SIGHUP.
+    /// Returns at a signal that ends the process, or when a line arrives in `lost`: the server cannot go on. Calls
+    /// `reload` at each SIGHUP.
     pub fn wait(mut self, reload: impl Fn(), lost: Option<Receiver<String>>) -> End {
         let (forward, mut forwarded) = mpsc::unbounded_channel();
         // The thread ends with the store's thread, which holds the other end of `lost`.
