@@ -1,6 +1,7 @@
 //! Users and their sessions: signing up, logging in, passwords, and how often a password may be guessed.
 
 pub mod email;
+pub mod ending;
 pub mod limits;
 pub mod passwords;
 pub mod refresh;

@@ -69,6 +69,32 @@ impl Rotation {
         }
     }
 
+    /// From the columns of a row. An earlier version of Keyward sets only the generation and when it was reached
+    /// (`rotated_at`): after that, the generation before is the parent, and nothing is known of older ones.
+    pub fn from_stored(
+        generation: i64,
+        rotated_at: Option<Timestamp>,
+        parent: Option<i64>,
+        left_at: Option<Timestamp>,
+        given_at: Option<Timestamp>,
+        moves: Vec<Timestamp>,
+        orphans: Orphans,
+    ) -> Rotation {
+        match parent {
+            Some(parent) if moves.first() == rotated_at.as_ref() => {
+                Rotation { generation, parent, left_at, given_at, moves, orphans }
+            }
+            _ => Rotation {
+                generation,
+                parent: generation - 1,
+                left_at: rotated_at,
+                given_at: rotated_at,
+                moves: rotated_at.into_iter().collect(),
+                orphans,
+            },
+        }
+    }
+
     /// What the refresh token of a generation means at `now`.
     pub fn judge(&self, presented: i64, now: Timestamp, rules: &RotationRules) -> Move {
         if presented > self.generation {
@@ -232,6 +258,28 @@ mod tests {
         let off = RotationRules { retry: None, ..RULES };
         assert_eq!(outcome(&after(&once), 1, 10, &off), ("again", 2));
         assert_eq!(outcome(&after(&once), 1, 11, &off), ("theft", 0));
+    }
+
+    #[test]
+    fn a_row_that_an_earlier_version_moved_last_has_the_generation_before_as_its_parent() {
+        let known = after(&[(0, 1), (60, 1), (100, 3)]);
+        let stored = |rotated_at, parent| {
+            let Rotation { generation, left_at, given_at, moves, orphans, .. } = known.clone();
+            Rotation::from_stored(generation, rotated_at, parent, left_at, given_at, moves, orphans)
+        };
+        assert_eq!(stored(Some(at(100)), Some(known.parent)), known);
+        for moved_by_an_earlier_version in [stored(Some(at(200)), Some(known.parent)), stored(Some(at(200)), None)] {
+            let expected = Rotation {
+                parent: known.generation - 1,
+                left_at: Some(at(200)),
+                given_at: Some(at(200)),
+                moves: vec![at(200)],
+                ..known.clone()
+            };
+            assert_eq!(moved_by_an_earlier_version, expected);
+        }
+        let never_moved = Rotation::from_stored(FIRST, None, None, None, None, Vec::new(), Orphans::default());
+        assert_eq!(never_moved, Rotation::start());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Sessions as they are stored: how long they live, and which end when a user has too many.
+//! Sessions as they are stored, and how long they live.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,28 +31,6 @@ pub struct Session {
     pub expires_at: Timestamp,
     pub ip: String,
     pub user_agent: Option<String>,
-}
-
-/// What [`surplus`] needs to know of a session that has not ended.
-#[derive(Clone, Debug)]
-pub struct OpenSession {
-    pub id: SessionId,
-    pub created_at: Timestamp,
-    pub rotated_at: Option<Timestamp>,
-    pub expires_at: Timestamp,
-}
-
-/// Which sessions end when a user may have `most`; never the `new` one. First those that have expired, then those that
-/// were never refreshed (so that a script's logins do not end browsers' sessions), then the others; within each, the
-/// least recently used first.
-pub fn surplus(mut open: Vec<OpenSession>, new: SessionId, most: usize, now: Timestamp) -> Vec<SessionId> {
-    let count = open.len().saturating_sub(most);
-    open.retain(|session| session.id != new);
-    open.sort_by_key(|session| {
-        let last_used_at = session.rotated_at.unwrap_or(session.created_at);
-        (session.expires_at > now, session.rotated_at.is_some(), last_used_at)
-    });
-    open.into_iter().take(count).map(|session| session.id).collect()
 }
 
 /// How long sessions live. Only logins and refreshes count as use.

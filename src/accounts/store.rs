@@ -101,7 +101,7 @@ pub trait UserStore: Send + Sync {
 /// Sessions.
 pub trait SessionStore: Send + Sync {
     /// Stores a session if its user is active and still has this password, and puts another hash of it in its place. Of more
-    /// than `most` sessions of the user some end (see [`crate::accounts::session::surplus`]), up to a hundred at once, and of those
+    /// than `most` sessions of the user some end (see [`crate::accounts::ending::surplus`]), up to a hundred at once, and of those
     /// that have ended the latest 200 are kept.
     fn open_session(
         &self,

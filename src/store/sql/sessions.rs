@@ -2,10 +2,11 @@
 
 use super::events::record;
 use super::{SqlStore, delete_found, is_so};
+use crate::accounts::ending::{EndReason, OpenSession, ended_by_limit, ended_one, ended_others, surplus};
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::refresh::{Refresh, StoredSession};
 use crate::accounts::rotation::{FIRST, Orphans, Rotation, RotationRules};
-use crate::accounts::session::{Lifespan, LiveSession, NewSession, OpenSession, Session, surplus};
+use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::accounts::store::{Opened, Rotated, SessionStore};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
@@ -113,14 +114,20 @@ pub fn open(transaction: &mut dyn Transaction, session: &NewSession, most: u32) 
     let open: Vec<OpenSession> = rows.into_iter().map(open).collect::<Result<_, StoreError>>()?;
     let surplus = surplus(open, session.id, most as usize, now);
     for id in &surplus {
-        let reason = Value::Text("limit".to_string());
-        transaction.execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+        end(transaction, *id, EndReason::Limit, now)?;
     }
     for spare in [ENDED_AND_SPARE, LEFT_BEHIND_AND_SPARE] {
         let parameters = [user.clone(), Value::Int(PART), Value::Int(KEPT)];
         delete_found(transaction, spare, &parameters, DELETE_SESSIONS)?;
     }
     Ok(surplus)
+}
+
+/// Ends one session, if it has not ended.
+fn end(transaction: &mut dyn Transaction, id: SessionId, reason: EndReason, now: Timestamp) -> Result<(), StoreError> {
+    let reason = Value::Text(reason.as_str().to_string());
+    transaction.execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+    Ok(())
 }
 
 /// What ending all sessions of a user has done.
@@ -171,20 +178,7 @@ fn rotation(row: &mut Row, column: usize) -> Result<Rotation, StoreError> {
     let moves: Option<Vec<Timestamp>> = moves.into_iter().map(Timestamp::from_millis).collect();
     let moves = moves.ok_or_else(|| unexpected(column + 5))?;
     let orphans = orphans(row, column + 6)?;
-    Ok(match parent {
-        Some(parent) if moves.first() == rotated_at.as_ref() => {
-            Rotation { generation, parent, left_at, given_at, moves, orphans }
-        }
-        // An earlier version has moved it.
-        _ => Rotation {
-            generation,
-            parent: generation - 1,
-            left_at: rotated_at,
-            given_at: rotated_at,
-            moves: rotated_at.into_iter().collect(),
-            orphans,
-        },
-    })
+    Ok(Rotation::from_stored(generation, rotated_at, parent, left_at, given_at, moves, orphans))
 }
 
 fn orphans(row: &mut Row, column: usize) -> Result<Orphans, StoreError> {
@@ -248,11 +242,8 @@ impl<D: Driver> SessionStore for SqlStore<D> {
             ended = open(transaction, session, most)?;
             let opened = Event::new(Kind::SessionOpened, session.user, by, session.created_at);
             record(transaction, &opened.on(Subject::Session(session.id)))?;
-            let limit = Event::new(Kind::SessionEnded, session.user, by, session.created_at).with("reason", "limit");
-            match ended[..] {
-                [] => {}
-                [one] => record(transaction, &limit.on(Subject::Session(one)))?,
-                _ => record(transaction, &limit.with("sessions", ended.len()))?,
+            if let Some(event) = ended_by_limit(&ended, session.user, by, session.created_at) {
+                record(transaction, &event)?;
             }
             for id in &ended {
                 self.changes.note(Change::Of(id.0));
@@ -317,8 +308,7 @@ impl<D: Driver> SessionStore for SqlStore<D> {
                     Rotated::At { generation, user, email, expires_at }
                 }
                 Refresh::Ended => {
-                    let reason = Value::Text("reuse".to_string());
-                    transaction.execute(END_SESSION, &[Value::Uuid(id.0), Value::Timestamp(now), reason])?;
+                    end(transaction, id, EndReason::Reuse, now)?;
                     Rotated::Reused
                 }
             };
@@ -358,11 +348,11 @@ impl<D: Driver> SessionStore for SqlStore<D> {
         self.change(id.0, is_so, |transaction| {
             // Whoever ends the others meanwhile moves this one to another epoch, which is to be seen here.
             transaction.query(LOCK_EPOCH, &[Value::Uuid(user.0)])?;
-            let reason = Value::Text("logout".to_string());
+            let reason = Value::Text(EndReason::Logout.as_str().to_string());
             let parameters = [Value::Uuid(id.0), Value::Uuid(user.0), Value::Timestamp(now), reason];
             let ended = transaction.execute(END_SESSION_OF_USER, &parameters)?;
             if ended > 0 {
-                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).on(Subject::Session(id)))?;
+                record(transaction, &ended_one(id, user, by, now))?;
             }
             Ok(ended > 0)
         })
@@ -373,8 +363,9 @@ impl<D: Driver> SessionStore for SqlStore<D> {
         let changed = |ended: &Option<Ended>| ended.as_ref().is_some_and(|ended| ended.any);
         let ended = self.change(user.0, changed, |transaction| {
             let ended = end_all(transaction, user, Some(kept), now)?;
-            if let Some(Ended { count: count @ 1.., .. }) = ended {
-                record(transaction, &Event::new(Kind::SessionEnded, user, by, now).with("sessions", count))?;
+            let count = ended.as_ref().map_or(0, |ended| ended.count);
+            if let Some(event) = ended_others(count, user, by, now) {
+                record(transaction, &event)?;
             }
             Ok(ended)
         })?;

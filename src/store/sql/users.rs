@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::events::record;
 use super::{SqlStore, delete_found, is_so, keys, sessions};
 use crate::accounts::email::Email;
+use crate::accounts::ending::ended_all;
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::session::NewSession;
 use crate::accounts::store::{Created, UserStore};
@@ -102,7 +103,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
                 record(transaction, &Event::new(Kind::UserActivated, id, by, now))?;
             } else {
                 let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
-                record(transaction, &Event::new(Kind::UserDeactivated, id, by, now).with("sessions", ended))?;
+                record(transaction, &ended_all(Kind::UserDeactivated, ended, id, by, now))?;
             }
             Ok((true, true))
         })?;
@@ -117,7 +118,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
             )?;
             if changed > 0 {
                 let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
-                record(transaction, &Event::new(Kind::UserPasswordSet, id, by, now).with("sessions", ended))?;
+                record(transaction, &ended_all(Kind::UserPasswordSet, ended, id, by, now))?;
             }
             Ok(changed > 0)
         })
@@ -147,7 +148,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
             )?;
             if changed > 0 {
                 let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
-                record(transaction, &Event::new(Kind::PasswordChanged, id, by, now).with("sessions", ended))?;
+                record(transaction, &ended_all(Kind::PasswordChanged, ended, id, by, now))?;
                 sessions::open(transaction, session, 1)?;
                 let opened = Event::new(Kind::SessionOpened, id, by, now);
                 record(transaction, &opened.on(Subject::Session(session.id)))?;
