@@ -1,5 +1,5 @@
-//! The headers with credentials: the first line says what the route takes, the others are headers. Whoever is admitted
-//! sent exactly what admits.
+//! The headers with credentials: the first line says what the route takes, the others are headers. Those who are
+//! admitted sent exactly what admits.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -54,7 +54,12 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// The ids of whom these headers admit.
-fn model(account: &Account, guard: Guard, requirements: Requirements<'_>, headers: &HeaderMap) -> Option<Option<[Uuid; 2]>> {
+fn model(
+    account: &Account,
+    guard: Guard,
+    requirements: Requirements<'_>,
+    headers: &HeaderMap,
+) -> Option<Option<[Uuid; 2]>> {
     let only = |name: &HeaderName| {
         let values: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
         if let [value] = values[..] { Some(value.as_bytes()) } else { None }
@@ -68,7 +73,8 @@ fn model(account: &Account, guard: Guard, requirements: Requirements<'_>, header
     // What is sent in two ways is sent in none (RFC 6749 §2.3).
     let takes_authorization = bearer.is_some() || basic.is_some() || headers.get_all(AUTHORIZATION).iter().count() > 1;
     let is_twice = requirements.oauth && headers.contains_key(X_API_KEY) && takes_authorization;
-    let by_oauth = requirements.oauth && (bearer == Some(key) || basic.is_some_and(|pair| is_basic(pair, &account.key)));
+    let by_oauth =
+        requirements.oauth && (bearer == Some(key) || basic.is_some_and(|pair| is_basic(pair, &account.key)));
     let by_key = (only(&X_API_KEY) == Some(key) && !is_twice) || (by_oauth && !headers.contains_key(X_API_KEY));
     let by_derived = requirements.derived && bearer == Some(account.derived.as_bytes()) && !is_twice;
     let by_user = bearer == Some(account.access.as_bytes());

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keyward::api::authz::{narrow, narrow_before_path};
 use keyward::base::error::Error;
-use keyward::guard::judge::{Guard, GatewayDemand};
+use keyward::guard::judge::{GatewayDemand, Guard};
 use keyward::keys::scopes::Scopes;
 use keyward_fuzz::request;
 use libfuzzer_sys::fuzz_target;

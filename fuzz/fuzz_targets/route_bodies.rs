@@ -32,14 +32,15 @@ fuzz_target!(|data: &[u8]| {
     let Some(route) = ROUTES.iter().find(is_named) else { return };
     APP.with_borrow_mut(|(app, account)| {
         let mut headers = HeaderMap::new();
-        let media_type = if route.requirements.oauth { "application/x-www-form-urlencoded" } else { "application/json" };
+        let media_type =
+            if route.requirements.oauth { "application/x-www-form-urlencoded" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         let mut request = request(headers, None, &account.fill(body));
         request.parameter = account.key_id.clone();
         request.principal = match route.guard {
             Guard::Public => Principal::Anonymous,
             Guard::Jwt => account.as_user(),
-            // A user may do more: his requests are not asked for a scope.
+            // A user may do more: no scope is asked of their requests.
             Guard::Flexible if body.len().is_multiple_of(2) => account.as_user(),
             Guard::ApiKey | Guard::Flexible => account.as_service(app),
         };

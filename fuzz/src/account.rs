@@ -118,7 +118,7 @@ impl Account {
         Principal::Service(AuthenticatedService { key, derived: None })
     }
 
-    /// Puts what is hers in the place of `<key>` and its like.
+    /// Puts the account's own in the place of `<key>` and its like.
     pub fn fill(&self, text: &[u8]) -> Vec<u8> {
         let session = self.user.session.to_string();
         let basic = BASE64.encode(format!("anyone:{}", self.key));

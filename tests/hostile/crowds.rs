@@ -29,7 +29,7 @@ fn is_served(wire: &mut Wire) -> bool {
 }
 
 #[test]
-fn whoever_keeps_all_the_connections_that_they_can_get_keeps_nobody_out() {
+fn an_address_that_keeps_all_the_connections_that_it_can_get_keeps_nobody_out() {
     let home = Home::fresh(Backend::Sqlite);
     let places = PLACES.to_string();
     let settings =

@@ -38,14 +38,14 @@ fn connections_are_no_more_than_the_limit_of_open_files_has_room_for_and_the_sto
             wire
         })
         .collect();
-    // Whoever is connected is served as ever, with all that the store needs.
+    // Those who are connected are served as ever, with all that the store needs.
     for number in 0..10 {
         let ann = sign_up(&kept, &format!("ann{number}@example.com"));
         let key = create_key(&kept, &ann);
         assert_eq!(kept.get("/protected/service-only").api_key(&key).send().status, 200);
         assert_eq!(kept.get("/keys").bearer(&ann.access).send().status, 200);
     }
-    // Whoever is not waits until there is room, or until somebody is idle.
+    // Others wait until there is room, or until somebody is idle.
     let mut next = Wire::open(server.address());
     next.send(get("/health"));
     attackers.clear();
@@ -57,7 +57,7 @@ fn connections_are_no_more_than_the_limit_of_open_files_has_room_for_and_the_sto
 }
 
 in_both_homes! {
-    fn a_server_that_runs_out_of_descriptors_serves_whoever_is_connected_and_comes_back(home) {
+    fn a_server_that_runs_out_of_descriptors_serves_those_who_are_connected_and_comes_back(home) {
         let mut server = home.start(&NO_LIMITS);
         let witness = Witness::of(&server);
         let kept = unobserved(server.address());

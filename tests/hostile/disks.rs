@@ -21,7 +21,7 @@ use crate::target::{NO_LIMITS, Witness, create_key, has_no_faults, text, unavail
 /// Everything that writes, with its answer when it can. Each can be asked once.
 struct Writes {
     owner: Account,
-    /// Another session of his.
+    /// Another session of the same user.
     other: Account,
     /// One more, that is refreshed.
     refreshed: Account,

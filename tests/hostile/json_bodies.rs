@@ -1,4 +1,4 @@
-//! Bodies that are meant to hurt whoever reads JSON.
+//! Bodies that are meant to hurt a reader of JSON.
 
 use std::time::Instant;
 

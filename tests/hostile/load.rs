@@ -113,7 +113,7 @@ impl<'a> Load<'a> {
     }
 
     fn until_the_end(&self, mut ask: impl FnMut(&Client, usize)) {
-        // Whoever fails lets the others and the story know.
+        // A client that fails lets the others and the story know.
         struct Failed<'a>(&'a AtomicBool);
         impl Drop for Failed<'_> {
             fn drop(&mut self) {

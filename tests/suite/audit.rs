@@ -232,7 +232,7 @@ on_both_stores! {
         assert_eq!(own, all_events(service, &[]));
     }
 
-    fn what_the_operator_does_is_written_as_his(service) {
+    fn what_the_operator_does_is_written_as_theirs(service) {
         let home = Home::beside(service);
         let line = format!("{PASSWORD}\n");
         let made = home.run_reading(&["user", "create", "ann@example.com", "--json"], &line).succeeded();

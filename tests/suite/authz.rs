@@ -62,7 +62,7 @@ fn derive(service: &Service, key: &Value, body: Value) -> String {
 }
 
 on_both_stores! {
-    fn whoever_is_admitted_is_named_in_six_headers_empty_ones_included(service) {
+    fn those_who_are_admitted_are_named_in_six_headers_empty_ones_included(service) {
         let ann = service.sign_up("ann@example.com");
         let key = service.create_key(&ann.access, json!({ "name": "ci", "scopes": ["orders:read", "orders:write"] }));
         let bare = service.create_key(&ann.access, json!({ "name": "bare" }));
@@ -151,7 +151,7 @@ on_both_stores! {
                 ("authorization", &format!("Bearer {}", ann.refresh), "Unauthorized", ["Bearer error=\"invalid_token\"", "ApiKey"]),
                 ("x-api-key", &unknown, "Invalid or expired API key", ["Bearer", "ApiKey"]),
                 ("x-api-key", "sk_", "Invalid or expired API key", ["Bearer", "ApiKey"]),
-                // Nobody is who he says he is.
+                // Nobody is believed to be who they say they are.
                 ("x-auth-user-id", &ann.id, "Unauthorized", ["Bearer", "ApiKey"]),
             ] {
                 let answer = service.get(target).header(name, value).send();
@@ -346,7 +346,7 @@ on_both_stores! {
             assert_eq!(ask(), 401);
         }
         service.operator(&["user", "deactivate", "ann@example.com"]);
-        soon("he is refused", || service.get("/authz/forward-auth").bearer(&ann.access).send().status == 401);
+        soon("they are refused", || service.get("/authz/forward-auth").bearer(&ann.access).send().status == 401);
     }
 
     fn envoy_asks_with_any_method_and_path_and_nothing_of_the_clients_matters(service) {

@@ -356,7 +356,7 @@ fn what_people_wrote_cannot_play_tricks_with_the_terminal() {
 }
 
 on_both_stores! {
-    fn deactivating_a_user_ends_his_sessions_and_silences_his_keys_at_once(service) {
+    fn deactivating_a_user_ends_their_sessions_and_silences_their_keys_at_once(service) {
         let home = Home::beside(service);
         let ann = service.sign_up("ann@example.com");
         let bob = service.sign_up("bob@example.com");
@@ -411,7 +411,7 @@ on_both_stores! {
         assert_eq!(log_in(NEW_PASSWORD), 200);
     }
 
-    fn deleting_a_user_deletes_his_sessions_and_keys(service) {
+    fn deleting_a_user_deletes_their_sessions_and_keys(service) {
         let home = Home::beside(service);
         let ann = service.sign_up("ann@example.com");
         let key = service.create_key(&ann.access, json!({ "name": "ci" }))["key"].as_str().unwrap().to_string();

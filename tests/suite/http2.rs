@@ -241,7 +241,7 @@ fn requests_that_are_taken_back_again_and_again_end_the_connection() {
     };
     assert_eq!(goodbye, ENHANCE_YOUR_CALM);
 
-    // A client who mostly waits for his answers may change his mind for as long as he likes.
+    // A client that mostly waits for its answers may take back a request now and then, for as long as it likes.
     let mut client = Http2::open(&secure);
     for number in 0..300 {
         let stream = 4 * number + 1;

@@ -156,7 +156,7 @@ on_both_stores! {
         assert_eq!(introspect(service, &caller, &ann.refresh), inactive());
         service.operator(&["user", "deactivate", "ann@example.com"]);
         for token in [&ann.access, text(&key["key"])] {
-            soon("he is unknown", || introspect(service, &caller, token) == inactive());
+            soon("they are unknown", || introspect(service, &caller, token) == inactive());
         }
     }
 

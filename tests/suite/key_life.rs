@@ -195,7 +195,7 @@ on_both_stores! {
         );
     }
 
-    fn a_paused_key_can_still_be_ended_by_whoever_finds_it(service) {
+    fn a_paused_key_can_still_be_ended_by_those_who_find_it(service) {
         let ann = service.sign_up("ann@example.com");
         let soon = service.clock.now().plus(Duration::from_secs(60)).to_string();
         let body = json!({ "name": "ci", "rateLimit": { "limit": 1, "window": "1d" } });
@@ -330,7 +330,7 @@ on_both_stores! {
         assert_eq!(service.get("/keys").bearer(&ann.access).send().json().as_array().unwrap().len(), 2);
     }
 
-    fn a_user_has_no_more_keys_than_he_may(service) {
+    fn a_user_has_no_more_keys_than_they_may(service) {
         service.set("MAX_KEYS_PER_USER", "3");
         service.restart();
         let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));

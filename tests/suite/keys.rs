@@ -213,7 +213,7 @@ on_both_stores! {
         }
     }
 
-    fn a_deactivated_owner_silences_his_keys_until_he_is_back(service) {
+    fn keys_of_a_deactivated_owner_are_refused_until_the_owner_is_back(service) {
         let ann = service.sign_up("ann@example.com");
         let made = service.create_key(&ann.access, json!({ "name": "ci" }));
         let key = made["key"].as_str().unwrap();

@@ -82,13 +82,13 @@ on_both_stores! {
         service.advance(60);
         let (access, _) = refreshed(service, &third);
         assert_eq!((service.token_status(&access), service.token_status(&first_access)), (200, 401));
-        // Whoever has what was given first is not the client.
+        // The one who has the pair that was given first is not the client.
         assert_refused(&refresh(service, &first));
         assert_eq!((service.token_status(&access), refresh(service, &second).status), (401, 401));
     }
 
-    fn a_thief_and_the_client_are_both_out_when_whoever_lost_uses_their_token_again(service) {
-        // Whoever comes first, the other goes on from the same token: the first one has lost then.
+    fn a_thief_and_the_client_are_both_out_when_the_one_who_lost_uses_their_token_again(service) {
+        // One of the two refreshes first; the other goes on from the same token, and the first one has lost.
         let ann = service.sign_up("ann@example.com");
         let (one_access, one) = refreshed(service, &ann.refresh);
         service.advance(11);

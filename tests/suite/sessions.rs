@@ -143,7 +143,7 @@ on_both_stores! {
         assert_ended(service, &ann);
     }
 
-    fn nobody_ends_what_is_no_session_of_his(service) {
+    fn nobody_ends_a_session_that_is_not_theirs(service) {
         let ann = service.sign_up("ann@example.com");
         let bob = service.sign_up("bob@example.com");
         let his = session_id(&bob);

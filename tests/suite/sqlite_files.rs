@@ -110,7 +110,7 @@ fn a_database_that_is_replaced_or_removed_under_the_server_stops_it_with_one_lin
     type Deed = fn(&Home);
     let deeds: [(Deed, &str, &str); 5] = [
         (|home| shell(home, "mv backup.db keyward.db"), "keyward.db", "replaced"),
-        // Between the two, it is removed: whoever looks then says so.
+        // Between the two steps the file is missing: a look at that moment says "removed".
         (|home| shell(home, "mv keyward.db old.db && mv backup.db keyward.db"), "keyward.db", "re"),
         (|home| shell(home, "rm keyward.db"), "keyward.db", "removed"),
         (|home| shell(home, "rm keyward.db-wal"), "keyward.db-wal", "removed"),
@@ -245,7 +245,7 @@ fn what_a_crash_leaves_is_taken_up_whatever_was_done_to_the_files_beside_their_c
                 server.kill();
                 live_on_and_crash(&home, &access);
                 shell(&home, command);
-                // Whoever comes first.
+                // Each of them may be the first to open the database.
                 let server = command.contains("keyward.db-wal").then(|| home.start(&[]));
                 assert_eq!(keys(&home), ["second", "third", "fourth"], "{command}");
                 drop(server);
@@ -377,7 +377,7 @@ fn a_sqlite_file_or_folder_that_is_read_only_is_one_line_that_names_it() {
     let mut home = Home::fresh(Backend::Sqlite);
     home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
     home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
-    // For the superuser nothing is read-only: his program runs as somebody else, from where that one can reach it.
+    // For the superuser nothing is read-only: the program runs as another user, from a folder that this user can read.
     let program = home.path("program");
     std::fs::copy(env!("CARGO_BIN_EXE_keyward"), &program).unwrap();
     let as_someone = |arguments: &[&str]| -> Finished {

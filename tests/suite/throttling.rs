@@ -1,4 +1,4 @@
-//! What stands in the way of whoever guesses passwords and keys: limits by address, and waits after failed logins.
+//! What slows down those who guess passwords and keys: limits by address, and waits after failed logins.
 
 use std::sync::Barrier;
 
@@ -146,7 +146,7 @@ on_both_stores! {
         assert_eq!([bad(), bad(), bad(), bad()], [401, 401, 401, 429]);
     }
 
-    fn whoever_repeats_keys_that_are_no_good_keeps_no_good_one_of_the_same_address_out(service) {
+    fn bad_keys_that_are_repeated_keep_no_good_key_of_the_same_address_out(service) {
         // Each is looked up, and again when the instance hears of changes and therefore forgets.
         limited(service, "RATE_LIMIT_FAILED_KEYS", "20/1m");
         let ann = service.sign_up("ann@example.com");
@@ -168,7 +168,7 @@ on_both_stores! {
             }
         }
         assert_eq!(ask(&secret(&good)).status, 200);
-        // Whoever guesses keeps the store busy, which has an end.
+        // Guessing keeps the store busy, so it has a limit.
         for number in 0..20 {
             ask(&format!("sk_{number:064x}"));
         }
@@ -234,7 +234,7 @@ on_both_stores! {
         assert_eq!(fail().status, 429);
     }
 
-    fn whoever_hammers_on_during_his_wait_is_seen_in_the_trail(service) {
+    fn attempts_during_a_wait_are_seen_in_the_trail(service) {
         let ann = service.sign_up("ann@example.com");
         for number in 0..10 {
             let status = log_in(service, HERE, &ann.email, "wrong").status;
@@ -359,7 +359,7 @@ fn an_account_that_is_guessed_at_from_everywhere_slows_everyone_but_who_has_logg
         // Also when that session has ended.
         assert_eq!(service.post("/auth/logout").bearer(&ann.access).send().status, 200);
         assert_eq!(log_in(service, "127.0.0.1", &ann.email, PASSWORD).status, 200);
-        // From a new address of a network where she has logged in, and from another network.
+        // From a new address of a network where they have logged in, and from another network.
         assert_eq!(log_in(service, "2001:db8:0:1:2::3", &ann.email, PASSWORD).status, 200);
         assert_eq!(log_in(service, "2001:db8:0:2::1", &ann.email, PASSWORD).status, 429);
         service.advance(4);

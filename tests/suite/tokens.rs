@@ -197,7 +197,7 @@ on_both_stores! {
         assert_eq!((&claims["sub"], &claims["email"]), (&json!(ann.id), &json!(ann.email)));
     }
 
-    fn whoever_knows_the_published_keys_alone_takes_no_derived_token_for_its_owner(service) {
+    fn a_service_that_knows_the_published_keys_alone_takes_no_derived_token_for_its_owner(service) {
         let keys = key_files();
         let (issuer, audience) = ("https://auth.example.com", "https://api.example.com");
         service.reconfigure(|config| {

@@ -130,7 +130,7 @@ on_both_stores! {
     fn logins_are_counted_apart_once_the_password_is_right(service) {
         limited(service, "3/1m");
         let ann = service.sign_up("ann@example.com");
-        // Whoever has a session cannot keep its owner from logging in.
+        // A thief of a session cannot keep its owner from logging in.
         for status in [201, 201, 201, 429] {
             assert_eq!(create(service, &ann.access).send().status, status);
         }

@@ -346,7 +346,7 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Not to be guessed: whoever can connect may run programs as the server's user.
+/// Cannot be guessed: a client that connects may run programs as the server's user.
 pub fn random_hex() -> String {
     let mut bytes = [0; 16];
     File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).expect("/dev/urandom is readable");

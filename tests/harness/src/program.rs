@@ -339,7 +339,7 @@ impl Finished {
 pub fn finish(command: &mut Command, input: &str) -> Finished {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Process(command.spawn().unwrap());
-    // Who refuses his arguments does not read his input.
+    // A program that refuses its arguments does not read its input.
     let _ = process.0.stdin.take().unwrap().write_all(input.as_bytes());
     let (stdout, stderr) = (gather(process.0.stdout.take().unwrap()), gather(process.0.stderr.take().unwrap()));
     let text = |stream: Receiver<String>| {

@@ -108,8 +108,8 @@ impl Drop for Relay {
     }
 }
 
-/// A port that nobody listens on, for a program that has to be told one. Whoever starts it tries again with another
-/// should somebody have been faster.
+/// A port that nobody listens on, for a program that has to be told one. Another process may take it first: then the test
+/// starts the program again with another port.
 pub fn free_port() -> u16 {
     listen().local_addr().expect("a listener has an address").port()
 }

@@ -249,7 +249,7 @@ fn a_client_who_takes_a_byte_now_and_then_is_cut_as_well() {
 }
 
 #[test]
-fn a_slow_reader_is_served_as_long_as_he_reads() {
+fn a_slow_reader_is_served_as_long_as_they_read() {
     let limit = Duration::from_secs(4);
     let service = patient_service(&[], |limits| limits.unread_answer = limit);
     let (request, size) = bundle(&service);
@@ -258,7 +258,7 @@ fn a_slow_reader_is_served_as_long_as_he_reads() {
     let started = Instant::now();
     wire.send(request.repeat(answers as usize));
     for number in 1..=answers {
-        // His pace; when he was held up, he makes up for it.
+        // Their pace; when they were held up, they make up for it.
         thread::sleep((2 * limit * number / answers).saturating_sub(started.elapsed()));
         assert_eq!(wire.answer().body.len(), size);
     }

@@ -57,7 +57,7 @@ fn at_the_limit_the_longest_idle_connection_goes_for_a_newcomer() {
     assert_eq!(first.rest(), b"");
     ask(&mut Wire::open(service.address()));
     assert_eq!(third.rest(), b"");
-    // Those who asked later are still there, and whoever is busy.
+    // Those who asked later are still there, and so is the one that is busy.
     ask(&mut newcomer);
     ask(&mut second);
     assert_eq!(busy.send("}").answer().status, 400);
@@ -224,7 +224,7 @@ fn more_logins_than_can_be_hashed_are_refused_and_hold_up_nobody_else() {
             }
             _ => panic!("{answer:?}"),
         }
-        // A refusal costs nobody his connection.
+        // A refusal does not close the connection.
         assert_eq!(wire.send(get("/health")).answer().status, 200);
     }
     let took = started.elapsed();

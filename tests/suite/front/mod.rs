@@ -20,7 +20,7 @@ const KIB: usize = 1024;
 const SHORT: Duration = Duration::from_millis(500);
 /// A time that does not.
 const NEVER: Duration = Duration::from_secs(600);
-/// How long the server waits for someone who was answered to close his side.
+/// How long the server waits for a client that was answered to close its side.
 const LINGER: Duration = Duration::from_secs(2);
 /// How late a busy machine may be.
 const SLACK: Duration = Duration::from_secs(10);

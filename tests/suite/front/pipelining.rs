@@ -44,14 +44,14 @@ fn pipelined_requests_are_answered_in_order_however_the_bytes_are_cut() {
 }
 
 #[test]
-fn who_expects_a_100_gets_it_before_he_sends_the_body() {
+fn a_client_that_expects_a_100_gets_it_before_it_sends_the_body() {
     let service = patient_service(&[], |_| {});
     let mut wire = Wire::open(service.address());
     wire.send(refresh("Expect: 100-continue\r\nContent-Length: 2", "")).hears_100_continue();
     assert_eq!(wire.send("{}").answer().json(), broken_rules(EMPTY_REFRESH));
     wire.send(refresh(&format!("Expect: 100-Continue\r\n{CHUNKED}"), "")).hears_100_continue();
     assert_eq!(wire.send(chunked("{}")).answer().json(), broken_rules(EMPTY_REFRESH));
-    // Nobody is asked for a body that would not be read: the first thing he hears is the refusal.
+    // A client is not asked for a body that would not be read: the first thing that it hears is the refusal.
     for (request, refusal) in [
         (refresh("Expect: 100-continue\r\nContent-Length: 20000", ""), "HTTP/1.1 413 "),
         (

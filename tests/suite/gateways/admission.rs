@@ -11,7 +11,7 @@ use super::{exchange, last_exchange, sign_up_with_key, told, with_headers};
 
 behind_each_gateway! {
     fn a_user_and_a_service_come_through_and_the_service_is_told_who_they_are(site) {
-        whoever_is_admitted_comes_through_until_he_is_not(site);
+        those_who_are_admitted_come_through_until_they_are_not(site);
     }
 
     fn without_a_good_credential_nothing_comes_through_by_any_method(site) {
@@ -177,7 +177,7 @@ behind_each_gateway! {
 }
 
 /// The essence, for both stores.
-fn whoever_is_admitted_comes_through_until_he_is_not(site: &Site) {
+fn those_who_are_admitted_come_through_until_they_are_not(site: &Site) {
     let ann = site.service.sign_up("ann+ci@example.com");
     let name = "Schlüssel 100% \"€\" 😀\u{202e}";
     let key = site.service.create_key(&ann.access, json!({ "name": name, "scopes": ["a:b", "c"] }));
@@ -231,10 +231,10 @@ fn whoever_is_admitted_comes_through_until_he_is_not(site: &Site) {
 }
 
 #[test]
-fn on_postgres_too_whoever_is_admitted_comes_through_until_he_is_not() {
+fn on_postgres_too_those_who_are_admitted_come_through_until_they_are_not() {
     if postgres_cluster::available() {
         for gateway in Gateway::all() {
-            whoever_is_admitted_comes_through_until_he_is_not(&Site::start_with(gateway, Backend::Postgres, &[]));
+            those_who_are_admitted_come_through_until_they_are_not(&Site::start_with(gateway, Backend::Postgres, &[]));
         }
     }
 }

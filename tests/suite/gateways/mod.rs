@@ -73,7 +73,7 @@ fn exchange(site: &Site, bytes: &str) -> Answer {
     read_answer(&mut connection, false).unwrap_or_else(|error| panic!("{bytes:?}: {error}"))
 }
 
-/// All that comes for these bytes, after which nothing more is sent: Envoy waits a second for whoever might.
+/// All that comes for these bytes. Nothing more is sent after them: Envoy would wait a second for it.
 fn last_exchange(site: &Site, bytes: &str) -> String {
     let mut stream = connect(site.address()).unwrap();
     stream.write_all(bytes.as_bytes()).unwrap();

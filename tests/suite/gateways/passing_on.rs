@@ -71,7 +71,7 @@ behind_each_gateway! {
         assert!(!site.forged_words_arrived());
     }
 
-    fn a_websocket_is_opened_for_whoever_is_let_in(site) {
+    fn a_websocket_is_opened_for_those_who_are_let_in(site) {
         let key = sign_up_with_key(site, &[]);
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

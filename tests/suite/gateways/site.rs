@@ -233,7 +233,8 @@ impl Program {
         self.lines.iter().fold(self.said.clone(), |said, line| format!("{said}{line}\n"))
     }
 
-    /// Killed, nginx's master would leave its worker behind; the others would wait for whoever is still connected.
+    /// nginx's master, if it were killed, would leave its worker behind. The others, if they were told to stop, would wait for
+    /// those who are still connected.
     fn end(&self) {
         self.process.signal(if self.gateway == Gateway::Nginx { Signal::TERM } else { Signal::KILL });
     }

@@ -91,7 +91,7 @@ impl Drop for Upstream {
     }
 }
 
-/// `hello from the service`, or an echo of four bytes for whoever asks for a WebSocket.
+/// `hello from the service`, or an echo of four bytes for a client that asks for a WebSocket.
 fn answer(mut request: tiny_http::Request, seen: &Mutex<Vec<Seen>>) {
     let is_websocket = request.headers().iter().any(|header| header.field.equiv("upgrade"));
     let mut body = Vec::new();

@@ -22,7 +22,7 @@ struct Victim {
     credential: Credential,
     /// The instance that ends it; `None`: another process does.
     ended_by: Option<usize>,
-    /// When whoever ended it had the answer.
+    /// When the client that ended it had the answer.
     ended: OnceLock<Instant>,
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Credential, Finally, unobserved};
 
-/// Verifiers whose first questions race with the end of the credential; whoever asks after its answer is refused.
+/// Verifiers whose first questions race with the end of the credential: those who ask after its answer are refused.
 fn race(service: &Service, credential: &Credential, owner: &Account) {
     const VERIFIERS: usize = 3;
     let address = service.address();
@@ -28,7 +28,7 @@ fn race(service: &Service, credential: &Credential, owner: &Account) {
                     if refusals == 3 {
                         return;
                     }
-                    // The first race; later ones leave the machine to whoever ends it.
+                    // The first race. After it, the processor is left to the thread that ends the credential.
                     if question >= 10 {
                         thread::sleep(Duration::from_millis(1));
                     }

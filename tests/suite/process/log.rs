@@ -89,7 +89,7 @@ fn compare(expected: &[Line], found: Vec<HashMap<String, String>>) {
 }
 
 #[test]
-fn a_client_who_goes_before_his_answer_is_there_has_a_line_too() {
+fn a_client_who_goes_before_their_answer_is_there_has_a_line_too() {
     let home = Home::fresh(Backend::Sqlite);
     let mut server = home.start(&[]);
     // Nobody can sign up meanwhile.
