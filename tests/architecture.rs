@@ -1,0 +1,226 @@
+//! The rooms of `src/` and the arrows between them: no two files use each other, also not by a way round, and a room uses
+//! only the rooms that it may (`docs/architecture.md`).
+//!
+//! It reads the source: every path that begins with `crate`, `super`, `self` or a folder's own file, outside comments and
+//! unit tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The rooms, the highest first, each with the rooms that it may use.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("cli", &["run", "config", "app", "accounts", "tokens", "keys", "audit", "store", "base"]),
+    ("run", &["config", "api", "http", "app", "store", "accounts", "tokens", "keys", "audit", "memory", "base"]),
+    ("config", &["http", "store", "accounts", "tokens", "keys", "audit", "memory", "base"]),
+    ("api", &["http", "guard", "app", "accounts", "tokens", "keys", "audit", "memory", "base"]),
+    ("http", &["guard", "app", "accounts", "keys", "audit", "memory", "base"]),
+    ("guard", &["app", "accounts", "tokens", "keys", "audit", "memory", "base"]),
+    ("app", &["accounts", "tokens", "keys", "audit", "memory", "base"]),
+    ("store", &["accounts", "keys", "audit", "memory", "base"]),
+    ("accounts", &["tokens", "audit", "memory", "base"]),
+    ("tokens", &["keys", "memory", "base"]),
+    ("keys", &["audit", "memory", "base"]),
+    ("audit", &["memory", "base"]),
+    ("memory", &["base"]),
+    ("base", &[]),
+];
+
+/// A module's path below the crate: `keys::usage`.
+type Module = String;
+
+#[test]
+fn no_file_uses_itself_by_a_way_round() {
+    let uses = uses();
+    let mut circles = Vec::new();
+    for start in uses.keys() {
+        if let Some(way) = way_back(&uses, start) {
+            circles.push(way.join(" → "));
+        }
+    }
+    assert_eq!(circles, [""; 0], "these files use each other");
+}
+
+#[test]
+fn a_room_uses_only_what_it_may() {
+    let mut forbidden = Vec::new();
+    for (from, uses) in uses() {
+        let room = room(&from);
+        let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            // The crate's own files: what starts it.
+            continue;
+        };
+        let wrong = uses.iter().filter(|to| self::room(to) != room && !allowed.contains(&self::room(to)));
+        forbidden.extend(wrong.map(|to| format!("{from} uses {to}")));
+    }
+    assert_eq!(forbidden, [""; 0], "these arrows are not in the table of rooms");
+}
+
+#[test]
+fn the_table_names_every_room_and_has_no_circle() {
+    let rooms: BTreeSet<String> = sources().keys().map(|module| room(module).to_string()).collect();
+    let known: BTreeSet<String> = ROOMS.iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(
+        rooms.into_iter().filter(|room| !["lib", "main"].contains(&room.as_str())).collect::<BTreeSet<_>>(),
+        known
+    );
+    for (index, (name, allowed)) in ROOMS.iter().enumerate() {
+        let is_below = |room: &&str| ROOMS[index + 1..].iter().any(|(below, _)| below == room);
+        assert!(allowed.iter().all(|room| is_below(&room)), "{name} may use a room that is not below it");
+    }
+}
+
+fn room(module: &str) -> &str {
+    module.split("::").next().unwrap_or_default()
+}
+
+/// The shortest way from a module over others back to it.
+fn way_back(uses: &BTreeMap<Module, BTreeSet<Module>>, start: &Module) -> Option<Vec<Module>> {
+    let mut ways = vec![vec![start.clone()]];
+    let mut seen = BTreeSet::new();
+    while !ways.is_empty() {
+        let mut longer = Vec::new();
+        for way in ways {
+            for next in uses.get(way.last()?).into_iter().flatten() {
+                let way: Vec<Module> = way.iter().chain([next]).cloned().collect();
+                if next == start {
+                    return Some(way);
+                }
+                if seen.insert(next.clone()) {
+                    longer.push(way);
+                }
+            }
+        }
+        ways = longer;
+    }
+    None
+}
+
+/// Which modules each module uses.
+fn uses() -> BTreeMap<Module, BTreeSet<Module>> {
+    let sources = sources();
+    let mut uses = BTreeMap::new();
+    for (module, (text, is_folder)) in &sources {
+        let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
+        let mut used = BTreeSet::new();
+        let children = sources.keys().filter_map(|child| child.strip_prefix(module)?.strip_prefix("::"));
+        let children: Vec<&str> = children.filter(|child| *is_folder && !child.contains("::")).collect();
+        for (root, tree) in paths(text, &children) {
+            let base = match root {
+                "crate" => "",
+                "super" => parent,
+                "self" => module.as_str(),
+                child => &format!("{module}::{child}"),
+            };
+            for path in expand(&tree) {
+                let whole = [base, &path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("::");
+                used.extend(defined_in(&sources, &whole).filter(|to| to != module));
+            }
+        }
+        uses.insert(module.clone(), used);
+    }
+    uses
+}
+
+/// The longest beginning of a path that is a module.
+fn defined_in(sources: &BTreeMap<Module, (String, bool)>, path: &str) -> Option<Module> {
+    let segments: Vec<&str> = path.split("::").collect();
+    (1..=segments.len()).rev().map(|length| segments[..length].join("::")).find(|module| sources.contains_key(module))
+}
+
+/// The paths in a text that begin with one of these roots, each with its root and what follows it, braces and all.
+fn paths<'a>(text: &str, children: &[&'a str]) -> Vec<(&'a str, String)> {
+    let mut paths = Vec::new();
+    for root in ["crate", "super", "self"].iter().chain(children) {
+        let mark = format!("{root}::");
+        for (at, _) in text.match_indices(&mark) {
+            let is_word = text[..at].ends_with(|before: char| before.is_alphanumeric() || "_:".contains(before));
+            if !is_word {
+                paths.push((*root, tree(&text[at + mark.len()..])));
+            }
+        }
+    }
+    paths
+}
+
+/// As much of a text as belongs to the path that it begins with: names, and at the end what stands in braces.
+fn tree(text: &str) -> String {
+    let (mut tree, mut depth) = (String::new(), 0);
+    for character in text.chars() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ if depth > 0 || character.is_alphanumeric() || "_:".contains(character) => {}
+            _ => break,
+        }
+        if depth < 0 {
+            break;
+        }
+        tree.extend(Some(character).filter(|character| !character.is_whitespace()));
+        if character == '}' && depth == 0 {
+            break;
+        }
+    }
+    tree
+}
+
+/// `a::{b, c::{self, D}}` → `a::b`, `a::c`, `a::c::D`.
+fn expand(tree: &str) -> Vec<String> {
+    let Some((before, rest)) = tree.split_once('{') else { return vec![tree.trim_end_matches(':').to_string()] };
+    let inner = rest.strip_suffix('}').unwrap_or(rest);
+    let (mut parts, mut depth, mut part) = (Vec::new(), 0, String::new());
+    for character in inner.chars() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(std::mem::take(&mut part));
+                continue;
+            }
+            _ => {}
+        }
+        part.push(character);
+    }
+    parts.push(part);
+    let parts = parts.iter().filter(|part| !part.is_empty()).flat_map(|part| expand(part));
+    parts
+        .map(|part| if part == "self" { before.trim_end_matches(':').to_string() } else { format!("{before}{part}") })
+        .collect()
+}
+
+/// Each module with its code (without comments and unit tests), and whether it is a folder's `mod.rs`.
+fn sources() -> BTreeMap<Module, (String, bool)> {
+    let mut sources = BTreeMap::new();
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut sources);
+    sources
+}
+
+fn read(folder: &Path, module: &str, sources: &mut BTreeMap<Module, (String, bool)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let below = if module.is_empty() { name.to_string() } else { format!("{module}::{name}") };
+        if path.is_dir() {
+            read(&path, &below, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let is_folder = name == "mod";
+            let text = std::fs::read_to_string(&path).unwrap();
+            sources.insert(if is_folder { module.to_string() } else { below }, (code(&text), is_folder));
+        }
+    }
+}
+
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn paths_are_found_and_expanded() {
+    let text = "use crate::a::{b, c::{self, D}};\nuse super::e;\nlet x = crate::f::g(1); my_crate::h; } { self::i::J } child::k()";
+    let found: Vec<String> = paths(text, &["child"])
+        .into_iter()
+        .flat_map(|(root, tree)| expand(&tree).into_iter().map(move |path| format!("{root} {path}")))
+        .collect();
+    assert_eq!(found, ["crate a::b", "crate a::c", "crate a::c::D", "crate f::g", "super e", "self i::J", "child k"]);
+}
