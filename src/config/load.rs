@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::setting::Setting;
 use super::settings::{Config, ConfigError};
-use super::table::{Setting, settings};
+use super::table::settings;
 use super::{checks, dotenv};
 
 impl Config {

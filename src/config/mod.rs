@@ -6,9 +6,11 @@ mod checks;
 mod documents;
 mod dotenv;
 mod load;
+mod setting;
 mod settings;
 mod table;
 
 pub use self::documents::{env_example, help, markdown_rows};
+pub use self::setting::Setting;
 pub use self::settings::{Config, ConfigError};
-pub use self::table::{Setting, settings};
+pub use self::table::settings;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Setting;
 use super::read::{LIFETIMES_OR_OFF, RATES_OR_OFF, lifetime, lifetime_or_off, rate_or_off, whole_number};
+use crate::config::setting::Setting;
 
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 

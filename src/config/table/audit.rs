@@ -1,7 +1,7 @@
 //! The audit trail.
 
-use super::Setting;
 use super::read::{LIFETIMES, lifetime};
+use crate::config::setting::Setting;
 
 pub(super) static SETTINGS: &[Setting] = &[Setting {
     name: "AUDIT_RETENTION",

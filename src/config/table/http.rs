@@ -2,9 +2,9 @@
 
 use http::HeaderName;
 
-use super::Setting;
 use super::read::{list, path, whole_number};
 use crate::base::network::Network;
+use crate::config::setting::Setting;
 use crate::http::cors::Cors;
 
 pub(super) static SETTINGS: &[Setting] = &[

@@ -1,7 +1,7 @@
 //! API keys.
 
-use super::Setting;
 use super::read::{LIFETIMES, lifetime, whole_number};
+use crate::config::setting::Setting;
 
 pub(super) static SETTINGS: &[Setting] = &[
     Setting {

@@ -1,7 +1,7 @@
 //! The log.
 
-use super::Setting;
 use crate::base::logging::LogFormat;
+use crate::config::setting::Setting;
 
 pub(super) static SETTINGS: &[Setting] = &[
     Setting {

@@ -1,7 +1,7 @@
 //! What the hot path remembers.
 
-use super::Setting;
 use super::read::whole_number;
+use crate::config::setting::Setting;
 
 pub(super) static SETTINGS: &[Setting] = &[Setting {
     name: "CACHE_ENTRIES",

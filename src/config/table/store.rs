@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Setting;
 use super::read::{path, secret, text, whole_number};
+use crate::config::setting::Setting;
 use crate::store::postgres::TlsMode;
 
 pub(super) static SETTINGS: &[Setting] = &[

@@ -1,7 +1,7 @@
 //! How tokens are signed, what they say, and how long they live.
 
-use super::Setting;
 use super::read::{LIFETIMES, lifetime, list, path, signing_secret, text};
+use crate::config::setting::Setting;
 use crate::tokens::jws::Algorithm;
 
 pub(super) static SETTINGS: &[Setting] = &[
