@@ -23,7 +23,9 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("set-password") => set_password(json, &named_user(arguments)?),
         Some("delete") => delete(json, &named_user(arguments)?),
         Some(other) => Err(Failure::Usage(format!("there is no command \"user {other}\""))),
-        None => Err(Failure::Usage("user needs a command: list, show, create, …".to_string())),
+        None => Err(Failure::Usage(
+            "user needs a command: list, show, create, activate, deactivate, set-password or delete".to_string(),
+        )),
     }
 }
 

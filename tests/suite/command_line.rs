@@ -221,7 +221,7 @@ in_both_homes! {
                 assert_eq!(exits_when_closed(arguments, close_errors), (Some(0), String::new()), "{arguments:?}");
             }
         }
-        // Exit codes are all that is left to tell.
+        // With standard error closed, only the exit code tells.
         assert_eq!(exits_when_closed(&["nonsense"], true).0, Some(2));
         assert_eq!(exits_when_closed(&["user", "show", NOBODY], true).0, Some(1));
     }
@@ -302,7 +302,7 @@ fn help_names_every_command_and_every_setting() {
         assert!(help.contains(&format!("\n  {}", setting.name)), "{}", setting.name);
         assert!(help.contains(setting.meaning) && help.contains(setting.accepts), "{}", setting.name);
     }
-    // What stands there is a command: without what it needs, or with too much, it is misused but not unknown.
+    // Each listed command exists: an unknown argument is wrong usage, but not an unknown command.
     let commands = help.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
     let commands: Vec<Vec<&str>> = commands
         .lines()
@@ -356,7 +356,7 @@ fn what_people_wrote_cannot_play_tricks_with_the_terminal() {
 }
 
 on_both_stores! {
-    fn deactivating_a_user_ends_their_sessions_and_silences_their_keys_at_once(service) {
+    fn deactivating_a_user_ends_their_sessions_and_turns_their_keys_off_at_once(service) {
         let home = Home::beside(service);
         let ann = service.sign_up("ann@example.com");
         let bob = service.sign_up("bob@example.com");
@@ -366,7 +366,7 @@ on_both_stores! {
         let shown = home.run(&["user", "deactivate", &ann.email, "--json"]).succeeded();
         assert_eq!(json_of(&shown)["isActive"], false);
         soon("the session is over", || service.token_status(&ann.access) == 401);
-        soon("the key is silent", || service.key_status(&key) == 401);
+        soon("the key is refused", || service.key_status(&key) == 401);
         let refresh = |token: &str| service.post("/auth/refresh").json(json!({ "refreshToken": token })).send().status;
         assert_eq!(refresh(&ann.refresh), 401);
         let log_in = || service.post("/auth/login").json(json!({ "email": ann.email, "password": PASSWORD })).send();
@@ -375,7 +375,7 @@ on_both_stores! {
 
         let shown = home.run(&["user", "activate", &ann.id]).succeeded();
         assert_eq!(table(&shown)[1][1], "yes");
-        soon("the key speaks again", || service.key_status(&key) == 200);
+        soon("the key is accepted again", || service.key_status(&key) == 200);
         assert_eq!(log_in().status, 200);
         assert_eq!((service.token_status(&ann.access), refresh(&ann.refresh)), (401, 401), "the old session stays over");
     }
