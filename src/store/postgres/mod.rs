@@ -1,6 +1,9 @@
-//! PostgreSQL: a pool of connections, each with its statements prepared, and one on which it is told of changes.
+//! PostgreSQL: a pool of connections, each with its statements prepared, and one that listens for changes.
 
 mod connection;
+mod connector;
+mod findings;
+mod link;
 mod pooler;
 mod target;
 mod values;
@@ -14,7 +17,8 @@ use r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use self::connection::{CONNECT, Connection, Connector, SIGN_OF_LIFE};
+use self::connection::{Connection, SIGN_OF_LIFE};
+use self::connector::{CONNECT, Connector};
 use self::values::{column_type, row};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::StoreError;
@@ -32,9 +36,9 @@ const FIRST_ANSWER: Duration = Duration::from_millis(1500);
 pub struct Postgres {
     pool: Pool<Connections>,
     connector: Arc<Connector>,
-    /// For the one connection beside the pool's, which knows no pooler.
+    /// For the connection that listens. It bypasses a pooler if `DATABASE_URL_DIRECT` is set.
     direct: Connector,
-    /// Somebody was told that notifications do not arrive.
+    /// Whether the log says that the pooler passes no notifications on.
     deaf: AtomicBool,
 }
 
@@ -51,7 +55,7 @@ impl Postgres {
             }))
             .test_on_check_out(false)
             .connection_timeout(CONNECT)
-            // Whoever waits for a connection is told why there is none, and tells it.
+            // The error goes to the caller that waits for a connection, who logs it.
             .error_handler(Box::new(NopErrorHandler))
             .build(Connections { connector: connector.clone(), first })
             .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
@@ -59,7 +63,7 @@ impl Postgres {
         Ok(Postgres { pool, connector, direct, deaf: AtomicBool::new(false) })
     }
 
-    /// A connection that answers until the deadline, or is given up.
+    /// A connection of the pool that can be expected to answer.
     fn connection(&self, deadline: Option<Instant>) -> Result<PooledConnection<Connections>, StoreError> {
         loop {
             let patience = deadline.map_or(CONNECT, |at| at.saturating_duration_since(Instant::now()).min(CONNECT));
@@ -73,9 +77,8 @@ impl Postgres {
         }
     }
 
-    /// Does something that may be done twice, on a connection that it gives as well. Those that have died while they lay
-    /// in the pool, all of them after a restart of the server, are found out by their first use; so is one that is
-    /// silent.
+    /// Does something that may be done twice, and returns the connection as well. A connection may have died in the pool
+    /// (after a restart of the server, all have) or be silent, which its first use shows: then another one is tried.
     fn begin<T>(
         &self,
         act: impl Fn(&mut Connection) -> Result<T, StoreError>,
@@ -85,7 +88,7 @@ impl Postgres {
         loop {
             let mut connection = self.connection(deadline)?;
             if connection.is_pooled() {
-                // Silent is then whoever waits in a queue.
+                // Through a pooler, silence may mean that we wait in its queue.
                 patience = deadline;
             }
             connection.set_deadline(patience);
@@ -114,7 +117,7 @@ impl Postgres {
 /// Opens connections for the pool.
 struct Connections {
     connector: Arc<Connector>,
-    /// One that is open already.
+    /// The connection that is open already.
     first: Mutex<Option<Connection>>,
 }
 
@@ -127,7 +130,7 @@ impl ManageConnection for Connections {
         first.map_or_else(|| self.connector.connect(), Ok)
     }
 
-    /// To know, one would have to ask the server before each use: see [`Postgres::begin`].
+    /// Finding out would cost a round trip before each use: see [`Postgres::begin`] for what is done instead.
     fn is_valid(&self, _: &mut Connection) -> Result<(), StoreError> {
         Ok(())
     }
@@ -137,19 +140,19 @@ impl ManageConnection for Connections {
     }
 }
 
-/// The channel of NOTIFY on which instances tell each other of changes: an id, or `all`.
+/// The channel of NOTIFY on which instances tell each other of changes. The payload is the id of what changed.
 const CHANNEL: &str = "keyward_changes";
-/// How often the connection on which an instance listens is tried.
+/// How often the connection that listens is checked.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How often it is proved through a pooler that notifications arrive.
+/// How often an instance behind a pooler proves that notifications arrive.
 const PROOF: Duration = Duration::from_secs(10);
 
-/// Rows that are given to one statement.
+/// How many rows one statement is given.
 const ROWS: usize = 4096;
 
 impl Driver for Postgres {
-    type Link = Ear;
-    /// It waits for notifications by itself.
+    type Link = Listener;
+    /// [`Driver::listen`] itself waits for notifications.
     const PAUSE: Duration = Duration::ZERO;
 
     const MIGRATIONS: &'static [Migration] = &[
@@ -181,7 +184,7 @@ impl Driver for Postgres {
     ];
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";
-    // A migration may take its time; the number is any that nobody else uses.
+    // A migration may take its time. The number is arbitrary.
     const LOCK_SCHEMA: Option<&'static str> =
         Some("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7739562938471253)");
 
@@ -198,7 +201,7 @@ impl Driver for Postgres {
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let (mut connection, ()) = self.begin(Connection::begin)?;
-        // Until it is known how it ended; a panic in `work` leaves it so, and the pool closes the connection.
+        // Until it is known how the transaction ended. If `work` panics, it stays so, and the pool closes the connection.
         connection.broken = true;
         let outcome = work(&mut *connection);
         let end = connection.end(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" });
@@ -215,60 +218,61 @@ impl Driver for Postgres {
         }
     }
 
-    fn listen(&self, link: &mut Option<Ear>, changes: &Changes) -> Result<(), StoreError> {
-        let ear = match link {
-            Some(ear) => ear,
-            None => link.insert(self.listen(changes)?),
+    fn listen(&self, link: &mut Option<Listener>, changes: &Changes) -> Result<(), StoreError> {
+        let listener = match link {
+            Some(listener) => listener,
+            None => link.insert(self.start_listening(changes)?),
         };
-        let heard = self.hear_for_a_beat(ear, changes);
-        if ear.connection.was_silent() {
-            // The whole server may be.
+        let outcome = self.listen_for_a_beat(listener, changes);
+        if listener.connection.was_silent() {
+            // The whole server may be silent.
             self.connector.notice_silence();
         }
-        heard
+        outcome
     }
 }
 
-/// The connection on which an instance is told of changes.
-pub struct Ear {
+/// The connection on which an instance listens for changes.
+pub struct Listener {
     connection: Connection,
-    /// A channel of its own, on which the instance tells itself that it hears.
+    /// A channel of its own. The instance notifies itself on it to prove that notifications arrive.
     channel: String,
-    /// When it told itself so last, and when it heard that.
-    told: Option<Instant>,
+    /// When it last notified itself, and when such a notification last arrived.
+    notified: Option<Instant>,
     heard: Option<Instant>,
 }
 
 impl Postgres {
-    fn listen(&self, changes: &Changes) -> Result<Ear, StoreError> {
+    fn start_listening(&self, changes: &Changes) -> Result<Listener, StoreError> {
         let mut connection = self.direct.connect()?;
         let channel = format!("keyward_ear_{}", Uuid::now_v7().simple());
         connection.set_deadline(Some(Instant::now() + SIGN_OF_LIFE));
         connection.script(&format!("LISTEN {CHANNEL}; LISTEN {channel}"))?;
-        // Whatever was said before nobody has heard.
+        // Earlier notifications were missed.
         changes.note(Change::Everything);
-        Ok(Ear { connection, channel, told: None, heard: None })
+        Ok(Listener { connection, channel, notified: None, heard: None })
     }
 
-    fn hear_for_a_beat(&self, ear: &mut Ear, changes: &Changes) -> Result<(), StoreError> {
+    fn listen_for_a_beat(&self, listener: &mut Listener, changes: &Changes) -> Result<(), StoreError> {
         let (started, end) = (Instant::now(), Instant::now() + HEARTBEAT);
-        // Silence and death look the same to whoever only listens.
-        ear.connection.set_deadline(Some(started + SIGN_OF_LIFE));
-        ear.connection.check()?;
-        if ear.told.is_none_or(|told| ear.connection.is_pooled() && told.elapsed() >= PROOF) {
-            self.tell_itself(ear)?;
+        // Listening alone does not tell a dead server from one that has nothing to say.
+        listener.connection.set_deadline(Some(started + SIGN_OF_LIFE));
+        listener.connection.check()?;
+        if listener.notified.is_none_or(|at| listener.connection.is_pooled() && at.elapsed() >= PROOF) {
+            self.notify_itself(listener)?;
         }
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match ear.connection.listen(left)? {
+            match listener.connection.notifications(left)? {
                 None => changes.note(Change::Everything),
                 Some(notifications) => {
-                    for said in notifications {
-                        if said.channel() == ear.channel {
-                            ear.heard = Some(Instant::now());
+                    for notification in notifications {
+                        if notification.channel() == listener.channel {
+                            listener.heard = Some(Instant::now());
                         } else {
-                            // `all`, and what a later version may say.
-                            changes.note(Uuid::try_parse(said.payload()).map_or(Change::Everything, Change::Of));
+                            // A later version may send other payloads than ids.
+                            changes
+                                .note(Uuid::try_parse(notification.payload()).map_or(Change::Everything, Change::Of));
                         }
                     }
                 }
@@ -277,39 +281,40 @@ impl Postgres {
                 break;
             }
         }
-        self.judge(ear, changes)
+        self.judge(listener, changes)
     }
 
-    /// An own session that has heard itself once goes on hearing. Through a pooler it may do so by chance.
-    fn tell_itself(&self, ear: &mut Ear) -> Result<(), StoreError> {
+    /// A direct connection that has received one notification goes on receiving them. Through a pooler it may have been
+    /// by chance.
+    fn notify_itself(&self, listener: &mut Listener) -> Result<(), StoreError> {
         // It need not be on a disk, nor wait for a standby.
-        let tell = format!("SET LOCAL synchronous_commit = off; NOTIFY {}", ear.channel);
-        if !ear.connection.is_pooled() {
-            ear.connection.script(&tell)?;
-            ear.told = Some(Instant::now());
+        let notify = format!("SET LOCAL synchronous_commit = off; NOTIFY {}", listener.channel);
+        if !listener.connection.is_pooled() {
+            listener.connection.script(&notify)?;
+            listener.notified = Some(Instant::now());
             return Ok(());
         }
-        // On another connection: on its own it might have the server again on which it listens.
-        let told = self.connection(Some(Instant::now() + SIGN_OF_LIFE)).and_then(|mut other| other.script(&tell));
-        if told.is_ok() {
-            ear.told = Some(Instant::now());
+        // On another connection: on its own, the pooler may assign the very server process that listens.
+        let other = self.connection(Some(Instant::now() + SIGN_OF_LIFE));
+        if other.and_then(|mut other| other.script(&notify)).is_ok() {
+            listener.notified = Some(Instant::now());
         }
         Ok(())
     }
 
-    fn judge(&self, ear: &Ear, changes: &Changes) -> Result<(), StoreError> {
-        let Some(told) = ear.told else { return Ok(()) };
-        if ear.heard.is_some_and(|heard| heard >= told) {
+    fn judge(&self, listener: &Listener, changes: &Changes) -> Result<(), StoreError> {
+        let Some(notified) = listener.notified else { return Ok(()) };
+        if listener.heard.is_some_and(|heard| heard >= notified) {
             if self.deaf.swap(false, Ordering::Relaxed) {
                 changes.note(Change::Everything);
                 info!("the pooler before PostgreSQL passes notifications on");
             }
             return Ok(());
         }
-        if told.elapsed() < SIGN_OF_LIFE {
+        if notified.elapsed() < SIGN_OF_LIFE {
             return Ok(());
         }
-        if !ear.connection.is_pooled() {
+        if !listener.connection.is_pooled() {
             return Err(StoreError::Unavailable("PostgreSQL: a notification did not arrive".to_string()));
         }
         if !self.deaf.swap(true, Ordering::Relaxed) {
@@ -349,7 +354,7 @@ impl Transaction for Connection {
         let given = format!("SELECT * FROM unnest({})", arrays.collect::<Vec<_>>().join(", "));
         let sql = sql.replace("ROWS", &given);
         let types: Vec<Type> = columns.iter().map(column_type).collect();
-        // Each statement has to be done within its time.
+        // Few enough rows at once that each statement is done before its timeout.
         loop {
             let mut arrays = vec![Vec::new(); columns.len()];
             for row in (&mut *rows).take(ROWS) {

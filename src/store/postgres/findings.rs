@@ -1,0 +1,68 @@
+//! What the connections to one server find out and share: that there is a pooler between, that the server is silent.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+pub struct Findings {
+    /// Prepared statements did not hold on a connection that looked like a direct one.
+    pooled: AtomicBool,
+    silence: Mutex<Silence>,
+}
+
+struct Silence {
+    /// When a connection was last given up because it was silent. One that has not answered since is asked for a sign of
+    /// life before its next use.
+    noticed: Instant,
+    /// When a connection last gave no sign of life. One that has not answered since is given up.
+    confirmed: Instant,
+}
+
+/// Whether a connection that lay in the pool can be used.
+pub enum Trust {
+    Yes,
+    No,
+    /// It has to give a sign of life first.
+    IfItAnswers,
+}
+
+impl Findings {
+    pub fn new() -> Findings {
+        let now = Instant::now();
+        Findings { pooled: AtomicBool::new(false), silence: Mutex::new(Silence { noticed: now, confirmed: now }) }
+    }
+
+    pub fn has_pooler(&self) -> bool {
+        self.pooled.load(Ordering::Relaxed)
+    }
+
+    pub fn notice_pooler(&self) {
+        self.pooled.store(true, Ordering::Relaxed);
+    }
+
+    pub fn notice_silence(&self) {
+        self.silence().noticed = Instant::now();
+    }
+
+    /// A connection that was asked for a sign of life then gave none.
+    pub fn confirm_silence(&self, asked: Instant) {
+        self.silence().confirmed = asked;
+    }
+
+    /// What to think of a connection whose last answer came then.
+    pub fn trust(&self, answered: Instant) -> Trust {
+        let silence = self.silence();
+        if answered > silence.noticed {
+            Trust::Yes
+        } else if answered <= silence.confirmed {
+            Trust::No
+        } else {
+            Trust::IfItAnswers
+        }
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        // Nothing panics while it is held.
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
