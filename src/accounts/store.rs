@@ -25,26 +25,26 @@ pub enum Created {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
     Done,
-    /// The user is gone or inactive, or his password is another one by now.
+    /// The user is gone or inactive, or their password has been changed.
     UserChanged,
 }
 
-/// Where a refresh left the session.
+/// What a refresh did with the session.
 #[derive(Debug)]
 pub enum Rotated {
     /// The session lives and is at this generation.
     At { generation: i64, user: UserId, email: String, expires_at: Timestamp },
-    /// The user was not admitted; all is as it was.
+    /// The user was not admitted. Nothing was changed.
     Refused(Error),
-    /// Somebody else holds the session too; it has been ended for it.
+    /// Somebody else holds the session too, so it was ended.
     Reused,
-    /// No such living session, or a generation that it has not reached.
+    /// There is no such session, it has ended or expired, or it never was at this generation.
     Gone,
 }
 
 /// Users and their passwords.
 pub trait UserStore: Send + Sync {
-    /// Stores a user with his password and, if given, his first session.
+    /// Stores a user with their password and, if given, their first session.
     fn create_user(
         &self,
         user: &User,
@@ -55,7 +55,7 @@ pub trait UserStore: Send + Sync {
 
     fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
 
-    /// The user and the hash of his password, whether he is active or not.
+    /// The user and the hash of their password, whether they are active or not.
     fn user_by_email(&self, email: &Email) -> Result<Option<(User, PasswordHash)>, StoreError>;
 
     /// Up to `limit` users by ascending id, from the one after `after`.
@@ -70,8 +70,8 @@ pub trait UserStore: Send + Sync {
     /// The hash of an active user's password.
     fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError>;
 
-    /// Puts a new password in the place of the one it is, ends all of the user's sessions, and opens this one. False: the
-    /// user is gone or inactive, or their password is another one by now.
+    /// If the user's password is still `old`, replaces it, ends all of their sessions and opens this one. False: it is not, or
+    /// the user is gone or inactive.
     fn change_password(
         &self,
         id: UserId,
@@ -81,8 +81,8 @@ pub trait UserStore: Send + Sync {
         by: &By,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes the user; with a password, only if it still is theirs. The account is gone then, with its sessions and keys,
-    /// for everyone; their rows stay until [`Store::sweep`] deletes them. False: no such user.
+    /// Deletes the user; with a password, only if it still is theirs. From then on nobody finds the user, their sessions or
+    /// their keys; the rows stay until [`UserStore::delete_rows_of_deleted_users`]. False: no such user.
     fn delete_user(
         &self,
         id: UserId,
@@ -91,18 +91,18 @@ pub trait UserStore: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes up to some thousand rows of what users who were deleted have left. False: there was nothing.
-    fn sweep(&self) -> Result<bool, StoreError>;
+    /// Deletes up to some thousand rows that deleted users left. False: there were none.
+    fn delete_rows_of_deleted_users(&self) -> Result<bool, StoreError>;
 
-    /// How the stored password hashes begin, up to their cost (`$2b$10$`), each beginning once.
+    /// The distinct beginnings of the stored password hashes, up to their cost (`$2b$10$`).
     fn hash_prefixes(&self) -> Result<Vec<String>, StoreError>;
 }
 
 /// Sessions.
 pub trait SessionStore: Send + Sync {
-    /// Stores a session if its user is active and still has this password, and puts another hash of it in its place. Of more
-    /// than `most` sessions of the user some end (see [`crate::accounts::ending::surplus`]), up to a hundred at once, and of those
-    /// that have ended the latest 200 are kept.
+    /// Stores a session if its user is active and still has this password, and replaces the hash by `rehashed` if given. If
+    /// the user then has more than `most` sessions, up to a hundred end (see [`crate::accounts::ending::surplus`]). Of the
+    /// user's ended sessions the latest 200 are kept.
     fn open_session(
         &self,
         session: &NewSession,
@@ -112,13 +112,13 @@ pub trait SessionStore: Send + Sync {
         by: &By,
     ) -> Result<Opened, StoreError>;
 
-    /// Those of these sessions that have not ended and whose user is active. Expiry is the caller's to judge.
+    /// The sessions among `ids` that have not ended and whose user is active. Whether they have expired is for the caller to
+    /// check.
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError>;
 
-    /// Does with a living session what the refresh token of this generation means by the rules (see
-    /// [`crate::accounts::rotation::Rotation::judge`]), one after the other however many ask at once. A session that moves lives on for
-    /// as long as `lifespan` has it. Times are those of the store's own clock, where it has one. `admit` is asked before
-    /// something is written for the user, unless it ends the session.
+    /// Does what [`crate::accounts::refresh::StoredSession::refresh`] decides about a refresh token of this generation.
+    /// Refreshes of one session wait for each other. The time is the database's, where several instances share it. `admit` is
+    /// asked if the refresh counts as a change of the user's.
     fn rotate_session(
         &self,
         id: SessionId,
@@ -132,16 +132,16 @@ pub trait SessionStore: Send + Sync {
     /// Up to `limit` sessions of the user that have neither ended nor expired, newest first.
     fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError>;
 
-    /// Where the user's sessions were opened, as far as they are kept: up to `limit` of those that live, and as many of those
-    /// that have ended, the latest of each.
+    /// The addresses from which the user's sessions were opened: of the latest `limit` that have not ended, and of as many that
+    /// have ended.
     fn addresses_of(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError>;
 
-    /// Ends a session of the user's. False: he has no such session, or it has ended or expired already.
+    /// Ends a session of the user's. False: they have no such session, or it has already ended or expired.
     fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Ends all sessions of the user but `kept`, as many as there may be. False, and none ends: that one has itself ended.
+    /// Ends all sessions of the user but `kept`. False, and none ends: `kept` itself has ended.
     fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Deletes up to a thousand sessions that have expired, ended or not. False: there were none.
+    /// Deletes up to a thousand sessions that have expired, whether they have ended or not. False: there were none.
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError>;
 }

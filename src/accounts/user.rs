@@ -21,6 +21,8 @@ pub struct User {
     pub name: Option<String>,
     pub is_active: bool,
     pub created_at: Timestamp,
+    /// When they last logged in; signing up is no login.
+    pub last_login_at: Option<Timestamp>,
 }
 
 /// How an operator names a user on the command line.
@@ -38,5 +40,5 @@ impl UserRef {
 
 /// A new, active user.
 pub fn new_user(email: Email, name: Option<String>, now: Timestamp) -> User {
-    User { id: UserId::new(), email: email.to_string(), name, is_active: true, created_at: now }
+    User { id: UserId::new(), email: email.to_string(), name, is_active: true, created_at: now, last_login_at: None }
 }

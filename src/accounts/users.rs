@@ -16,7 +16,7 @@ use crate::base::error::{Error, StoreError};
 use crate::base::id::UserId;
 
 /// How long the answer to a user who deletes their account waits for the rows that belong to it to be deleted.
-const SWEEPING: Duration = Duration::from_millis(500);
+const DELETING: Duration = Duration::from_millis(500);
 
 pub struct Users {
     pub(super) store: Arc<dyn UserStore>,
@@ -82,13 +82,13 @@ impl Users {
     /// server whose job would do it.
     pub fn delete(&self, id: UserId, by: &By) -> Result<bool, Error> {
         let found = self.store.delete_user(id, None, by, self.clock.now())?;
-        while self.sweep()? {}
+        while self.delete_rows_of_deleted_users()? {}
         Ok(found)
     }
 
     /// Deletes a part of the rows that belonged to deleted users. False: there were none.
-    pub fn sweep(&self) -> Result<bool, Error> {
-        Ok(self.store.sweep()?)
+    pub fn delete_rows_of_deleted_users(&self) -> Result<bool, Error> {
+        Ok(self.store.delete_rows_of_deleted_users()?)
     }
 
     /// Changes the password of a user who gives the current one. Ends all their sessions and opens `session`.
@@ -116,7 +116,7 @@ impl Users {
         // Most accounts are gone completely after this. The job that deletes the rows of deleted users does the rest,
         // and all of it if the store fails now.
         let started = Instant::now();
-        while started.elapsed() < SWEEPING && self.sweep().unwrap_or(false) {}
+        while started.elapsed() < DELETING && self.delete_rows_of_deleted_users().unwrap_or(false) {}
         Ok(())
     }
 

@@ -10,11 +10,11 @@ use crate::base::id::{EventId, UserId};
 
 /// Events.
 pub trait EventStore: Send + Sync {
-    /// Writes events of failures; one that is there already adds its count.
+    /// Writes events of failures. The count of one that is already stored is added to it.
     fn record_failures(&self, failures: &[Event]) -> Result<(), StoreError>;
 
-    /// Up to `limit` events of the user's account, newest first, from the one before `before`; none if that is no event
-    /// of his.
+    /// Up to `limit` events of the user's account, newest first, from the one before `before`. If `before` is not
+    /// an event of theirs, there are none.
     fn events_of(&self, user: UserId, before: Option<EventId>, limit: i64) -> Result<Vec<Event>, StoreError>;
 
     /// Up to `limit` events that pass the filter, oldest first, from the one after `after`.

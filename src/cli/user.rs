@@ -104,15 +104,15 @@ fn found(is_found: bool) -> Result<(), Failure> {
     is_found.then_some(()).ok_or_else(Failure::no_such_user)
 }
 
-const HEADER: &str =
-    "ID                                    ACTIVE  CREATED                   EMAIL                           NAME";
+const HEADER: &str = "ID                                    ACTIVE  CREATED                   LAST LOGIN                EMAIL                           NAME";
 
 fn line(user: &User) -> String {
     format!(
-        "{:36}  {:6}  {:24}  {:30}  {}",
+        "{:36}  {:6}  {:24}  {:24}  {:30}  {}",
         user.id.to_string(),
         yes_or_no(user.is_active),
         user.created_at.to_string(),
+        user.last_login_at.map_or("-".to_string(), |at| at.to_string()),
         user.email,
         user.name.as_deref().unwrap_or("-").escape_debug()
     )
@@ -125,6 +125,7 @@ fn object(user: &User) -> Value {
         "name": user.name,
         "isActive": user.is_active,
         "createdAt": user.created_at,
+        "lastLoginAt": user.last_login_at,
     })
 }
 

@@ -125,7 +125,7 @@ impl ApiKey {
     }
 }
 
-/// What is to be changed of a key; what is `None` stays.
+/// A change of a key. What is `None` stays as it is.
 #[derive(Debug, Default)]
 pub struct KeyChange {
     pub name: Option<String>,
@@ -178,7 +178,7 @@ pub enum KeyRefusal {
     /// It has been rotated, and its end is set.
     Replaced,
     Expired,
-    /// The owner has as many as he may.
+    /// The owner has as many keys as they may have.
     TooMany,
 }
 

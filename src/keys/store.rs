@@ -16,9 +16,9 @@ use crate::keys::usage::HourOfUse;
 
 /// Keys.
 pub trait KeyStore: Send + Sync {
-    /// Stores a key of an active owner's, as long as they have fewer than `most` that are neither revoked nor expired. Of
-    /// those who ask at once, no more succeed than may. Where more than [`crate::keys::key::most_ended`] of theirs have ended, those that
-    /// ended first are deleted; so it is wherever a key is made or ended.
+    /// Stores a key of an active owner's if [`crate::keys::rules::create`] allows it; calls for one owner wait for each other.
+    /// Whenever a key is made or ends, the owner's ended keys beyond [`crate::keys::key::most_ended`] are deleted, the first
+    /// to end first.
     fn create_key(
         &self,
         key: &ApiKey,
@@ -27,8 +27,7 @@ pub trait KeyStore: Send + Sync {
         by: &By,
     ) -> Result<Result<(), KeyRefusal>, StoreError>;
 
-    /// Changes a key of the owner's. A revoked one stays as it is; a replaced one may only expire earlier; one that has
-    /// expired comes back only if he has fewer than `most`, as for [`Store::create_key`].
+    /// Changes a key of the owner's as [`crate::keys::rules::change`] decides.
     fn update_key(
         &self,
         owner: UserId,
@@ -39,9 +38,7 @@ pub trait KeyStore: Send + Sync {
         most: u32,
     ) -> Result<Result<(), KeyRefusal>, StoreError>;
 
-    /// Makes a key with the settings of one of the owner's, which is replaced by it and expires at `grace_end`, if not
-    /// before. A key is replaced once. Up to `most` of his may be in their grace. Gives the new key, and when the old one
-    /// expires.
+    /// Replaces a key of the owner's as [`crate::keys::rules::rotate`] decides.
     fn rotate_key(
         &self,
         owner: UserId,
@@ -55,8 +52,8 @@ pub trait KeyStore: Send + Sync {
     /// A key of the owner's, with how often it was allowed in the hours from `since` on.
     fn key_of(&self, owner: UserId, id: KeyId, since: Timestamp) -> Result<Option<(ApiKey, u64)>, StoreError>;
 
-    /// The owner's keys, newest first, each as for [`Store::key_of`]. Of more than `limit`, those that are usable `now`
-    /// come before those that have ended, then newer ones before older.
+    /// The owner's keys, newest first, each as for [`KeyStore::key_of`]. If they have more than `limit`, the usable ones
+    /// are chosen first, then the newest.
     fn keys_of(
         &self,
         owner: UserId,
@@ -74,15 +71,17 @@ pub trait KeyStore: Send + Sync {
         limit: i64,
     ) -> Result<Option<Vec<(ApiKey, u64)>>, StoreError>;
 
-    /// Up to `limit` keys, of one owner by their age, oldest first, or of all by ascending id, from the one after `after`.
+    /// Up to `limit` keys from the one after `after`: of one owner, oldest first, or of all owners, by ascending id.
     fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;
 
-    /// Those of these keys that there are, good or not.
+    /// The stored keys among `hashes`, whatever their state.
     fn keys_by_hash(&self, hashes: &[KeyHash]) -> Result<Vec<(KeyHash, KnownKey)>, StoreError>;
 
+    /// The stored keys among `ids`, whatever their state.
     fn keys_by_id(&self, ids: &[KeyId]) -> Result<Vec<(KeyId, KnownKey)>, StoreError>;
 
-    /// Revokes the key if it belongs to `owner`, or whoever's it is, who may have `most`. False: no such key.
+    /// Revokes the key if it belongs to `owner`; without one, any key. An owner may have `most` keys. False: no such
+    /// key.
     fn revoke_key(
         &self,
         id: KeyId,
@@ -95,18 +94,19 @@ pub trait KeyStore: Send + Sync {
     /// Deletes up to a thousand keys that ended before `before`. False: there were none.
     fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError>;
 
-    /// Looks at the keys of some users, `from` the first, and deletes up to a thousand that are too many of one user's
-    /// ended ones, as in a database from before there was a bound. Gives the user to go on with; `None`: that was the last.
+    /// Deletes up to a thousand ended keys of one user beyond [`crate::keys::key::most_ended`], as there may be in a database
+    /// from before there was a bound. Looks for that user from `from` on. Returns the user to go on with; `None`: that was the
+    /// last one.
     fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError>;
 }
 
 /// Counts of the use of keys.
 pub trait UsageStore: Send + Sync {
-    /// Adds to what is known of the use of keys; each key and hour is given once. A key that is gone is passed over, and
-    /// a time before the known one.
+    /// Adds to the counts of use; each key and hour is given once. Counts of a deleted key do no harm. The time of the last use
+    /// only moves forward.
     fn record_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError>;
 
-    /// What was counted of the owner's key in the hours from `from` up to `to`. `None`: he has no such key.
+    /// What was counted of the owner's key in the hours from `from` up to `to`. `None`: they have no such key.
     fn usage_of(
         &self,
         owner: UserId,
@@ -115,7 +115,7 @@ pub trait UsageStore: Send + Sync {
         to: Timestamp,
     ) -> Result<Option<Vec<HourOfUse>>, StoreError>;
 
-    /// Deletes up to a thousand counts of hours before `before`; when a key was used last stays known. False: there were
+    /// Deletes up to a thousand counts of hours before `before`, but keeps the time of each key's last use. False: there were
     /// none.
     fn prune_usage(&self, before: Timestamp) -> Result<bool, StoreError>;
 }

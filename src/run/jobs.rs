@@ -28,7 +28,7 @@ fn jobs() -> Vec<Job> {
         Job::every(SECOND, "write the uses of keys", |app| whole(app.usage.flush())).also_at_the_end(),
         Job::every(SECOND, "write failed logins", |app| whole(app.events.flush())).also_at_the_end(),
         Job::every(HOUR, "read the costs of stored password hashes", |app| whole(app.users.note_costs())),
-        Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.sweep()),
+        Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.delete_rows_of_deleted_users()),
         Job::every(HOUR, "delete expired sessions", |app| app.sessions.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old counts of use", |app| app.usage.prune(app.clock.now())).while_the_clock_is_right(),
         Job::every(HOUR, "delete old events", |app| app.events.prune()).while_the_clock_is_right(),

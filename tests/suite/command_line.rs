@@ -55,7 +55,7 @@ in_both_homes! {
         home.run(&["migrate"]).succeeded();
         assert_eq!(json_of(&home.run(&["user", "list", "--json"]).succeeded()), json!([]));
         let empty = home.run(&["user", "list"]).succeeded();
-        assert_eq!(table(&empty), [["ID", "ACTIVE", "CREATED", "EMAIL", "NAME"]]);
+        assert_eq!(table(&empty), [["ID", "ACTIVE", "CREATED", "LAST LOGIN", "EMAIL", "NAME"]]);
 
         let line = format!("{PASSWORD}\n");
         let create = ["user", "create", "Ann@Example.com", "--name", "Ann", "--json"];
@@ -64,13 +64,13 @@ in_both_homes! {
         let bob = home.run_reading(&["user", "create", "bob@example.com"], &line).succeeded();
         let bob = table(&bob)[1].join("|");
         let (bob_id, rest) = bob.split_once('|').unwrap();
-        assert!(rest.starts_with("yes|2") && rest.ends_with("|bob@example.com|-"), "{bob}");
+        assert!(rest.starts_with("yes|2") && rest.ends_with("|-|bob@example.com|-"), "{bob}");
 
         let listed = json_of(&home.run(&["user", "list", "--json"]).succeeded());
         assert_eq!(listed[0], ann);
         assert_eq!((&listed[1]["id"], &listed[1]["name"]), (&json!(bob_id), &Value::Null));
         let listed = home.run(&["user", "list"]).succeeded();
-        assert_eq!(table(&listed)[1][3..], ["ann@example.com", "Ann"]);
+        assert_eq!(table(&listed)[1][3..], ["-", "ann@example.com", "Ann"]);
         for named in ["ANN@example.com", ann["id"].as_str().unwrap()] {
             assert_eq!(json_of(&home.run(&["user", "show", named, "--json"]).succeeded()), ann);
         }
@@ -378,6 +378,20 @@ on_both_stores! {
         soon("the key is accepted again", || service.key_status(&key) == 200);
         assert_eq!(log_in().status, 200);
         assert_eq!((service.token_status(&ann.access), refresh(&ann.refresh)), (401, 401), "the old session stays over");
+    }
+
+    fn a_users_last_login_is_shown(service) {
+        let home = Home::beside(service);
+        let ann = service.sign_up("ann@example.com");
+        let shown = || json_of(&home.run(&["user", "show", &ann.email, "--json"]).succeeded());
+        assert_eq!(shown()["lastLoginAt"], Value::Null, "signing up is no login");
+        let session = service.log_in(&ann.email);
+        let login = shown()["lastLoginAt"].clone();
+        assert!(login.is_string() && login.as_str() >= shown()["createdAt"].as_str(), "{login}");
+        assert_eq!(json_of(&home.run(&["user", "list", "--json"]).succeeded())[0]["lastLoginAt"], login);
+        assert_eq!(table(&home.run(&["user", "show", &ann.email]).succeeded())[1][3], login);
+        assert_eq!(service.token_status(&session.access), 200);
+        assert_eq!(shown()["lastLoginAt"], login, "use of a session is no login");
     }
 
     fn setting_a_password_ends_the_sessions_and_the_new_password_logs_in(service) {

@@ -1,104 +1,22 @@
 //! The statements of keys.
 
 use std::cmp::Reverse;
-use std::time::Duration;
 
 use log::warn;
 use uuid::Uuid;
 
 use super::events::record;
-use super::usage::{DELETE_HOURS, hour};
+use super::key_rows::{FURTHER, api_key, key_columns, known_key, known_keys, rate_values};
+use super::usage::hour;
 use super::{SqlStore, delete_found};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
-use crate::keys::key::{
-    ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, LONGEST_WINDOW, MOST_IN_A_WINDOW, most_ended,
-};
+use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, most_ended};
 use crate::keys::rules::{self, Replacement};
-use crate::keys::scopes::Scopes;
 use crate::keys::store::KeyStore;
-use crate::memory::limiter::Rate;
-use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
-
-/// What [`api_key`] reads of a key, from `api_keys LEFT JOIN key_last_use`.
-macro_rules! key_columns {
-    () => {
-        "id, user_id, name, hint, is_active, expires_at, created_at, revoked_at, replaced_by, scopes, rate_limit, \
-         rate_window, key_last_use.at, \
-         (SELECT last_allowed_at FROM key_hours WHERE key_hours.key_id = api_keys.id \
-          AND last_allowed_at IS NOT NULL ORDER BY hour DESC LIMIT 1)"
-    };
-}
-
-/// The first column after [`key_columns`].
-const FURTHER: usize = 14;
-
-fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
-    Ok(ApiKey {
-        id: KeyId(row.uuid(0)?),
-        owner: UserId(row.uuid(1)?),
-        name: row.text(2)?,
-        hint: row.text(3)?,
-        is_active: row.bool(4)?,
-        expires_at: row.optional_timestamp(5)?,
-        created_at: row.timestamp(6)?,
-        revoked_at: row.optional_timestamp(7)?,
-        replaced_by: row.optional_uuid(8)?.map(KeyId),
-        scopes: Scopes::from_stored(row.text(9)?),
-        rate_limit: rate_limit(&mut row, 10)?,
-        // In hours no longer kept, and in those that are.
-        last_used_at: row.optional_timestamp(12)?.max(row.optional_timestamp(13)?),
-    })
-}
-
-/// Columns from this one on: rate_limit, rate_window.
-fn rate_limit(row: &mut Row, column: usize) -> Result<Option<Rate>, StoreError> {
-    let (Some(limit), Some(window)) = (row.optional_int(column)?, row.optional_int(column + 1)?) else {
-        return Ok(None);
-    };
-    let limit = u32::try_from(limit).ok().filter(|limit| (1..=MOST_IN_A_WINDOW).contains(limit));
-    let window = u64::try_from(window).ok().map(Duration::from_secs);
-    let window = window.filter(|window| !window.is_zero() && *window <= LONGEST_WINDOW);
-    limit.zip(window).map(|(limit, window)| Some(Rate { limit, window })).ok_or_else(|| unexpected(column))
-}
-
-/// Values of rate_limit and rate_window.
-fn rate_values(rate: Option<Rate>) -> [Value; 2] {
-    [
-        Value::or_null(rate, |rate| Value::Int(i64::from(rate.limit))),
-        Value::or_null(rate, |rate| Value::Int(rate.window.as_secs() as i64)),
-    ]
-}
-
-/// What [`known_key`] reads, up to the condition.
-macro_rules! known_keys {
-    () => {
-        "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
-         api_keys.expires_at, api_keys.name, api_keys.scopes, api_keys.rate_limit, api_keys.rate_window, \
-         api_keys.created_at, api_keys.revoked_at FROM api_keys \
-         JOIN users ON users.id = api_keys.user_id AND users.deleted_at IS NULL WHERE "
-    };
-}
-
-fn known_key(mut row: Row) -> Result<(KeyHash, KnownKey), StoreError> {
-    let hash = KeyHash::from_stored(row.bytes(0)?).ok_or_else(|| unexpected(0))?;
-    let key = KnownKey {
-        id: KeyId(row.uuid(1)?),
-        owner: UserId(row.uuid(2)?),
-        email: row.text(3)?.into(),
-        is_active: row.bool(4)?,
-        owner_is_active: row.bool(5)?,
-        expires_at: row.optional_timestamp(6)?,
-        name: row.text(7)?,
-        scopes: Scopes::from_stored(row.text(8)?),
-        rate_limit: rate_limit(&mut row, 9)?,
-        created_at: row.timestamp(11)?,
-        is_revoked: row.optional_timestamp(12)?.is_some(),
-    };
-    Ok((hash, key))
-}
+use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
 
 fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -> Result<(), StoreError> {
     let [limit, window] = rate_values(key.rate_limit);
@@ -122,14 +40,14 @@ fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -
     Ok(())
 }
 
-/// Locks the owner's row: what is counted of his keys stays so until the transaction ends. False: no such active user.
+/// Locks the owner's row, so that counts of their keys hold until the transaction ends. False: no such active user.
 fn lock_owner(transaction: &mut dyn Transaction, owner: UserId) -> Result<bool, StoreError> {
     let locked = transaction
         .execute("UPDATE users SET is_active = is_active WHERE id = $1 AND is_active", &[Value::Uuid(owner.0)])?;
     Ok(locked > 0)
 }
 
-/// The owner's key, which nobody else changes until the transaction ends.
+/// Reads a key of the owner's and locks it until the transaction ends.
 fn lock_key(transaction: &mut dyn Transaction, owner: UserId, id: KeyId) -> Result<Option<ApiKey>, StoreError> {
     let parameters = [Value::Uuid(id.0), Value::Uuid(owner.0)];
     if transaction.execute("UPDATE api_keys SET name = name WHERE id = $1 AND user_id = $2", &parameters)? == 0 {
@@ -146,14 +64,15 @@ fn lock_key(transaction: &mut dyn Transaction, owner: UserId, id: KeyId) -> Resu
     first(rows).map(api_key).transpose()
 }
 
-// In an order, here and below, so that an index is followed, and not the table read in the hope of finding them soon.
+// The orders, here and below, make the database follow an index. Without them it may read the table, in the hope of
+// finding enough rows soon.
 const COUNT_USABLE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM api_keys \
     WHERE user_id = $1 AND ends_at > $2 ORDER BY ends_at DESC LIMIT $3) AS usable";
 
 const COUNT_REPLACED: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM api_keys \
     WHERE user_id = $1 AND ends_at > $2 AND replaced_by IS NOT NULL ORDER BY ends_at DESC LIMIT $3) AS replaced";
 
-/// How many of the owner's keys `count` finds; of more than `most`, `most`.
+/// How many of the owner's keys the statement `count` finds, counted up to `most`.
 fn count_keys(
     transaction: &mut dyn Transaction,
     count: &'static str,
@@ -166,15 +85,15 @@ fn count_keys(
     u64::try_from(found).map_err(|_| unexpected(0))
 }
 
-/// Deletes some of what has ended of the owner's keys, whose row is locked, beyond what is kept of them: those that ended
-/// first. More than a few there are only in a database from before there was a bound.
+/// Deletes up to a thousand of the owner's ended keys beyond those that are kept, the first to end first. The owner's row
+/// must be locked. Only in a database from before there was a bound are there more than a few.
 fn delete_excess(
     transaction: &mut dyn Transaction,
     owner: UserId,
     most: u32,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    // With their owner's row locked, none of them comes back.
+    // With the owner's row locked, none of these keys can become usable again.
     delete_found(
         transaction,
         "SELECT id FROM api_keys WHERE user_id = $1 AND ends_at <= $2 \
@@ -186,22 +105,6 @@ fn delete_excess(
 
 const DELETE_KEYS: &str = "DELETE FROM api_keys WHERE id IN (ROWS)";
 
-/// Deletes some of the keys of a user who is deleted, and of what was counted of them. False: there were none.
-pub(super) fn sweep(transaction: &mut dyn Transaction, user: &[Value]) -> Result<bool, StoreError> {
-    const HOURS: usize = 1000;
-    let hours = transaction.query(
-        "SELECT key_id, hour FROM key_hours WHERE key_id IN \
-         (SELECT id FROM api_keys WHERE user_id = $1 ORDER BY created_at, id LIMIT 100) LIMIT 1000",
-        user,
-    )?;
-    let are_all = hours.len() < HOURS;
-    let hours = hours.into_iter().map(|mut row| Ok(vec![Value::Uuid(row.uuid(0)?), Value::Int(row.int(1)?)]));
-    let hours = hours.collect::<Result<Vec<_>, StoreError>>()?;
-    transaction.execute_with_rows(DELETE_HOURS, &[Column::Uuid, Column::Int], &mut hours.into_iter())?;
-    let keys = "SELECT id FROM api_keys WHERE user_id = $1 ORDER BY created_at, id LIMIT 100";
-    Ok(!are_all || delete_found(transaction, keys, user, "DELETE FROM api_keys WHERE id IN (ROWS)")?)
-}
-
 impl<D: Driver> KeyStore for SqlStore<D> {
     fn create_key(
         &self,
@@ -210,7 +113,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
         most: u32,
         by: &By,
     ) -> Result<Result<(), KeyRefusal>, StoreError> {
-        // Nobody can have asked for a key that nobody knew: there is nothing to forget.
+        // Nobody has looked up this key before, so there is nothing to notify of.
         self.driver.transaction(|transaction| {
             if !lock_owner(transaction, key.owner)? {
                 return Ok(Err(KeyRefusal::Gone));
@@ -323,7 +226,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
         let mut chosen: Vec<Uuid> = Vec::new();
         if newest.len() == wanted {
             let rows = self.driver.query(
-                // All of them: there are no more than an owner may have, and those in their grace.
+                // All usable keys: an owner has only as many as they may have, and those in their grace.
                 "WITH usable AS MATERIALIZED (SELECT id, created_at FROM api_keys \
                  WHERE user_id = $1 AND ends_at > $2 ORDER BY ends_at DESC LIMIT $4) \
                  SELECT id FROM usable ORDER BY created_at DESC, id DESC LIMIT $3",
@@ -367,7 +270,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
 
     fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
         let id = Value::Uuid(after.map_or(Uuid::nil(), |key| key.id.0));
-        // A statement each, or one user's few keys would be looked for among all.
+        // Two statements: one for both cases would search all keys for the few of one user.
         let rows = match owner {
             None => self.driver.query(
                 concat!(
@@ -439,7 +342,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
             record(transaction, &Event::new(Kind::KeyRevoked, owner, by, now).on(Subject::Key(id)))?;
             Ok((true, Some(owner)))
         })?;
-        // Not together: whoever ends a key waits for nothing else.
+        // In a transaction of its own, so that revoking waits for nothing else.
         if let Some(owner) = ended
             && let Err(error) = self.trim(owner, most, now)
         {
@@ -450,7 +353,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
 
     fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
-            // What somebody changes at this moment may come back.
+            // A key that is locked is being changed, and may become usable again.
             let find =
                 "SELECT id FROM api_keys WHERE ends_at < $1 ORDER BY ends_at, id LIMIT 1000 FOR UPDATE SKIP LOCKED";
             delete_found(transaction, find, &[Value::Timestamp(before)], DELETE_KEYS)
@@ -461,7 +364,8 @@ impl<D: Driver> KeyStore for SqlStore<D> {
         let next = |sql, parameters: &[Value]| -> Result<Option<UserId>, StoreError> {
             first(self.driver.query(sql, parameters)?).map(|mut row| row.uuid(0).map(UserId)).transpose()
         };
-        // Whoever has the key that comes so many later may have too many; everyone before has not.
+        // Counts keys from the first one of `from` on. The user of the key that exceeds the bound may have too many; the users
+        // before have not.
         let suspect = next(
             "SELECT user_id FROM api_keys WHERE user_id >= $1 ORDER BY user_id, ends_at, id LIMIT 1 OFFSET $2",
             &[Value::Uuid(from.0), Value::Int(most_ended(most))],
@@ -477,9 +381,9 @@ impl<D: Driver> KeyStore for SqlStore<D> {
 }
 
 impl<D: Driver> SqlStore<D> {
-    /// These keys, as far as they are there, newest first, each with how often it was allowed from `since` on.
+    /// The stored keys among `ids`, newest first, each with how often it was allowed from `since` on.
     fn counted(&self, ids: Vec<Value>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
-        // A list of none has no type to be sent as.
+        // An empty list has no type to be sent as.
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -502,7 +406,7 @@ impl<D: Driver> SqlStore<D> {
         Ok(keys)
     }
 
-    /// Deletes some of what the owner has ended beyond what is kept. False: there was nothing.
+    /// Deletes some of the owner's ended keys beyond those that are kept. False: there were none.
     fn trim(&self, owner: UserId, most: u32, now: Timestamp) -> Result<bool, StoreError> {
         let excess = self.driver.query(
             "SELECT id FROM api_keys WHERE user_id = $1 AND ends_at <= $2 \
@@ -513,7 +417,7 @@ impl<D: Driver> SqlStore<D> {
             return Ok(false);
         }
         self.driver.transaction(|transaction| {
-            // Before any key of theirs, as everyone does.
+            // The owner's row is always locked before their keys, so that transactions do not wait for each other in a circle.
             transaction.execute("UPDATE users SET is_active = is_active WHERE id = $1", &[Value::Uuid(owner.0)])?;
             delete_excess(transaction, owner, most, now)
         })

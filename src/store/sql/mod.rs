@@ -1,10 +1,13 @@
-//! Every statement and every row's mapping, once, over the vocabulary of [`crate::store::driver`]; one file a noun.
+//! Every statement and every row's mapping, once, over the vocabulary of [`crate::store::driver`]; one file a noun, under
+//! the names of the noun's own contract.
 //!
 //! Statements use `$1…$n` and only what both databases understand.
 
 mod events;
 mod instance;
+mod key_rows;
 mod keys;
+mod listening;
 mod sessions;
 mod usage;
 mod users;
@@ -30,13 +33,14 @@ impl<D: Driver> SqlStore<D> {
         SqlStore { driver, changes, clock }
     }
 
-    /// Deletes the rows whose ids are found. False: there were none.
+    /// Deletes the rows whose ids `find` gives. False: there were none.
     fn delete(&self, find: &'static str, parameter: Value, delete: &'static str) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| delete_found(transaction, find, &[parameter], delete))
     }
 
-    /// A transaction that may change the verdict on `subject`: here, and on all instances. Where `changed` finds that it has
-    /// not, nobody is told: whoever asks for what is refused makes nobody ask the store again.
+    /// A transaction that may change the verdict on `subject`. If it does, what this instance remembers is dropped and the
+    /// other instances are notified. If `changed` says that it does not, nothing is dropped, so that refused requests cannot
+    /// make instances read from the store again and again.
     fn change<T>(
         &self,
         subject: Uuid,
@@ -48,7 +52,7 @@ impl<D: Driver> SqlStore<D> {
             let value = work(transaction)?;
             if changed(&value) {
                 is_changed = true;
-                // Before it is committed as well: the outcome may stay unknown for as long as the database does not answer.
+                // Noted before the commit as well: its outcome is unknown for as long as the database does not answer.
                 self.changes.note(Change::Of(subject));
                 transaction.notify(subject)?;
             }
@@ -61,8 +65,8 @@ impl<D: Driver> SqlStore<D> {
     }
 }
 
-/// Deletes the rows whose ids are found. In two statements: of one, PostgreSQL may make a search through the whole table.
-/// False: there were none.
+/// Deletes the rows whose ids `find` gives. False: there were none. In two statements, because PostgreSQL may search the whole
+/// table for a single one.
 fn delete_found(
     transaction: &mut dyn Transaction,
     find: &'static str,
@@ -77,7 +81,7 @@ fn delete_found(
     Ok(any)
 }
 
-/// Of what tells by itself whether it has changed something.
+/// For [`SqlStore::change`], where the outcome itself says whether something changed.
 fn is_so(changed: &bool) -> bool {
     *changed
 }

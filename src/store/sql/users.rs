@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use super::events::record;
-use super::{SqlStore, delete_found, is_so, keys, sessions};
+use super::usage::DELETE_HOURS;
+use super::{SqlStore, delete_found, is_so, sessions};
 use crate::accounts::email::Email;
 use crate::accounts::ending::ended_all;
 use crate::accounts::passwords::PasswordHash;
@@ -14,12 +15,12 @@ use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
-use crate::store::driver::{Driver, Row, Value, first};
+use crate::store::driver::{Column, Driver, Row, Transaction, Value, first};
 
-/// There is one for each cost in use; more than these are not hashes of ours.
+/// There is one prefix for each cost in use. Further ones are not of our hashes.
 const PREFIXES: usize = 100;
 
-/// Columns: id, email, name, is_active, created_at.
+/// Columns: id, email, name, is_active, created_at, last_login_at.
 fn user(row: &mut Row) -> Result<User, StoreError> {
     Ok(User {
         id: UserId(row.uuid(0)?),
@@ -27,7 +28,24 @@ fn user(row: &mut Row) -> Result<User, StoreError> {
         name: row.optional_text(2)?,
         is_active: row.bool(3)?,
         created_at: row.timestamp(4)?,
+        last_login_at: row.optional_timestamp(5)?,
     })
+}
+
+/// Deletes some of a deleted user's keys and of their counts of use. False: there were none.
+fn delete_some_keys(transaction: &mut dyn Transaction, user: &[Value]) -> Result<bool, StoreError> {
+    const HOURS: usize = 1000;
+    let hours = transaction.query(
+        "SELECT key_id, hour FROM key_hours WHERE key_id IN \
+         (SELECT id FROM api_keys WHERE user_id = $1 ORDER BY created_at, id LIMIT 100) LIMIT 1000",
+        user,
+    )?;
+    let are_all = hours.len() < HOURS;
+    let hours = hours.into_iter().map(|mut row| Ok(vec![Value::Uuid(row.uuid(0)?), Value::Int(row.int(1)?)]));
+    let hours = hours.collect::<Result<Vec<_>, StoreError>>()?;
+    transaction.execute_with_rows(DELETE_HOURS, &[Column::Uuid, Column::Int], &mut hours.into_iter())?;
+    let keys = "SELECT id FROM api_keys WHERE user_id = $1 ORDER BY created_at, id LIMIT 100";
+    Ok(!are_all || delete_found(transaction, keys, user, "DELETE FROM api_keys WHERE id IN (ROWS)")?)
 }
 
 impl<D: Driver> UserStore for SqlStore<D> {
@@ -64,7 +82,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
 
     fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, email, name, is_active, created_at FROM users WHERE id = $1 AND deleted_at IS NULL",
+            "SELECT id, email, name, is_active, created_at, last_login_at FROM users \
+             WHERE id = $1 AND deleted_at IS NULL",
             &[Value::Uuid(id.0)],
         )?;
         first(rows).map(|mut row| user(&mut row)).transpose()
@@ -72,16 +91,17 @@ impl<D: Driver> UserStore for SqlStore<D> {
 
     fn user_by_email(&self, email: &Email) -> Result<Option<(User, PasswordHash)>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, email, name, is_active, created_at, password_hash FROM users WHERE email = $1",
+            "SELECT id, email, name, is_active, created_at, last_login_at, password_hash FROM users WHERE email = $1",
             &[Value::Text(email.as_str().to_string())],
         )?;
-        first(rows).map(|mut row| Ok((user(&mut row)?, PasswordHash::from_stored(row.text(5)?)))).transpose()
+        first(rows).map(|mut row| Ok((user(&mut row)?, PasswordHash::from_stored(row.text(6)?)))).transpose()
     }
 
     fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError> {
         let after = after.map_or(Uuid::nil(), |id| id.0);
         let rows = self.driver.query(
-            "SELECT id, email, name, is_active, created_at FROM users WHERE id > $1 AND deleted_at IS NULL ORDER BY id LIMIT $2",
+            "SELECT id, email, name, is_active, created_at, last_login_at FROM users \
+             WHERE id > $1 AND deleted_at IS NULL ORDER BY id LIMIT $2",
             &[Value::Uuid(after), Value::Int(limit)],
         )?;
         rows.into_iter().map(|mut row| user(&mut row)).collect()
@@ -140,8 +160,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
     ) -> Result<bool, StoreError> {
         let now = session.created_at;
         self.change(id.0, is_so, |transaction| {
-            // Locks the user's row, as a login does: one with the old password comes before, and its session is ended
-            // here, or after, and fails.
+            // Locks the user's row, as a login does. A login with the old password at the same time comes either before this,
+            // and its session is ended here, or after it, and fails.
             let changed = transaction.execute(
                 "UPDATE users SET password_hash = $3 WHERE id = $1 AND is_active AND password_hash = $2",
                 &[Value::Uuid(id.0), Value::Text(old.as_str().to_string()), Value::Text(new.as_str().to_string())],
@@ -165,7 +185,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.change(id.0, is_so, |transaction| {
-            // Of the account nothing stays but its id, until what hangs on it has gone as well, and nobody finds it by that.
+            // Only the id stays, until the rows that refer to it are deleted, and no statement finds the user by it.
             let found = transaction.execute(
                 "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, name = NULL, password_hash = '', \
                  last_login_at = NULL \
@@ -175,7 +195,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
                     Value::or_null(password, |hash| Value::Text(hash.as_str().to_string())),
                     Value::Timestamp(now),
                     Value::Bool(false),
-                    // Unlike any e-mail, and any other.
+                    // E-mails are unique; this is no e-mail, and no other user's.
                     Value::Text(id.to_string()),
                 ],
             )?;
@@ -186,13 +206,13 @@ impl<D: Driver> UserStore for SqlStore<D> {
         })
     }
 
-    fn sweep(&self) -> Result<bool, StoreError> {
+    fn delete_rows_of_deleted_users(&self) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
             let rows = transaction
                 .query("SELECT id FROM users WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1", &[])?;
             let Some(mut row) = first(rows) else { return Ok(false) };
             let user = [Value::Uuid(row.uuid(0)?)];
-            if keys::sweep(transaction, &user)?
+            if delete_some_keys(transaction, &user)?
                 || delete_found(
                     transaction,
                     "SELECT id FROM sessions WHERE user_id = $1 LIMIT 1000",
@@ -208,7 +228,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
     }
 
     fn hash_prefixes(&self) -> Result<Vec<String>, StoreError> {
-        // From each to the next one, along the index.
+        // From each prefix to the next one, along the index.
         let mut prefixes = Vec::new();
         let mut last = String::new();
         while prefixes.len() < PREFIXES {
