@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// The rooms, the highest first, each with the rooms that it may use.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("cli", &["run", "config", "app", "accounts", "tokens", "keys", "audit", "store", "base"]),
+    ("cli", &["run", "config", "app", "accounts", "tokens", "keys", "audit", "base"]),
     ("run", &["config", "api", "http", "app", "store", "accounts", "tokens", "keys", "audit", "memory", "base"]),
     ("config", &["http", "store", "accounts", "tokens", "keys", "audit", "memory", "base"]),
     ("api", &["http", "guard", "app", "accounts", "tokens", "keys", "audit", "memory", "base"]),
@@ -65,7 +65,7 @@ fn the_table_names_every_room_and_has_no_circle() {
     );
     for (index, (name, allowed)) in ROOMS.iter().enumerate() {
         let is_below = |room: &&str| ROOMS[index + 1..].iter().any(|(below, _)| below == room);
-        assert!(allowed.iter().all(|room| is_below(&room)), "{name} may use a room that is not below it");
+        assert!(allowed.iter().all(is_below), "{name} may use a room that is not below it");
     }
 }
 

@@ -1,28 +1,22 @@
 //! `keyward migrate`: brings the database up to date, or reports what is missing.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use pico_args::Arguments;
 
-use crate::base::clock::Clock;
 use crate::base::logging;
 use crate::cli::arguments::finish;
 use crate::cli::failure::Failure;
 use crate::cli::operator::settings;
 use crate::run::database;
-use crate::store::postgres::Patience;
 
 pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let check = arguments.contains("--check");
     finish(arguments)?;
     let database = settings()?.store.database().map_err(Failure::Failed)?;
     logging::start_plain();
-    let (pending, word) = if check {
-        (database::pending(&database)?, "missing")
-    } else {
-        (database::open(&database, &Clock::default(), Arc::default(), Patience::Endless)?.1, "applied")
-    };
+    let (pending, word) =
+        if check { (database::pending(&database)?, "missing") } else { (database::migrate(&database)?, "applied") };
     for migration in &pending.migrations {
         writeln!(io::stdout(), "{word}: {migration}")?;
     }

@@ -55,6 +55,12 @@ pub fn open_existing(database: &Database, clock: &Clock, changes: Arc<Changes>) 
     }
 }
 
+/// Brings the database up to date, for the command: says which migrations it has applied.
+pub fn migrate(database: &Database) -> Result<Pending, StoreError> {
+    let (_, applied) = open(database, &Clock::default(), Arc::default(), Patience::Endless)?;
+    Ok(applied)
+}
+
 /// The migrations that [`open`] would apply. Changes nothing; a SQLite file that does not exist is not made.
 pub fn pending(database: &Database) -> Result<Pending, StoreError> {
     match database {
