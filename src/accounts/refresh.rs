@@ -18,19 +18,19 @@ pub struct StoredSession {
 pub enum Refresh {
     /// The session has expired, or it never reached the token's generation. Nothing changes; the token is refused.
     Refused,
-    /// The session moves on and lives until `expires_at`; the token gets a pair of the new generation. `retried`: the move
-    /// replaces an earlier one whose answer was lost, so the tokens of that answer are refused from now on.
+    /// The session moves on and lives until `expires_at`; the token gets a pair of the new generation. `retried`: the
+    /// move replaces an earlier one whose answer was lost, so the tokens of that answer are refused from now on.
     Moved { rotation: Rotation, expires_at: Timestamp, retried: bool },
-    /// The session stays where it is; the token gets another pair of the current generation. `is_later`: such a pair was
-    /// last given out before now, so the time of it is to be stored.
+    /// The session stays where it is; the token gets another pair of the current generation. `is_later`: such a pair
+    /// was last given out before now, so the time of it is to be stored.
     Repeated { generation: i64, expires_at: Timestamp, is_later: bool },
     /// Two parties hold the session: it ends, and the token is refused.
     Ended,
 }
 
 impl StoredSession {
-    /// Decides about a refresh token of this generation. The session is judged by today's settings, whatever they were when
-    /// it was last refreshed.
+    /// Decides about a refresh token of this generation. The session is judged by today's settings, whatever they were
+    /// when it was last refreshed.
     pub fn refresh(&self, generation: i64, now: Timestamp, lifespan: &Lifespan, rules: &RotationRules) -> Refresh {
         let renewed_at = self.rotation.moves.first().copied().unwrap_or(self.created_at);
         if self.expires_at.min(lifespan.end(self.created_at, renewed_at)) <= now {

@@ -1,9 +1,10 @@
-//! What a refresh token is worth: the rules of rotation, over plain data.
+//! What a refresh token means: the rules of rotation, over plain data.
 //!
-//! A session is at one generation. Each refresh moves it one on, and what the move left is the parent of what it made. An
-//! honest client has one newest token, which its tabs share, and drops an answer that comes later than the grace. It alone
-//! never loses its session, whatever answers it loses. Where somebody else holds a copy, whoever of the two has lost shows
-//! it with the next use of their token, and both are out.
+//! A session has a generation, and each refresh moves it to the next one. The generation that a move left is the parent
+//! of the one that it made. An honest client has one newest token, which its tabs share, and ignores an answer that
+//! comes later than the grace. Such a client never loses its session, however many answers are lost. If somebody else
+//! holds a copy of a token, the two cannot both stay at the newest generation: the next use of the older token shows
+//! the theft, and the session ends.
 
 use std::time::Duration;
 
@@ -12,52 +13,53 @@ use crate::base::clock::Timestamp;
 /// The first generation of a session.
 pub const FIRST: i64 = 1;
 
-/// Moves whose times are known, at most.
+/// How many moves' times are kept.
 const MOVES: usize = 8;
-/// Ranges of orphans that are told apart, at most.
+/// How many ranges of orphans are kept.
 const RANGES: usize = 8;
 
 /// The settings of rotation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RotationRules {
-    /// How long after a move what it left may still ask for the current pair: other tabs, a lost answer.
+    /// How long after a move the tokens that it left still get the current pair: for other tabs, or a lost answer.
     pub grace: Duration,
-    /// How long after a move what it left may take the place of what it made, if that was never used. `None`: not at all.
+    /// How long after a move the token that it left may be used for another move in its place, if the pair that it made
+    /// was never used: for an answer that is lost for longer. `None`: not at all.
     pub retry: Option<Duration>,
 }
 
-/// What the row of a session says of its generations. Times are the store's.
+/// The generations of a session, as they are stored. Times are the store's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
     pub generation: i64,
-    /// The one that the current one was made for. What lies between is orphaned.
+    /// The generation whose token made the current one. Generations between the two are orphans.
     pub parent: i64,
-    /// When the parent was left first.
+    /// When a move first left the parent.
     pub left_at: Option<Timestamp>,
-    /// When a pair of the current generation was given out last.
+    /// When a pair of the current generation was last given out.
     pub given_at: Option<Timestamp>,
     /// The times of the latest moves, newest first.
     pub moves: Vec<Timestamp>,
     pub orphans: Orphans,
 }
 
-/// What is to be done with the session.
+/// What a refresh token means for its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// It moves on.
+    /// The session moves to the next generation.
     Forward(Rotation),
-    /// It moves on from the parent once more, in place of the current generation, which becomes an orphan.
+    /// The session moves from the parent once more. The current generation becomes an orphan.
     Retried(Rotation),
-    /// It stays where it is; the token is traded for a pair of the current generation.
+    /// The session stays at its generation; the client gets another pair of it.
     Again(Rotation),
-    /// Two parties hold it: it ends.
+    /// Two parties hold the session: it ends.
     Theft,
-    /// It never was at this generation, as far as is known here: a backup was restored.
+    /// The session never was at this generation, as far as the database knows: a backup was restored.
     Ahead,
 }
 
 impl Rotation {
-    /// A session that was never refreshed.
+    /// The start of a session, before its first refresh.
     pub fn start() -> Rotation {
         Rotation {
             generation: FIRST,
@@ -117,7 +119,7 @@ impl Rotation {
         if !is_parent || !rules.retry.is_some_and(in_time) {
             return Move::Theft;
         }
-        // An answer that may still be under way is not to arrive as an orphan's.
+        // The answer may still be on its way, and the client would use its tokens: they must not become orphans.
         if self.given_at.as_ref().is_some_and(in_grace) {
             return Move::Again(self.given(now));
         }
@@ -135,15 +137,15 @@ impl Rotation {
     }
 }
 
-/// Generations that were made for an answer which the client never had: their tokens are nobody's, or a thief's.
+/// Generations whose answer the client never received. Nobody holds their tokens, or a thief does, so they are refused.
 ///
-/// They are known for as long as the session lives, in a few ranges. Of more, the oldest are joined, with what lies between:
-/// what was good of that was left many moves ago.
+/// They are kept as a few ranges for as long as the session lives. If there are more, the two oldest ranges are joined
+/// together with the generations between them, whose tokens were left many moves ago.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Orphans(Box<[(i64, i64)]>);
 
 impl Orphans {
-    /// From ranges, each with its last generation, in ascending order.
+    /// From ranges with their first and last generations, in ascending order.
     pub fn from_stored(ranges: Vec<(i64, i64)>) -> Orphans {
         Orphans(ranges.into())
     }
@@ -156,7 +158,7 @@ impl Orphans {
         self.0.iter().any(|(first, last)| (*first..=*last).contains(&generation))
     }
 
-    /// One more, which is younger than all of them.
+    /// Adds a generation that is newer than all of them.
     fn with(&self, generation: i64) -> Orphans {
         let mut ranges = self.0.to_vec();
         match ranges.last_mut() {

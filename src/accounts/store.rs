@@ -2,9 +2,10 @@
 //!
 //! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
 //! error. A method with a parameter `by` records an [`crate::audit::event::Event`] of what it changes in the same
-//! transaction; if it changes nothing, it records none. A method that changes whether a key, a session or a user is good
-//! notes it in [`crate::memory::changes::Changes`] before it returns, whatever it returns, and tells the other instances.
-//! Any method returns `Unavailable` if the database cannot be reached; only other outcomes are documented at the methods.
+//! transaction; if it changes nothing, it records none. A method that changes whether a key, a session or a user is
+//! good notes it in [`crate::memory::changes::Changes`] before it returns, whatever it returns, and tells the other
+//! instances. Any method returns `Unavailable` if the database cannot be reached; only other outcomes are documented at
+//! the methods.
 
 use crate::accounts::email::Email;
 use crate::accounts::passwords::PasswordHash;
@@ -70,8 +71,8 @@ pub trait UserStore: Send + Sync {
     /// The hash of an active user's password.
     fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError>;
 
-    /// If the user's password is still `old`, replaces it, ends all of their sessions and opens this one. False: it is not, or
-    /// the user is gone or inactive.
+    /// If the user's password is still `old`, replaces it, ends all of their sessions and opens this one. False: it is
+    /// not, or the user is gone or inactive.
     fn change_password(
         &self,
         id: UserId,
@@ -81,8 +82,8 @@ pub trait UserStore: Send + Sync {
         by: &By,
     ) -> Result<bool, StoreError>;
 
-    /// Deletes the user; with a password, only if it still is theirs. From then on nobody finds the user, their sessions or
-    /// their keys; the rows stay until [`UserStore::delete_rows_of_deleted_users`]. False: no such user.
+    /// Deletes the user; with a password, only if it still is theirs. From then on nobody finds the user, their
+    /// sessions or their keys; the rows stay until [`UserStore::delete_rows_of_deleted_users`]. False: no such user.
     fn delete_user(
         &self,
         id: UserId,
@@ -100,9 +101,9 @@ pub trait UserStore: Send + Sync {
 
 /// Sessions.
 pub trait SessionStore: Send + Sync {
-    /// Stores a session if its user is active and still has this password, and replaces the hash by `rehashed` if given. If
-    /// the user then has more than `most` sessions, up to a hundred end (see [`crate::accounts::ending::surplus`]). Of the
-    /// user's ended sessions the latest 200 are kept.
+    /// Stores a session if its user is active and still has this password, and replaces the hash by `rehashed` if
+    /// given. If the user then has more than `most` sessions, up to a hundred end (see
+    /// [`crate::accounts::ending::surplus`]). Of the user's ended sessions the latest 200 are kept.
     fn open_session(
         &self,
         session: &NewSession,
@@ -112,13 +113,13 @@ pub trait SessionStore: Send + Sync {
         by: &By,
     ) -> Result<Opened, StoreError>;
 
-    /// The sessions among `ids` that have not ended and whose user is active. Whether they have expired is for the caller to
-    /// check.
+    /// The sessions among `ids` that have not ended and whose user is active. Whether they have expired is for the
+    /// caller to check.
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError>;
 
     /// Does what [`crate::accounts::refresh::StoredSession::refresh`] decides about a refresh token of this generation.
-    /// Refreshes of one session wait for each other. The time is the database's, where several instances share it. `admit` is
-    /// asked if the refresh counts as a change of the user's.
+    /// Refreshes of one session wait for each other. The time is the database's, where several instances share it.
+    /// `admit` is asked if the refresh counts as a change of the user's.
     fn rotate_session(
         &self,
         id: SessionId,
@@ -132,8 +133,8 @@ pub trait SessionStore: Send + Sync {
     /// Up to `limit` sessions of the user that have neither ended nor expired, newest first.
     fn sessions_of(&self, user: UserId, now: Timestamp, limit: i64) -> Result<Vec<Session>, StoreError>;
 
-    /// The addresses from which the user's sessions were opened: of the latest `limit` that have not ended, and of as many that
-    /// have ended.
+    /// The addresses from which the user's sessions were opened: of the latest `limit` that have not ended, and of as
+    /// many that have ended.
     fn addresses_of(&self, user: UserId, limit: i64) -> Result<Vec<String>, StoreError>;
 
     /// Ends a session of the user's. False: they have no such session, or it has already ended or expired.

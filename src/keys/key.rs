@@ -1,4 +1,4 @@
-//! API keys: what one looks like, how it is kept, and what it is good for.
+//! API keys: what they look like, how they are stored, and what they are valid for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use crate::memory::lookup::Cacheable;
 const PREFIX: &str = "sk_";
 const HEX_DIGITS: usize = 64;
 
-/// How many keys that have ended are kept of one who may have `most` that have not.
+/// How many ended keys are kept of an owner who may have `most` usable ones.
 pub fn most_ended(most: u32) -> i64 {
     10 * i64::from(most)
 }
 
-/// What a key's rate limit may be.
+/// The bounds of a key's rate limit.
 pub const MOST_IN_A_WINDOW: u32 = 1_000_000;
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A new key in clear. It is shown once; printing it shows nothing.
+/// A new key in clear. It is shown to its owner once. It has no `Debug`, so that no log can show it.
 pub struct KeySecret(String);
 
 impl KeySecret {
@@ -46,20 +46,20 @@ impl KeySecret {
         &self.0
     }
 
-    /// `sk_1a2b…9f0e`: enough to tell keys apart, of no use to anyone who guesses.
+    /// `sk_1a2b…9f0e`: enough to tell keys apart, too little to help somebody guess the rest.
     pub fn hint(&self) -> String {
         let digits = &self.0[PREFIX.len()..];
         format!("{PREFIX}{}…{}", &digits[..4], &digits[HEX_DIGITS - 4..])
     }
 }
 
-/// SHA-256 of a key, the only form in which it is kept. A key has 256 random bits: a slow hash would protect nothing
-/// more. Lookups compare hashes, so the time they take says nothing about a key.
+/// SHA-256 of a key, the only form in which it is stored. A key has 256 random bits, so a slow hash would not protect
+/// it better. Lookups compare hashes, so the time that they take reveals nothing about a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    /// `None`: it does not look like a key.
+    /// `None`: it does not have the form of a key.
     pub fn of(key: &[u8]) -> Option<KeyHash> {
         let digits = key.strip_prefix(PREFIX.as_bytes())?;
         let well_formed =
@@ -110,12 +110,12 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     /// Final, unlike a pause (`is_active`).
     pub revoked_at: Option<Timestamp>,
-    /// The key that a rotation made in its place; this one lives on until it expires.
+    /// The key that a rotation made in its place. This one stays usable until it expires.
     pub replaced_by: Option<KeyId>,
 }
 
 impl ApiKey {
-    /// Whether it is good, or would be if it were not paused.
+    /// Whether it is neither revoked nor expired. It may be paused.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && !self.has_expired(now)
     }
@@ -148,7 +148,7 @@ impl KeyChange {
         key.rate_limit = self.rate_limit.unwrap_or(key.rate_limit);
     }
 
-    /// The settings that it names.
+    /// The names of the settings that it changes.
     pub fn names(&self) -> Vec<&'static str> {
         let named = [
             ("name", self.name.is_some()),
@@ -161,7 +161,7 @@ impl KeyChange {
     }
 }
 
-/// A key to be made with the settings of another one.
+/// What a rotation needs for the new key. The settings come from the old one.
 pub struct KeyDraft {
     pub id: KeyId,
     pub hash: KeyHash,
@@ -175,14 +175,14 @@ pub enum KeyRefusal {
     /// The owner has no such key, or there is no such active owner.
     Gone,
     Revoked,
-    /// It has been rotated, and its end is set.
+    /// It has been rotated, so its end is set.
     Replaced,
     Expired,
     /// The owner has as many keys as they may have.
     TooMany,
 }
 
-/// What is known of a key that someone presents.
+/// A stored key, as far as it matters when a client presents it.
 #[derive(Clone, Debug)]
 pub struct KnownKey {
     pub id: KeyId,
@@ -200,8 +200,8 @@ pub struct KnownKey {
 }
 
 impl KnownKey {
-    /// What is to be said to whoever presents it at this moment, as far as its limit allows; asked at every use, however
-    /// the key is known.
+    /// The outcome of presenting the key now, apart from its rate limit. Computed at every use, whether the key was in
+    /// memory or just read.
     pub fn outcome(&self, demand: Demand<'_>, now: Timestamp) -> Outcome {
         let Demand { scopes, narrowed, .. } = demand;
         let is_on = self.is_active || (demand.even_paused && !self.is_revoked);
@@ -217,16 +217,16 @@ impl KnownKey {
     }
 }
 
-/// What is asked of a key that is presented.
+/// What a presented key is needed for.
 #[derive(Clone, Copy)]
 pub struct Demand<'a> {
-    /// All of these.
+    /// The scopes that the key needs, all of them.
     pub scopes: &'a Scopes,
-    /// It is presented by a token that has only these of its scopes.
+    /// For a token that was derived from the key: the scopes that the token has of the key's.
     pub narrowed: Option<&'a Scopes>,
-    /// Whether it spends its limit, and is refused when there is none left.
+    /// Whether this use counts against the key's rate limit.
     pub limited: bool,
-    /// Whether a paused one will do.
+    /// Whether a paused key is accepted.
     pub even_paused: bool,
 }
 

@@ -1,10 +1,12 @@
-//! What an owner may do with their keys: make one, change one, rotate one. Plain data in, a decision out; the store asks
-//! inside its transaction and writes what is decided.
+//! What an owner may do with their keys: make one, change one, rotate one. Plain data in, a decision out; the store
+//! asks inside its transaction and writes what is decided.
 //!
 //! Counting an owner's keys costs a statement, so a rule is given a way to count and uses it only where the number
 //! matters. No rule needs to know more than that there are `most`, so the count may stop there.
 
+use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
+use crate::base::id::{KeyId, UserId};
 use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyRefusal};
 
 /// What a rotation makes.
@@ -20,8 +22,8 @@ pub fn create(usable: u64, most: u32) -> Result<(), KeyRefusal> {
     if usable < u64::from(most) { Ok(()) } else { Err(KeyRefusal::TooMany) }
 }
 
-/// The key after the change. A revoked key stays as it is. A replaced key may only expire earlier. A key that has expired
-/// may become usable again if its owner may make another key.
+/// The key after the change. A revoked key stays as it is. A replaced key may only expire earlier. A key that has
+/// expired may become usable again if its owner may make another key.
 pub fn change<E>(
     old: &ApiKey,
     change: &KeyChange,
@@ -43,11 +45,11 @@ pub fn change<E>(
     Ok(Ok(new))
 }
 
-/// A new key with the settings of `old`, which expires at `grace_end` or when it would have anyway, whichever is earlier. A
-/// key is rotated once.
+/// A new key with the settings of `old`, which expires at `grace_end` or when it would have anyway, whichever is
+/// earlier. A key is rotated once.
 ///
-/// The new key takes the place of the old one, so that an owner at their limit can rotate too. But at most `most` replaced
-/// keys may be in their grace, or rotating again and again would gather any number of keys that work.
+/// The new key takes the place of the old one, so that an owner at their limit can rotate too. But at most `most`
+/// replaced keys may be in their grace, or rotating again and again would gather any number of keys that work.
 pub fn rotate<E>(
     old: &ApiKey,
     draft: &KeyDraft,
@@ -73,13 +75,21 @@ pub fn rotate<E>(
     Ok(Ok(Replacement { key, old_expires_at }))
 }
 
+/// What is recorded of a change: the names of the changed settings. A change that names none records nothing.
+pub fn change_event(change: &KeyChange, key: KeyId, owner: UserId, by: &By, at: Timestamp) -> Option<Event> {
+    let settings = change.names();
+    let event = Event::new(Kind::KeyChanged, owner, by, at).on(Subject::Key(key));
+    (!settings.is_empty()).then(|| event.with("settings", settings))
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
     use std::time::Duration;
 
+    use serde_json::json;
+
     use super::*;
-    use crate::base::id::{KeyId, UserId};
     use crate::keys::key::KeyHash;
     use crate::keys::scopes::Scopes;
     use crate::memory::limiter::Rate;
@@ -185,6 +195,16 @@ mod tests {
         let new = new.unwrap();
         assert_eq!((new.is_active, new.expires_at), (false, None));
         assert_eq!((new.id, new.name, new.hint, new.rate_limit), (old.id, old.name, old.hint, old.rate_limit));
+    }
+
+    #[test]
+    fn a_change_is_recorded_by_the_names_of_its_settings_and_an_empty_one_is_not() {
+        let (key, by) = (key(), By::operator());
+        let recorded = |change: &KeyChange| change_event(change, key.id, key.owner, &by, at(NOW));
+        let event = recorded(&KeyChange { is_active: Some(true), ..expiry(None) }).unwrap();
+        assert_eq!((event.kind, event.subject), (Kind::KeyChanged, Some(Subject::Key(key.id))));
+        assert_eq!(event.details["settings"], json!(["isActive", "expiresAt"]));
+        assert!(recorded(&KeyChange::default()).is_none());
     }
 
     /// When the old key ends, or why it is not rotated. `None` for `in_grace`: the rule must not count.

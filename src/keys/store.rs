@@ -2,9 +2,10 @@
 //!
 //! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
 //! error. A method with a parameter `by` records an [`crate::audit::event::Event`] of what it changes in the same
-//! transaction; if it changes nothing, it records none. A method that changes whether a key, a session or a user is good
-//! notes it in [`crate::memory::changes::Changes`] before it returns, whatever it returns, and tells the other instances.
-//! Any method returns `Unavailable` if the database cannot be reached; only other outcomes are documented at the methods.
+//! transaction; if it changes nothing, it records none. A method that changes whether a key, a session or a user is
+//! good notes it in [`crate::memory::changes::Changes`] before it returns, whatever it returns, and tells the other
+//! instances. Any method returns `Unavailable` if the database cannot be reached; only other outcomes are documented at
+//! the methods.
 
 use crate::audit::event::By;
 use crate::base::clock::Timestamp;
@@ -16,9 +17,9 @@ use crate::keys::usage::HourOfUse;
 
 /// Keys.
 pub trait KeyStore: Send + Sync {
-    /// Stores a key of an active owner's if [`crate::keys::rules::create`] allows it; calls for one owner wait for each other.
-    /// Whenever a key is made or ends, the owner's ended keys beyond [`crate::keys::key::most_ended`] are deleted, the first
-    /// to end first.
+    /// Stores a key of an active owner's if [`crate::keys::rules::create`] allows it; calls for one owner wait for each
+    /// other. Whenever a key is made or ends, the owner's ended keys beyond [`crate::keys::key::most_ended`] are
+    /// deleted, the first to end first.
     fn create_key(
         &self,
         key: &ApiKey,
@@ -52,8 +53,8 @@ pub trait KeyStore: Send + Sync {
     /// A key of the owner's, with how often it was allowed in the hours from `since` on.
     fn key_of(&self, owner: UserId, id: KeyId, since: Timestamp) -> Result<Option<(ApiKey, u64)>, StoreError>;
 
-    /// The owner's keys, newest first, each as for [`KeyStore::key_of`]. If they have more than `limit`, the usable ones
-    /// are chosen first, then the newest.
+    /// The owner's keys, newest first, each as for [`KeyStore::key_of`]. If they have more than `limit`, the usable
+    /// ones are chosen first, then the newest.
     fn keys_of(
         &self,
         owner: UserId,
@@ -94,16 +95,16 @@ pub trait KeyStore: Send + Sync {
     /// Deletes up to a thousand keys that ended before `before`. False: there were none.
     fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError>;
 
-    /// Deletes up to a thousand ended keys of one user beyond [`crate::keys::key::most_ended`], as there may be in a database
-    /// from before there was a bound. Looks for that user from `from` on. Returns the user to go on with; `None`: that was the
-    /// last one.
+    /// Deletes up to a thousand ended keys of one user beyond [`crate::keys::key::most_ended`], as there may be in a
+    /// database from before there was a bound. Looks for that user from `from` on. Returns the user to go on with;
+    /// `None`: that was the last one.
     fn trim_keys(&self, from: UserId, most: u32, now: Timestamp) -> Result<Option<UserId>, StoreError>;
 }
 
 /// Counts of the use of keys.
 pub trait UsageStore: Send + Sync {
-    /// Adds to the counts of use; each key and hour is given once. Counts of a deleted key do no harm. The time of the last use
-    /// only moves forward.
+    /// Adds to the counts of use; each key and hour is given once. Counts of a deleted key do no harm. The time of the
+    /// last use only moves forward.
     fn record_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError>;
 
     /// What was counted of the owner's key in the hours from `from` up to `to`. `None`: they have no such key.
@@ -115,7 +116,7 @@ pub trait UsageStore: Send + Sync {
         to: Timestamp,
     ) -> Result<Option<Vec<HourOfUse>>, StoreError>;
 
-    /// Deletes up to a thousand counts of hours before `before`, but keeps the time of each key's last use. False: there were
-    /// none.
+    /// Deletes up to a thousand counts of hours before `before`, but keeps the time of each key's last use. False:
+    /// there were none.
     fn prune_usage(&self, before: Timestamp) -> Result<bool, StoreError>;
 }

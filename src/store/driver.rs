@@ -30,7 +30,7 @@ impl Value {
     }
 }
 
-/// One row. A database without a type of its own for an id, a time or a truth value gives them as text and numbers.
+/// One row. A database that has no type for ids, times or truth values gives them as text and numbers.
 pub struct Row(pub Vec<Value>);
 
 impl Row {
@@ -124,7 +124,8 @@ pub trait Transaction {
     /// The number of rows that were changed.
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError>;
 
-    /// Runs a statement for many rows. `ROWS` in it stands for a query that gives them, with columns of these types.
+    /// Runs a statement for many rows. `ROWS` in it stands for a query that gives the rows, with columns of these
+    /// types.
     fn execute_with_rows(
         &mut self,
         sql: &'static str,
@@ -135,41 +136,41 @@ pub trait Transaction {
     /// Runs a script of statements without parameters.
     fn script(&mut self, sql: &str) -> Result<(), StoreError>;
 
-    /// Tells the other instances of a change, when the transaction commits. A database that is not shared between
-    /// machines has nobody to tell.
+    /// Notifies the other instances of a change when the transaction commits. Does nothing for SQLite, where other
+    /// processes look at the file.
     fn notify(&mut self, change: Uuid) -> Result<(), StoreError>;
 
-    /// The time by which all instances judge: the database's, where several share it and the clock goes with the system's,
-    /// which may be another on each of their machines.
+    /// The time that all instances agree on. Where several instances share the database, it is the database's time,
+    /// because the clocks of their machines may differ; unless `clock` is a test's.
     fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError>;
 }
 
-/// A database, as far as the two differ.
+/// What differs between the two databases.
 pub trait Driver: Send + Sync + 'static {
-    /// What [`Driver::listen`] hears through.
+    /// What [`Driver::listen`] keeps between two calls.
     type Link;
-    /// How long to pause before each [`Driver::listen`].
+    /// How long to pause before each call of [`Driver::listen`].
     const PAUSE: Duration;
     /// This database's migrations, in order.
     const MIGRATIONS: &'static [Migration];
-    /// Names the one table `$1`, if it exists.
+    /// A query that has a row if the table `$1` exists.
     const FIND_TABLE: &'static str;
-    /// Held until the transaction ends, so that only one instance migrates.
+    /// A statement whose lock is held until the transaction ends, so that only one instance migrates at a time.
     const LOCK_SCHEMA: Option<&'static str>;
 
-    /// Reads with one statement. Tried again on a fresh connection when the one at hand turns out to be dead.
+    /// Reads with one statement. If the connection turns out to be dead, tries again on another one.
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError>;
 
     /// Writes with one statement; the number of rows that were changed.
     fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError>;
 
-    /// Commits when `work` returns `Ok`, leaves no trace when it does not.
+    /// Commits if `work` returns `Ok`; otherwise leaves no trace.
     fn transaction<T>(&self, work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>)
     -> Result<T, StoreError>;
 
-    /// Waits for changes made elsewhere and notes them. Returns soon, to be called again and again; what it keeps
-    /// between two calls is in `link`. An error is a link that is down: until the next call succeeds, changes may be
-    /// missed, and then everything counts as changed.
+    /// Waits for changes made by other instances and processes, and notes them. Returns soon, and is called again and
+    /// again; `link` holds what it keeps between two calls. An error means that the link is down and changes may be
+    /// missed; the next call that succeeds notes that everything may have changed.
     fn listen(&self, link: &mut Option<Self::Link>, changes: &Changes) -> Result<(), StoreError>;
 }
 

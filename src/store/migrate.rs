@@ -5,15 +5,15 @@ use super::driver::{Driver, Migration, Row, Transaction, Value};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 
-/// What stands between a database and this binary.
+/// The migrations that a database lacks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// `0001_name` of each migration that is not applied, in order.
+    /// Their titles (`0001_name`), in order.
     pub migrations: Vec<String>,
 }
 
 impl Pending {
-    /// What a database that does not exist yet lacks.
+    /// Those that a database that does not exist lacks.
     pub fn all<D: Driver>() -> Pending {
         Pending { migrations: D::MIGRATIONS.iter().map(Migration::title).collect() }
     }
@@ -21,7 +21,7 @@ impl Pending {
 
 const TABLE: &str = "schema_migrations";
 
-/// Reports what [`migrate`] would apply, and changes nothing.
+/// Returns what [`migrate`] would apply; changes nothing.
 pub fn check<D: Driver>(driver: &D) -> Result<Pending, StoreError> {
     let known = !driver.query(D::FIND_TABLE, &[Value::Text(TABLE.to_string())])?.is_empty();
     let applied = if known { applied(driver.query(SELECT_APPLIED, &[])?)? } else { Vec::new() };
@@ -29,10 +29,10 @@ pub fn check<D: Driver>(driver: &D) -> Result<Pending, StoreError> {
     Ok(Pending { migrations: pending.iter().map(|migration| migration.title()).collect() })
 }
 
-/// Applies what is missing and says what that was.
+/// Applies the migrations that are missing, and returns them.
 pub fn migrate<D: Driver>(driver: &D, now: Timestamp) -> Result<Pending, StoreError> {
     let mut done = Vec::new();
-    // Each migration looks anew: another instance may have been faster.
+    // Each turn looks again: another instance may have applied the migration meanwhile.
     while let Some(title) = driver.transaction(|transaction| apply_next::<D>(transaction, now))? {
         done.push(title);
     }
@@ -78,7 +78,7 @@ fn applied(rows: Vec<Row>) -> Result<Vec<Applied>, StoreError> {
         .collect()
 }
 
-/// The migrations that follow what is applied; refuses a database with a history that is not ours.
+/// The migrations that follow the applied ones. Refuses a database whose history is not ours.
 fn pending<D: Driver>(applied: &[Applied]) -> Result<&'static [Migration], StoreError> {
     for (index, step) in applied.iter().enumerate() {
         let Some(known) = D::MIGRATIONS.get(index) else {

@@ -1,5 +1,5 @@
-//! What the nouns need of a database, kept: [`sql`] has every statement once, over the vocabulary of [`driver`]; [`sqlite`]
-//! and [`postgres`] own what differs between the two databases; [`migrate`] brings a database up to date.
+//! The database behind the nouns' contracts: [`sql`] has every statement once, over the vocabulary of [`driver`];
+//! [`sqlite`] and [`postgres`] own what differs between the two databases; [`migrate`] brings a database up to date.
 
 pub mod driver;
 pub mod migrate;
@@ -23,7 +23,7 @@ pub trait Store: UserStore + SessionStore + KeyStore + UsageStore + EventStore {
     fn latest(&self) -> Result<Option<Timestamp>, StoreError>;
 
     /// Listens for changes made by other instances and processes and notes them, on a thread of its own, as long as the
-    /// store lives. Without it, such a change takes effect when what is remembered has grown too old. If the database file
-    /// is lost, sends one line for the operator to `lost` and stops.
+    /// store lives. Without it, such a change takes effect when what is remembered has grown too old. If the database
+    /// file is lost, sends one line for the operator to `lost` and stops.
     fn listen(self: Arc<Self>, lost: Sender<String>);
 }

@@ -30,8 +30,8 @@ pub enum Database {
 }
 
 impl StoreSettings {
-    /// PostgreSQL if the settings name a URL or a host, else SQLite. The error is one line for the operator that names the
-    /// setting and shows no secret.
+    /// PostgreSQL if the settings name a URL or a host, else SQLite. The error is one line for the operator that names
+    /// the setting and shows no secret.
     pub fn database(&self) -> Result<Database, String> {
         let from_url = |name: &str, url: &Secret| {
             PostgresTarget::from_url(url.expose(), self.tls_mode, self.root_cert.clone())

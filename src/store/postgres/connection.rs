@@ -1,5 +1,5 @@
-//! One connection to PostgreSQL. Whatever is asked of it is answered in time or the connection is given up, so that nobody
-//! waits for a silent server, not even to close the connection.
+//! One connection to PostgreSQL. Whatever is asked of it is answered in time or the connection is given up, so that
+//! nobody waits for a silent server, not even to close the connection.
 //!
 //! The thread that asks drives the connection itself, on a runtime of the connection's own.
 
@@ -189,7 +189,8 @@ impl Connection {
         Ok(statement)
     }
 
-    /// The notifications that have come, or the first that come within this time. `None`: there were more than are kept.
+    /// The notifications that have come, or the first that come within this time. `None`: there were more than are
+    /// kept.
     pub fn notifications(&mut self, within: Duration) -> Result<Option<Vec<Notification>>, StoreError> {
         let Some((runtime, link)) = &mut self.open else { return Err(gone()) };
         let outcome = runtime.block_on(async { timeout(within, link.wait_for_notification()).await });
@@ -230,7 +231,8 @@ impl Connection {
         answer
     }
 
-    /// The statement may go on in the server and hold locks. It is cancelled on a thread of its own, so that nobody waits.
+    /// The statement may go on in the server and hold locks. It is cancelled on a thread of its own, so that nobody
+    /// waits.
     fn give_up(&mut self) {
         let Some((runtime, mut link)) = self.open.take() else { return };
         self.was_silent = true;

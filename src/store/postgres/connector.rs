@@ -24,8 +24,9 @@ pub const CONNECT: Duration = Duration::from_secs(2);
 /// How long everything that is done for a client takes at most. PostgreSQL itself ends a statement a little earlier.
 const ANSWER: Duration = Duration::from_millis(4800);
 
-/// For direct connections. Our statements are planned once: planning one anew for its parameters costs more than running
-/// it. The statements rely on seeing what others have committed, so the database's default isolation does not count.
+/// For direct connections. Our statements are planned once: planning one anew for its parameters costs more than
+/// running it. The statements rely on seeing what others have committed, so the database's default isolation does not
+/// count.
 const OWN_SETTINGS: [(&str, &str); 5] = [
     ("tcp_keepalives_idle", "5"),
     ("tcp_keepalives_interval", "1"),
@@ -139,7 +140,8 @@ impl Connector {
         Err(refused)
     }
 
-    /// Connects, refuses a standby, finds out whether there is a pooler between, and sets what a direct connection needs.
+    /// Connects, refuses a standby, finds out whether there is a pooler between, and sets what a direct connection
+    /// needs.
     async fn set_up(&self, config: &Config) -> Result<(Link, bool), StoreError> {
         let (client, wire) = config.connect(self.tls.clone()).await.map_err(fault)?;
         let mut link = Link::new(client, wire);

@@ -11,8 +11,8 @@ pub struct Findings {
 }
 
 struct Silence {
-    /// When a connection was last given up because it was silent. One that has not answered since is asked for a sign of
-    /// life before its next use.
+    /// When a connection was last given up because it was silent. One that has not answered since is asked for a sign
+    /// of life before its next use.
     noticed: Instant,
     /// When a connection last gave no sign of life. One that has not answered since is given up.
     confirmed: Instant,

@@ -77,8 +77,9 @@ impl Postgres {
         }
     }
 
-    /// Does something that may be done twice, and returns the connection as well. A connection may have died in the pool
-    /// (after a restart of the server, all have) or be silent, which its first use shows: then another one is tried.
+    /// Does something that may be done twice, and returns the connection as well. A connection may have died in the
+    /// pool (after a restart of the server, all have) or be silent, which its first use shows: then another one is
+    /// tried.
     fn begin<T>(
         &self,
         act: impl Fn(&mut Connection) -> Result<T, StoreError>,
@@ -201,7 +202,8 @@ impl Driver for Postgres {
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let (mut connection, ()) = self.begin(Connection::begin)?;
-        // Until it is known how the transaction ended. If `work` panics, it stays so, and the pool closes the connection.
+        // Until it is known how the transaction ended. If `work` panics, it stays so, and the pool closes the
+        // connection.
         connection.broken = true;
         let outcome = work(&mut *connection);
         let end = connection.end(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" });
@@ -271,8 +273,8 @@ impl Postgres {
                             listener.heard = Some(Instant::now());
                         } else {
                             // A later version may send other payloads than ids.
-                            changes
-                                .note(Uuid::try_parse(notification.payload()).map_or(Change::Everything, Change::Of));
+                            let id = Uuid::try_parse(notification.payload());
+                            changes.note(id.map_or(Change::Everything, Change::Of));
                         }
                     }
                 }

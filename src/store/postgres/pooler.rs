@@ -1,8 +1,9 @@
 //! Whether there is a pooler between us and PostgreSQL, such as PgBouncer.
 //!
-//! A client is told the number of its server process when it connects. A pooler tells of one of its own making, as it
-//! may use another server for each transaction: then nothing of a session can be counted on. The library keeps the number
-//! to itself, but says it to whoever is to cancel something.
+//! On connecting, a client is told the number of its server process. A pooler makes up a number of its own, because it
+//! may use another server process for each transaction, so nothing that belongs to a session can be relied on. The
+//! library keeps the number to itself and reveals it only in a request to cancel, so we have it write one and read the
+//! number from that.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -13,16 +14,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Client;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-/// The server process of which the client was told. `None` is told of by nobody.
+/// The number of the server process that the client was told. `None`: none was.
 pub async fn announced_process(client: &Client) -> Option<i32> {
     let mut listener = Listener { said: Vec::new() };
     client.cancel_token().cancel_query_raw(&mut listener, AsItIs).await.ok()?;
-    // A request to cancel ends with the process and its secret, of four bytes each.
+    // A request to cancel ends with the number of the process and its secret, four bytes each.
     let (_, end) = listener.said.split_last_chunk::<8>()?;
     end.first_chunk().map(|process| i32::from_be_bytes(*process))
 }
 
-/// A server that agrees to TLS, to which nothing is encrypted.
+/// Stands in for the server: agrees to TLS, and keeps what is written to it, unencrypted.
 struct Listener {
     said: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Where PostgreSQL is and how it is reached; TLS as libpq's `sslmode` has it.
+//! Where PostgreSQL is and how to reach it, with TLS by libpq's `sslmode`.
 
 use std::fs;
 use std::io;
@@ -48,27 +48,27 @@ pub struct PostgresTarget {
     config: Config,
     tls: TlsMode,
     root_cert: Option<PathBuf>,
-    /// `DATABASE_URL_DIRECT`: where no pooler stands before it.
+    /// `DATABASE_URL_DIRECT`: the same database without a pooler.
     direct: Option<Box<PostgresTarget>>,
 }
 
 /// One of the hosts that a target names.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// With its name or socket, or with an address alone.
+    /// Its name or socket. `None`: only an address is given.
     host: Option<Host>,
     address: Option<IpAddr>,
     port: u16,
 }
 
 impl PostgresTarget {
-    /// From a URL; `sslmode` and `sslrootcert` in it win over the other arguments. The error says what is wrong with
-    /// the URL and repeats nothing of it.
+    /// From a URL; `sslmode` and `sslrootcert` in it override the other arguments. The error says what is wrong with
+    /// the URL without repeating any of it.
     pub fn from_url(url: &str, mut tls: TlsMode, mut root_cert: Option<PathBuf>) -> Result<PostgresTarget, String> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err("does not begin with postgres:// or postgresql://".to_string());
         }
-        // The driver knows fewer modes than libpq, so these two are taken out of what it reads.
+        // The library knows fewer modes than libpq, so it does not get to see these two parameters.
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut others = Vec::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -133,11 +133,11 @@ impl PostgresTarget {
         if self.config.get_tcp_user_timeout().is_none() {
             self.config.tcp_user_timeout(Duration::from_secs(5));
         }
-        // A peer that is gone without a word is noticed in seconds, not in the two hours of the default.
+        // A vanished server is noticed in seconds, not in the two hours of the default.
         self.config.keepalives_idle(Duration::from_secs(5));
         self.config.keepalives_interval(Duration::from_secs(1));
         self.config.keepalives_retries(3);
-        // Of several hosts the one that is written to now, as is found out by a question of ours.
+        // We ask each host ourselves whether it accepts writes.
         self.config.target_session_attrs(TargetSessionAttrs::Any);
         if self.config.get_application_name().is_none() {
             self.config.application_name("keyward");
@@ -150,7 +150,7 @@ impl PostgresTarget {
         PostgresTarget { direct: Some(Box::new(direct)), ..self }
     }
 
-    /// For what a pooler in transaction mode cannot carry.
+    /// For what needs a session, such as LISTEN and migrations.
     pub fn direct(&self) -> &PostgresTarget {
         self.direct.as_deref().unwrap_or(self)
     }
@@ -166,12 +166,12 @@ impl PostgresTarget {
             .collect()
     }
 
-    /// What the URL allows for each host.
+    /// The URL's `connect_timeout`, for each host.
     pub(super) fn connect_timeout(&self) -> Option<Duration> {
         self.config.get_connect_timeout().copied()
     }
 
-    /// All addresses of a host, each as a configuration of its own.
+    /// One configuration for each address of a host.
     pub(super) async fn resolve(&self, endpoint: &Endpoint) -> io::Result<Vec<Config>> {
         let name = match (&endpoint.host, endpoint.address) {
             (Some(Host::Tcp(name)), None) => name,
@@ -181,7 +181,7 @@ impl PostgresTarget {
         Ok(addresses.map(|address| self.at(endpoint, Some(address.ip()))).collect())
     }
 
-    /// The library has no way to take hosts out of a configuration.
+    /// The configuration with this host only. The library cannot remove hosts, so the rest is copied.
     fn at(&self, endpoint: &Endpoint, address: Option<IpAddr>) -> Config {
         let from = &self.config;
         let mut config = Config::new();
@@ -233,7 +233,7 @@ fn read_roots(path: &PathBuf) -> Result<(Vec<CertificateDer<'static>>, RootCertS
     let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
     let trusted = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
-        // The library's own message repeats a line, which may be a private key's.
+        // The library's message would repeat a line, which may be part of a private key.
         .map_err(|_| failed("is not PEM".to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in &trusted {

@@ -1,4 +1,4 @@
-//! Our values as PostgreSQL's, and its faults as ours.
+//! Converts our values to PostgreSQL's and back, and its errors to ours.
 
 use std::error::Error as _;
 use std::sync::LazyLock;
@@ -12,11 +12,11 @@ use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::store::driver::{Column, Row, Value};
 
-/// For PostgreSQL to find out.
+/// A type that PostgreSQL infers by itself.
 static UNSPECIFIED: LazyLock<Type> =
     LazyLock::new(|| Type::new("unspecified".to_string(), 0, Kind::Pseudo, String::new()));
 
-/// What a parameter is sent as where PostgreSQL is not asked before.
+/// The type of a parameter of a statement that is not prepared.
 pub fn parameter_type(value: &Value) -> Type {
     match value {
         Value::Null => UNSPECIFIED.clone(),
@@ -38,7 +38,7 @@ pub fn parameter_type(value: &Value) -> Type {
     }
 }
 
-/// What a column of given rows is sent as.
+/// The type of the array that carries a column of given rows.
 pub fn column_type(column: &Column) -> Type {
     match column {
         Column::Int => Type::INT8_ARRAY,
@@ -92,8 +92,8 @@ impl ToSql for Value {
     to_sql_checked!();
 }
 
-/// Whether it tells of a pooler that we did not see: statements were prepared on another connection, or this one has
-/// somebody else's.
+/// Whether the error shows an unnoticed pooler: a statement was prepared in another session, or this session has
+/// statements of another client.
 pub fn tells_of_a_pooler(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| {
         [
@@ -113,19 +113,19 @@ pub fn fault(error: tokio_postgres::Error) -> StoreError {
         let text = without_controls(&text);
         return match code {
             &SqlState::UNIQUE_VIOLATION => StoreError::Conflict(text),
-            // A standby after a failover, and what passes when it is tried again.
+            // A standby after a failover, and errors that may pass.
             &SqlState::READ_ONLY_SQL_TRANSACTION
             | &SqlState::QUERY_CANCELED
             | &SqlState::LOCK_NOT_AVAILABLE
             | &SqlState::T_R_SERIALIZATION_FAILURE
             | &SqlState::T_R_DEADLOCK_DETECTED
             | &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => StoreError::Unavailable(text),
-            // What was prepared holds no longer: another version has changed a table.
+            // A prepared statement no longer fits: another version has changed a table.
             &SqlState::FEATURE_NOT_SUPPORTED if server.message().starts_with("cached plan") => {
                 StoreError::Unavailable(text)
             }
             _ if tells_of_a_pooler(&error) => StoreError::Unavailable(text),
-            // Connection exceptions, insufficient resources, operator intervention, faults of the server's system.
+            // Connection exceptions, insufficient resources, operator intervention, system errors.
             _ if ["08", "53", "57", "58"].iter().any(|class| code.code().starts_with(class)) => {
                 StoreError::Unavailable(text)
             }
@@ -138,7 +138,7 @@ pub fn fault(error: tokio_postgres::Error) -> StoreError {
     if connection_is_gone { StoreError::Unavailable(text) } else { StoreError::Internal(text) }
 }
 
-/// It is told to terminals and logs, and somebody else has written it.
+/// The text comes from the server and goes to terminals and logs.
 fn without_controls(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -12,12 +12,12 @@ use crate::base::error::StoreError;
 use crate::base::id::{EventId, KeyId, SessionId, UserId};
 use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
 
-/// Writes an event of what the transaction does.
+/// Writes an event of what the transaction changes.
 pub fn record(transaction: &mut dyn Transaction, event: &Event) -> Result<(), StoreError> {
     record_all(transaction, std::slice::from_ref(event))
 }
 
-/// An event that is there already (failures of this minute) adds its count.
+/// If an event is already stored (failures of this minute), its count is added.
 pub fn record_all(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
     transaction.execute_with_rows(
         "INSERT INTO events (id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, \
@@ -145,11 +145,12 @@ impl<D: Driver> EventStore for SqlStore<D> {
         let mut parameters = vec![Value::Timestamp(at), Value::Uuid(id), Value::Int(limit)];
         parameters.extend(filter.user.map(|user| Value::Uuid(user.0)));
         parameters.extend(filter.kind.map(|kind| Value::Text(kind.as_str().to_string())));
-        // A statement each, or the few of a user and of a kind would be looked for among all.
+        // One statement for each case: a common one would search all events for the few of a user or a kind.
         let sql = match (filter.user, filter.kind) {
             (None, None) => select!("(at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
             (Some(_), None) => select!("user_id = $4 AND (at, id) > ($1, $2) ORDER BY at, id LIMIT $3"),
-            // Of a kind that is rare, by its own index: by that of the times it would be looked for among all.
+            // Written so that the index of kinds is used: by the index of times, a rare kind would be searched for
+            // among all events.
             (None, Some(_)) => {
                 select!("(kind, at, id) > ($4, $1, $2) AND kind <= $4 ORDER BY kind, at, id LIMIT $3")
             }

@@ -85,8 +85,8 @@ fn count_keys(
     u64::try_from(found).map_err(|_| unexpected(0))
 }
 
-/// Deletes up to a thousand of the owner's ended keys beyond those that are kept, the first to end first. The owner's row
-/// must be locked. Only in a database from before there was a bound are there more than a few.
+/// Deletes up to a thousand of the owner's ended keys beyond those that are kept, the first to end first. The owner's
+/// row must be locked. Only in a database from before there was a bound are there more than a few.
 fn delete_excess(
     transaction: &mut dyn Transaction,
     owner: UserId,
@@ -163,10 +163,8 @@ impl<D: Driver> KeyStore for SqlStore<D> {
                     window,
                 ],
             )?;
-            let settings = change.names();
-            if !settings.is_empty() {
-                let changed = Event::new(Kind::KeyChanged, owner, by, now).on(Subject::Key(id));
-                record(transaction, &changed.with("settings", settings))?;
+            if let Some(event) = rules::change_event(change, id, owner, by, now) {
+                record(transaction, &event)?;
             }
             Ok(Ok(()))
         })
@@ -364,8 +362,8 @@ impl<D: Driver> KeyStore for SqlStore<D> {
         let next = |sql, parameters: &[Value]| -> Result<Option<UserId>, StoreError> {
             first(self.driver.query(sql, parameters)?).map(|mut row| row.uuid(0).map(UserId)).transpose()
         };
-        // Counts keys from the first one of `from` on. The user of the key that exceeds the bound may have too many; the users
-        // before have not.
+        // Counts keys from the first one of `from` on. The user of the key that exceeds the bound may have too many;
+        // the users before have not.
         let suspect = next(
             "SELECT user_id FROM api_keys WHERE user_id >= $1 ORDER BY user_id, ends_at, id LIMIT 1 OFFSET $2",
             &[Value::Uuid(from.0), Value::Int(most_ended(most))],
@@ -417,7 +415,8 @@ impl<D: Driver> SqlStore<D> {
             return Ok(false);
         }
         self.driver.transaction(|transaction| {
-            // The owner's row is always locked before their keys, so that transactions do not wait for each other in a circle.
+            // The owner's row is always locked before their keys, so that transactions do not wait for each other in a
+            // circle.
             transaction.execute("UPDATE users SET is_active = is_active WHERE id = $1", &[Value::Uuid(owner.0)])?;
             delete_excess(transaction, owner, most, now)
         })

@@ -1,5 +1,5 @@
-//! Every statement and every row's mapping, once, over the vocabulary of [`crate::store::driver`]; one file a noun, under
-//! the names of the noun's own contract.
+//! Every statement and every row's mapping, once, over the vocabulary of [`crate::store::driver`]; one file a noun,
+//! under the names of the noun's own contract.
 //!
 //! Statements use `$1…$n` and only what both databases understand.
 
@@ -21,7 +21,7 @@ use crate::base::error::StoreError;
 use crate::memory::changes::{Change, Changes};
 use crate::store::driver::{Column, Driver, Transaction, Value};
 
-/// The store, over any driver. Every method that changes something and is told by whom records an event of it.
+/// The store, over any driver.
 pub struct SqlStore<D> {
     driver: D,
     changes: Arc<Changes>,
@@ -38,9 +38,9 @@ impl<D: Driver> SqlStore<D> {
         self.driver.transaction(|transaction| delete_found(transaction, find, &[parameter], delete))
     }
 
-    /// A transaction that may change the verdict on `subject`. If it does, what this instance remembers is dropped and the
-    /// other instances are notified. If `changed` says that it does not, nothing is dropped, so that refused requests cannot
-    /// make instances read from the store again and again.
+    /// A transaction that may change the verdict on `subject`. If it does, what this instance remembers is dropped and
+    /// the other instances are notified. If `changed` says that it does not, nothing is dropped, so that refused
+    /// requests cannot make instances read from the store again and again.
     fn change<T>(
         &self,
         subject: Uuid,
@@ -65,8 +65,8 @@ impl<D: Driver> SqlStore<D> {
     }
 }
 
-/// Deletes the rows whose ids `find` gives. False: there were none. In two statements, because PostgreSQL may search the whole
-/// table for a single one.
+/// Deletes the rows whose ids `find` gives. False: there were none. In two statements, because PostgreSQL may search
+/// the whole table for a single one.
 fn delete_found(
     transaction: &mut dyn Transaction,
     find: &'static str,

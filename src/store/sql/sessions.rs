@@ -15,11 +15,12 @@ use crate::base::id::{SessionId, UserId};
 use crate::memory::changes::Change;
 use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
 
-/// Ended sessions of a user that are kept for their addresses; as many that an epoch left behind.
+/// How many ended sessions of a user are kept for their addresses: of those that ended one by one, and of those that
+/// ended all together (see [`end_all`]).
 const KEPT: i64 = 200;
-/// Of those that are too many or are kept no longer, so many at a login: of more the next one takes its part.
+/// How many surplus sessions a login ends and how many ended ones it deletes. The next login goes on.
 const PART: i64 = 100;
-/// How many that have ended at once are counted.
+/// Up to which number sessions that end together are counted.
 const COUNTED: i64 = 1000;
 
 const INSERT_SESSION: &str = "INSERT INTO sessions \
@@ -39,7 +40,7 @@ const LIVING_SESSION: &str = "SELECT users.id, users.email, sessions.created_at,
     WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
     AND users.is_active";
 
-/// Of the epoch `$2`, newest first.
+/// Those of the epoch `$2`, newest first.
 const OPEN_OF_EPOCH: &str = "SELECT id, expires_at FROM sessions \
     WHERE user_id = $1 AND epoch = $2 AND ended_at IS NULL ORDER BY created_at DESC, id DESC LIMIT $3";
 
@@ -100,8 +101,8 @@ pub fn insert(transaction: &mut dyn Transaction, session: &NewSession) -> Result
     Ok(())
 }
 
-/// Stores a session beside those that the user has. Of more than `most`, and of those that are of no use any more, some have
-/// their end here; gives those that lived.
+/// Stores a session, ends some of the user's if they are more than `most`, and deletes some of their ended ones.
+/// Returns the sessions that it ended.
 pub fn open(transaction: &mut dyn Transaction, session: &NewSession, most: u32) -> Result<Vec<SessionId>, StoreError> {
     insert(transaction, session)?;
     let (user, now) = (Value::Uuid(session.user.0), session.created_at);
@@ -130,17 +131,18 @@ fn end(transaction: &mut dyn Transaction, id: SessionId, reason: EndReason, now:
     Ok(())
 }
 
-/// What ending all sessions of a user has done.
+/// The result of [`end_all`].
 #[derive(Default)]
 pub struct Ended {
-    /// How many lived, up to [`COUNTED`].
+    /// How many sessions that had not expired ended, counted up to [`COUNTED`].
     pub count: u64,
-    /// Whether there was anything to end.
+    /// Whether any session ended, expired or not.
     pub any: bool,
 }
 
-/// Ends all sessions of the user but `kept`, with an amount of work that does not depend on how many there are: the user's
-/// epoch is another one than theirs from then on. `None`, and none ends: there is no such user, or `kept` has itself ended.
+/// Ends all sessions of the user but `kept`. The work does not grow with their number: a session lives only as long as
+/// its epoch is the user's, and this moves the user and `kept` to the next epoch. `None`, and none ends: there is no
+/// such user, or `kept` itself has ended.
 pub fn end_all(
     transaction: &mut dyn Transaction,
     user: UserId,
@@ -148,11 +150,12 @@ pub fn end_all(
     now: Timestamp,
 ) -> Result<Option<Ended>, StoreError> {
     let id = Value::Uuid(user.0);
-    // A login at the same time comes before, and its session is ended here, or after, and opens one of the new epoch.
+    // A login at the same time comes either before this, and its session ends, or after it, and its session has the new
+    // epoch.
     let Some(mut row) = first(transaction.query(LOCK_EPOCH, std::slice::from_ref(&id))?) else { return Ok(None) };
     let epoch = row.int(0)?;
     let (of_epoch, next) = (Value::Int(epoch), Value::Int(epoch + 1));
-    // Moved along before it is known whether there are others: that tells whether it still lives.
+    // Done even if there are no other sessions, because it shows whether `kept` has ended.
     if let Some(kept) = kept {
         let parameters = [Value::Uuid(kept.0), id.clone(), of_epoch.clone(), next.clone()];
         if transaction.execute(KEEP_SESSION, &parameters)? == 0 {
@@ -224,8 +227,8 @@ impl<D: Driver> SessionStore for SqlStore<D> {
     ) -> Result<Opened, StoreError> {
         let mut ended = Vec::new();
         let opened = self.driver.transaction(|transaction| {
-            // Locks the user's row: a deactivation or a new password at the same time comes before, and is seen
-            // here, or after, and ends this session.
+            // Locks the user's row. A deactivation or a new password at the same time comes either before this, and is
+            // seen here, or after it, and ends this session.
             let unchanged = transaction.execute(
                 "UPDATE users SET last_login_at = $2, password_hash = COALESCE($4, password_hash) \
                  WHERE id = $1 AND is_active AND password_hash = $3",
@@ -346,7 +349,8 @@ impl<D: Driver> SessionStore for SqlStore<D> {
 
     fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         self.change(id.0, is_so, |transaction| {
-            // Whoever ends the others meanwhile moves this one to another epoch, which is to be seen here.
+            // If the user's other sessions are being ended, this session may be moved to the next epoch. The lock waits
+            // for that, so that the next statement sees it.
             transaction.query(LOCK_EPOCH, &[Value::Uuid(user.0)])?;
             let reason = Value::Text(EndReason::Logout.as_str().to_string());
             let parameters = [Value::Uuid(id.0), Value::Uuid(user.0), Value::Timestamp(now), reason];
@@ -359,7 +363,7 @@ impl<D: Driver> SessionStore for SqlStore<D> {
     }
 
     fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        // Where there was nothing to end, what is remembered of the user is as good as it was.
+        // If nothing ended, what instances remember of the user still holds.
         let changed = |ended: &Option<Ended>| ended.as_ref().is_some_and(|ended| ended.any);
         let ended = self.change(user.0, changed, |transaction| {
             let ended = end_all(transaction, user, Some(kept), now)?;

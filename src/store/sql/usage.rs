@@ -41,8 +41,8 @@ impl<D: Driver> UsageStore for SqlStore<D> {
         };
         self.driver.transaction(|transaction| {
             transaction.execute_with_rows(
-                // The rows of a key that has been deleted meanwhile are seen by nobody and pruned with the others: to
-                // look for the key would cost more than all the rest.
+                // The key may have been deleted meanwhile. Its counts are seen by nobody and deleted with the old ones;
+                // checking for the key would cost more than all the rest.
                 "INSERT INTO key_hours \
                  (key_id, hour, allowed, disabled, expired, insufficient_scope, rate_limited, last_allowed_at) ROWS \
                  ON CONFLICT (key_id, hour) DO UPDATE SET \
@@ -76,7 +76,7 @@ impl<D: Driver> UsageStore for SqlStore<D> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Option<Vec<HourOfUse>>, StoreError> {
-        // A row for the key itself, also when nothing was counted.
+        // The join gives a row for the key even if nothing was counted.
         let rows = self.driver.query(
             "SELECT hour, allowed, disabled, expired, insufficient_scope, rate_limited FROM api_keys \
              LEFT JOIN key_hours ON key_hours.key_id = api_keys.id AND hour >= $3 AND hour <= $4 \
@@ -135,7 +135,7 @@ impl<D: Driver> UsageStore for SqlStore<D> {
 }
 
 impl<D: Driver> SqlStore<D> {
-    /// The last hour of which something is counted.
+    /// The latest hour with a count.
     pub fn latest_use(&self) -> Result<Option<Timestamp>, StoreError> {
         let rows = self.driver.query("SELECT hour FROM key_hours ORDER BY hour DESC LIMIT 1", &[])?;
         first(rows).map(|mut row| start_of(row.int(0)?)).transpose()

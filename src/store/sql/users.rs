@@ -160,8 +160,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
     ) -> Result<bool, StoreError> {
         let now = session.created_at;
         self.change(id.0, is_so, |transaction| {
-            // Locks the user's row, as a login does. A login with the old password at the same time comes either before this,
-            // and its session is ended here, or after it, and fails.
+            // Locks the user's row, as a login does. A login with the old password at the same time comes either before
+            // this, and its session is ended here, or after it, and fails.
             let changed = transaction.execute(
                 "UPDATE users SET password_hash = $3 WHERE id = $1 AND is_active AND password_hash = $2",
                 &[Value::Uuid(id.0), Value::Text(old.as_str().to_string()), Value::Text(new.as_str().to_string())],

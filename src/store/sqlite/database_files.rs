@@ -1,8 +1,8 @@
-//! SQLite's files: the database, its -wal and its -shm. Whether they are still those that were opened, and whether a
-//! -wal that is there belongs to the database beside it.
+//! SQLite's files: the database, its -wal and its -shm. Checks whether they are still those that were opened, and
+//! whether a -wal belongs to the database beside it.
 //!
-//! SQLite itself asks neither. A database that is replaced while its -wal and -shm are in use is mixed with what they
-//! hold, at once or at the next start.
+//! SQLite itself checks neither. If a database is replaced while its -wal and -shm are in use, it is mixed up with
+//! their content, at once or at the next start.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::base::files::full;
 
-/// How to put another database in the place of one, for the end of a line.
+/// How to restore a backup, as the end of an error message.
 pub fn restoring(path: &Path) -> String {
     let path = full(path);
     let path = path.display();
@@ -30,14 +30,14 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The files of a database that is open, by device and inode.
+/// The files of an open database, by device and inode.
 pub struct Opened {
     path: PathBuf,
     files: Vec<(PathBuf, (u64, u64))>,
 }
 
 impl Opened {
-    /// Those that are there. All of them are, once a connection has read something.
+    /// Remembers the files that exist. All of them do once a connection has read something.
     pub fn look(path: &Path) -> Opened {
         let files = ["", "-wal", "-shm"].map(|suffix| beside(path, suffix));
         let known = files.into_iter().filter_map(|file| {
@@ -47,18 +47,18 @@ impl Opened {
         Opened { path: path.to_path_buf(), files: known.collect() }
     }
 
-    /// Whether all of them are where they were.
+    /// Whether all of them are still in their place.
     pub fn are_there(&self) -> bool {
         self.lost().is_none()
     }
 
-    /// What has become of them, in one line, if they are not where they were.
+    /// One line for the operator if a file was replaced or removed.
     pub fn lost(&self) -> Option<String> {
         self.files.iter().find_map(|(file, known)| {
             let what = match fs::metadata(file) {
                 Ok(found) if identity(&found) != *known => "replaced",
                 Err(error) if error.kind() == ErrorKind::NotFound => "removed",
-                // It is there, or nobody can tell.
+                // It is in its place, or that cannot be found out.
                 _ => return None,
             };
             let (file, restoring) = (full(file), restoring(&self.path));
@@ -71,19 +71,20 @@ fn identity(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-/// What a header of a -wal takes. One that is no longer holds no page.
+/// The length of a -wal's header. A -wal that is no longer than this holds no page.
 const WAL_HEADER: u64 = 32;
 
-/// Why a database and what is beside it are not to be opened.
+/// Why a database must not be opened.
 pub enum Unfit {
-    /// In the words of a line.
+    /// The database and its -wal do not belong together; for an error message.
     Foreign(String),
     Fault(rusqlite::Error),
     Unreadable(io::Error),
 }
 
-/// Looks whether a -wal with pages in it is this database's own: a crash leaves one, and so does who puts a backup in the
-/// place of the database alone. Where others have the database open, they have looked.
+/// Checks whether a -wal that holds pages is this database's own. A crash leaves such a -wal; so does somebody who puts
+/// a backup in the place of the database without removing the -wal. If another process has the database open, it has
+/// checked.
 pub fn judge(path: &Path) -> Result<(), Unfit> {
     let size = |path: &Path| match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
@@ -103,7 +104,7 @@ pub fn judge(path: &Path) -> Result<(), Unfit> {
     }
 }
 
-/// A connection beside which there is no other, of any process; it leaves the -wal as it is.
+/// The only connection of any process. It does not change the -wal.
 fn alone(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -118,7 +119,7 @@ fn is_own(connection: &Connection, path: &Path, wal: &Path) -> Result<(), Unfit>
     // Closing the file ends the locks of this process on it; there are none but this connection's.
     let mut header = [0; 20];
     File::open(path).and_then(|mut file| file.read_exact(&mut header)).map_err(Unfit::Unreadable)?;
-    // Who has a -wal says so in his header. What `VACUUM INTO` writes never had one.
+    // A database that uses a -wal says so in its header. What `VACUUM INTO` writes does not.
     if header[18..20] != [2, 2] {
         return Err(Unfit::Foreign("its -wal is another database's".to_string()));
     }
@@ -133,8 +134,8 @@ fn is_own(connection: &Connection, path: &Path, wal: &Path) -> Result<(), Unfit>
     }
 }
 
-/// Whether anybody but SQLite may have written the database since its -wal began. SQLite writes the database only with
-/// what is in the -wal already, and gives no file another name or other times.
+/// Whether somebody else than SQLite may have written the database since its -wal began. SQLite writes to the database
+/// only what the -wal already holds, and it neither renames files nor sets their times.
 fn may_have_been_replaced(database: &Metadata, wal: &Metadata) -> bool {
     let written = (database.mtime(), database.mtime_nsec());
     written != (database.ctime(), database.ctime_nsec()) || written >= (wal.mtime(), wal.mtime_nsec())

@@ -1,4 +1,5 @@
-//! SQLite, embedded: one connection writes, a few read beside it (WAL), and a commit is on the disk when it returns.
+//! SQLite, embedded: one connection writes, a few read at the same time (WAL), and a commit is on the disk when it
+//! returns.
 
 mod database_files;
 
@@ -21,15 +22,15 @@ use crate::memory::changes::{Change, Changes};
 use crate::store::driver::{Column, Driver, Migration, Row, Transaction, Value};
 
 const READERS: u32 = 4;
-/// How long to wait for another process that writes, or for a free reader; shorter than a request may take.
+/// How long to wait for another process to finish writing, or for a free reader. Shorter than a request may take.
 const BUSY: Duration = Duration::from_secs(4);
-/// How long the writer waits at a stretch, and how long it lets others have it in between: whoever looks for the other
-/// process's changes needs the writer too, and must not wait as long.
+/// While another process writes, a transaction holds our writer for so long at a time, and lets go of it for so long in
+/// between: the thread that looks for that process's changes needs the writer too, and must not wait as long.
 const STRETCH: Duration = Duration::from_millis(10);
 const LETTING_GO: Duration = Duration::from_millis(5);
-/// Pages of the file that a connection remembers, at 4 KiB: the inner ones of a million keys, and some thousands of users.
+/// Pages (4 KiB) that a connection caches: enough for the inner pages of a million keys, and for some thousand users.
 const PAGES: i64 = 1000;
-/// Statements kept prepared on a connection: more than there are.
+/// Statements that a connection keeps prepared: more than there are.
 const PREPARED: usize = 64;
 
 pub struct Sqlite {
@@ -39,17 +40,17 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, and makes it when it is not there; only its owner may read it.
+    /// Opens the file, and creates it if it does not exist; only its owner may read it.
     pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
         judge(path)?;
         create_private(path).map_err(|error| not_opened(path, error))?;
         let writer = connect(path)?;
-        // SQLite does not always wait by itself for others that do the same.
+        // SQLite itself does not always wait for another process that does the same.
         patiently(|| writer.pragma_update(None, "journal_mode", "WAL")).map_err(|error| describe(path, error))?;
         Sqlite::over(writer, path, READ_WRITE)
     }
 
-    /// Opens a file that is there.
+    /// Opens a file that must exist.
     pub fn open_existing(path: &Path) -> Result<Sqlite, StoreError> {
         if !path.try_exists().map_err(|error| not_opened(path, error))? {
             return Err(StoreError::Unavailable(format!(
@@ -61,7 +62,7 @@ impl Sqlite {
         Sqlite::over(connect(path)?, path, READ_WRITE)
     }
 
-    /// Opens a file that is there, and changes nothing in it.
+    /// Opens a file that must exist, for reading.
     pub fn inspect(path: &Path) -> Result<Sqlite, StoreError> {
         let connection = Connection::open_with_flags(path, READ_ONLY).map_err(|error| describe(path, error))?;
         Sqlite::over(connection, path, READ_ONLY)
@@ -70,7 +71,7 @@ impl Sqlite {
     fn over(writer: Connection, path: &Path, flags: OpenFlags) -> Result<Sqlite, StoreError> {
         let failed = |error| describe(path, error);
         prepare(&writer).map_err(failed)?;
-        // SQLite opens all of its files, and looks at the first of them.
+        // Makes SQLite open all of its files and read the database.
         writer.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(())).map_err(failed)?;
         let opened = Arc::new(Opened::look(path));
         writer.busy_timeout(STRETCH).map_err(failed)?;
@@ -79,14 +80,14 @@ impl Sqlite {
             .min_idle(Some(0))
             .test_on_check_out(false)
             .connection_timeout(BUSY)
-            // Whoever waits for a reader is told why he gets none, and tells it.
+            // The error goes to the caller that waits for a reader, who logs it.
             .error_handler(Box::new(NopErrorHandler))
             .build_unchecked(Readers { path: path.to_path_buf(), flags, opened: opened.clone() });
         Ok(Sqlite { writer: Mutex::new(writer), readers, opened })
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
-        // A transaction that panics is rolled back as it is dropped; the connection is as good as before.
+        // A transaction that panics is rolled back when it is dropped, so the connection can be used again.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,14 +105,14 @@ fn judge(path: &Path) -> Result<(), StoreError> {
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error| describe(path, error);
     let writer = Connection::open_with_flags(path, READ_WRITE).map_err(failed)?;
-    // SQLite is content to read where it may not write.
+    // If SQLite may not write, it opens the file for reading without an error.
     if writer.is_readonly("main").map_err(failed)? {
         return Err(not_opened(path, "the file is read-only"));
     }
     Ok(writer)
 }
 
-/// Tries again while another process has the file, for as long as [`BUSY`].
+/// Tries again while another process has locked the file, for up to [`BUSY`].
 fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     let deadline = Instant::now() + BUSY;
     loop {
@@ -127,7 +128,7 @@ fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::R
 const READ_WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 const READ_ONLY: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-/// The file holds password hashes. SQLite gives its companions (-wal, -shm) the same permissions.
+/// Only the owner may read the file: it holds password hashes. SQLite creates -wal and -shm with the same permissions.
 fn create_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
@@ -139,7 +140,7 @@ fn create_private(path: &Path) -> std::io::Result<()> {
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
-    // Plans do not depend on what is bound. Otherwise statements that were kept are planned anew at each use.
+    // Makes plans independent of the parameters. Otherwise a prepared statement is planned anew at each use.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -159,7 +160,8 @@ impl ManageConnection for Readers {
     type Error = rusqlite::Error;
 
     fn connect(&self) -> rusqlite::Result<Connection> {
-        // Within one process, a connection to another file of this name would take the -shm from under the others.
+        // If the file was replaced, a connection to the new file would break the -shm that this process's other
+        // connections use.
         if !self.opened.are_there() {
             let error = ffi::Error::new(ffi::SQLITE_CANTOPEN);
             return Err(rusqlite::Error::SqliteFailure(error, Some(NOT_THERE.to_string())));
@@ -174,20 +176,20 @@ impl ManageConnection for Readers {
         Ok(())
     }
 
-    /// One that is returned within a transaction would see the database of that moment for ever.
+    /// A reader that is still in a transaction would see the database of that moment for ever.
     fn has_broken(&self, connection: &mut Connection) -> bool {
         !connection.is_autocommit()
     }
 }
 
-/// What a statement meets until the process has ended.
+/// The error of every statement until the process has stopped.
 const NOT_THERE: &str = "the files that were opened are not there any more";
 
-/// How often it is looked whether another process has written.
+/// How often to check whether another process has written.
 const POLL: Duration = Duration::from_millis(100);
 
 impl Driver for Sqlite {
-    /// The file's version when it was looked at last.
+    /// The file's version at the last check.
     type Link = i64;
     const PAUSE: Duration = POLL;
 
@@ -219,7 +221,7 @@ impl Driver for Sqlite {
         },
     ];
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
-    // A transaction of ours is a writer's from its start (BEGIN IMMEDIATE).
+    // Not needed: our transactions lock the file from their start (BEGIN IMMEDIATE).
     const LOCK_SCHEMA: Option<&'static str> = None;
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
@@ -227,7 +229,7 @@ impl Driver for Sqlite {
         if !matches!(parameters, [Value::List(_), ..]) {
             return query(&reader, sql, parameters);
         }
-        // In one transaction, the file is locked once for all items.
+        // In one transaction, so that the file is locked once for all items.
         run(&reader, "BEGIN").map_err(fault)?;
         let rows = query(&reader, sql, parameters);
         let ended = run(&reader, "COMMIT").map_err(fault);
@@ -261,7 +263,7 @@ impl Driver for Sqlite {
         if let Some(line) = self.opened.lost() {
             return Err(StoreError::Lost(line));
         }
-        // On the writer: on any other connection it also moves with our own commits.
+        // On the writer, whose own commits do not change it. On a reader they would.
         let version = self.writer().pragma_query_value(None, "data_version", |row| row.get(0)).map_err(fault)?;
         if *link != Some(version) {
             changes.note(Change::Everything);
@@ -271,12 +273,12 @@ impl Driver for Sqlite {
     }
 }
 
-/// A transaction on the writer; rolled back when it is dropped before it was committed.
+/// A transaction on the writer. Rolled back if it is dropped before it was committed.
 struct Begun<'a>(&'a Connection);
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        // Committed, or ended by SQLite itself after a fault.
+        // Otherwise it was committed, or SQLite itself has ended it after an error.
         if !self.0.is_autocommit() {
             let _ = run(self.0, "ROLLBACK");
         }
@@ -298,9 +300,9 @@ impl Transaction for Begun<'_> {
         columns: &'static [Column],
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), StoreError> {
-        // There is no round trip to save: once for each row.
+        // There are no round trips to save, so the statement runs once for each row.
         let row = (1..=columns.len()).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
-        // VALUES, as SQLite would take ON CONFLICT behind a SELECT for the condition of a join.
+        // VALUES, because SQLite would parse ON CONFLICT after a SELECT as the condition of a join.
         let mut statement = self.0.prepare_cached(&sql.replace("ROWS", &format!("VALUES ({row})"))).map_err(fault)?;
         for row in rows {
             statement.execute(rusqlite::params_from_iter(row)).map_err(fault)?;
@@ -321,13 +323,13 @@ impl Transaction for Begun<'_> {
     }
 }
 
-/// A statement without parameters and rows, kept prepared.
+/// Runs a statement without parameters and rows, and keeps it prepared.
 fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute(()).map(drop)
 }
 
 fn query(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-    // There is no round trip to save: once for each item is as good as once for all.
+    // There are no round trips to save, so a list's statement runs once for each item.
     let (sql, rounds): (_, Vec<[&[Value]; 2]>) = match parameters {
         [Value::List(items), others @ ..] => {
             (numbered(sql).replace("= ANY(?1)", "= ?1"), items.chunks(1).map(|item| [item, others]).collect())
@@ -353,8 +355,8 @@ fn execute(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<u
     statement.execute(rusqlite::params_from_iter(parameters)).map(|changed| changed as u64).map_err(fault)
 }
 
-/// `$1` is a name in SQLite, numbered by its first appearance; `?1` is the first parameter. Rows are not locked one by one:
-/// whoever writes has the whole file.
+/// Our `$1` becomes `?1`, the first parameter: SQLite takes `$1` for a name, numbered by its first appearance. `FOR
+/// UPDATE` is dropped, because a transaction locks the whole file.
 fn numbered(sql: &str) -> String {
     let unlocked = sql.split_once(" FOR UPDATE").map_or(sql, |(statement, _)| statement);
     unlocked.replace('$', "?")
@@ -413,7 +415,7 @@ fn describe(path: &Path, error: rusqlite::Error) -> StoreError {
     }
 }
 
-/// One line for the operator: what was to be opened, why it is not, and whose files are in the way, if any.
+/// One line for the operator: which file is not opened, why, and which of the files belong to somebody else.
 fn not_opened(path: &Path, why: impl Display) -> StoreError {
     let mut companions = [path.to_path_buf(), beside(path, "-wal"), beside(path, "-shm")].to_vec();
     companions.extend(full(path).parent().map(Path::to_path_buf));
@@ -426,13 +428,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_comes_back_within_a_transaction_is_not_lent_again() {
+    fn a_reader_that_is_returned_within_a_transaction_is_not_used_again() {
         let folder = std::env::temp_dir().join(format!("keyward-reader-{}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let sqlite = Sqlite::open(&folder.join("keyward.db")).unwrap();
         sqlite.execute("CREATE TABLE t (n INTEGER)", &[]).unwrap();
         let count = || sqlite.query("SELECT count(*) FROM t", &[]).unwrap()[0].int(0).unwrap();
-        // As where something panics on the way, or the end of the transaction fails.
+        // As after a panic, or when the transaction could not be ended.
         let reader = sqlite.readers.get().unwrap();
         run(&reader, "BEGIN").unwrap();
         query(&reader, "SELECT count(*) FROM t", &[]).unwrap();
