@@ -9,7 +9,7 @@ use crate::audit::event::By;
 use crate::cli::arguments::{finish, required, user_ref};
 use crate::cli::failure::Failure;
 use crate::cli::operator::{find_user, open_app, wait_until_applied};
-use crate::cli::output::{PAGE, Rows, print, yes_or_no};
+use crate::cli::output::{PAGE, Rows, print, time_or_dash, yes_or_no};
 use crate::cli::password::read_password;
 
 pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
@@ -104,7 +104,8 @@ fn found(is_found: bool) -> Result<(), Failure> {
     is_found.then_some(()).ok_or_else(Failure::no_such_user)
 }
 
-const HEADER: &str = "ID                                    ACTIVE  CREATED                   LAST LOGIN                EMAIL                           NAME";
+const HEADER: &str = "ID                                    ACTIVE  CREATED                   \
+                      LAST LOGIN                EMAIL                           NAME";
 
 fn line(user: &User) -> String {
     format!(
@@ -112,7 +113,7 @@ fn line(user: &User) -> String {
         user.id.to_string(),
         yes_or_no(user.is_active),
         user.created_at.to_string(),
-        user.last_login_at.map_or("-".to_string(), |at| at.to_string()),
+        time_or_dash(user.last_login_at),
         user.email,
         user.name.as_deref().unwrap_or("-").escape_debug()
     )
