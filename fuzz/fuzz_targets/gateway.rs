@@ -3,9 +3,10 @@
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use keyward::api::authz::{narrow, narrow_before_path};
+use keyward::api::authz::{demand, demand_before_path};
 use keyward::base::error::Error;
 use keyward::guard::judge::{GatewayDemand, Guard};
+use keyward::http::request::Parameters;
 use keyward::keys::scopes::Scopes;
 use keyward_fuzz::request;
 use libfuzzer_sys::fuzz_target;
@@ -17,16 +18,16 @@ fuzz_target!(|text: &str| {
     if let Ok(sent) = name.parse::<HeaderName>() {
         asked.headers.insert(sent, HeaderValue::from_static(""));
         if passes_for_ours(name) {
-            assert_eq!(seen(narrow(&asked)), None, "{text:?}");
-            assert_eq!(seen(narrow_before_path(&asked)), None, "{text:?}");
+            assert_eq!(seen(demand(&asked)), None, "{text:?}");
+            assert_eq!(seen(demand_before_path(&asked)), None, "{text:?}");
             return;
         }
     }
-    assert_eq!(seen(narrow(&asked)), model(query), "{text:?}");
+    assert_eq!(seen(demand(&asked)), model(query), "{text:?}");
 
-    asked.parameter = parameter.to_string();
+    asked.parameters = Parameters::new(vec![("*", parameter.to_string())]);
     let ours = before_path(parameter, query);
-    assert_eq!(seen(narrow_before_path(&asked)), ours.and_then(model), "{text:?}");
+    assert_eq!(seen(demand_before_path(&asked)), ours.and_then(model), "{text:?}");
 
     // Whatever the client's path and query are, they change nothing.
     let Some(ours) = ours else { return };
@@ -35,20 +36,20 @@ fuzz_target!(|text: &str| {
     {
         let query = format!("{ours}&path={theirs}");
         let asked = request(HeaderMap::new(), Some(&query), b"");
-        assert_eq!(seen(narrow_before_path(&asked)), model(ours), "{query:?}");
+        assert_eq!(seen(demand_before_path(&asked)), model(ours), "{query:?}");
     }
     // What begins with anything else has been written by the operator, in the wrong place.
     for misplaced in ["&allow=user,service", "allow=user", "&path=&scope=", "%26allow=user", "#"] {
         let query = format!("{ours}&path={misplaced}");
         let asked = request(HeaderMap::new(), Some(&query), b"");
-        assert_eq!(seen(narrow_before_path(&asked)), None, "{query:?}");
+        assert_eq!(seen(demand_before_path(&asked)), None, "{query:?}");
     }
 });
 
 type Seen = Option<(Guard, Vec<String>)>;
 
-fn seen(narrowed: Result<Narrowed, Error>) -> Seen {
-    match narrowed {
+fn seen(demand: Result<GatewayDemand, Error>) -> Seen {
+    match demand {
         Ok(GatewayDemand { guard, scopes }) => Some((guard, scopes.iter().map(str::to_string).collect())),
         Err(Error::Forbidden(_)) => None,
         Err(error) => panic!("{error:?}"),

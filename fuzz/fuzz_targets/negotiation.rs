@@ -15,13 +15,13 @@ use keyward_fuzz::request;
 use libfuzzer_sys::fuzz_target;
 
 static APP: LazyLock<App> = LazyLock::new(|| open(&config()));
-static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new(ROUTES).expect("a sound table"));
+static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new(&ROUTES).expect("a sound table"));
 static CORS: LazyLock<Cors> = LazyLock::new(|| Cors::parse(ORIGIN).expect("an origin"));
 
 fuzz_target!(|data: &[u8]| {
     let mut lines = data.split(|b| *b == b'\n');
     let path = format!("/api/docs/{}", String::from_utf8_lossy(lines.next().unwrap_or_default()));
-    let Destination::Route(route, parameter) = ROUTER.find(&Method::GET, &path) else { return };
+    let Destination::Route(route, values) = ROUTER.find(&Method::GET, &path) else { return };
     let mut headers = HeaderMap::new();
     for line in lines {
         let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
         headers.append(name, value);
     }
     let mut asked = request(headers.clone(), None, b"");
-    asked.parameter = parameter.to_string();
+    asked.parameters = values.named(route);
     // There is no such file.
     let Ok(mut answer) = route.call(&APP, &mut asked) else { return };
     let tag = answer.headers()[ETAG].to_str().expect("a tag in ASCII").to_string();

@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 
 use http::Method;
 use keyward::api::routes::ROUTES;
-use keyward::http::router::{Destination, Route, Router};
+use keyward::http::route::Route;
+use keyward::http::router::{Destination, Router};
 use libfuzzer_sys::fuzz_target;
 
-static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new(ROUTES).expect("a sound table"));
+static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new(&ROUTES).expect("a sound table"));
 
 fuzz_target!(|text: &str| {
     let Some((method, path)) = text.split_once(' ') else { return };
@@ -30,7 +31,11 @@ fuzz_target!(|text: &str| {
     let expected = here.iter().find(|route| takes(route));
     match (found, expected) {
         (Destination::Route(route, given), Some(expected)) => {
-            assert_eq!((route.verb(), route.path, given), (expected.verb(), template, parameter), "{text:?}");
+            let names =
+                template.split('/').filter_map(|part| if part == "*" { Some(part) } else { part.strip_prefix(':') });
+            let name = names.last().unwrap_or_default();
+            let given = given.named(route);
+            assert_eq!((route.verb(), route.path, given.get(name)), (expected.verb(), template, parameter), "{text:?}");
         }
         (Destination::Options(allow), None) if method == Method::OPTIONS => assert_allowed(allow, &here, &method),
         (Destination::OtherMethods(allow), None) if method != Method::OPTIONS => {

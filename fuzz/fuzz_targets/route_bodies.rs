@@ -10,8 +10,9 @@ use keyward::app::App;
 use keyward::base::error::Error;
 use keyward::guard::judge::Guard;
 use keyward::guard::principal::Principal;
+use keyward::http::request::Parameters;
 use keyward::http::response;
-use keyward::http::router::Route;
+use keyward::http::route::Route;
 use keyward_fuzz::account::{Account, assert_no_secret, config, open};
 use keyward_fuzz::request;
 use keyward_fuzz::service::assert_error_shape;
@@ -36,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
             if route.requirements.oauth { "application/x-www-form-urlencoded" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         let mut request = request(headers, None, &account.fill(body));
-        request.parameter = account.key_id.clone();
+        request.parameters = Parameters::new(vec![("id", account.key_id.clone())]);
         request.principal = match route.guard {
             Guard::Public => Principal::Anonymous,
             Guard::Jwt => account.as_user(),

@@ -16,7 +16,7 @@ pub fn request(headers: HeaderMap, query: Option<&str>, body: &[u8]) -> Request 
     Request {
         id: HeaderValue::from_static("fuzz"),
         headers,
-        parameter: String::new(),
+        parameters: Default::default(),
         query: query.map(str::to_string),
         body: Ok(Bytes::copy_from_slice(body)),
         principal: Principal::Anonymous,

@@ -48,8 +48,8 @@ impl Service {
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         let app = Arc::new(account::open(config));
         let tls = config.http.tls_files().as_ref().map(|files| Tls::start(files).expect("a good certificate"));
-        let server =
-            Server::start(app.clone(), keyward::api::routes::ROUTES, tls, &config.http).expect("a server that listens");
+        let server = Server::start(app.clone(), &keyward::api::routes::ROUTES, tls, &config.http)
+            .expect("a server that listens");
         let account = Account::new(&app);
         let address = server.addresses()[0];
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -88,32 +88,32 @@ fn value(encoded: &str) -> Result<HeaderValue, Error> {
 
 /// Reads the query that the gateway's operator has written: `allow=user`, `allow=service` or both, separated by a comma,
 /// and `scope=` with scopes separated by spaces, all of which a key needs. Whatever else it holds denies everything.
-pub fn narrow(request: &Request) -> Result<GatewayDemand, Error> {
+pub fn demand(request: &Request) -> Result<GatewayDemand, Error> {
     without_aliases(&request.headers)?;
-    narrowed(request, request.query.as_deref().unwrap_or_default())
+    read_demand(request, request.query.as_deref().unwrap_or_default())
 }
 
 /// The same where a gateway appends the client's path and query to an address of its operator's, as Envoy does. A client
 /// has no say: nothing is read from the first slash on, or, in a query of the operator's, from `path=` on.
-pub fn narrow_before_path(request: &Request) -> Result<GatewayDemand, Error> {
+pub fn demand_before_path(request: &Request) -> Result<GatewayDemand, Error> {
     without_aliases(&request.headers)?;
     let query = request.query.as_deref().unwrap_or_default();
     let (operators, clients) = match query.strip_prefix("path=") {
         Some(clients) => ("", Some(clients)),
         None => query.split_once("&path=").map_or((query, None), |(operators, clients)| (operators, Some(clients))),
     };
+    let rest = request.parameters.get("*");
     // Where the operator's words would be passed over: they come after `path=`, or behind a slash.
-    if request.parameter.is_empty() && clients.is_some_and(|path| !matches!(path.as_bytes(), [] | [b'*'] | [b'/', ..]))
-    {
+    if rest.is_empty() && clients.is_some_and(|path| !matches!(path.as_bytes(), [] | [b'*'] | [b'/', ..])) {
         return Err(misconfigured(request, "must have nothing after path="));
     }
-    if request.parameter == "/"
+    if rest == "/"
         && (clients.is_some() || operators.contains('/'))
         && ["allow=", "scope="].iter().any(|word| operators.starts_with(word))
     {
         return Err(misconfigured(request, "must not come behind a slash"));
     }
-    narrowed(request, if request.parameter.is_empty() { operators } else { "" })
+    read_demand(request, if rest.is_empty() { operators } else { "" })
 }
 
 /// Denies a request in which a client says of itself what only we may say. PHP, CGI and WSGI turn every character of a
@@ -137,7 +137,7 @@ fn misconfigured(request: &Request, rule: &str) -> Error {
     Error::Forbidden("The gateway is misconfigured: its query is not understood")
 }
 
-fn narrowed(request: &Request, query: &str) -> Result<GatewayDemand, Error> {
+fn read_demand(request: &Request, query: &str) -> Result<GatewayDemand, Error> {
     let (mut allowed, mut scopes) = (None, None);
     let read = url_encoded(query).try_for_each(|pair| {
         let (name, value) = pair.ok_or("must be percent-encoded UTF-8")?;

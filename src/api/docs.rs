@@ -145,8 +145,9 @@ pub fn openapi(_: &App, request: &mut Request) -> Result<Response, Error> {
 
 /// `GET /api/docs/:file` → 200, a file that the page loads.
 pub fn file(_: &App, request: &mut Request) -> Result<Response, Error> {
-    let file = FILES.iter().find(|file| file.name == request.parameter);
-    let file = file.ok_or_else(|| Error::NotFound(format!("Cannot GET /api/docs/{}", request.parameter).into()))?;
+    let name = request.parameters.get("file");
+    let file = FILES.iter().find(|file| file.name == name);
+    let file = file.ok_or_else(|| Error::NotFound(format!("Cannot GET /api/docs/{name}").into()))?;
     file.answer(&request.headers, "public, max-age=3600")
 }
 

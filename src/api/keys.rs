@@ -208,7 +208,7 @@ pub fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
         rate_limit: rate_limit(&mut form),
     };
     let change = form.finish(Some(change))?;
-    let key = app.keys.change(request.principal.user()?.id, &request.parameter, &change, &request.by())?;
+    let key = app.keys.change(request.principal.user()?.id, request.parameters.get("id"), &change, &request.by())?;
     response::ok(&ListedKey::new(&key))
 }
 
@@ -227,7 +227,7 @@ pub fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
     });
     form.finish(Some(()))?;
     let owner = request.principal.user()?.id;
-    let made = app.keys.rotate(owner, &request.parameter, grace.unwrap_or(GRACE), &request.by())?;
+    let made = app.keys.rotate(owner, request.parameters.get("id"), grace.unwrap_or(GRACE), &request.by())?;
     response::created(&RotatedKey {
         key: NewKey::new(&made.key, &made.secret),
         replaces: ReplacedKey { id: made.old, expires_at: made.old_expires_at },
@@ -236,7 +236,7 @@ pub fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
 
 /// `DELETE /keys/:id` → 200, also when it is revoked already; 404 for anyone but the owner.
 pub fn revoke(app: &App, request: &mut Request) -> Result<Response, Error> {
-    app.keys.revoke(request.principal.user()?.id, &request.parameter, &request.by())?;
+    app.keys.revoke(request.principal.user()?.id, request.parameters.get("id"), &request.by())?;
     response::message("API key revoked successfully")
 }
 
@@ -268,7 +268,8 @@ pub fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
     form.require(from < to, "from must be before to");
     form.require(from.plus(POINTS * step) >= to, "from and to must be at most 1000 steps apart");
     form.finish(Some(()))?;
-    let series = app.keys.usage(request.principal.user()?.id, &request.parameter, &Period { from, to, step })?;
+    let series =
+        app.keys.usage(request.principal.user()?.id, request.parameters.get("id"), &Period { from, to, step })?;
     let series = series.into_iter().map(|presented| Point {
         start: presented.start,
         allowed: presented.counts.of(Outcome::Allowed),

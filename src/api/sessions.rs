@@ -43,7 +43,7 @@ pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
 /// `DELETE /auth/sessions/:id` → 200, also for the session that asks; 404 when the user has no such session.
 pub fn end(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?.id;
-    let ended = SessionId::parse(&request.parameter)
+    let ended = SessionId::parse(request.parameters.get("id"))
         .map_or(Ok(false), |session| app.sessions.end(user, session, &request.by()))?;
     if !ended {
         return Err(Error::NotFound("Session not found".into()));

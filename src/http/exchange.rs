@@ -31,7 +31,8 @@ use crate::http::lanes::Lane;
 use crate::http::request::{self, Request};
 use crate::http::request_body::{RequestBody, read_body, receive};
 use crate::http::response::{self, Response};
-use crate::http::router::{Destination, Route};
+use crate::http::route::Route;
+use crate::http::router::Destination;
 use crate::memory::limiter::Quota;
 use crate::memory::lookup::{Cacheable, Lookup};
 
@@ -79,14 +80,14 @@ pub async fn answer(
                 response
             }
             Destination::OtherMethods(allow) => response::method_not_allowed(&head.method, path, allow),
-            Destination::Route(route, parameter) => {
-                let parameter = parameter.to_string();
+            Destination::Route(route, values) => {
+                let parameters = values.named(route);
                 let query = head.uri.query().map(str::to_string);
                 let headers = std::mem::take(&mut head.headers);
                 let request = Request {
                     id: id.clone(),
                     headers,
-                    parameter,
+                    parameters,
                     query,
                     body: Ok(Bytes::new()),
                     principal: Principal::Anonymous,
@@ -228,7 +229,7 @@ async fn run(
     if let Some(limit) = route.limit {
         front.app.address_limits.spend(limit, request.client)?;
     }
-    let narrowed = route.narrow.map(|narrow| narrow(&request)).transpose()?;
+    let narrowed = route.demand.map(|read| read(&request)).transpose()?;
     let (guard, requirements) = match &narrowed {
         Some(GatewayDemand { guard, scopes }) => (*guard, Requirements { scopes, ..route.requirements }),
         None => (route.guard, route.requirements),

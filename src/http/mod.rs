@@ -17,6 +17,7 @@ pub mod limits;
 pub mod request;
 mod request_body;
 pub mod response;
+pub mod route;
 pub mod router;
 pub mod server;
 pub mod settings;

@@ -15,8 +15,8 @@ pub struct Request {
     /// The same as in the answer and in the log.
     pub id: HeaderValue,
     pub headers: HeaderMap,
-    /// The value of the path's `:name`, if it has one.
-    pub parameter: String,
+    /// The values of the path's parameters.
+    pub parameters: Parameters,
     /// What follows the `?`, as it was sent.
     pub query: Option<String>,
     /// Read when the route takes one; a fault of it is told only after the credential was judged.
@@ -40,6 +40,21 @@ impl Request {
     /// Whose request this is, for the audit trail.
     pub fn by(&self) -> By {
         By { actor: self.principal.actor(), origin: Some(self.origin()) }
+    }
+}
+
+/// The values of a path's parameters by their names; that of a `*` has the name `*`.
+#[derive(Default)]
+pub struct Parameters(Vec<(&'static str, String)>);
+
+impl Parameters {
+    pub fn new(values: Vec<(&'static str, String)>) -> Parameters {
+        Parameters(values)
+    }
+
+    /// Empty if the path has no such parameter.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 }
 

@@ -1,181 +1,16 @@
-//! The one route table, and the way of a request from it to its handler.
+//! Finds the route of a request by its method and path.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use http::{Method, StatusCode};
+use http::Method;
 
-use crate::accounts::limits::Limited;
-use crate::app::App;
-use crate::base::error::Error;
-use crate::guard::judge::Guard::{self, Flexible, Public};
-use crate::guard::judge::{GatewayDemand, Requirements};
-use crate::http::lanes::Lane;
-use crate::http::request::Request;
-use crate::http::response::Response;
-use crate::keys::scopes::Scopes;
-
-pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
-pub type Narrow = fn(&Request) -> Result<GatewayDemand, Error>;
-
-/// One line of the API. One segment may start with `:`; it takes any one segment. A last one may be `*`: it takes
-/// whatever there is, also nothing.
-pub struct Route {
-    /// `None`: any.
-    pub method: Option<Method>,
-    pub path: &'static str,
-    pub guard: Guard,
-    pub lane: Lane,
-    pub handler: Handler,
-    /// What is counted of it by address, before anything else is done.
-    pub limit: Option<Limited>,
-    /// Counted as a change of the user's, once it is known who asks.
-    pub writes: bool,
-    pub requirements: Requirements<'static>,
-    /// Lets a request say which credentials count, and for what.
-    pub narrow: Option<Narrow>,
-    /// The status of whatever is too much.
-    pub too_many: StatusCode,
-    /// The largest body that is read.
-    pub body_bytes: usize,
-    /// The answer may take megabytes.
-    pub large: bool,
-    /// A body is read although the method has none by itself.
-    body: bool,
-}
-
-/// Enough for any one thing that is described in JSON.
-const BODY_BYTES: usize = 16 * 1024;
-
-pub const fn route(method: Method, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    line(Some(method), path, guard, lane, handler)
-}
-
-const fn line(method: Option<Method>, path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    Route {
-        method,
-        path,
-        guard,
-        lane,
-        handler,
-        limit: None,
-        writes: false,
-        requirements: Requirements::plain(),
-        narrow: None,
-        too_many: StatusCode::TOO_MANY_REQUESTS,
-        body_bytes: BODY_BYTES,
-        large: false,
-        body: false,
-    }
-}
-
-/// A gateway asks whether it may pass a request on.
-pub const fn gateway(path: &'static str, narrow: Narrow, admit: Handler) -> Route {
-    let mut route = line(None, path, Flexible, Lane::Inline, admit);
-    route.narrow = Some(narrow);
-    route
-}
-
-/// Open to everyone, but only so often from one address.
-pub const fn limited(path: &'static str, limit: Limited, lane: Lane, handler: Handler) -> Route {
-    let mut route = route(Method::POST, path, Public, lane, handler);
-    route.limit = Some(limit);
-    route
-}
-
-impl Route {
-    /// Makes or changes something.
-    pub const fn writing(mut self) -> Route {
-        self.writes = true;
-        self
-    }
-
-    /// A key needs these scopes; a user may do whatever his keys may.
-    pub const fn with_scopes(mut self, scopes: &'static Scopes) -> Route {
-        self.requirements.scopes = scopes;
-        self
-    }
-
-    /// Too many is as good as forbidden.
-    pub const fn with_no_429(mut self) -> Route {
-        self.too_many = StatusCode::FORBIDDEN;
-        self
-    }
-
-    /// A key may be sent in the ways of OAuth too.
-    pub const fn with_oauth_credentials(mut self) -> Route {
-        self.requirements.oauth = true;
-        self
-    }
-
-    /// The key itself is needed; a token that was derived from it is not enough.
-    pub const fn without_derived(mut self) -> Route {
-        self.requirements.derived = false;
-        self
-    }
-
-    /// For many things at once.
-    pub const fn with_large_answer(mut self) -> Route {
-        self.large = true;
-        self
-    }
-
-    pub const fn with_body_bytes(mut self, most: usize) -> Route {
-        self.body_bytes = most;
-        self
-    }
-
-    /// Keys that are over their limit are admitted.
-    pub const fn without_limit(mut self) -> Route {
-        self.requirements.limited = false;
-        self
-    }
-
-    /// Paused keys are admitted.
-    pub const fn even_paused(mut self) -> Route {
-        self.requirements.even_paused = true;
-        self
-    }
-}
-
-/// DELETE with a body.
-pub const fn delete_with_body(path: &'static str, guard: Guard, lane: Lane, handler: Handler) -> Route {
-    let mut route = route(Method::DELETE, path, guard, lane, handler);
-    route.body = true;
-    route
-}
-
-impl Route {
-    /// Whether a body is read for this route.
-    pub fn takes_body(&self) -> bool {
-        let has_one = |method| matches!(method, &Method::POST | &Method::PATCH | &Method::PUT);
-        self.body || self.method.as_ref().is_some_and(has_one)
-    }
-
-    /// Its method, or `ANY`.
-    pub fn verb(&self) -> &str {
-        self.method.as_ref().map_or("ANY", Method::as_str)
-    }
-
-    fn takes(&self, method: &Method) -> bool {
-        self.method.as_ref().is_none_or(|known| known == method)
-    }
-
-    fn shares_a_method_with(&self, other: &Route) -> bool {
-        other.method.as_ref().is_none_or(|method| self.takes(method)) || self.method.is_none()
-    }
-
-    /// Runs the handler. A panic in it is a fault of ours, and of this one request.
-    pub fn call(&self, app: &App, request: &mut Request) -> Result<Response, Error> {
-        catch_unwind(AssertUnwindSafe(|| (self.handler)(app, request)))
-            .unwrap_or_else(|_| Err(Error::Internal(format!("the handler of {} {} panicked", self.verb(), self.path))))
-    }
-}
+use crate::http::request::Parameters;
+use crate::http::route::Route;
 
 /// Where a request goes.
 pub enum Destination<'a> {
-    /// The route, and what its `:name` or `*` stands for here.
-    Route(&'static Route, &'a str),
+    /// The route, and the values of its path's parameters.
+    Route(&'static Route, Values<'a>),
     /// OPTIONS of a path that does not take it itself, or of the server: the value of `Allow`.
     Options(&'static str),
     /// The path exists, with these methods: the value of `Allow`.
@@ -185,13 +20,20 @@ pub enum Destination<'a> {
     Nowhere,
 }
 
-/// What a path of the table stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pattern {
-    Fixed,
-    /// What comes after the `:name`.
-    Parameter(&'static str),
-    Rest,
+/// The segments of a path that its parameters stand for, in their order.
+pub struct Values<'a>(Vec<&'a str>);
+
+impl Values<'_> {
+    /// With the names that the route has for them.
+    pub fn named(self, route: &'static Route) -> Parameters {
+        let names = route.path.split('/').filter_map(parameter_name);
+        Parameters::new(names.zip(self.0.into_iter().map(str::to_string)).collect())
+    }
+}
+
+/// `:id` → `id`, `*` → `*`; `None` for a fixed segment.
+fn parameter_name(segment: &'static str) -> Option<&'static str> {
+    if segment == "*" { Some(segment) } else { segment.strip_prefix(':') }
 }
 
 /// All routes of one path.
@@ -200,14 +42,80 @@ struct Resource {
     allow: &'static str,
 }
 
+/// What a segment of a route's path takes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Fixed(&'static str),
+    /// Any one segment that is not empty.
+    Parameter,
+    /// All that follows, also nothing.
+    Rest,
+}
+
+/// A path with parameters.
+struct Pattern(Vec<Segment>);
+
+impl Pattern {
+    fn of(path: &'static str) -> Pattern {
+        let segment = |text: &'static str| match text {
+            "*" => Segment::Rest,
+            parameter if parameter.starts_with(':') => Segment::Parameter,
+            fixed => Segment::Fixed(fixed),
+        };
+        Pattern(path.split('/').map(segment).collect())
+    }
+
+    /// The values of the parameters, if the path fits. `whole` still has the trailing slash that `path` may have lost.
+    fn values<'a>(&self, path: &'a str, whole: &'a str) -> Option<Vec<&'a str>> {
+        let mut values = Vec::new();
+        let mut rest = Some(path);
+        let mut position = 0_usize;
+        for segment in &self.0 {
+            if *segment == Segment::Rest {
+                // With the slash before it, or nothing.
+                values.push(&whole[position.saturating_sub(1).min(whole.len())..]);
+                return Some(values);
+            }
+            let (text, after) = match rest?.split_once('/') {
+                Some((text, after)) => (text, Some(after)),
+                None => (rest?, None),
+            };
+            match segment {
+                Segment::Fixed(fixed) if *fixed == text => {}
+                Segment::Parameter if !text.is_empty() => values.push(text),
+                _ => return None,
+            }
+            position += text.len() + 1;
+            rest = after;
+        }
+        rest.is_none().then_some(values)
+    }
+
+    /// Whether some path fits both.
+    fn overlaps(&self, other: &Pattern) -> bool {
+        let (mut ours, mut theirs) = (self.0.iter(), other.0.iter());
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) | (Some(Segment::Rest), _) | (_, Some(Segment::Rest)) => return true,
+                (None, Some(_)) | (Some(_), None) => return false,
+                (Some(Segment::Fixed(one)), Some(Segment::Fixed(other))) if one != other => return false,
+                (Some(_), Some(_)) => {}
+            }
+        }
+    }
+
+    fn has_rest(&self) -> bool {
+        self.0.last() == Some(&Segment::Rest)
+    }
+}
+
 /// Finds routes by method and path.
 pub struct Router {
+    /// Paths without parameters: one look-up.
     fixed: HashMap<&'static str, Resource>,
-    /// What comes before the `:name`, what comes after it, and what is there.
-    with_parameter: Vec<(&'static str, &'static str, Resource)>,
-    /// What comes before the `/*`, and what is there.
-    with_rest: Vec<(&'static str, Resource)>,
-    /// The methods of all.
+    /// Paths with parameters. If several fit, the first wins: it has a fixed segment where the others have a parameter.
+    patterns: Vec<(Pattern, Resource)>,
+    /// The methods of all routes.
     allow: &'static str,
 }
 
@@ -227,78 +135,53 @@ fn allow<'a>(routes: impl IntoIterator<Item = &'a Route>) -> &'static str {
     methods.join(", ").leak()
 }
 
-/// The rest of a path that begins with these segments: empty, or a slash and what follows.
-fn rest<'a>(path: &'a str, before: &str) -> Option<&'a str> {
-    path.strip_prefix(before).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Whether some path fits both this line and one that ends in `/*` after `before`.
-fn overlaps(line: &str, before: &str) -> bool {
-    let mut segments = line.split('/');
-    before.split('/').all(|expected| {
-        segments.next().is_some_and(|segment| segment == expected || segment == "*" || segment.starts_with(':'))
-    })
-}
-
 impl Router {
-    /// Refuses a table in which two lines claim the same requests.
+    /// Refuses a table in which two routes claim the same requests.
     pub fn new(routes: &'static [Route]) -> Result<Router, String> {
-        let mut by_path: Vec<(&'static str, Pattern, Vec<&'static Route>)> = Vec::new();
+        let mut by_pattern: Vec<(Pattern, Vec<&'static Route>)> = Vec::new();
         for route in routes {
-            let (before, pattern) = if let Some(before) = route.path.strip_suffix("/*") {
-                let other = routes.iter().find(|other| other.path != route.path && overlaps(other.path, before));
-                if let Some(other) = other {
-                    return Err(format!("{} and {} claim the same paths", route.path, other.path));
-                }
-                (before, Pattern::Rest)
-            } else if let Some((before, rest)) = route.path.split_once(':') {
-                (before, Pattern::Parameter(&rest[rest.find('/').unwrap_or(rest.len())..]))
-            } else {
-                (route.path, Pattern::Fixed)
-            };
-            if matches!(pattern, Pattern::Parameter(after) if after.contains(':')) {
-                return Err(format!("{} has more than one parameter", route.path));
-            }
-            match by_path.iter_mut().find(|known| (known.0, known.1) == (before, pattern)) {
-                Some((_, _, same)) if same.iter().any(|other| other.shares_a_method_with(route)) => {
+            let pattern = Pattern::of(route.path);
+            match by_pattern.iter_mut().find(|(known, _)| known.0 == pattern.0) {
+                Some((_, same)) if same.iter().any(|other| other.shares_a_method_with(route)) => {
                     return Err(format!("{} {} is in the table twice", route.verb(), route.path));
                 }
-                Some((_, _, same)) => same.push(route),
-                None => by_path.push((before, pattern, vec![route])),
+                Some((_, same)) => same.push(route),
+                None => by_pattern.push((pattern, vec![route])),
             }
         }
-        let mut router =
-            Router { fixed: HashMap::new(), with_parameter: Vec::new(), with_rest: Vec::new(), allow: allow(routes) };
-        for (before, pattern, routes) in by_path {
-            let resource = Resource { allow: allow(routes.iter().copied()), routes };
-            match pattern {
-                Pattern::Parameter(after) => router.with_parameter.push((before, after, resource)),
-                Pattern::Rest => router.with_rest.push((before, resource)),
-                Pattern::Fixed => {
-                    router.fixed.insert(before, resource);
-                }
+        for (index, (pattern, routes)) in by_pattern.iter().enumerate().filter(|(_, (pattern, _))| pattern.has_rest()) {
+            let other = by_pattern.iter().enumerate().find(|(at, (other, _))| *at != index && pattern.overlaps(other));
+            if let Some((_, (_, others))) = other {
+                return Err(format!("{} and {} claim the same paths", routes[0].path, others[0].path));
+            }
+        }
+        // Fixed segments sort before parameters.
+        by_pattern.sort_by(|(one, _), (other, _)| one.0.cmp(&other.0));
+        let mut router = Router { fixed: HashMap::new(), patterns: Vec::new(), allow: allow(routes) };
+        for (pattern, routes) in by_pattern {
+            let (path, allow) = (routes[0].path, allow(routes.iter().copied()));
+            let resource = Resource { routes, allow };
+            if pattern.0.iter().all(|segment| matches!(segment, Segment::Fixed(_))) {
+                router.fixed.insert(path, resource);
+            } else {
+                router.patterns.push((pattern, resource));
             }
         }
         Ok(router)
     }
 
-    /// One trailing slash is as good as none, except in what a `*` stands for; HEAD goes where GET goes. OPTIONS is
-    /// answered for every path (RFC 9110 §9.3.7), unless a route takes it itself.
+    /// A trailing slash is ignored, except in what a `*` stands for; HEAD goes where GET goes. OPTIONS is answered for every
+    /// path (RFC 9110 §9.3.7), unless a route takes it itself.
     pub fn find<'a>(&self, method: &Method, path: &'a str) -> Destination<'a> {
         let whole = path;
         let path = match path.strip_suffix('/') {
             Some("") | None => path,
             Some(shorter) => shorter,
         };
-        let with_parameter = || {
-            self.with_parameter.iter().find_map(|(before, after, resource)| {
-                let parameter = path.strip_prefix(before)?.strip_suffix(after)?;
-                (!parameter.is_empty() && !parameter.contains('/')).then_some((resource, parameter))
-            })
-        };
-        let fixed = self.fixed.get(path).map(|resource| (resource, ""));
-        let with_rest = || self.with_rest.iter().find_map(|(before, resource)| Some((resource, rest(whole, before)?)));
-        let Some((resource, parameter)) = fixed.or_else(with_parameter).or_else(with_rest) else {
+        let fixed = self.fixed.get(path).map(|resource| (resource, Vec::new()));
+        let with_parameters =
+            || self.patterns.iter().find_map(|(pattern, resource)| Some((resource, pattern.values(path, whole)?)));
+        let Some((resource, values)) = fixed.or_else(with_parameters) else {
             return match *method {
                 Method::OPTIONS if path == "*" => Destination::Options(self.allow),
                 Method::CONNECT => Destination::Tunnel,
@@ -307,7 +190,7 @@ impl Router {
         };
         let wanted = if method == Method::HEAD { &Method::GET } else { method };
         match resource.routes.iter().find(|route| route.takes(wanted)) {
-            Some(route) => Destination::Route(route, parameter),
+            Some(route) => Destination::Route(route, Values(values)),
             None if method == Method::OPTIONS => Destination::Options(resource.allow),
             None => Destination::OtherMethods(resource.allow),
         }
@@ -317,44 +200,109 @@ impl Router {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::App;
+    use crate::base::error::Error;
+    use crate::guard::judge::{GatewayDemand, Guard};
+    use crate::http::lanes::Lane;
+    use crate::http::request::Request;
+    use crate::http::response::Response;
+    use crate::http::route::{Endpoint, any, delete, get, group, post};
 
     fn nothing(_: &App, _: &mut Request) -> Result<Response, Error> {
         Err(Error::Internal("never called".to_string()))
     }
 
+    fn no_demand(_: &Request) -> Result<GatewayDemand, Error> {
+        Err(Error::Internal("never called".to_string()))
+    }
+
+    fn all(path: &'static str) -> Endpoint {
+        any(path, no_demand, nothing)
+    }
+
+    fn getting(path: &'static str) -> Endpoint {
+        get(path, Lane::Inline, nothing)
+    }
+
+    fn posting(path: &'static str) -> Endpoint {
+        post(path, Lane::Inline, nothing)
+    }
+
+    fn router<const N: usize>(endpoints: [Endpoint; N]) -> Result<Router, String> {
+        Router::new(group("", Guard::Public).routes(endpoints).leak())
+    }
+
+    /// The path of the route, and its parameters in the order of these names.
+    fn find<const N: usize>(
+        router: &Router,
+        method: &Method,
+        path: &str,
+        names: [&str; N],
+    ) -> Option<(&'static str, [String; N])> {
+        match router.find(method, path) {
+            Destination::Route(route, values) => {
+                let values = values.named(route);
+                Some((route.path, names.map(|name| values.get(name).to_string())))
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_path_may_have_several_parameters_and_fixed_segments_win_over_them() {
+        let router = router([
+            getting("/a/:id/b/:name"),
+            getting("/a/:id/b/:name/c"),
+            getting("/a/own/b/:name"),
+            getting("/a/:id/b/first"),
+            delete("/a/:one/b/:other", Lane::Inline, nothing),
+        ])
+        .unwrap();
+        let found = |method: &Method, path: &str, names| {
+            find(&router, method, path, names).map(|(path, [one, other])| (path, one, other))
+        };
+        let text = |path: &'static str, one: &str, other: &str| Some((path, one.to_string(), other.to_string()));
+        for (path, expected) in [
+            ("/a/1/b/2", text("/a/:id/b/:name", "1", "2")),
+            ("/a/1/b/2/", text("/a/:id/b/:name", "1", "2")),
+            ("/a/1/b/2/c", text("/a/:id/b/:name/c", "1", "2")),
+            ("/a/own/b/2", text("/a/own/b/:name", "", "2")),
+            ("/a/1/b/first", text("/a/:id/b/first", "1", "")),
+            // The first segment in which they differ decides.
+            ("/a/own/b/first", text("/a/own/b/:name", "", "first")),
+            ("/a//b/2", None),
+            ("/a/1/b/", None),
+            ("/a/1/b/2/3", None),
+        ] {
+            assert_eq!(found(&Method::GET, path, ["id", "name"]), expected, "{path}");
+        }
+        // Another route of the same path has names of its own.
+        assert_eq!(found(&Method::DELETE, "/a/1/b/2", ["one", "other"]), text("/a/:one/b/:other", "1", "2"));
+    }
+
     #[test]
     fn a_rest_is_whatever_follows_as_it_was_sent_or_nothing() {
-        static TABLE: &[Route] = &[
-            line(None, "/a/*", Public, Lane::Inline, nothing),
-            route(Method::GET, "/b/*", Public, Lane::Inline, nothing),
-        ];
-        let router = Router::new(TABLE).unwrap();
-        let find = |method: &Method, path: &'static str| match router.find(method, path) {
-            Destination::Route(_, rest) => Some(rest),
-            _ => None,
-        };
-        for rest in ["", "/", "//", "/b/../../c", "/%2e%2e/%00", "/b/", "/a/*"] {
+        let router = router([all("/a/*"), getting("/b/*"), getting("/c/:id/*")]).unwrap();
+        let rest = |method: &Method, path: &str| find(&router, method, path, ["*"]).map(|(_, [rest])| rest);
+        for expected in ["", "/", "//", "/b/../../c", "/%2e%2e/%00", "/b/", "/a/*"] {
             for method in [Method::GET, Method::OPTIONS, Method::from_bytes(b"PURGE").unwrap()] {
-                assert_eq!(find(&method, format!("/a{rest}").leak()), Some(rest), "{rest}");
+                assert_eq!(rest(&method, &format!("/a{expected}")).as_deref(), Some(expected), "{expected}");
             }
+            let found = find(&router, &Method::GET, &format!("/c/7{expected}"), ["id", "*"]);
+            assert_eq!(found, Some(("/c/:id/*", ["7".to_string(), expected.to_string()])));
         }
-        for path in ["/ab", "/A", "/a*", "/a%2fb", "//a/", "/./a/b"] {
-            assert_eq!(find(&Method::GET, path), None, "{path}");
+        for path in ["/ab", "/A", "/a*", "/a%2fb", "//a/", "/./a/b", "/c", "/c//a"] {
+            assert_eq!(rest(&Method::GET, path), None, "{path}");
         }
         assert!(matches!(router.find(&Method::POST, "/b/c"), Destination::OtherMethods("GET, HEAD, OPTIONS")));
-        assert_eq!(find(&Method::HEAD, "/b/c"), Some("/c"));
+        assert_eq!(rest(&Method::HEAD, "/b/c").as_deref(), Some("/c"));
     }
 
     #[test]
     fn options_is_answered_for_every_path_but_where_a_route_takes_it() {
-        static TABLE: &[Route] = &[
-            route(Method::GET, "/a", Public, Lane::Inline, nothing),
-            route(Method::POST, "/b", Public, Lane::Inline, nothing),
-            route(Method::OPTIONS, "/b", Public, Lane::Inline, nothing),
-        ];
-        let router = Router::new(TABLE).unwrap();
+        let router = router([getting("/a"), posting("/b"), all("/c")]).unwrap();
         assert!(matches!(router.find(&Method::OPTIONS, "/a/"), Destination::Options("GET, HEAD, OPTIONS")));
-        assert!(matches!(router.find(&Method::OPTIONS, "/b"), Destination::Route(..)));
+        assert!(matches!(router.find(&Method::OPTIONS, "/c"), Destination::Route(..)));
         assert!(matches!(router.find(&Method::PUT, "/b"), Destination::OtherMethods("POST, OPTIONS")));
         assert!(matches!(router.find(&Method::OPTIONS, "*"), Destination::Options("GET, HEAD, POST, OPTIONS")));
         assert!(matches!(router.find(&Method::GET, "*"), Destination::Nowhere));
@@ -363,45 +311,19 @@ mod tests {
 
     #[test]
     fn a_table_that_contradicts_itself_is_refused() {
-        static TWICE: &[Route] = &[
-            route(Method::GET, "/a/:id", Public, Lane::Inline, nothing),
-            route(Method::GET, "/a/:name", Public, Lane::Inline, nothing),
-        ];
-        assert!(Router::new(TWICE).is_err());
-        static ANY_AND_ONE: &[Route] =
-            &[line(None, "/a", Public, Lane::Inline, nothing), route(Method::GET, "/a", Public, Lane::Inline, nothing)];
-        assert!(Router::new(ANY_AND_ONE).is_err());
-        static BELOW_A_REST: &[&[Route]] = &[
-            &[
-                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
-                route(Method::GET, "/a/b", Public, Lane::Inline, nothing),
-            ],
-            &[
-                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
-                route(Method::POST, "/a", Public, Lane::Inline, nothing),
-            ],
-            &[
-                route(Method::GET, "/:name", Public, Lane::Inline, nothing),
-                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
-            ],
-            &[
-                route(Method::GET, "/a/b/*", Public, Lane::Inline, nothing),
-                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
-            ],
-            &[
-                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
-                route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
-            ],
-        ];
-        assert!(BELOW_A_REST.iter().all(|table| Router::new(table).is_err()));
-        static BESIDE_A_REST: &[Route] = &[
-            route(Method::GET, "/a/*", Public, Lane::Inline, nothing),
-            route(Method::POST, "/a/*", Public, Lane::Inline, nothing),
-            route(Method::GET, "/ab", Public, Lane::Inline, nothing),
-            route(Method::GET, "/", Public, Lane::Inline, nothing),
-        ];
-        assert!(Router::new(BESIDE_A_REST).is_ok());
-        static TWO_PARAMETERS: &[Route] = &[route(Method::GET, "/a/:id/:name", Public, Lane::Inline, nothing)];
-        assert!(Router::new(TWO_PARAMETERS).is_err());
+        assert!(router([getting("/a/:id"), getting("/a/:name")]).is_err());
+        assert!(router([all("/a"), getting("/a")]).is_err());
+        for below_a_rest in [
+            [getting("/a/*"), getting("/a/b")],
+            [getting("/a/*"), posting("/a")],
+            [getting("/:name"), getting("/a/*")],
+            [getting("/a/b/*"), getting("/a/*")],
+            [getting("/a/*"), getting("/a/*")],
+            [getting("/:name/c/d"), getting("/a/*")],
+        ] {
+            assert!(router(below_a_rest).is_err());
+        }
+        assert!(router([getting("/a/*"), posting("/a/*"), getting("/ab"), getting("/")]).is_ok());
+        assert!(router([getting("/a/:id"), getting("/a/:id/b"), getting("/:id/b")]).is_ok());
     }
 }

@@ -20,7 +20,8 @@ use crate::http::connection::serve::{self, ListenerKind};
 use crate::http::connection::table::ConnectionTable;
 use crate::http::front::Front;
 use crate::http::lanes::Lanes;
-use crate::http::router::{Route, Router};
+use crate::http::route::Route;
+use crate::http::router::Router;
 use crate::http::settings::HttpSettings;
 use crate::http::tls::Tls;
 

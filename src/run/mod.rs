@@ -96,7 +96,7 @@ impl Keyward {
         let (lose, lost) = channel();
         store.clone().listen(lose);
         let embedded = config.store.database()?.sqlite_file().is_some().then_some(store);
-        let server = Server::start(app.clone(), ROUTES, tls, &config.http)?;
+        let server = Server::start(app.clone(), &ROUTES, tls, &config.http)?;
         let jobs = Jobs::start(app, latest)?;
         // Logged before the lines that scripts wait for: they may stop the server as soon as they see those.
         for address in server.redirects() {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use keyward::api::routes::ROUTES;
 use keyward::audit::event::Kind;
 use keyward::guard::judge::Guard;
-use keyward::http::router::Route;
+use keyward::http::route::Route;
 use keyward_harness::http_client::Answer;
 use keyward_harness::openapi::{DOCUMENT, REST, TEXT, documented_path, resolved};
 use keyward_harness::service::{Backend, Service};
@@ -46,7 +46,7 @@ fn the_document_and_the_route_table_name_the_same_operations() {
 
 #[test]
 fn the_document_asks_for_the_credential_that_the_route_takes() {
-    for route in ROUTES {
+    for route in ROUTES.iter() {
         let expected = match route.guard {
             Guard::Public => json!([]),
             Guard::Jwt => json!([{ "jwt": [] }]),

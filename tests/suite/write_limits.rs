@@ -180,7 +180,7 @@ const UNCOUNTED: [&str; 13] = [
 
 #[test]
 fn every_route_that_makes_or_changes_something_is_counted() {
-    for route in keyward::api::routes::ROUTES {
+    for route in keyward::api::routes::ROUTES.iter() {
         let name = format!("{} {}", route.verb(), route.path);
         let reads = matches!(route.verb(), "GET" | "ANY");
         assert_eq!(route.writes, !reads && !UNCOUNTED.contains(&name.as_str()), "{name}");

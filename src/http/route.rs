@@ -1,0 +1,244 @@
+//! A route: which requests it takes, which credential they need, and where its handler runs. Routes are declared in groups
+//! that share a prefix and a guard.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use http::{Method, StatusCode};
+
+use crate::accounts::limits::Limited;
+use crate::app::App;
+use crate::base::error::Error;
+use crate::guard::judge::{GatewayDemand, Guard, Requirements};
+use crate::http::lanes::Lane;
+use crate::http::request::Request;
+use crate::http::response::Response;
+use crate::keys::scopes::Scopes;
+
+pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
+pub type ReadDemand = fn(&Request) -> Result<GatewayDemand, Error>;
+
+/// One line of the API. A segment of the path that begins with `:` is a parameter and takes any one segment. The last one
+/// may be `*`, which takes the rest of the path, also an empty one.
+#[derive(Clone)]
+pub struct Route {
+    /// `None`: any method.
+    pub method: Option<Method>,
+    pub path: &'static str,
+    pub guard: Guard,
+    pub lane: Lane,
+    pub handler: Handler,
+    /// The limit by address that each request counts against, before anything else is done.
+    pub limit: Option<Limited>,
+    /// Whether each request counts against the user's limit of changes.
+    pub writes: bool,
+    /// What is required of a key beside being good.
+    pub requirements: Requirements<'static>,
+    /// For gateways: reads from the request which credentials are accepted and which scopes they need.
+    pub demand: Option<ReadDemand>,
+    /// The status when a limit is exceeded.
+    pub too_many: StatusCode,
+    /// The largest body that is accepted.
+    pub body_bytes: usize,
+    /// Whether the answer may be megabytes long.
+    pub large: bool,
+    /// Whether a body is read although the method usually has none.
+    body: bool,
+}
+
+/// The usual largest body: enough for any one thing that is described in JSON.
+const BODY_BYTES: usize = 16 * 1024;
+
+/// Routes that share the beginning of their path, the credential that they accept, and what else is set here. An
+/// [`Endpoint`] has no guard of its own, so none can be left without one.
+pub struct Group {
+    prefix: &'static str,
+    guard: Guard,
+    limit: Option<Limited>,
+    scopes: Option<&'static Scopes>,
+}
+
+pub fn group(prefix: &'static str, guard: Guard) -> Group {
+    Group { prefix, guard, limit: None, scopes: None }
+}
+
+impl Group {
+    /// Each request counts against this limit by address, unless its endpoint has a limit of its own.
+    pub fn limited(self, limit: Limited) -> Group {
+        Group { limit: Some(limit), ..self }
+    }
+
+    /// A key needs these scopes; a user may do what their keys may do.
+    pub fn with_scopes(self, scopes: &'static Scopes) -> Group {
+        Group { scopes: Some(scopes), ..self }
+    }
+
+    pub fn routes<const N: usize>(self, endpoints: [Endpoint; N]) -> Vec<Route> {
+        let Group { prefix, guard, limit, scopes } = self;
+        let route = |Endpoint(mut route): Endpoint| {
+            // Made once, for the life of the process.
+            route.path = format!("{prefix}{}", route.path).leak();
+            route.guard = guard;
+            route.limit = route.limit.or(limit);
+            route.requirements.scopes = scopes.unwrap_or(route.requirements.scopes);
+            route
+        };
+        endpoints.into_iter().map(route).collect()
+    }
+}
+
+/// A route that is not in a group yet. Its path is what follows the group's prefix.
+pub struct Endpoint(Route);
+
+pub fn get(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+    endpoint(Some(Method::GET), path, lane, handler)
+}
+
+pub fn post(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+    endpoint(Some(Method::POST), path, lane, handler)
+}
+
+pub fn patch(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+    endpoint(Some(Method::PATCH), path, lane, handler)
+}
+
+pub fn delete(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+    endpoint(Some(Method::DELETE), path, lane, handler)
+}
+
+/// For gateways, which pass on the method of their client. `demand` reads what the gateway asks for.
+pub fn any(path: &'static str, demand: ReadDemand, handler: Handler) -> Endpoint {
+    let Endpoint(route) = endpoint(None, path, Lane::Inline, handler);
+    Endpoint(Route { demand: Some(demand), ..route })
+}
+
+fn endpoint(method: Option<Method>, path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+    Endpoint(Route {
+        method,
+        path,
+        // The group's takes its place.
+        guard: Guard::Public,
+        lane,
+        handler,
+        limit: None,
+        writes: false,
+        requirements: Requirements::plain(),
+        demand: None,
+        too_many: StatusCode::TOO_MANY_REQUESTS,
+        body_bytes: BODY_BYTES,
+        large: false,
+        body: false,
+    })
+}
+
+impl Endpoint {
+    /// Each request counts against this limit by address.
+    pub fn limited(mut self, limit: Limited) -> Endpoint {
+        self.0.limit = Some(limit);
+        self
+    }
+
+    /// It creates or changes something: each request counts against the user's limit of changes.
+    pub fn writing(mut self) -> Endpoint {
+        self.0.writes = true;
+        self
+    }
+
+    /// An exceeded limit is a 403, for gateways that turn a 429 into an error of their own.
+    pub fn with_no_429(mut self) -> Endpoint {
+        self.0.too_many = StatusCode::FORBIDDEN;
+        self
+    }
+
+    /// A key may also be sent in the ways of OAuth.
+    pub fn with_oauth_credentials(mut self) -> Endpoint {
+        self.0.requirements.oauth = true;
+        self
+    }
+
+    /// Only the key itself is accepted, not a token that was derived from it.
+    pub fn without_derived(mut self) -> Endpoint {
+        self.0.requirements.derived = false;
+        self
+    }
+
+    /// The answer may be megabytes long.
+    pub fn with_large_answer(mut self) -> Endpoint {
+        self.0.large = true;
+        self
+    }
+
+    pub fn with_body_bytes(mut self, most: usize) -> Endpoint {
+        self.0.body_bytes = most;
+        self
+    }
+
+    /// A body is read although the method usually has none.
+    pub fn with_body(mut self) -> Endpoint {
+        self.0.body = true;
+        self
+    }
+
+    /// A key that has used up its limit is accepted too.
+    pub fn without_limit(mut self) -> Endpoint {
+        self.0.requirements.limited = false;
+        self
+    }
+
+    /// A paused key is accepted too.
+    pub fn even_paused(mut self) -> Endpoint {
+        self.0.requirements.even_paused = true;
+        self
+    }
+}
+
+impl Route {
+    /// Whether a body is read for this route.
+    pub fn takes_body(&self) -> bool {
+        let has_one = |method| matches!(method, &Method::POST | &Method::PATCH | &Method::PUT);
+        self.body || self.method.as_ref().is_some_and(has_one)
+    }
+
+    /// Its method, or `ANY`.
+    pub fn verb(&self) -> &str {
+        self.method.as_ref().map_or("ANY", Method::as_str)
+    }
+
+    pub fn takes(&self, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|own| own == method)
+    }
+
+    pub fn shares_a_method_with(&self, other: &Route) -> bool {
+        other.method.as_ref().is_none_or(|method| self.takes(method)) || self.method.is_none()
+    }
+
+    /// Runs the handler. If it panics, this one request is answered with a 500.
+    pub fn call(&self, app: &App, request: &mut Request) -> Result<Response, Error> {
+        catch_unwind(AssertUnwindSafe(|| (self.handler)(app, request)))
+            .unwrap_or_else(|_| Err(Error::Internal(format!("the handler of {} {} panicked", self.verb(), self.path))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::scopes::KEYS_VERIFY;
+
+    fn nothing(_: &App, _: &mut Request) -> Result<Response, Error> {
+        Err(Error::Internal("never called".to_string()))
+    }
+
+    #[test]
+    fn every_route_of_a_group_has_its_prefix_its_guard_its_scopes_and_its_limit() {
+        let routes = group("/admin", Guard::ApiKey).with_scopes(&KEYS_VERIFY).limited(Limited::Refresh).routes([
+            get("/users", Lane::Store, nothing),
+            patch("/users/:id", Lane::Store, nothing).writing(),
+            post("/login", Lane::Store, nothing).limited(Limited::LogIn),
+        ]);
+        let paths: Vec<&str> = routes.iter().map(|route| route.path).collect();
+        assert_eq!(paths, ["/admin/users", "/admin/users/:id", "/admin/login"]);
+        assert!(routes.iter().all(|route| route.guard == Guard::ApiKey));
+        assert!(routes.iter().all(|route| route.requirements.scopes == &KEYS_VERIFY));
+        let limits: Vec<_> = routes.iter().map(|route| route.limit).collect();
+        assert_eq!(limits, [Some(Limited::Refresh), Some(Limited::Refresh), Some(Limited::LogIn)]);
+    }
+}
