@@ -99,7 +99,7 @@ impl Row {
         }
     }
 
-    pub fn take(&mut self, column: usize) -> Value {
+    fn take(&mut self, column: usize) -> Value {
         self.0.get_mut(column).map_or(Value::Null, |value| std::mem::replace(value, Value::Null))
     }
 }

@@ -4,6 +4,7 @@ mod connection;
 mod connector;
 mod findings;
 mod link;
+mod migrations;
 mod pooler;
 mod target;
 mod values;
@@ -156,33 +157,7 @@ impl Driver for Postgres {
     /// [`Driver::listen`] itself waits for notifications.
     const PAUSE: Duration = Duration::ZERO;
 
-    const MIGRATIONS: &'static [Migration] = &[
-        Migration {
-            version: 1,
-            name: "users_sessions_keys",
-            sql: include_str!("../../../sql/postgres/0001_users_sessions_keys.sql"),
-        },
-        Migration { version: 2, name: "key_hours", sql: include_str!("../../../sql/postgres/0002_key_hours.sql") },
-        Migration { version: 3, name: "events", sql: include_str!("../../../sql/postgres/0003_events.sql") },
-        Migration { version: 4, name: "key_life", sql: include_str!("../../../sql/postgres/0004_key_life.sql") },
-        Migration { version: 5, name: "indexes", sql: include_str!("../../../sql/postgres/0005_indexes.sql") },
-        Migration {
-            version: 6,
-            name: "session_rotation",
-            sql: include_str!("../../../sql/postgres/0006_session_rotation.sql"),
-        },
-        Migration { version: 7, name: "key_ends", sql: include_str!("../../../sql/postgres/0007_key_ends.sql") },
-        Migration {
-            version: 8,
-            name: "deleted_users",
-            sql: include_str!("../../../sql/postgres/0008_deleted_users.sql"),
-        },
-        Migration {
-            version: 9,
-            name: "session_epochs",
-            sql: include_str!("../../../sql/postgres/0009_session_epochs.sql"),
-        },
-    ];
+    const MIGRATIONS: &'static [Migration] = migrations::ALL;
     const FIND_TABLE: &'static str =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";
     // A migration may take its time. The number is arbitrary.

@@ -16,28 +16,28 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 /// The number of the server process that the client was told. `None`: none was.
 pub async fn announced_process(client: &Client) -> Option<i32> {
-    let mut listener = Listener { said: Vec::new() };
-    client.cancel_token().cancel_query_raw(&mut listener, AsItIs).await.ok()?;
+    let mut recorder = Recorder { written: Vec::new() };
+    client.cancel_token().cancel_query_raw(&mut recorder, AsItIs).await.ok()?;
     // A request to cancel ends with the number of the process and its secret, four bytes each.
-    let (_, end) = listener.said.split_last_chunk::<8>()?;
+    let (_, end) = recorder.written.split_last_chunk::<8>()?;
     end.first_chunk().map(|process| i32::from_be_bytes(*process))
 }
 
 /// Stands in for the server: agrees to TLS, and keeps what is written to it, unencrypted.
-struct Listener {
-    said: Vec<u8>,
+struct Recorder {
+    written: Vec<u8>,
 }
 
-impl AsyncRead for Listener {
+impl AsyncRead for Recorder {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         buffer.put_slice(&b"S"[..buffer.remaining().min(1)]);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Listener {
+impl AsyncWrite for Recorder {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.said.extend_from_slice(bytes);
+        self.written.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -50,7 +50,7 @@ impl AsyncWrite for Listener {
     }
 }
 
-impl TlsStream for &mut Listener {
+impl TlsStream for &mut Recorder {
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }
@@ -58,12 +58,12 @@ impl TlsStream for &mut Listener {
 
 struct AsItIs;
 
-impl<'a> TlsConnect<&'a mut Listener> for AsItIs {
-    type Stream = &'a mut Listener;
+impl<'a> TlsConnect<&'a mut Recorder> for AsItIs {
+    type Stream = &'a mut Recorder;
     type Error = io::Error;
-    type Future = Ready<io::Result<&'a mut Listener>>;
+    type Future = Ready<io::Result<&'a mut Recorder>>;
 
-    fn connect(self, stream: &'a mut Listener) -> Self::Future {
+    fn connect(self, stream: &'a mut Recorder) -> Self::Future {
         ready(Ok(stream))
     }
 }

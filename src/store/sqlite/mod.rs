@@ -2,6 +2,7 @@
 //! returns.
 
 mod database_files;
+mod migrations;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -193,33 +194,7 @@ impl Driver for Sqlite {
     type Link = i64;
     const PAUSE: Duration = POLL;
 
-    const MIGRATIONS: &'static [Migration] = &[
-        Migration {
-            version: 1,
-            name: "users_sessions_keys",
-            sql: include_str!("../../../sql/sqlite/0001_users_sessions_keys.sql"),
-        },
-        Migration { version: 2, name: "key_hours", sql: include_str!("../../../sql/sqlite/0002_key_hours.sql") },
-        Migration { version: 3, name: "events", sql: include_str!("../../../sql/sqlite/0003_events.sql") },
-        Migration { version: 4, name: "key_life", sql: include_str!("../../../sql/sqlite/0004_key_life.sql") },
-        Migration { version: 5, name: "indexes", sql: include_str!("../../../sql/sqlite/0005_indexes.sql") },
-        Migration {
-            version: 6,
-            name: "session_rotation",
-            sql: include_str!("../../../sql/sqlite/0006_session_rotation.sql"),
-        },
-        Migration { version: 7, name: "key_ends", sql: include_str!("../../../sql/sqlite/0007_key_ends.sql") },
-        Migration {
-            version: 8,
-            name: "deleted_users",
-            sql: include_str!("../../../sql/sqlite/0008_deleted_users.sql"),
-        },
-        Migration {
-            version: 9,
-            name: "session_epochs",
-            sql: include_str!("../../../sql/sqlite/0009_session_epochs.sql"),
-        },
-    ];
+    const MIGRATIONS: &'static [Migration] = migrations::ALL;
     const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
     // Not needed: our transactions lock the file from their start (BEGIN IMMEDIATE).
     const LOCK_SCHEMA: Option<&'static str> = None;

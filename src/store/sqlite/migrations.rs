@@ -1,0 +1,23 @@
+//! The migrations of SQLite, in order.
+
+use crate::store::driver::Migration;
+
+pub const ALL: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "users_sessions_keys",
+        sql: include_str!("../../../sql/sqlite/0001_users_sessions_keys.sql"),
+    },
+    Migration { version: 2, name: "key_hours", sql: include_str!("../../../sql/sqlite/0002_key_hours.sql") },
+    Migration { version: 3, name: "events", sql: include_str!("../../../sql/sqlite/0003_events.sql") },
+    Migration { version: 4, name: "key_life", sql: include_str!("../../../sql/sqlite/0004_key_life.sql") },
+    Migration { version: 5, name: "indexes", sql: include_str!("../../../sql/sqlite/0005_indexes.sql") },
+    Migration {
+        version: 6,
+        name: "session_rotation",
+        sql: include_str!("../../../sql/sqlite/0006_session_rotation.sql"),
+    },
+    Migration { version: 7, name: "key_ends", sql: include_str!("../../../sql/sqlite/0007_key_ends.sql") },
+    Migration { version: 8, name: "deleted_users", sql: include_str!("../../../sql/sqlite/0008_deleted_users.sql") },
+    Migration { version: 9, name: "session_epochs", sql: include_str!("../../../sql/sqlite/0009_session_epochs.sql") },
+];
