@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
+use keyward_harness::http_client::Client;
 use keyward_harness::program::{Home, Server, in_both_homes};
 use keyward_harness::service::{Backend, PASSWORD};
 use keyward_harness::wire::{Wire, get, refresh};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
 
-use crate::target::{NO_LIMITS, SLACK, Witness, create_key, sign_up, unobserved};
+use crate::target::{NO_LIMITS, SLACK, Witness, create_key};
 
 /// From now on the process may have so many, or as many as before.
 fn limit_descriptors(server: &Server<'_>, most: Option<usize>) {
@@ -28,7 +29,7 @@ fn connections_are_no_more_than_the_limit_of_open_files_has_room_for_and_the_sto
     let warned = server.log().iter().any(|line| line.contains("MAX_CONNECTIONS") && line.contains("open files (64)"));
     assert!(warned, "{:?}", server.log());
     let witness = Witness::of(&server);
-    let kept = unobserved(server.address());
+    let kept = Client::unobserved(server.address());
     assert_eq!(kept.get("/health").send().status, 200);
     // An answer tells that a connection has been let in; it is not idle afterwards. The last place is `kept`'s.
     let mut attackers: Vec<Wire> = (0..ROOM - 1)
@@ -40,7 +41,7 @@ fn connections_are_no_more_than_the_limit_of_open_files_has_room_for_and_the_sto
         .collect();
     // Those who are connected are served as ever, with all that the store needs.
     for number in 0..10 {
-        let ann = sign_up(&kept, &format!("ann{number}@example.com"));
+        let ann = kept.sign_up(&format!("ann{number}@example.com"));
         let key = create_key(&kept, &ann);
         assert_eq!(kept.get("/protected/service-only").api_key(&key).send().status, 200);
         assert_eq!(kept.get("/keys").bearer(&ann.access).send().status, 200);
@@ -60,7 +61,7 @@ in_both_homes! {
     fn a_server_that_runs_out_of_descriptors_serves_those_who_are_connected_and_comes_back(home) {
         let mut server = home.start(&NO_LIMITS);
         let witness = Witness::of(&server);
-        let kept = unobserved(server.address());
+        let kept = Client::unobserved(server.address());
         assert_eq!(kept.get("/health").send().status, 200);
 
         limit_descriptors(&server, Some(witness.descriptors()));

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::load::SOON;
-use crate::target::{NO_LIMITS, Witness, create_key, has_no_faults, text, unavailable, unobserved};
+use crate::target::{NO_LIMITS, Witness, create_key, has_no_faults, text, unavailable};
 
 /// Everything that writes, with its answer when it can. Each can be asked once.
 struct Writes {
@@ -59,7 +59,7 @@ impl Writes {
 /// From `fill` to `free` nothing can be written.
 fn story(server: Server<'_>, fill: impl FnOnce(&Server<'_>), free: impl FnOnce(&Server<'_>)) {
     let witness = Witness::of(&server);
-    let client = unobserved(server.address());
+    let client = Client::unobserved(server.address());
     let writes = Writes::prepare(&client, &witness.account);
     let read = |target: &str| client.get(target).bearer(&writes.owner.access).send();
     // Without what is known of their use, which is in memory for a while.

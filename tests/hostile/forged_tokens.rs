@@ -634,7 +634,7 @@ fn the_public_key_is_no_secret_to_sign_with() {
     let folder = TempDir::fresh();
     let service = eddsa_service(&folder);
     let ann = service.sign_up("ann@example.com");
-    let jwks = Client::new(service.address(), |_, _, _| {}).get("/.well-known/jwks.json").send();
+    let jwks = Client::unobserved(service.address()).get("/.well-known/jwks.json").send();
     assert_eq!(jwks.json()["keys"][0]["x"], forge::X);
     let der = BASE64_STANDARD.decode(forge::PUBLIC_PEM.lines().nth(1).unwrap()).unwrap();
     let pem = forge::PUBLIC_PEM;

@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use keyward_harness::http_client::Client;
 use keyward_harness::postgres_cluster::available;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::SOON;
 use crate::postgres::{REFUSED, home_at, under_load};
 use crate::postgres_pair::{Node, Pair};
-use crate::target::{NO_LIMITS, Witness, create_key, unobserved};
+use crate::target::{NO_LIMITS, Witness, create_key};
 
 /// Processes that stand still until this is dropped.
 struct Frozen(Vec<Pid>);
@@ -51,7 +52,7 @@ fn when_one_process_of_postgresql_hangs_keys_that_are_not_remembered_are_verifie
     let home = home_at(&pair.primary.url(pair.primary.port));
     let server = home.start(&NO_LIMITS);
     let witness = Witness::of(&server);
-    let client = unobserved(witness.address);
+    let client = Client::unobserved(witness.address);
     let keys: Vec<String> = (0..8).map(|_| create_key(&client, &witness.account)).collect();
     // The one that was used last is the next one to be used.
     let _frozen = Frozen::those(&pair.primary, &format!("AND NOT {LISTENS} ORDER BY state_change DESC LIMIT 1"));

@@ -5,10 +5,11 @@ use std::time::Instant;
 use http::Method;
 use keyward::api::routes::ROUTES;
 use keyward::guard::judge::Guard;
+use keyward_harness::http_client::Client;
 use keyward_harness::service::error;
 use serde_json::Value;
 
-use crate::target::{SLACK, attack, unobserved};
+use crate::target::{SLACK, attack};
 
 /// The operations that are documented to take a JSON object, each with its guard.
 fn operations() -> Vec<(&'static str, String, Guard)> {
@@ -36,7 +37,7 @@ fn text(text: &str) -> Vec<u8> {
 #[track_caller]
 fn are_refused(bombs: &[Vec<u8>]) {
     attack(|server| {
-        let client = unobserved(server.address);
+        let client = Client::unobserved(server.address);
         let operations = operations();
         assert!(operations.len() >= 10, "{operations:?}");
         for (method, path, guard) in &operations {
@@ -224,7 +225,7 @@ fn what_is_no_json_object_is_refused() {
 #[test]
 fn a_body_that_calls_itself_something_else_than_json_is_refused() {
     attack(|server| {
-        let client = unobserved(server.address);
+        let client = Client::unobserved(server.address);
         for content_type in
             ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", "multipart/form-data", ""]
         {

@@ -9,7 +9,7 @@ use keyward_harness::http_client::{Answer, Client, PATIENCE, Request};
 use keyward_harness::service::PASSWORD;
 use serde_json::json;
 
-use crate::target::{Witness, text, unavailable, unobserved};
+use crate::target::{Witness, text, unavailable};
 
 /// How soon everything has to be well when the store is back.
 pub const SOON: Duration = Duration::from_secs(2);
@@ -121,7 +121,7 @@ impl<'a> Load<'a> {
             }
         }
         let _failed = Failed(&self.ended);
-        let client = unobserved(self.witness.address);
+        let client = Client::unobserved(self.witness.address);
         for number in 0.. {
             if self.ended.load(Ordering::SeqCst) {
                 return;
@@ -178,7 +178,7 @@ impl<'a> Load<'a> {
     }
 
     fn nothing_is_lost(&self) {
-        let client = unobserved(self.witness.address);
+        let client = Client::unobserved(self.witness.address);
         let keys = self.keys.lock().unwrap();
         for (key, revoked) in keys.iter() {
             let status = client.get("/protected/service-only").api_key(key).send().status;

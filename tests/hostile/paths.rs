@@ -3,9 +3,10 @@
 use http::Method;
 use keyward::api::routes::ROUTES;
 use keyward::guard::judge::Guard;
+use keyward_harness::http_client::Client;
 use keyward_harness::wire::{Wire, answers};
 
-use crate::target::{attack, unobserved};
+use crate::target::attack;
 
 /// Other ways to write a path, some of which other servers take for the same.
 fn disguises(path: &str) -> Vec<String> {
@@ -126,7 +127,7 @@ fn no_way_to_write_a_path_gets_past_its_guard() {
 #[test]
 fn a_path_has_one_way_to_be_written_and_one_trailing_slash() {
     attack(|server| {
-        let client = unobserved(server.address);
+        let client = Client::unobserved(server.address);
         let status = |target: &str| {
             let request = client.get(target).api_key(&server.key).bearer(&server.account.access);
             request.send().status

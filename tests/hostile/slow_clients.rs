@@ -6,13 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyward::http::limits::Limits;
-use keyward_harness::http_client::connect;
+use keyward_harness::http_client::{Client, connect};
 use keyward_harness::service::error;
 use keyward_harness::wire::{CHUNKED, Wire, get, parsed, refresh};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::target::{SLACK, Witness, attack, unobserved};
+use crate::target::{SLACK, Witness, attack};
 
 /// What a client who sends a byte every now and then went through.
 struct Dripped {
@@ -127,10 +127,10 @@ fn clients_that_never_read_their_answers_are_cut_after_thirty_seconds_and_cost_n
 /// How long a normal client waited, percentile 99: mostly on a kept connection, sometimes on a new one.
 fn p99(server: &Witness) -> Duration {
     const REQUESTS: usize = 1000;
-    let kept = unobserved(server.address);
+    let kept = Client::unobserved(server.address);
     let mut waited: Vec<Duration> = (0..REQUESTS)
         .map(|number| {
-            let new = (number % 10 == 0).then(|| unobserved(server.address));
+            let new = (number % 10 == 0).then(|| Client::unobserved(server.address));
             let client = new.as_ref().unwrap_or(&kept);
             let asked = Instant::now();
             assert_eq!(client.get("/protected/service-only").api_key(&server.key).send().status, 200);

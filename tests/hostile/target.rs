@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use keyward_harness::http_client::{Answer, Client, PATIENCE};
 use keyward_harness::program::Server;
-use keyward_harness::service::{Account, PASSWORD, account, new_folder};
+use keyward_harness::service::{Account, new_folder};
 use serde_json::{Value, json};
 
 /// How late a busy machine may be.
@@ -52,8 +52,8 @@ impl Witness {
     }
 
     fn new(address: SocketAddr, pid: u32) -> Witness {
-        let client = unobserved(address);
-        let account = sign_up(&client, "witness@example.com");
+        let client = Client::unobserved(address);
+        let account = client.sign_up("witness@example.com");
         let key = create_key(&client, &account);
         Witness { address, pid, born: birth(pid), account, key }
     }
@@ -62,7 +62,7 @@ impl Witness {
     #[track_caller]
     pub fn is_served(&self) {
         let asked = Instant::now();
-        let client = unobserved(self.address);
+        let client = Client::unobserved(self.address);
         let statuses = [
             client.get("/health").send(),
             client.get("/protected/service-only").api_key(&self.key).send(),
@@ -105,17 +105,6 @@ fn birth(pid: u32) -> String {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_else(|_| panic!("process {pid} is gone"));
     let (_, fields) = stat.rsplit_once(')').unwrap();
     fields.split_whitespace().nth(19).unwrap().to_string()
-}
-
-pub fn unobserved(address: SocketAddr) -> Client {
-    Client::new(address, |_, _, _| {})
-}
-
-#[track_caller]
-pub fn sign_up(client: &Client, email: &str) -> Account {
-    let answer = client.post("/auth/signup").json(json!({ "email": email, "password": PASSWORD })).send();
-    assert_eq!(answer.status, 201, "{answer:?}");
-    account(&answer.json())
 }
 
 #[track_caller]

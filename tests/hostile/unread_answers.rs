@@ -14,7 +14,7 @@ use keyward_harness::tls_client::{Pair, TlsWire};
 use keyward_harness::wire::Wire;
 use serde_json::json;
 
-use crate::target::{NO_LIMITS, Witness, has_no_faults, keeps_to_its_memory, sign_up};
+use crate::target::{NO_LIMITS, Witness, has_no_faults, keeps_to_its_memory};
 
 /// Half of what one listing gives, each with as much text as a key may have: almost 3 MB.
 const KEYS: usize = 500;
@@ -66,8 +66,8 @@ fn what_clients_do_not_take_and_trailers_hold_little_memory_and_others_are_serve
     let most_keys = [("MAX_KEYS_PER_USER", "1000")];
     // The keys are made without TLS, which the client has not.
     let plain = home.start(&[NO_LIMITS.as_slice(), &most_keys].concat());
-    let client = crate::target::unobserved(plain.address());
-    let owner = sign_up(&client, "ann@example.com");
+    let client = Client::unobserved(plain.address());
+    let owner = client.sign_up("ann@example.com");
     make_keys(&client, &owner);
     assert!(client.get("/keys").bearer(&owner.access).send().body.len() > 2_500_000);
     assert_eq!(plain.stop().code, Some(0));

@@ -12,21 +12,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use keyward_harness::http_client::Client;
 use keyward_harness::program::{Finished, Home, Process, finish};
-use keyward_harness::service::{Backend, PASSWORD, account};
+use keyward_harness::service::{Backend, PASSWORD};
 use keyward_harness::tools::{Tool, installed, skip};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
 fn home() -> Home {
     Home::fresh(Backend::Sqlite)
-}
-
-/// Gives the access token.
-#[track_caller]
-fn sign_up(client: &Client, email: &str) -> String {
-    let answer = client.post("/auth/signup").json(json!({ "email": email, "password": PASSWORD })).send();
-    assert_eq!(answer.status, 201, "{answer:?}");
-    account(&answer.json()).access
 }
 
 #[track_caller]
@@ -121,7 +113,7 @@ fn a_database_that_is_replaced_or_removed_under_the_server_stops_it_with_one_lin
             scope.spawn(move || {
                 let home = home();
                 let server = home.start(&[]);
-                sign_up(&server.client(), "ann@example.com");
+                server.client().sign_up("ann@example.com").access;
                 back_up(&home);
                 deed(&home);
                 // Nothing is acknowledged any more that would be written where nobody finds it.
@@ -145,7 +137,7 @@ fn a_server_that_reads_all_the_time_while_its_database_is_replaced_ends_by_no_si
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(move || {
-                    let client = Client::new(address, |_, _, _| {});
+                    let client = Client::unobserved(address);
                     let keys = (0_u64..).map(|count| format!("sk_{count:064x}"));
                     for key in keys {
                         if client.get("/protected/service-only").api_key(&key).try_send().is_err() {
@@ -168,7 +160,7 @@ fn the_backup_of_the_readme_is_its_owners_alone_and_its_way_back_leads_back() {
     }
     let home = home();
     let server = home.start(&[]);
-    let access = sign_up(&server.client(), "ann@example.com");
+    let access = server.client().sign_up("ann@example.com").access;
     create_key(&server.client(), &access, "first");
     let (make, restore) = commands_of_the_readme();
     shell(&home, &format!("umask 022; {make}"));
@@ -199,7 +191,7 @@ fn a_backup_beside_the_wal_of_what_it_replaced_is_refused() {
                 scope.spawn(move || {
                     let home = home();
                     let server = home.start(&[]);
-                    let access = sign_up(&server.client(), "ann@example.com");
+                    let access = server.client().sign_up("ann@example.com").access;
                     create_key(&server.client(), &access, "first");
                     if is_copy {
                         // Of the file alone, as it is after a stop.
@@ -241,7 +233,7 @@ fn what_a_crash_leaves_is_taken_up_whatever_was_done_to_the_files_beside_their_c
             scope.spawn(move || {
                 let home = home();
                 let server = home.start(&[]);
-                let access = sign_up(&server.client(), "ann@example.com");
+                let access = server.client().sign_up("ann@example.com").access;
                 server.kill();
                 live_on_and_crash(&home, &access);
                 shell(&home, command);
@@ -259,7 +251,7 @@ fn what_a_crash_leaves_is_taken_up_whatever_was_done_to_the_files_beside_their_c
 fn a_wal_without_its_database_is_not_thrown_away() {
     let home = home();
     let server = home.start(&[]);
-    let access = sign_up(&server.client(), "ann@example.com");
+    let access = server.client().sign_up("ann@example.com").access;
     server.kill();
     live_on_and_crash(&home, &access);
     for order in ["mv keyward.db elsewhere.db", ": > keyward.db"] {
@@ -280,7 +272,7 @@ fn a_wal_without_its_database_is_not_thrown_away() {
 fn a_damaged_file_is_refused_with_what_to_do() {
     let home = home();
     let server = home.start(&[]);
-    sign_up(&server.client(), "ann@example.com");
+    server.client().sign_up("ann@example.com").access;
     assert_eq!(server.stop().code, Some(0));
     let good = fs::read(home.path("keyward.db")).unwrap();
     let half = good[..good.len() / 2].to_vec();
@@ -298,7 +290,7 @@ fn a_damaged_file_is_refused_with_what_to_do() {
 fn beside_a_running_server_everyone_is_let_in() {
     let home = home();
     let server = home.start(&[]);
-    let access = sign_up(&server.client(), "ann@example.com");
+    let access = server.client().sign_up("ann@example.com").access;
     // As if somebody had been at it.
     let long_ago = SystemTime::now() - Duration::from_secs(3600);
     fs::File::options().write(true).open(home.path("keyward.db-wal")).unwrap().set_modified(long_ago).unwrap();
@@ -326,7 +318,7 @@ fn what_is_acknowledged_is_on_the_disk() {
     let home = home();
     let trace = home.path("trace");
     let server = home.start(&[]);
-    let access = sign_up(&server.client(), "ann@example.com");
+    let access = server.client().sign_up("ann@example.com").access;
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-e", "trace=fsync,fdatasync", "-p", &server.pid().to_string(), "-o"]).arg(&trace);
     let attached = strace.stderr(Stdio::piped()).spawn().ok().and_then(|mut child| {

@@ -24,7 +24,7 @@ const FILES: [(&str, bool); 9] = [
 
 fn ask(service: &Service, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
     // Nothing checks these answers against openapi.json: they may be compressed.
-    let client = Client::new(service.address(), |_, _, _| {});
+    let client = Client::unobserved(service.address());
     let request = client.method(method, target);
     headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send()
 }

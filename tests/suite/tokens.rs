@@ -12,7 +12,7 @@ use keyward::base::secret::Secret;
 use keyward::tokens::jws::Algorithm;
 use keyward_harness::forge::{self, b64, hs256, thumbprint, unb64};
 use keyward_harness::program::{Home, Server};
-use keyward_harness::service::{Account, Backend, PASSWORD, Service, TempDir, account, on_both_stores};
+use keyward_harness::service::{Backend, Service, TempDir, on_both_stores};
 use serde_json::{Value, json};
 
 /// The JWK of an Ed25519 key.
@@ -293,18 +293,6 @@ fn on_postgresql_eddsa_needs_no_secret_for_access_tokens() {
     assert_eq!(service.token_status(&refreshed(&service, &ann.refresh).0), 200);
 }
 
-#[track_caller]
-fn sign_up(server: &Server<'_>) -> Account {
-    let body = json!({ "email": "ann@example.com", "password": PASSWORD });
-    let answer = server.client().post("/auth/signup").json(body).send();
-    assert_eq!(answer.status, 201, "{answer:?}");
-    account(&answer.json())
-}
-
-fn token_status(server: &Server<'_>, token: &str) -> u16 {
-    server.client().get("/protected/user-only").bearer(token).send().status
-}
-
 const KEPT: &str = "keyward.db.ed25519.pem";
 
 /// A folder in which SQLite has its file, with EdDSA.
@@ -323,31 +311,31 @@ fn with_sqlite_a_key_is_made_once_and_only_its_owner_can_read_it() {
     for name in home.files() {
         assert_eq!(home.path(&name).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
     }
-    let ann = sign_up(&server);
+    let ann = server.client().sign_up("ann@example.com");
     server.stop();
 
     let kept = std::fs::read(home.path(KEPT)).unwrap();
     let server = home.start(&[]);
-    assert_eq!(token_status(&server, &ann.access), 200);
+    assert_eq!(server.client().token_status(&ann.access), 200);
     let said = server.stop().stderr;
     assert!(!said.contains("generated") && !said.contains("chmod"), "{said}");
     assert_eq!(std::fs::read(home.path(KEPT)).unwrap(), kept);
 
     // Back with HS256, what it has signed stays good; moved away, there is a new one.
-    assert_eq!(token_status(&home.start(&[("JWT_ALG", "HS256")]), &ann.access), 200);
+    assert_eq!(home.start(&[("JWT_ALG", "HS256")]).client().token_status(&ann.access), 200);
     std::fs::rename(home.path(KEPT), home.path("old.pem")).unwrap();
     let server = home.start(&[("JWT_PREVIOUS_KEY_FILES", "old.pem")]);
-    assert_eq!(token_status(&server, &ann.access), 200);
+    assert_eq!(server.client().token_status(&ann.access), 200);
     let set = server.client().get("/.well-known/jwks.json").send().json();
     let kids: Vec<&Value> = set["keys"].as_array().unwrap().iter().map(|key| &key["kid"]).collect();
     assert_eq!((kids.len(), kids[1]), (2, &forge::part(&ann.access, 0)["kid"]));
-    assert_eq!(token_status(&home.start(&[]), &ann.access), 401);
+    assert_eq!(home.start(&[]).client().token_status(&ann.access), 401);
 }
 
 #[test]
 fn with_hs256_no_key_is_made() {
     let home = Home::fresh(Backend::Sqlite);
-    sign_up(&home.start(&[]));
+    home.start(&[]).client().sign_up("ann@example.com");
     assert!(!home.files().contains(&KEPT.to_string()));
 }
 
@@ -358,9 +346,9 @@ fn servers_that_start_at_once_on_an_empty_folder_agree_on_the_key() {
         let starts: Vec<_> = (0..3).map(|_| scope.spawn(|| home.start(&[]))).collect();
         starts.into_iter().map(|start| start.join().unwrap()).collect()
     });
-    let ann = sign_up(&servers[0]);
+    let ann = servers[0].client().sign_up("ann@example.com");
     for server in &servers {
-        assert_eq!(token_status(server, &ann.access), 200);
+        assert_eq!(server.client().token_status(&ann.access), 200);
     }
     let files = ["keyward.db", KEPT, "keyward.db-shm", "keyward.db-wal", "keyward.db.secrets"];
     assert!(home.files().iter().all(|name| files.contains(&name.as_str())), "{:?}", home.files());

@@ -28,6 +28,11 @@ impl Client {
         Client { address, idle: Mutex::new(None), observer }
     }
 
+    /// The same for answers that are not held against anything.
+    pub fn unobserved(address: SocketAddr) -> Client {
+        Client::new(address, |_, _, _| {})
+    }
+
     pub fn get(&self, target: &str) -> Request<'_> {
         self.method("GET", target)
     }

@@ -301,6 +301,53 @@ impl Service {
 
     #[track_caller]
     pub fn sign_up(&self, email: &str) -> Account {
+        self.client.sign_up(email)
+    }
+
+    #[track_caller]
+    pub fn log_in(&self, email: &str) -> Account {
+        self.client.log_in(email)
+    }
+
+    /// The answer to `POST /keys/create`.
+    #[track_caller]
+    pub fn create_key(&self, access: &str, body: Value) -> Value {
+        self.client.create_key(access, body)
+    }
+
+    /// What the service-only route says to this key: 200 or 401.
+    #[track_caller]
+    pub fn key_status(&self, key: &str) -> u16 {
+        self.client.key_status(key)
+    }
+
+    /// What the user-only route says to this token: 200 or 401.
+    #[track_caller]
+    pub fn token_status(&self, access: &str) -> u16 {
+        self.client.token_status(access)
+    }
+
+    /// Runs the program's command line on this service's data and gives its standard output.
+    #[track_caller]
+    pub fn operator(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(program::path());
+        command.args(arguments).env_clear().envs(self.data.settings()).current_dir(std::env::temp_dir());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What tests ask of a server again and again.
+impl Client {
+    #[track_caller]
+    pub fn sign_up(&self, email: &str) -> Account {
         let answer = self.post("/auth/signup").json(json!({ "email": email, "password": PASSWORD })).send();
         assert_eq!(answer.status, 201, "{answer:?}");
         account(&answer.json())
@@ -331,22 +378,6 @@ impl Service {
     #[track_caller]
     pub fn token_status(&self, access: &str) -> u16 {
         self.get("/protected/user-only").bearer(access).send().status
-    }
-
-    /// Runs the program's command line on this service's data and gives its standard output.
-    #[track_caller]
-    pub fn operator(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(program::path());
-        command.args(arguments).env_clear().envs(self.data.settings()).current_dir(std::env::temp_dir());
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

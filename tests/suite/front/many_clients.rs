@@ -155,7 +155,7 @@ fn clients_that_arrive_at_one_instant_and_stay_busy_all_get_answers() {
             .map(|_| {
                 scope.spawn(move || {
                     // Held against openapi.json, the answers would be slower than the server.
-                    let client = Client::new(address, |_, _, _| {});
+                    let client = Client::unobserved(address);
                     let mut longest = Duration::ZERO;
                     let mut count = 0;
                     start.wait();

@@ -15,7 +15,7 @@ use super::{KIB, patient_service};
 fn head_has_the_headers_of_get_and_no_body() {
     let service = patient_service(&[], |_| {});
     // One connection: a body where none may be would be taken for the next answer.
-    let client = Client::new(service.address(), |_, _, _| {});
+    let client = Client::unobserved(service.address());
     let ask = |method: &str, target: &str, encoding: &str| {
         let mut answer = client.method(method, target).header("accept-encoding", encoding).send();
         assert!(answer.headers.remove("x-request-id").is_some() && answer.headers.remove("date").is_some());
@@ -125,7 +125,7 @@ fn an_unknown_path_is_a_404_that_does_not_repeat_the_query() {
 #[test]
 fn one_trailing_slash_is_accepted_and_two_are_not() {
     let service = patient_service(&[], |_| {});
-    let client = Client::new(service.address(), |_, _, _| {});
+    let client = Client::unobserved(service.address());
     for (method, path, status) in [
         ("GET", "/health", 200),
         ("GET", "/api/docs", 200),

@@ -129,7 +129,7 @@ impl Site {
         let upstream = Upstream::start();
         let (link, wire) = (Relay::to_marking(service.address(), MARK), Relay::to_marking(upstream.address(), FORGED));
         let program = Program::start(gateway, link.addr(), wire.addr());
-        let client = Client::new(program.address, |_, _, _| {});
+        let client = Client::unobserved(program.address);
         Site { gateway, program, link, wire, service, upstream, client }
     }
 
@@ -352,7 +352,7 @@ fn traefik(_: &Path) -> (Command, &'static str) {
 
 /// It listens before it does; then this is not found.
 fn knows_its_routes(traefik: SocketAddr) -> bool {
-    connect(traefik).is_ok() && Client::new(traefik, |_, _, _| {}).get("//").send().status == 400
+    connect(traefik).is_ok() && Client::unobserved(traefik).get("//").send().status == 400
 }
 
 fn command(gateway: Gateway) -> Command {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyward_harness::http_client::PATIENCE;
+use keyward_harness::http_client::{Client, PATIENCE};
 use keyward_harness::postgres_cluster::available;
 use keyward_harness::relay::Relay;
 use keyward_harness::service::{Account, Backend, SOON, Service};
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     Credential, Finally, Instance, LISTENING, MAX_AGE, allow_masses, database_address, honoured_for, operator,
-    percentile, set_active, start, unobserved, until_both_listen,
+    percentile, set_active, start, until_both_listen,
 };
 
 /// A credential that is watched from its first acceptance to its refusal.
@@ -49,7 +49,7 @@ type Board = Mutex<Option<(usize, Arc<Victim>)>>;
 
 /// Presents the victim to one instance again and again, in turn with credentials that stay good.
 fn watch(instance: usize, address: SocketAddr, board: &Board, good: &[Credential], reports: &Sender<Report>) {
-    let client = unobserved(address);
+    let client = Client::unobserved(address);
     let mut round = None;
     let mut accepted: Option<Instant> = None;
     let mut refused = false;

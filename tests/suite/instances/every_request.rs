@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use keyward_harness::http_client::{connect, read_answer};
+use keyward_harness::http_client::{Client, connect, read_answer};
 use keyward_harness::service::{Account, Service, on_both_stores};
 use serde_json::json;
 
-use super::{Credential, Finally, unobserved};
+use super::{Credential, Finally};
 
 /// Verifiers whose first questions race with the end of the credential: those who ask after its answer are refused.
 fn race(service: &Service, credential: &Credential, owner: &Account) {
@@ -21,7 +21,7 @@ fn race(service: &Service, credential: &Credential, owner: &Account) {
     thread::scope(|scope| {
         for _ in 0..VERIFIERS {
             scope.spawn(|| {
-                let client = unobserved(address);
+                let client = Client::unobserved(address);
                 start.wait();
                 let mut refusals = 0;
                 for question in 0.. {
@@ -39,7 +39,7 @@ fn race(service: &Service, credential: &Credential, owner: &Account) {
                 }
             });
         }
-        let client = unobserved(address);
+        let client = Client::unobserved(address);
         // Also when it cannot be ended: the verifiers go on until then.
         let _over = Finally(|| has_ended.store(true, Ordering::SeqCst));
         start.wait();

@@ -15,7 +15,7 @@ use keyward_harness::program::{Home, in_both_homes};
 use keyward_harness::service::PASSWORD;
 use serde_json::json;
 
-use super::{Credential, Finally, MANY_KEYS, MANY_SESSIONS, allow_masses, unobserved, until, was_away};
+use super::{Credential, Finally, MANY_KEYS, MANY_SESSIONS, allow_masses, until, was_away};
 
 /// What was acknowledged before a kill.
 #[derive(Default)]
@@ -85,7 +85,7 @@ fn kill_again_and_again(home: &Home) {
     for number in 0..=KILLS {
         let server = home.start(&[("RUST_LOG", "info,access=off")]);
         let address = server.address();
-        let client = unobserved(address);
+        let client = Client::unobserved(address);
         for (list, expected) in [(&before.live, 200), (&before.ended, 401)] {
             for credential in &*list.lock().unwrap() {
                 let verdict = (0..20).find_map(|_| credential.verdict(&client));
@@ -121,12 +121,12 @@ fn kill_again_and_again(home: &Home) {
             let _over = Finally(|| acknowledged.gone.store(true, Ordering::SeqCst));
             for _ in 0..2 {
                 scope.spawn(|| {
-                    let client = unobserved(address);
+                    let client = Client::unobserved(address);
                     acknowledged.load(|| create_key(&client), |key| end(&client, key));
                 });
             }
             scope.spawn(|| {
-                let client = unobserved(address);
+                let client = Client::unobserved(address);
                 acknowledged.load(|| log_in(&client).map(Credential::Token), |session| end(&client, session));
             });
             // At another moment each time.

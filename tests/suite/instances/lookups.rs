@@ -13,7 +13,7 @@ use keyward_harness::service::{Account, Backend, Service, has_read_everything};
 use postgres::fallible_iterator::FallibleIterator;
 use serde_json::{Value, json};
 
-use super::{Credential, Instance, MAX_AGE, database_address, key_status, start, unknown_key, until};
+use super::{Credential, Instance, MAX_AGE, database_address, start, unknown_key, until};
 
 /// Presents all keys over a few connections, each of which sends its requests without waiting for answers.
 fn statuses(address: SocketAddr, keys: &[String], connections: usize) -> Vec<u16> {
@@ -179,7 +179,7 @@ fn a_key_is_good_on_every_instance_once_it_is_made_and_nobody_is_told_of_it() {
     let ann = service.sign_up("ann@example.com");
     let mut told = Told::listen(&service);
     let Credential::Key { key, .. } = Credential::key(&service, &ann) else { unreachable!() };
-    assert_eq!((service.key_status(&key), key_status(&second.client(), &key)), (200, 200));
+    assert_eq!((service.key_status(&key), second.client().key_status(&key)), (200, 200));
     assert_eq!(told.before(&service), [""; 0]);
 }
 

@@ -46,11 +46,6 @@ fn start(backend: Backend) -> Service {
     Service::start_with(backend, &[MANY_KEYS, MANY_SESSIONS, ("RATE_LIMIT_WRITES", "off")], allow_masses)
 }
 
-/// Requests in masses are not held against the API's description one by one.
-fn unobserved(address: SocketAddr) -> Client {
-    Client::new(address, |_, _, _| {})
-}
-
 /// A further server on a service's data; stopped when it is dropped.
 struct Instance {
     keyward: Option<Keyward>,
@@ -82,7 +77,7 @@ impl Instance {
     }
 
     fn client(&self) -> Client {
-        unobserved(self.address)
+        Client::unobserved(self.address)
     }
 }
 
@@ -135,7 +130,7 @@ impl Credential {
     #[track_caller]
     fn status(&self, client: &Client) -> u16 {
         match self {
-            Credential::Key { key, .. } => key_status(client, key),
+            Credential::Key { key, .. } => client.key_status(key),
             Credential::Token(token) => client.get("/protected/user-only").bearer(token).send().status,
         }
     }
@@ -183,11 +178,6 @@ impl Credential {
 fn was_away(asked: Instant) {
     let waited = asked.elapsed();
     assert!(waited > Duration::from_secs(1), "503 after {waited:?}");
-}
-
-#[track_caller]
-fn key_status(client: &Client, key: &str) -> u16 {
-    client.get("/protected/service-only").api_key(key).send().status
 }
 
 /// A well-formed key that nobody has.

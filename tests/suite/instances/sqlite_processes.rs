@@ -3,11 +3,11 @@
 use std::thread;
 use std::time::Duration;
 
-use keyward_harness::http_client::PATIENCE;
+use keyward_harness::http_client::{Client, PATIENCE};
 use keyward_harness::service::{Backend, soon};
 use serde_json::json;
 
-use super::{Credential, start, unobserved};
+use super::{Credential, start};
 
 #[test]
 fn what_the_command_line_ends_has_ended_when_it_returns() {
@@ -77,7 +77,7 @@ fn what_another_process_has_written_is_seen_while_it_keeps_on_writing() {
         // The server has something to write as well, and waits for its turn.
         scope.spawn(|| {
             let body = json!({ "name": "waits" });
-            let status = unobserved(address).post("/keys/create").bearer(&ann.access).json(body).send().status;
+            let status = Client::unobserved(address).post("/keys/create").bearer(&ann.access).json(body).send().status;
             assert!(matches!(status, 201 | 503), "{status}");
         });
         thread::sleep(Duration::from_millis(200));

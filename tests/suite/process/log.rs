@@ -17,7 +17,7 @@ use keyward_harness::service::account;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{begin_post, create_key, credentials, key_status, sign_up, token_status};
+use super::{begin_post, create_key, credentials};
 
 /// What the access log has to say about a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ struct Line {
 
 /// Sends some requests, good and bad ones, and says what is to be found about them.
 fn some_requests(client: &Client) -> Vec<Line> {
-    let ann = sign_up(client, "ann@example.com");
+    let ann = client.sign_up("ann@example.com");
     let (id, key) = create_key(client, &ann.access);
     let (user, service) = (format!("user:{}", ann.id), format!("key:{id}"));
     let mut lines = Vec::new();
@@ -138,7 +138,7 @@ fn the_last_line_of_a_stop_is_the_last() {
         let stderr = thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(move || {
-                    let client = Client::new(address, |_, _, _| {});
+                    let client = Client::unobserved(address);
                     while client.get("/nowhere").try_send().is_ok() {}
                 });
             }
@@ -268,12 +268,12 @@ fn secrets_everywhere(client: &Client, email: &str) -> Vec<String> {
     assert_eq!(sent(client.post("/auth/signup").json(form(good))).status, 409);
     assert_eq!(sent(client.post("/auth/login").json(form(bad))).status, 401);
     assert_eq!(sent(client.post("/auth/login").json(form(good))).status, 200);
-    assert_eq!(token_status(client, &ann.access), 200);
-    assert_eq!(token_status(client, &format!("{}x", ann.access)), 401);
-    assert_eq!(key_status(client, &key), 200);
-    assert_eq!(key_status(client, &key.to_uppercase()), 401);
+    assert_eq!(client.token_status(&ann.access), 200);
+    assert_eq!(client.token_status(&format!("{}x", ann.access)), 401);
+    assert_eq!(client.key_status(&key), 200);
+    assert_eq!(client.key_status(&key.to_uppercase()), 401);
     assert_eq!(sent(client.delete(&format!("/keys/{revoked_id}")).bearer(&ann.access)).status, 200);
-    assert_eq!(key_status(client, &revoked), 401);
+    assert_eq!(client.key_status(&revoked), 401);
 
     // Where they do not.
     for secret in [&ann.access, &ann.refresh, &key] {
@@ -330,7 +330,7 @@ fn secrets_everywhere(client: &Client, email: &str) -> Vec<String> {
         secrets.extend([token.clone(), answer.json()["accessToken"].as_str().unwrap().to_string()]);
     }
     assert_eq!(sent(client.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh }))).status, 401);
-    assert_eq!(key_status(client, &key), 200, "the key {id} is none of the session's");
+    assert_eq!(client.key_status(&key), 200, "the key {id} is none of the session's");
 
     // Of a token, its signature alone is secret enough.
     let signatures = secrets.iter().filter(|secret| secret.starts_with("eyJ"));
@@ -346,7 +346,7 @@ fn a_log_that_nobody_reads_stops_neither_the_service_nor_its_end() {
     let server = home.start_reading_while(&[], closed);
     // Several times what fits into a pipe.
     assert_eq!(health_checks(server.address(), 4_000), 4_000);
-    sign_up(&server.client(), "ann@example.com");
+    server.client().sign_up("ann@example.com");
     server.signal(Signal::TERM);
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(server.address()).is_ok() {
@@ -380,7 +380,7 @@ fn a_log_whose_reader_is_gone_does_not_stop_the_service() {
     let (gate, closing) = channel();
     let server = home.start_reading_while(&[], closing);
     gate.send(()).unwrap();
-    sign_up(&server.client(), "ann@example.com");
+    server.client().sign_up("ann@example.com");
     assert_eq!(health_checks(server.address(), 100), 100);
     assert_eq!(server.stop().code, Some(0));
 }

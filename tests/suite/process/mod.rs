@@ -9,15 +9,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use keyward_harness::http_client::{self, Client};
-use keyward_harness::service::{Account, PASSWORD, account};
+use keyward_harness::service::PASSWORD;
 use serde_json::{Value, json};
-
-#[track_caller]
-fn sign_up(client: &Client, email: &str) -> Account {
-    let answer = client.post("/auth/signup").json(credentials(email)).send();
-    assert_eq!(answer.status, 201, "{answer:?}");
-    account(&answer.json())
-}
 
 fn credentials(email: &str) -> Value {
     json!({ "email": email, "password": PASSWORD })
@@ -30,14 +23,6 @@ fn create_key(client: &Client, access: &str) -> (String, String) {
     assert_eq!(answer.status, 201, "{answer:?}");
     let text = |name: &str| answer.json()[name].as_str().unwrap().to_string();
     (text("id"), text("key"))
-}
-
-fn token_status(client: &Client, access: &str) -> u16 {
-    client.get("/protected/user-only").bearer(access).send().status
-}
-
-fn key_status(client: &Client, key: &str) -> u16 {
-    client.get("/protected/service-only").api_key(key).send().status
 }
 
 /// Sends the head of a request and waits until the server asks for its body: from then on it is under way.

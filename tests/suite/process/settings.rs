@@ -10,8 +10,6 @@ use keyward_harness::program::finish;
 use keyward_harness::relay::Relay;
 use keyward_harness::service::Backend;
 
-use super::sign_up;
-
 /// Starts the program with these settings and expects it to stop at once; returns the one line it says.
 #[track_caller]
 fn refusal(home: &Home, settings: &[(&str, &str)]) -> String {
@@ -96,7 +94,7 @@ fn the_environment_wins_over_env_and_env_over_the_defaults() {
     home.set("SIGNUP", "open");
     std::fs::write(home.path(".env"), "PORT=http\nSIGNUP=closed\nKEYWARD_DB=users.db\n").unwrap();
     let server = home.start(&[]);
-    sign_up(&server.client(), "ann@example.com");
+    server.client().sign_up("ann@example.com");
     assert!(home.path("users.db").exists() && !home.path("keyward.db").exists());
 }
 
@@ -140,7 +138,7 @@ fn database_url_wins_over_the_single_settings() {
     }
     let home = Home::fresh(Backend::Postgres);
     let server = home.start(&[("DB_HOST", "127.0.0.1"), ("DB_PORT", "1"), ("DB_NAME", "no_such_database")]);
-    sign_up(&server.client(), "ann@example.com");
+    server.client().sign_up("ann@example.com");
     let users = home.database().unwrap().client().query_one("SELECT email FROM users", &[]).unwrap();
     assert_eq!(users.get::<_, String>(0), "ann@example.com");
 }
@@ -160,7 +158,7 @@ fn the_single_settings_lead_to_the_same_database() {
         ("DB_PASSWORD", database.password()),
         ("DB_NAME", database.name()),
     ];
-    sign_up(&home.start(&settings).client(), "ann@example.com");
+    home.start(&settings).client().sign_up("ann@example.com");
     let users = database.client().query_one("SELECT email FROM users", &[]).unwrap();
     assert_eq!(users.get::<_, String>(0), "ann@example.com");
 }

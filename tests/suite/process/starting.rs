@@ -8,7 +8,7 @@ use keyward_harness::program::Server;
 use keyward_harness::service::Backend;
 use serde_json::json;
 
-use super::{create_key, key_status, sign_up, token_status};
+use super::create_key;
 
 #[test]
 fn without_a_setting_an_empty_folder_gets_a_database_and_secrets_that_only_their_owner_can_read() {
@@ -29,7 +29,7 @@ fn without_a_setting_an_empty_folder_gets_a_database_and_secrets_that_only_their
 fn after_a_stop_the_database_file_alone_is_the_whole_database() {
     let home = Home::fresh(Backend::Sqlite);
     let server = home.start(&[]);
-    sign_up(&server.client(), "ann@example.com");
+    server.client().sign_up("ann@example.com");
     assert_eq!(server.stop().code, Some(0));
     let copy = Home::fresh(Backend::Sqlite);
     std::fs::copy(home.path("keyward.db"), copy.path("keyward.db")).unwrap();
@@ -41,14 +41,14 @@ fn after_a_stop_the_database_file_alone_is_the_whole_database() {
 fn a_second_start_makes_nothing_new_and_honours_what_was_issued_before() {
     let home = Home::fresh(Backend::Sqlite);
     let server = home.start(&[]);
-    let ann = sign_up(&server.client(), "ann@example.com");
+    let ann = server.client().sign_up("ann@example.com");
     let (_, key) = create_key(&server.client(), &ann.access);
     server.stop();
     let secrets = std::fs::read(home.path("keyward.db.secrets")).unwrap();
 
     let server = home.start(&[]);
     let client = server.client();
-    assert_eq!((token_status(&client, &ann.access), key_status(&client, &key)), (200, 200));
+    assert_eq!((client.token_status(&ann.access), client.key_status(&key)), (200, 200));
     let refreshed = client.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send();
     assert_eq!(refreshed.status, 200, "{refreshed:?}");
     let said = server.stop().stderr;
@@ -63,9 +63,9 @@ fn servers_that_start_at_once_on_an_empty_folder_agree_on_the_secrets() {
         let starts: Vec<_> = (0..3).map(|_| scope.spawn(|| home.start(&[]))).collect();
         starts.into_iter().map(|start| start.join().unwrap()).collect()
     });
-    let ann = sign_up(&servers[0].client(), "ann@example.com");
+    let ann = servers[0].client().sign_up("ann@example.com");
     for server in &servers {
-        assert_eq!(token_status(&server.client(), &ann.access), 200);
+        assert_eq!(server.client().token_status(&ann.access), 200);
     }
     assert_eq!(home.files(), ["keyward.db", "keyward.db-shm", "keyward.db-wal", "keyward.db.secrets"]);
 }

@@ -12,14 +12,14 @@ use keyward_harness::service::{account, within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{begin_post, create_key, credentials, key_status, sign_up, token_status};
+use super::{begin_post, create_key, credentials};
 
 in_both_homes! {
     fn sigterm_and_sigint_answer_what_is_under_way_write_what_is_noted_and_exit_with_0(home) {
         for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
             let mut server = home.start(&[]);
             let client = server.client();
-            let ann = sign_up(&client, &format!("ann-{name}@example.com"));
+            let ann = client.sign_up(&format!("ann-{name}@example.com"));
             let (id, key) = create_key(&client, &ann.access);
             let bearer = format!("authorization: Bearer {}\r\n", ann.access);
             let under_way = [
@@ -27,7 +27,7 @@ in_both_homes! {
                 begin_post(server.address(), "/auth/signup", "", &credentials(&format!("bob-{name}@example.com"))),
                 begin_post(server.address(), "/keys/create", &bearer, &json!({ "name": "late" })),
             ];
-            assert_eq!(key_status(&client, &key), 200);
+            assert_eq!(client.key_status(&key), 200);
 
             server.signal(signal);
             server.wait_for_line(&format!("{name}: stopping"));
@@ -46,7 +46,7 @@ in_both_homes! {
             let used = keys.as_array().unwrap().iter().find(|key| key["id"] == id.as_str()).unwrap();
             assert!(used["lastUsedAt"].is_string(), "{used}");
             let server = home.start(&[]);
-            assert_eq!(key_status(&server.client(), &late_key), 200);
+            assert_eq!(server.client().key_status(&late_key), 200);
         }
     }
 
@@ -105,10 +105,10 @@ impl Fact {
     fn check(&self, client: &Client) {
         let (found, expected) = match self {
             Fact::SignedUp { email } => (client.post("/auth/login").json(credentials(email)).send().status, 200),
-            Fact::SessionLives { access } => (token_status(client, access), 200),
-            Fact::KeyWorks { key } => (key_status(client, key), 200),
-            Fact::KeyRevoked { key } => (key_status(client, key), 401),
-            Fact::LoggedOut { access } => (token_status(client, access), 401),
+            Fact::SessionLives { access } => (client.token_status(access), 200),
+            Fact::KeyWorks { key } => (client.key_status(key), 200),
+            Fact::KeyRevoked { key } => (client.key_status(key), 401),
+            Fact::LoggedOut { access } => (client.token_status(access), 401),
         };
         assert_eq!(found, expected, "{self:?}");
     }

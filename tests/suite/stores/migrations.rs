@@ -14,7 +14,7 @@ use keyward_harness::program::in_both_homes;
 use keyward_harness::service::{PASSWORD, account};
 use serde_json::json;
 
-use super::{execute, recorded, token_status};
+use super::{execute, recorded};
 
 in_both_homes! {
     fn servers_that_start_at_once_on_an_empty_database_all_come_up(home) {
@@ -35,7 +35,7 @@ in_both_homes! {
         let form = json!({ "email": "ann@example.com", "password": PASSWORD });
         let ann = account(&clients[0].post("/auth/signup").json(form).send().json());
         for client in &clients {
-            assert_eq!(token_status(client, &ann.access), 200);
+            assert_eq!(client.token_status(&ann.access), 200);
         }
         for server in servers {
             server.stop();

@@ -8,7 +8,6 @@ mod migrations;
 mod postgres_tls;
 mod sharing;
 
-use keyward_harness::http_client::Client;
 use keyward_harness::program::Home;
 use keyward_harness::service::{Account, Service};
 use serde_json::{Value, json};
@@ -27,14 +26,6 @@ fn new_key(service: &Service, owner: &Account) -> Key {
 fn key(made: &Value) -> Key {
     let text = |name: &str| made[name].as_str().unwrap().to_string();
     Key { id: text("id"), key: text("key") }
-}
-
-fn key_status(client: &Client, key: &Key) -> u16 {
-    client.get("/protected/service-only").api_key(&key.key).send().status
-}
-
-fn token_status(client: &Client, access: &str) -> u16 {
-    client.get("/protected/user-only").bearer(access).send().status
 }
 
 /// Runs statements that both databases understand, past the program.

@@ -9,7 +9,7 @@ use keyward_harness::program::Home;
 use keyward_harness::service::{Backend, PASSWORD, Service, soon};
 use serde_json::{Value, json};
 
-use super::{Key, key, key_status, new_key, token_status};
+use super::{Key, key, new_key};
 
 #[test]
 fn connections_that_postgresql_has_closed_cost_no_request_its_answer() {
@@ -54,18 +54,18 @@ fn two_servers_share_one_postgresql() {
     let (sibling, other) = service.sibling();
     let ann = service.sign_up("ann@example.com");
     let made = new_key(&service, &ann);
-    assert_eq!((token_status(&other, &ann.access), key_status(&other, &made)), (200, 200));
+    assert_eq!((other.token_status(&ann.access), other.key_status(&made.key)), (200, 200));
 
     let change = |body: Value| {
         let answer = service.patch(&format!("/keys/{}", made.id)).bearer(&ann.access).json(body).send();
         assert_eq!(answer.status, 200, "{answer:?}");
     };
     change(json!({ "isActive": false }));
-    soon("paused on the other server", || key_status(&other, &made) == 401);
+    soon("paused on the other server", || other.key_status(&made.key) == 401);
     change(json!({ "isActive": true }));
-    soon("active on the other server", || key_status(&other, &made) == 200);
+    soon("active on the other server", || other.key_status(&made.key) == 200);
     change(json!({ "rateLimit": { "limit": 1, "window": "1d" } }));
-    soon("limited on the other server", || key_status(&other, &made) == 429);
+    soon("limited on the other server", || other.key_status(&made.key) == 429);
     change(json!({ "rateLimit": null }));
     let verified = || {
         let asked = json!({ "key": made.key, "scopes": ["a"] });
@@ -77,7 +77,7 @@ fn two_servers_share_one_postgresql() {
 
     assert_eq!(service.delete(&format!("/keys/{}", made.id)).bearer(&ann.access).send().status, 200);
     assert_eq!(service.key_status(&made.key), 401, "at once where it was revoked");
-    soon("revoked on the other server", || key_status(&other, &made) == 401);
+    soon("revoked on the other server", || other.key_status(&made.key) == 401);
 
     let refreshed = other.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send();
     assert_eq!(refreshed.status, 200, "a session is not bound to the server that opened it");
