@@ -113,7 +113,7 @@ fn a_database_that_is_replaced_or_removed_under_the_server_stops_it_with_one_lin
             scope.spawn(move || {
                 let home = home();
                 let server = home.start(&[]);
-                server.client().sign_up("ann@example.com").access;
+                server.client().sign_up("ann@example.com");
                 back_up(&home);
                 deed(&home);
                 // Nothing is acknowledged any more that would be written where nobody finds it.
@@ -272,7 +272,7 @@ fn a_wal_without_its_database_is_not_thrown_away() {
 fn a_damaged_file_is_refused_with_what_to_do() {
     let home = home();
     let server = home.start(&[]);
-    server.client().sign_up("ann@example.com").access;
+    server.client().sign_up("ann@example.com");
     assert_eq!(server.stop().code, Some(0));
     let good = fs::read(home.path("keyward.db")).unwrap();
     let half = good[..good.len() / 2].to_vec();
