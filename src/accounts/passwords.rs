@@ -18,7 +18,7 @@ const LONGEST_BYTES: usize = 72;
 static COMMON: &[u8] = include_bytes!("../../static/common-passwords.txt");
 
 /// The highest cost that `BCRYPT_COST` can be. Refusals are not slowed down to match a stored hash of a higher one.
-const DEAREST: u32 = 15;
+const HIGHEST_COST: u32 = 15;
 
 /// A new password that obeys the rules. It has no `Debug`, so that no log can show it.
 pub struct NewPassword(String);
@@ -99,20 +99,20 @@ pub struct Passwords {
     /// Of new hashes.
     cost: u32,
     /// The highest known cost of a stored hash. Every refusal takes as long as verifying a hash of this cost.
-    dearest: AtomicU32,
+    highest_cost: AtomicU32,
     pub rules: PasswordRules,
 }
 
 impl Passwords {
     /// `waiting`: how many callers may wait for a free core.
     pub fn new(cost: u32, rules: PasswordRules, cores: usize, waiting: usize) -> Passwords {
-        Passwords { pool: Pool::yielding("hash", cores, waiting), cost, dearest: AtomicU32::new(cost), rules }
+        Passwords { pool: Pool::yielding("hash", cores, waiting), cost, highest_cost: AtomicU32::new(cost), rules }
     }
 
     /// Notes the cost of a stored hash; its beginning is enough.
     pub fn note_cost(&self, hash: &str) {
         if let Some(cost) = cost_of(hash) {
-            self.dearest.fetch_max(cost.min(DEAREST), atomic::Ordering::Relaxed);
+            self.highest_cost.fetch_max(cost.min(HIGHEST_COST), atomic::Ordering::Relaxed);
         }
     }
 
@@ -132,14 +132,14 @@ impl Passwords {
             self.note_cost(&hash.0);
         }
         let known = hash.is_some();
-        let dearest = self.dearest.load(atomic::Ordering::Relaxed);
-        let hash = hash.map_or_else(|| dummy_hash(dearest), |hash| hash.0.clone());
+        let highest_cost = self.highest_cost.load(atomic::Ordering::Relaxed);
+        let hash = hash.map_or_else(|| dummy_hash(highest_cost), |hash| hash.0.clone());
         self.run(move || {
             if bcrypt::verify(&password, &hash)? && known {
                 return Ok(true);
             }
             // Each cost step doubles the work, so verifying once at each missing cost adds up to the difference.
-            for missing in cost_of(&hash).unwrap_or(dearest)..dearest {
+            for missing in cost_of(&hash).unwrap_or(highest_cost)..highest_cost {
                 bcrypt::verify(&password, &dummy_hash(missing))?;
             }
             Ok(false)
@@ -158,9 +158,9 @@ impl Passwords {
         let password = password.to_string();
         let hashed = self.run(move || bcrypt::hash(password, cost));
         hashed
-            .inspect_err(|error| warn!("a password is not hashed anew: {error:?}"))
+            .inspect_err(|error| warn!("a password could not be hashed again at the configured cost: {error:?}"))
             .ok()?
-            .inspect_err(|error| warn!("a password is not hashed anew: {error}"))
+            .inspect_err(|error| warn!("a password could not be hashed again at the configured cost: {error}"))
             .ok()
             .map(PasswordHash)
     }
@@ -217,9 +217,9 @@ mod tests {
     }
 
     #[test]
-    fn a_dearer_hash_raises_the_work_for_all_up_to_a_limit() {
+    fn a_hash_of_a_higher_cost_raises_the_work_for_all_up_to_a_limit() {
         let passwords = passwords();
-        let work = || passwords.dearest.load(atomic::Ordering::Relaxed);
+        let work = || passwords.highest_cost.load(atomic::Ordering::Relaxed);
         for (hash, expected) in [("$2b$08$", 10), ("$2a$12$", 12), ("$2b$11$", 12), ("nonsense", 12), ("$2b$31$", 15)] {
             passwords.note_cost(hash);
             assert_eq!(work(), expected, "{hash}");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_hash_of_a_lower_cost_is_made_anew() {
+    fn only_a_hash_of_a_lower_cost_is_replaced() {
         let passwords = passwords();
         let stored = |cost| PasswordHash(bcrypt::hash("x".repeat(80), cost).unwrap());
         assert_eq!(passwords.rehash("anything", &stored(10)), None);

@@ -91,7 +91,7 @@ impl Keyward {
         let app = Arc::new(app);
         // Read before anything is written by this clock.
         let latest = store.latest().map_err(|error| error.to_string())?.unwrap_or_else(|| app.clock.now());
-        // The first refused login already takes as long as one of the dearest hash.
+        // The first refused login already takes as long as verifying the costliest stored hash.
         app.users.note_costs().map_err(|error| error.to_string())?;
         let (lose, lost) = channel();
         store.clone().listen(lose);

@@ -44,7 +44,7 @@ impl Signals {
                     _ = self.terminate.recv() => "SIGTERM",
                     _ = self.interrupt.recv() => "SIGINT",
                     _ = self.hangup.recv() => {
-                        info!("SIGHUP: reading files anew");
+                        info!("SIGHUP: reading files again");
                         reload();
                         continue;
                     }
