@@ -24,8 +24,8 @@ use crate::keys::usage_counter::UsageCounter;
 use crate::memory::changes::Changes;
 use crate::memory::lookup::Lookup;
 use crate::memory::settings::MemorySettings;
-use crate::tokens::claims::Tokens;
 use crate::tokens::key_files::JwtKeys;
+use crate::tokens::service::Tokens;
 use crate::tokens::settings::TokenSettings;
 
 /// The store, as each noun needs it.

@@ -23,7 +23,7 @@ use crate::audit::event::{Actor, By, Kind, Origin};
 use crate::base::clock::Clock;
 use crate::base::error::{Challenge, Error, Sent};
 use crate::base::id::{SessionId, UserId};
-use crate::tokens::claims::{TokenPair, Tokens};
+use crate::tokens::service::{TokenPair, Tokens};
 
 /// The most sessions that one listing gives.
 const LISTED: i64 = 1000;

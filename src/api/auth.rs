@@ -15,7 +15,7 @@ use crate::http::form::Form;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
 use crate::keys::scopes::Scopes;
-use crate::tokens::claims::TokenPair;
+use crate::tokens::service::TokenPair;
 
 #[derive(Serialize)]
 struct AuthResult<'a> {

@@ -1,22 +1,12 @@
-//! JWTs: the claims of access, refresh and service tokens, and how they are verified (RFC 7519, RFC 8725).
+//! What a valid token says.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
-use aws_lc_rs::digest;
-use jsonwebtoken::jwk::JwkSet;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
-use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::Error;
+use crate::base::clock::Timestamp;
 use crate::base::id::{KeyId, SessionId, UserId};
 use crate::keys::scopes::Scopes;
-use crate::memory::lookup::places;
-use crate::tokens::jws::{Keyring, Signed, object};
 
 /// The claims of a user's valid access token.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +15,7 @@ pub struct AccessClaims {
     pub sid: SessionId,
     /// Missing in tokens of earlier versions.
     pub generation: Option<i64>,
-    issue: Issue,
+    pub issue: Issue,
 }
 
 /// The claims of a valid token that was derived from a key.
@@ -34,7 +24,7 @@ pub struct ServiceClaims {
     pub key: KeyId,
     /// The key may have lost some of them since.
     pub scopes: Scopes,
-    issue: Issue,
+    pub issue: Issue,
 }
 
 /// The claims of a valid token that was sent as `Authorization: Bearer`.
@@ -65,14 +55,14 @@ pub struct Issue {
 /// When a token is valid, in Unix seconds: from `nbf` on, until before `exp`.
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetime {
-    nbf: Option<i64>,
+    pub nbf: Option<i64>,
     pub exp: i64,
 }
 
 impl Lifetime {
     /// RFC 7519 §4.1.4 and §4.1.5, without leeway. `iat` is not checked: the RFC does not ask for it, and another
     /// instance's clock may be a little ahead.
-    fn includes(self, now: Timestamp) -> bool {
+    pub fn includes(self, now: Timestamp) -> bool {
         now.seconds() < self.exp && self.nbf.is_none_or(|start| start <= now.seconds())
     }
 }
@@ -82,371 +72,4 @@ impl Lifetime {
 pub struct RefreshClaims {
     pub sid: SessionId,
     pub generation: i64,
-}
-
-/// The kind of token, named by the header's `typ`, so that no kind passes for another: neither here nor at a service
-/// that only knows the published keys (RFC 8725 §3.11).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// RFC 9068 §2.1.
-    User,
-    /// A token that was derived from a key.
-    Key,
-    Refresh,
-    /// A token from before headers named the kind: only the payload's `type` tells it.
-    Untold,
-}
-
-impl Kind {
-    fn typ(self) -> &'static str {
-        match self {
-            Kind::User => "at+jwt",
-            Kind::Key => "key+jwt",
-            Kind::Refresh => "refresh+jwt",
-            Kind::Untold => "JWT",
-        }
-    }
-
-    fn of(signed: &Signed) -> Option<Kind> {
-        let Some(typ) = &signed.typ else { return Some(Kind::Untold) };
-        [Kind::User, Kind::Key, Kind::Refresh, Kind::Untold].into_iter().find(|kind| kind.typ() == typ)
-    }
-}
-
-/// An access token's payload. `type` repeats the kind for services that do not read headers (RFC 8725 §3.12).
-///
-/// A repeated claim is refused, and so is one of another JSON type.
-#[derive(Serialize, Deserialize)]
-struct AccessPayload<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<Audience<'a>>,
-    sub: UserId,
-    #[serde(borrow)]
-    email: Cow<'a, str>,
-    sid: SessionId,
-    #[serde(rename = "gen", default, deserialize_with = "told", skip_serializing_if = "Option::is_none")]
-    generation: Option<i64>,
-    iat: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nbf: Option<i64>,
-    exp: i64,
-    jti: Uuid,
-    #[serde(rename = "type")]
-    kind: AccessType,
-}
-
-#[derive(Serialize, Deserialize)]
-enum AccessType {
-    #[serde(rename = "access")]
-    Access,
-}
-
-/// The payload of a token that was derived from a key; `scope` as in RFC 9068 §2.2.3.
-#[derive(Serialize, Deserialize)]
-struct ServicePayload<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<Audience<'a>>,
-    /// The key, so that nobody takes the token for its owner's. In tokens from before headers named the kind: the
-    /// owner.
-    sub: Uuid,
-    /// Missing in tokens from before headers named the kind.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<UserId>,
-    key: KeyId,
-    #[serde(borrow)]
-    scope: Cow<'a, str>,
-    iat: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nbf: Option<i64>,
-    exp: i64,
-    jti: Uuid,
-    #[serde(rename = "type")]
-    kind: ServiceType,
-}
-
-#[derive(Serialize, Deserialize)]
-enum ServiceType {
-    #[serde(rename = "service")]
-    Service,
-}
-
-/// A refresh token's payload.
-#[derive(Serialize, Deserialize)]
-struct RefreshPayload<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<Audience<'a>>,
-    sub: UserId,
-    sid: SessionId,
-    #[serde(rename = "gen")]
-    generation: i64,
-    iat: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nbf: Option<i64>,
-    exp: i64,
-    jti: Uuid,
-    #[serde(rename = "type")]
-    kind: RefreshType,
-}
-
-#[derive(Serialize, Deserialize)]
-enum RefreshType {
-    #[serde(rename = "refresh")]
-    Refresh,
-}
-
-/// Reads a claim that may be missing but, if present, must be a number.
-fn told<'de, D: Deserializer<'de>>(number: D) -> Result<Option<i64>, D::Error> {
-    i64::deserialize(number).map(Some)
-}
-
-/// One audience or several (RFC 7519 §4.1.3).
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Audience<'a> {
-    One(Cow<'a, str>),
-    Several(Vec<String>),
-}
-
-/// An access token, and the refresh token that gets the next pair.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenPair {
-    pub access_token: String,
-    pub refresh_token: String,
-}
-
-/// Who issues tokens and for whom. If set, it is put into tokens and required of them (RFC 8725 §3.8, §3.9).
-#[derive(Clone, Debug, Default)]
-pub struct Parties {
-    pub issuer: Option<String>,
-    pub audience: Option<String>,
-}
-
-#[derive(Clone)]
-struct ByText;
-
-impl Weighter<[u8; 32], Claims> for ByText {
-    fn weight(&self, _: &[u8; 32], claims: &Claims) -> u64 {
-        match claims {
-            Claims::User(_) => 1,
-            Claims::Service(claims) => places(claims.scopes.as_str().len()),
-        }
-    }
-}
-
-/// Signs and verifies tokens.
-pub struct Tokens {
-    access: Keyring,
-    refresh: Keyring,
-    access_lifetime: Duration,
-    refresh_lifetime: Duration,
-    parties: Parties,
-    /// The claims of verified access and service tokens, by the SHA-256 of the token. They depend only on the token and
-    /// the configured keys, so entries never become wrong; whether a token is valid now is checked at every use.
-    verified: Cache<[u8; 32], Claims, ByText>,
-    clock: Clock,
-}
-
-impl Tokens {
-    /// `remembered`: how many verified tokens are cached.
-    pub fn new(
-        access: Keyring,
-        refresh: Keyring,
-        access_lifetime: Duration,
-        refresh_lifetime: Duration,
-        parties: Parties,
-        remembered: usize,
-        clock: Clock,
-    ) -> Tokens {
-        let verified = Cache::with_weighter(remembered, remembered as u64, ByText);
-        Tokens { access, refresh, access_lifetime, refresh_lifetime, parties, verified, clock }
-    }
-
-    /// The longer lifetime of the two tokens of a pair.
-    pub fn lifetime(&self) -> Duration {
-        self.access_lifetime.max(self.refresh_lifetime)
-    }
-
-    pub fn parties(&self) -> &Parties {
-        &self.parties
-    }
-
-    /// The public keys of access tokens.
-    pub fn jwks(&self) -> JwkSet {
-        self.access.jwks()
-    }
-
-    /// A new pair for this generation of a session. Neither token is valid after `ends`.
-    pub fn pair(
-        &self,
-        user: UserId,
-        email: &str,
-        session: SessionId,
-        generation: i64,
-        ends: Timestamp,
-    ) -> Result<TokenPair, Error> {
-        let now = self.clock.now();
-        let issuer = || self.parties.issuer.as_deref().map(Cow::from);
-        let audience = || self.parties.audience.as_deref().map(|audience| Audience::One(audience.into()));
-        let access = AccessPayload {
-            iss: issuer(),
-            aud: audience(),
-            sub: user,
-            email: email.into(),
-            sid: session,
-            generation: Some(generation),
-            iat: now.seconds(),
-            nbf: None,
-            exp: now.plus(self.access_lifetime).min(ends).seconds(),
-            jti: Uuid::now_v7(),
-            kind: AccessType::Access,
-        };
-        let refresh = RefreshPayload {
-            iss: issuer(),
-            aud: audience(),
-            sub: user,
-            sid: session,
-            generation,
-            iat: now.seconds(),
-            nbf: None,
-            exp: now.plus(self.refresh_lifetime).min(ends).seconds(),
-            jti: Uuid::now_v7(),
-            kind: RefreshType::Refresh,
-        };
-        Ok(TokenPair {
-            access_token: sign(&self.access, Kind::User, &access)?,
-            refresh_token: sign(&self.refresh, Kind::Refresh, &refresh)?,
-        })
-    }
-
-    /// A token that stands for this key, with these of its scopes, until `ends`.
-    pub fn service(&self, owner: UserId, key: KeyId, scopes: &Scopes, ends: Timestamp) -> Result<String, Error> {
-        let payload = ServicePayload {
-            iss: self.parties.issuer.as_deref().map(Cow::from),
-            aud: self.parties.audience.as_deref().map(|audience| Audience::One(audience.into())),
-            sub: key.0,
-            owner: Some(owner),
-            key,
-            scope: scopes.as_str().into(),
-            iat: self.clock.now().seconds(),
-            nbf: None,
-            exp: ends.seconds(),
-            jti: Uuid::now_v7(),
-            kind: ServiceType::Service,
-        };
-        sign(&self.access, Kind::Key, &payload)
-    }
-
-    /// The claims of an access or service token that is valid now. Whether its session or key is still good is checked
-    /// elsewhere.
-    pub fn judge(&self, token: &str) -> Option<Claims> {
-        let hash = digest::digest(&digest::SHA256, token.as_bytes()).as_ref().try_into().ok()?;
-        let now = self.clock.now();
-        if let Some(claims) = self.verified.get(&hash) {
-            return claims.issue().lifetime.includes(now).then_some(claims);
-        }
-        let claims = self.verify(token).filter(|claims| claims.issue().lifetime.includes(now))?;
-        self.verified.insert(hash, claims.clone());
-        Some(claims)
-    }
-
-    fn verify(&self, token: &str) -> Option<Claims> {
-        let signed = self.access.verify(token)?;
-        match Kind::of(&signed)? {
-            Kind::User => self.of_user(&signed),
-            Kind::Key => self.of_key(&signed, |payload| payload.owner.is_some() && payload.sub == payload.key.0),
-            Kind::Untold => self.of_user(&signed).or_else(|| self.of_key(&signed, |payload| payload.owner.is_none())),
-            Kind::Refresh => None,
-        }
-    }
-
-    fn of_user(&self, signed: &Signed) -> Option<Claims> {
-        let AccessPayload { iss, aud, sub, sid, generation, iat, nbf, exp, jti, .. } = object(&signed.payload)?;
-        let claims = AccessClaims { sub, sid, generation, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
-        self.is_ours(iss, aud).then_some(Claims::User(claims))
-    }
-
-    fn of_key(&self, signed: &Signed, is_whole: impl Fn(&ServicePayload<'_>) -> bool) -> Option<Claims> {
-        let payload: ServicePayload<'_> = object(&signed.payload).filter(is_whole)?;
-        let ServicePayload { iss, aud, key, scope, iat, nbf, exp, jti, .. } = payload;
-        let scopes = Scopes::from_stored(scope.into_owned());
-        let claims = ServiceClaims { key, scopes, issue: Issue { jti, iat, lifetime: Lifetime { nbf, exp } } };
-        self.is_ours(iss, aud).then(|| Claims::Service(Arc::new(claims)))
-    }
-
-    /// The claims of a refresh token that is valid now.
-    pub fn judge_refresh(&self, token: &str) -> Option<RefreshClaims> {
-        let signed = self.refresh.verify(token)?;
-        let kind = Kind::of(&signed).filter(|kind| matches!(kind, Kind::Refresh | Kind::Untold));
-        let RefreshPayload { iss, aud, sid, generation, nbf, exp, .. } = kind.and_then(|_| object(&signed.payload))?;
-        let in_force = Lifetime { nbf, exp }.includes(self.clock.now());
-        (in_force && self.is_ours(iss, aud)).then_some(RefreshClaims { sid, generation })
-    }
-
-    fn is_ours(&self, issuer: Option<Cow<'_, str>>, audience: Option<Audience<'_>>) -> bool {
-        let issued_by = |expected: &String| issuer.as_deref() == Some(expected.as_str());
-        let meant_for = |expected: &String| match &audience {
-            Some(Audience::One(audience)) => audience == expected,
-            Some(Audience::Several(audiences)) => audiences.contains(expected),
-            None => false,
-        };
-        self.parties.issuer.as_ref().is_none_or(issued_by) && self.parties.audience.as_ref().is_none_or(meant_for)
-    }
-}
-
-fn sign<T: Serialize>(keyring: &Keyring, kind: Kind, payload: &T) -> Result<String, Error> {
-    keyring.sign(kind.typ(), payload).map_err(|error| Error::Internal(format!("signing a token: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::secret::Secret;
-    use crate::tokens::jws::SigningKey;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn tokens(secret: &str, clock: &Clock) -> Tokens {
-        let keyring = || Keyring::new(SigningKey::from_secret(&Secret::new(secret.to_string())), []);
-        Tokens::new(keyring(), keyring(), HOUR, HOUR, Parties::default(), 100, clock.clone())
-    }
-
-    fn pair(tokens: &Tokens) -> TokenPair {
-        let (user, session) = (UserId::new(), SessionId::new());
-        tokens.pair(user, "ann@example.com", session, 1, tokens.clock.now().plus(HOUR)).unwrap()
-    }
-
-    #[test]
-    fn only_good_access_tokens_are_remembered() {
-        let clock = Clock::default();
-        let ours = tokens("a-secret-of-ours", &clock);
-        let (good, foreign) = (pair(&ours), pair(&tokens("another-secret", &clock)));
-        for bad in [&good.refresh_token, &foreign.access_token, &format!("{}A", good.access_token), "", ".."] {
-            assert!(ours.judge(bad).is_none(), "{bad}");
-        }
-        assert_eq!(ours.verified.len(), 0);
-        let first = ours.judge(&good.access_token).unwrap();
-        let second = ours.judge(&good.access_token).unwrap();
-        let (Claims::User(first), Claims::User(second)) = (first, second) else { panic!("a user's token") };
-        assert_eq!((first.sub, first.sid), (second.sub, second.sid));
-        assert_eq!(ours.verified.len(), 1);
-        clock.advance(HOUR);
-        assert!(ours.judge(&good.access_token).is_none());
-    }
-
-    #[test]
-    fn a_token_that_has_expired_is_not_remembered() {
-        let clock = Clock::default();
-        let tokens = tokens("a-secret-of-ours", &clock);
-        let token = pair(&tokens).access_token;
-        clock.advance(HOUR);
-        assert!(tokens.judge(&token).is_none());
-        assert_eq!(tokens.verified.len(), 0);
-    }
 }

@@ -3,4 +3,6 @@
 pub mod claims;
 pub mod jws;
 pub mod key_files;
+pub mod payloads;
+pub mod service;
 pub mod settings;

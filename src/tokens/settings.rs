@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::secret::Secret;
-use crate::tokens::claims::Parties;
 use crate::tokens::jws::Algorithm;
+use crate::tokens::service::Parties;
 
 #[derive(Clone, Debug, Default)]
 pub struct TokenSettings {

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use super::SqlStore;
-use super::listening;
+use super::{SqlStore, listening};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::store::Store;
