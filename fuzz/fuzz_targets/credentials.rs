@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keyward::app::App;
-use keyward::guard::judge::{Guard, Requirements};
+use keyward::guard::requirements::{Guard, Requirements};
 use keyward::guard::principal::Principal;
 use keyward::keys::scopes::Scopes;
 use keyward_fuzz::account::{Account, SCOPE, config, open};

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keyward::api::authz::{demand, demand_before_path};
 use keyward::base::error::Error;
-use keyward::guard::judge::{GatewayDemand, Guard};
+use keyward::guard::requirements::{GatewayDemand, Guard};
 use keyward::http::request::Parameters;
 use keyward::keys::scopes::Scopes;
 use keyward_fuzz::request;

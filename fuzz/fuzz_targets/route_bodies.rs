@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use keyward::api::routes::ROUTES;
 use keyward::app::App;
 use keyward::base::error::Error;
-use keyward::guard::judge::Guard;
+use keyward::guard::requirements::Guard;
 use keyward::guard::principal::Principal;
 use keyward::http::request::Parameters;
 use keyward::http::response;

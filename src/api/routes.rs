@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::{auth, authz, docs, events, health, jwks, keys, oauth, protected, sessions, verification};
 use crate::accounts::limits::Limited;
-use crate::guard::judge::Guard::{ApiKey, Flexible, Jwt, Public};
+use crate::guard::requirements::Guard::{ApiKey, Flexible, Jwt, Public};
 use crate::http::lanes::Lane::{Inline, Password, Store};
 use crate::http::route::{Route, any, delete, get, group, patch, post};
 use crate::keys::scopes::KEYS_VERIFY;

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use crate::accounts::limits::Limited;
 use crate::app::App;
 use crate::base::error::Error;
-use crate::guard::judge::{GatewayDemand, Guard, Requirements};
+use crate::guard::requirements::{GatewayDemand, Guard, Requirements};
 use crate::http::lanes::Lane;
 use crate::http::request::Request;
 use crate::http::response::Response;

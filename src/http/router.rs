@@ -202,7 +202,7 @@ mod tests {
     use super::*;
     use crate::app::App;
     use crate::base::error::Error;
-    use crate::guard::judge::{GatewayDemand, Guard};
+    use crate::guard::requirements::{GatewayDemand, Guard};
     use crate::http::lanes::Lane;
     use crate::http::request::Request;
     use crate::http::response::Response;

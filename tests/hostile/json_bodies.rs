@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::Method;
 use keyward::api::routes::ROUTES;
-use keyward::guard::judge::Guard;
+use keyward::guard::requirements::Guard;
 use keyward_harness::http_client::Client;
 use keyward_harness::service::error;
 use serde_json::Value;

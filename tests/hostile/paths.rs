@@ -2,7 +2,7 @@
 
 use http::Method;
 use keyward::api::routes::ROUTES;
-use keyward::guard::judge::Guard;
+use keyward::guard::requirements::Guard;
 use keyward_harness::http_client::Client;
 use keyward_harness::wire::{Wire, answers};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use keyward::api::routes::ROUTES;
 use keyward::audit::event::Kind;
-use keyward::guard::judge::Guard;
+use keyward::guard::requirements::Guard;
 use keyward::http::route::Route;
 use keyward_harness::http_client::Answer;
 use keyward_harness::openapi::{DOCUMENT, REST, TEXT, documented_path, resolved};

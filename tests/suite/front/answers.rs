@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use keyward::api::routes::ROUTES;
-use keyward::guard::judge::Guard;
+use keyward::guard::requirements::Guard;
 use keyward_harness::openapi;
 use keyward_harness::service::{PASSWORD, error};
 use keyward_harness::wire::{CHUNKED, Wire, chunked, get, smuggled, statuses};
