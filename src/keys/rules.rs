@@ -1,5 +1,5 @@
-//! What an owner may do with their keys: make one, change one, rotate one. Plain data in, a decision out; the store
-//! asks inside its transaction and writes what is decided.
+//! What an owner may do with their keys: make one, change one, rotate one; and which keys a listing shows. Plain data
+//! in, a decision out; the store asks inside its transaction and writes what is decided.
 //!
 //! Counting an owner's keys costs a statement, so a rule is given a way to count and uses it only where the number
 //! matters. No rule needs to know more than that there are `most`, so the count may stop there.
@@ -73,6 +73,21 @@ pub fn rotate<E>(
     let key = ApiKey { id: draft.id, hint: draft.hint.clone(), created_at: now, last_used_at: None, ..old.clone() };
     let old_expires_at = old.expires_at.map_or(grace_end, |expires_at| expires_at.min(grace_end));
     Ok(Ok(Replacement { key, old_expires_at }))
+}
+
+/// Which keys a listing of up to `limit` shows: the usable ones first, then those that have ended, each from the newest
+/// on. `newest`: the owner's newest keys up to `limit`, and whether each is usable. `usable`: reads the newest usable
+/// ones, up to `limit`; needed only if the owner may have more keys than are in `newest`.
+pub fn listed<E>(
+    newest: &[(KeyId, bool)],
+    limit: usize,
+    usable: impl FnOnce() -> Result<Vec<KeyId>, E>,
+) -> Result<Vec<KeyId>, E> {
+    let of_newest = |wanted: bool| newest.iter().filter(move |(_, usable)| *usable == wanted).map(|(id, _)| *id);
+    let mut listed = if newest.len() < limit { of_newest(true).collect() } else { usable()? };
+    let room = limit.saturating_sub(listed.len());
+    listed.extend(of_newest(false).take(room));
+    Ok(listed)
 }
 
 /// What is recorded of a change: the names of the changed settings. A change that names none records nothing.
@@ -195,6 +210,24 @@ mod tests {
         let new = new.unwrap();
         assert_eq!((new.is_active, new.expires_at), (false, None));
         assert_eq!((new.id, new.name, new.hint, new.rate_limit), (old.id, old.name, old.hint, old.rate_limit));
+    }
+
+    #[test]
+    fn a_listing_shows_usable_keys_before_ended_ones_and_newer_ones_before_older_ones() {
+        let ids: Vec<KeyId> = (0..6).map(|_| KeyId::new()).collect();
+        // Of six keys, the newest first, those at 1, 3 and 5 are usable.
+        let newest = |count: usize| -> Vec<(KeyId, bool)> { (0..count).map(|at| (ids[at], at % 2 == 1)).collect() };
+        let places = |listed: Vec<KeyId>| -> Vec<usize> {
+            listed.iter().map(|id| ids.iter().position(|known| known == id).unwrap()).collect()
+        };
+        let no_read = || -> Result<Vec<KeyId>, Infallible> { panic!("all keys are known") };
+        let Ok(all) = listed(&newest(6), 7, no_read);
+        assert_eq!(places(all), [1, 3, 5, 0, 2, 4]);
+        for (limit, usable, expected) in [(6, 3, &[1, 3, 5, 0, 2, 4][..]), (4, 3, &[1, 3, 5, 0]), (2, 2, &[1, 3])] {
+            let read = || -> Result<Vec<KeyId>, Infallible> { Ok([ids[1], ids[3], ids[5]][..usable].to_vec()) };
+            let Ok(listed) = listed(&newest(limit), limit, read);
+            assert_eq!(places(listed), expected, "{limit}");
+        }
     }
 
     #[test]

@@ -218,11 +218,9 @@ impl<D: Driver> KeyStore for SqlStore<D> {
             "SELECT id, ends_at FROM api_keys WHERE user_id = $1 ORDER BY created_at DESC, id DESC LIMIT $2",
             &[Value::Uuid(owner.0), Value::Int(limit)],
         )?;
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-        let newest = rows.into_iter().map(|mut row| Ok((row.uuid(0)?, row.timestamp(1)? > now)));
+        let newest = rows.into_iter().map(|mut row| Ok((KeyId(row.uuid(0)?), row.timestamp(1)? > now)));
         let newest = newest.collect::<Result<Vec<_>, StoreError>>()?;
-        let mut chosen: Vec<Uuid> = Vec::new();
-        if newest.len() == wanted {
+        let usable = || {
             let rows = self.driver.query(
                 // All usable keys: an owner has only as many as they may have, and those in their grace.
                 "WITH usable AS MATERIALIZED (SELECT id, created_at FROM api_keys \
@@ -230,13 +228,10 @@ impl<D: Driver> KeyStore for SqlStore<D> {
                  SELECT id FROM usable ORDER BY created_at DESC, id DESC LIMIT $3",
                 &[Value::Uuid(owner.0), Value::Timestamp(now), Value::Int(limit), Value::Int(i64::MAX)],
             )?;
-            chosen = rows.into_iter().map(|mut row| row.uuid(0)).collect::<Result<_, _>>()?;
-        } else {
-            chosen.extend(newest.iter().filter(|(_, is_usable)| *is_usable).map(|(id, _)| *id));
-        }
-        let ended = newest.iter().filter(|(_, is_usable)| !is_usable).map(|(id, _)| *id);
-        chosen.extend(ended.take(wanted - chosen.len().min(wanted)));
-        self.counted(chosen.into_iter().map(Value::Uuid).collect(), since)
+            rows.into_iter().map(|mut row| row.uuid(0).map(KeyId)).collect::<Result<_, StoreError>>()
+        };
+        let listed = rules::listed(&newest, usize::try_from(limit).unwrap_or(usize::MAX), usable)?;
+        self.counted(listed.into_iter().map(|id| Value::Uuid(id.0)).collect(), since)
     }
 
     fn page_of_keys(
