@@ -34,15 +34,15 @@ fn keys(home: &Home) -> Vec<String> {
     listed.as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap().to_string()).collect()
 }
 
-/// The commands of the README's that make and put back a backup.
-fn commands_of_the_readme() -> (String, String) {
-    let readme = include_str!("../../README.md");
+/// The commands of `docs/deployment.md` that make a backup and restore it.
+fn documented_commands() -> (String, String) {
+    let page = include_str!("../../docs/deployment.md");
     let line =
-        |part: &str| readme.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}")).to_string();
+        |part: &str| page.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}")).to_string();
     (line("VACUUM INTO"), line("keyward.db-wal"))
 }
 
-/// As the README does it.
+/// As the document does it.
 fn back_up(home: &Home) {
     let database = rusqlite::Connection::open(home.path("keyward.db")).unwrap();
     database.execute("VACUUM INTO ?1", [home.path("backup.db").to_str()]).unwrap();
@@ -154,7 +154,7 @@ fn a_server_that_reads_all_the_time_while_its_database_is_replaced_ends_by_no_si
 }
 
 #[test]
-fn the_backup_of_the_readme_is_its_owners_alone_and_its_way_back_leads_back() {
+fn the_documented_backup_is_its_owners_alone_and_can_be_restored() {
     if !installed(&[Tool::Sqlite]) {
         return;
     }
@@ -162,7 +162,7 @@ fn the_backup_of_the_readme_is_its_owners_alone_and_its_way_back_leads_back() {
     let server = home.start(&[]);
     let access = server.client().sign_up("ann@example.com").access;
     create_key(&server.client(), &access, "first");
-    let (make, restore) = commands_of_the_readme();
+    let (make, restore) = documented_commands();
     shell(&home, &format!("umask 022; {make}"));
     assert_eq!(home.path("backup.db").metadata().unwrap().permissions().mode() & 0o777, 0o600);
     create_key(&server.client(), &access, "second");
