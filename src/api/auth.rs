@@ -1,4 +1,4 @@
-//! `/auth/…`: signing up, logging in, refreshing, logging out, and one's own account.
+//! `/auth/…`: signing up, logging in, refreshing, logging out, and the user's own account.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::created(&auth_result(&logged_in))
 }
 
-/// `POST /auth/login` → 200; 401 whatever is wrong with the credentials, 429 after too many failures.
+/// `POST /auth/login` → 200; 401 if anything is wrong with the credentials, 429 after too many failures.
 pub fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["email", "password"])?;
     let email = form.email();
@@ -61,7 +61,7 @@ pub fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::ok(&auth_result(&logged_in))
 }
 
-/// `POST /auth/refresh` → 200 with a new pair; 401 when the token is no good or was used before.
+/// `POST /auth/refresh` → 200 with a new pair; 401 if the token is invalid or was used before.
 pub fn refresh(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["refreshToken"])?;
     let token = form.required("refreshToken", |text| Ok(text.to_string()));
@@ -69,10 +69,10 @@ pub fn refresh(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::ok(&app.sessions.refresh(&token, &request.by())?)
 }
 
-/// `POST /auth/logout` → 200; the session's tokens are worth nothing afterwards.
+/// `POST /auth/logout` → 200; the session's tokens are refused afterwards.
 pub fn log_out(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
-    // Ended by someone else between the guard and here: it has ended all the same.
+    // Somebody else may have ended it since the guard judged: it has ended all the same.
     app.sessions.end(user.id, user.session, &request.by())?;
     response::message("Logged out successfully")
 }
@@ -86,14 +86,14 @@ struct DerivedToken<'a> {
     scopes: &'a Scopes,
 }
 
-/// The longest that a token lives which is derived from a key; also when nothing is said.
+/// The longest lifetime of a derived token, and the default.
 const DERIVED: Duration = Duration::from_secs(60 * 60);
 
 /// `POST /auth/token` → 200 with a short-lived token for the key that asks. It ends with the key.
 pub fn derive_token(app: &App, request: &mut Request) -> Result<Response, Error> {
     let key = request.principal.service()?.key.id;
     let key = app.service_keys.get(&[key])?.pop().flatten();
-    // Deleted between the guard and here.
+    // The user may have been deleted since the guard judged.
     let key = key.ok_or(Error::unauthorized(Challenge { token: None, key: true, basic: false }))?;
     let mut form = Form::read(request, &["scopes", "expiresIn"])?;
     let scopes = form.texts("scopes", |scopes| match Scopes::parse(scopes)? {
@@ -107,7 +107,7 @@ pub fn derive_token(app: &App, request: &mut Request) -> Result<Response, Error>
     form.finish(Some(()))?;
     let scopes = scopes.as_ref().unwrap_or(&key.scopes);
     let ends = app.clock.now().plus(lifetime.unwrap_or(DERIVED));
-    // A token counts in whole seconds.
+    // Tokens have whole seconds.
     let ends = key.expires_at.map_or(ends, |expires_at| expires_at.min(ends)).start_of(Duration::from_secs(1));
     let access_token = app.tokens.service(key.owner, key.id, scopes, ends)?;
     response::ok(&DerivedToken { access_token, token_type: "Bearer", expires_at: ends, scopes })
@@ -125,7 +125,7 @@ struct Me<'a> {
 /// `GET /auth/me` → 200.
 pub fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = app.users.by_id(request.principal.user()?.id)?;
-    // Deleted between the guard and here.
+    // The user may have been deleted since the guard judged.
     let user = user.ok_or(Error::NotFound("User not found".into()))?;
     response::ok(&Me { id: user.id, email: &user.email, name: user.name.as_deref(), created_at: user.created_at })
 }
@@ -137,8 +137,8 @@ struct PasswordChanged<'a> {
     tokens: &'a TokenPair,
 }
 
-/// `POST /auth/password` → 200 with the tokens of a new session; 401 when the current password is another one, 429 after too
-/// many of these. Every other session ends, the one that asks too.
+/// `POST /auth/password` → 200 with the tokens of a new session; 401 if the current password is wrong, 429 after too
+/// many failures. All older sessions end, the one that asks too.
 pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["currentPassword", "newPassword"])?;
     let current = form.required("currentPassword", |text| Ok(text.to_string()));
@@ -152,8 +152,8 @@ pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Err
     response::ok(&PasswordChanged { message: "Password changed successfully", tokens: &tokens })
 }
 
-/// `DELETE /auth/me` → 200; 401 when the password is another one, 429 after too many of these. What hangs on the account
-/// is deleted too.
+/// `DELETE /auth/me` → 200; 401 if the password is wrong, 429 after too many failures. Sessions and keys are deleted
+/// too.
 pub fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["password"])?;
     let password = form.required("password", |text| Ok(text.to_string()));

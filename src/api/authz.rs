@@ -1,5 +1,5 @@
-//! `/authz/…`: whether a gateway may pass a request on, and whose it is. There is a route for each gateway's contract; one
-//! guard judges for all of them, and nothing but what it found is told.
+//! `/authz/…`: whether a gateway may pass on a request, and whose it is. Each gateway's contract has a route; one guard
+//! judges for all.
 
 use std::borrow::Cow;
 
@@ -26,19 +26,19 @@ const X_AUTH_KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
 const X_AUTH_KEY_NAME: HeaderName = HeaderName::from_static("x-auth-key-name");
 const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
 
-/// What [`admit`] says.
+/// The headers of [`admit`]'s answer.
 static TOLD: [HeaderName; 6] =
     [X_AUTH_TYPE, X_AUTH_USER_ID, X_AUTH_EMAIL, X_AUTH_KEY_ID, X_AUTH_KEY_NAME, X_AUTH_SCOPES];
 
-/// What is percent-encoded: all but letters, digits and what e-mails and scopes are mostly made of. `+` is, since some
-/// read it as a space.
+/// The characters that are percent-encoded: all but letters, digits and the usual ones of e-mails and scopes. `+` is
+/// encoded, because some read it as a space.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':').remove(b'/');
 
-/// Any method, `/authz/forward-auth`, `/authz/auth-request` and `/authz/ext-authz/*` → 200 without a body, and whose request
-/// it is in six headers. All of them are there, empty if there is nothing to say: a gateway that copies them overwrites
-/// whatever the client has sent under these names. Under another spelling of them it would reach the service, so that is
-/// a 403.
+/// Any method, `/authz/forward-auth`, `/authz/auth-request` and `/authz/ext-authz/*` → 200 without a body; six headers
+/// tell whose request it is. All six are always there, empty if need be: a gateway that copies them overwrites what the
+/// client has sent under these names. A client's header with another spelling of such a name would reach the service,
+/// so it is a 403.
 pub fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
     let nothing = || Ok(HeaderValue::from_static(""));
     let (kind, user, email, key_id, key_name, scopes) = match &request.principal {
@@ -51,7 +51,7 @@ pub fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
     };
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
-    // These, and those that every answer has.
+    // These, and the headers of every answer.
     headers.reserve(12);
     headers.insert(X_AUTH_TYPE, HeaderValue::from_static(kind));
     headers.insert(X_AUTH_USER_ID, id(user)?);
@@ -70,7 +70,7 @@ fn text(text: &str) -> Result<HeaderValue, Error> {
     value(&Cow::from(utf8_percent_encode(text, ENCODED)))
 }
 
-/// Each encoded, separated by spaces.
+/// Each scope encoded, separated by spaces.
 fn list<'a>(scopes: impl Iterator<Item = &'a str>) -> Result<HeaderValue, Error> {
     let mut listed = String::new();
     for scope in scopes {
@@ -86,15 +86,17 @@ fn value(encoded: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(encoded).map_err(|error| Error::Internal(format!("writing a header: {error}")))
 }
 
-/// Reads the query that the gateway's operator has written: `allow=user`, `allow=service` or both, separated by a comma,
-/// and `scope=` with scopes separated by spaces, all of which a key needs. Whatever else it holds denies everything.
+/// Reads the query that the gateway's operator has written: `allow=user`, `allow=service` or both, separated by a
+/// comma, and `scope=` with scopes separated by spaces, all of which a key needs. Anything else in the query denies
+/// everything.
 pub fn demand(request: &Request) -> Result<GatewayDemand, Error> {
     without_aliases(&request.headers)?;
     read_demand(request, request.query.as_deref().unwrap_or_default())
 }
 
-/// The same where a gateway appends the client's path and query to an address of its operator's, as Envoy does. A client
-/// has no say: nothing is read from the first slash on, or, in a query of the operator's, from `path=` on.
+/// The same for a gateway that appends the client's path and query to the operator's URL, as Envoy does. The client
+/// must not be able to change anything, so nothing after the first slash is read, or, in the operator's query, after
+/// `path=`.
 pub fn demand_before_path(request: &Request) -> Result<GatewayDemand, Error> {
     without_aliases(&request.headers)?;
     let query = request.query.as_deref().unwrap_or_default();
@@ -103,7 +105,7 @@ pub fn demand_before_path(request: &Request) -> Result<GatewayDemand, Error> {
         None => query.split_once("&path=").map_or((query, None), |(operators, clients)| (operators, Some(clients))),
     };
     let rest = request.parameters.get("*");
-    // Where the operator's words would be passed over: they come after `path=`, or behind a slash.
+    // Refuses an operator's words that would be ignored, because they come after `path=` or a slash.
     if rest.is_empty() && clients.is_some_and(|path| !matches!(path.as_bytes(), [] | [b'*'] | [b'/', ..])) {
         return Err(misconfigured(request, "must have nothing after path="));
     }
@@ -116,8 +118,9 @@ pub fn demand_before_path(request: &Request) -> Result<GatewayDemand, Error> {
     read_demand(request, if rest.is_empty() { operators } else { "" })
 }
 
-/// Denies a request in which a client says of itself what only we may say. PHP, CGI and WSGI turn every character of a
-/// header's name that is no letter or digit into `_`: to them `x.auth_type` is `x-auth-type`, to gateways it is not.
+/// Denies a request in which a client sets a header of ours in another spelling. PHP, CGI and WSGI turn every character
+/// of a header's name that is no letter or digit into `_`: for them `x.auth_type` is `x-auth-type`, for gateways it is
+/// another header.
 fn without_aliases(headers: &HeaderMap) -> Result<(), Error> {
     if headers.keys().any(|name| TOLD.iter().any(|told| is_alias(name.as_str(), told.as_str()))) {
         return Err(Error::Forbidden("A header has another spelling of a name that begins with X-Auth-"));
@@ -125,13 +128,13 @@ fn without_aliases(headers: &HeaderMap) -> Result<(), Error> {
     Ok(())
 }
 
-/// Both in lower case, as [`HeaderName`] has them.
+/// Both are in lower case, as [`HeaderName`] has them.
 fn is_alias(name: &str, told: &str) -> bool {
     let reads_alike = |(a, b): (u8, u8)| a == b || (b == b'-' && !a.is_ascii_alphanumeric());
     name.len() == told.len() && name != told && name.bytes().zip(told.bytes()).all(reads_alike)
 }
 
-/// The operator is told, at a level that anybody may write at.
+/// Logs the operator's mistake at the level debug: any client could cause this line.
 fn misconfigured(request: &Request, rule: &str) -> Error {
     info!("{}: a gateway's request is denied, its query {rule}", request.id.to_str().unwrap_or_default());
     Error::Forbidden("The gateway is misconfigured: its query is not understood")

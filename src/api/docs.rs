@@ -18,14 +18,14 @@ struct Embedded {
     name: &'static str,
     content_type: &'static str,
     content: Content,
-    /// The tags of the plain and of the compressed form, which are different representations (RFC 9110 §8.8.3.3).
+    /// The tags of the plain and the compressed form, which are different representations (RFC 9110 §8.8.3.3).
     tags: OnceLock<[HeaderValue; 2]>,
 }
 
 enum Content {
-    /// Too small for compression to help.
+    /// A file that is too small for compression to help.
     Plain(&'static [u8]),
-    /// The compressed form, and the plain one once a client that does not take gzip has asked for it.
+    /// The compressed form; the plain one is made when a client that does not accept gzip asks for it.
     Gzipped(&'static [u8], OnceLock<Bytes>),
 }
 

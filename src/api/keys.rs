@@ -31,7 +31,7 @@ struct NewKey<'a> {
     rate_limit: Option<ShownLimit>,
 }
 
-/// A rate limit as it is asked for and shown.
+/// A rate limit in requests and answers.
 #[derive(Serialize)]
 struct ShownLimit {
     limit: u32,
@@ -159,18 +159,18 @@ fn rate_limit(form: &mut Form) -> Option<Option<Rate>> {
     })
 }
 
-/// What a query has that asks for a page.
+/// The query fields of a page.
 const PAGE: [&str; 2] = ["limit", "after"];
 
-/// The most keys of a page; also when nothing is said.
+/// The most keys of a page, and the default.
 const PAGE_KEYS: usize = 100;
 
-/// `GET /keys` → 200, newest first, a thousand at most. With `?limit=` or `?after=`, the id of the last key of the page
-/// before: a page, which names the next one as long as there is one.
+/// `GET /keys` → 200, newest first, a thousand at most. With `?limit=` or `?after=` (the id of the last key of the page
+/// before): a page, with a link to the next one if there is one.
 pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let owner = request.principal.user()?.id;
     let mut asked = url_encoded(request.query.as_deref().unwrap_or_default()).flatten();
-    // Whatever else is in the query was never looked at.
+    // Other fields in the query are ignored, as they always were.
     if !asked.any(|(name, _)| PAGE.contains(&&*name)) {
         return response::ok(&listed(&app.keys.of_owner(owner)?));
     }
@@ -183,7 +183,7 @@ pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     form.finish(Some(()))?;
     let limit = limit.unwrap_or(PAGE_KEYS);
     let page = app.keys.page(owner, after, limit)?;
-    // It may have been there when it was shown. An empty page would say that nothing comes after it.
+    // The key of `after` may have been deleted since. An empty page would claim that nothing comes after it.
     let unknown = || Error::BrokenRules(vec!["after must be the id of one of your API keys".to_string()]);
     let page = page.ok_or_else(unknown)?;
     let mut response = response::ok(&listed(&page.keys))?;
@@ -197,7 +197,7 @@ fn listed(keys: &[(ApiKey, u64)]) -> Vec<ListedKey<'_>> {
     keys.iter().map(ListedKey::new).collect()
 }
 
-/// `PATCH /keys/:id` → 200 with the key; 409 when it is revoked, or when too many would be usable.
+/// `PATCH /keys/:id` → 200 with the key; 409 if it is revoked or if too many would be usable.
 pub fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["name", "isActive", "expiresAt", "scopes", "rateLimit"])?;
     let change = KeyChange {
@@ -212,13 +212,13 @@ pub fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::ok(&ListedKey::new(&key))
 }
 
-/// How long a rotated key lives on when nothing is said.
+/// The default grace period of a rotated key.
 const GRACE: Duration = DAY;
 
-/// The longest that it may: what is replaced is not to become a second set of keys.
+/// The longest grace period: rotated keys must not become a second set of keys.
 const LONGEST_GRACE: Duration = Duration::from_secs(30 * DAY.as_secs());
 
-/// `POST /keys/:id/rotate` → 201 with a new key, in the only answer that shows it; 409 when there is nothing to rotate.
+/// `POST /keys/:id/rotate` → 201 with a new key, in the only answer that shows it; 409 if the key cannot be rotated.
 pub fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["gracePeriod"])?;
     let grace = form.optional("gracePeriod", |text| {
@@ -234,20 +234,20 @@ pub fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
     })
 }
 
-/// `DELETE /keys/:id` → 200, also when it is revoked already; 404 for anyone but the owner.
+/// `DELETE /keys/:id` → 200, also if it is revoked already; 404 for anyone but the owner.
 pub fn revoke(app: &App, request: &mut Request) -> Result<Response, Error> {
     app.keys.revoke(request.principal.user()?.id, request.parameters.get("id"), &request.by())?;
     response::message("API key revoked successfully")
 }
 
-/// `POST /keys/revoke-self` → 200; by the key itself, also when it is over its limit.
+/// `POST /keys/revoke-self` → 200; by the key itself, also if it is over its limit or paused.
 pub fn revoke_self(app: &App, request: &mut Request) -> Result<Response, Error> {
     let key = &request.principal.service()?.key;
     app.keys.revoke_own(key.id, key.owner, &request.by())?;
     response::message("API key revoked successfully")
 }
 
-/// The most points of a series: a month of hours, more than a year of days.
+/// The most points of a series: a month of hours, or more than a year of days.
 const POINTS: u32 = 1000;
 
 /// `GET /keys/:id/usage?from=&to=&by=` → 200 with a series without gaps; 404 for anyone but the owner.
@@ -262,7 +262,7 @@ pub fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
     });
     let step = step.unwrap_or(HOUR);
     let to = to.unwrap_or_else(|| app.clock.now());
-    // A day of hours or a month of days, the running one included.
+    // The default: the last day by hours, or the last month by days, including the current one.
     let from = from.unwrap_or_else(|| to.minus(if step == DAY { 29 * DAY } else { 23 * HOUR }).max(Timestamp::FIRST));
     let from = from.start_of(step);
     form.require(from < to, "from must be before to");

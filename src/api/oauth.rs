@@ -1,4 +1,4 @@
-//! `/oauth/…`: what gateways and services ask that speak OAuth 2.0.
+//! `/oauth/…`: questions of gateways and services that speak OAuth 2.0.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::http::response::{self, Response};
 use crate::keys::key::KeyHash;
 use crate::tokens::claims::Claims;
 
-/// RFC 7662 §2.2. Times are in Unix seconds. Of what is no good, nothing is told but that.
+/// RFC 7662 §2.2. Times are in Unix seconds. For anything invalid, `active: false` is all that is told.
 #[derive(Default, Serialize)]
 struct Introspection<'a> {
     active: bool,
@@ -45,7 +45,7 @@ struct Introspection<'a> {
 }
 
 impl<'a> Introspection<'a> {
-    /// `claims`: the token's; a key has none.
+    /// `claims`: those of the token; a key has none.
     fn new(app: &'a App, principal: &'a Principal, claims: Option<&Claims>) -> Introspection<'a> {
         let mut said = match principal {
             Principal::Anonymous => return Introspection::default(),
@@ -77,7 +77,7 @@ impl<'a> Introspection<'a> {
             said.iss = parties.issuer.as_deref();
             said.aud = parties.audience.as_deref();
             said.iat = Some(issue.iat);
-            // The key may have got an earlier end meanwhile.
+            // The key may have been given an earlier end since.
             said.exp = Some(said.exp.map_or(issue.lifetime.exp, |end| end.min(issue.lifetime.exp)));
             said.jti = Some(issue.jti);
         }
@@ -85,15 +85,16 @@ impl<'a> Introspection<'a> {
     }
 }
 
-/// `POST /oauth/introspect` → 200 with what an access token, a derived token or a key is worth (RFC 7662): whatever a
-/// guard would admit is active. Counts as a use of the key, like `/keys/verify`. A refresh token is no token here.
+/// `POST /oauth/introspect` → 200 with the state of an access token, a derived token or a key (RFC 7662): whatever a
+/// guard would admit is active. It counts as a use of the key, like `/keys/verify`. Refresh tokens are never active
+/// here.
 pub fn introspect(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read_url_encoded(request, &["token", "token_type_hint"])?;
     let token = form.required("token", |text| match text {
         "" => Err("should not be empty"),
         text => Ok(text.to_string()),
     });
-    // A hint is no help: each kind is known by its form.
+    // `token_type_hint` is ignored: the form of a token tells its kind.
     form.optional("token_type_hint", |_| Ok(()));
     let token = form.finish(token)?;
     let hash = KeyHash::of(token.as_bytes());

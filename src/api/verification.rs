@@ -1,4 +1,4 @@
-//! `/keys/verify…`: what a key is worth that someone else has presented to the requester.
+//! `/keys/verify…`: services ask about keys that others have presented to them.
 
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ use crate::keys::usage::Outcome;
 use crate::keys::verification::{self, Question, Verification};
 use crate::memory::limiter::Quota;
 
-/// Of a key that there is not, and of another's that is no good, everything else is null.
+/// For an unknown key, and for an invalid key of another user, everything else is null.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Verified<'a> {
@@ -60,7 +60,8 @@ impl Verified<'_> {
             Outcome::InsufficientScope => "INSUFFICIENT_SCOPE",
             Outcome::RateLimited => "RATE_LIMITED",
         };
-        // Keys that have ended are found in old logs and repositories: they no longer speak for their owner.
+        // Ended keys turn up in old logs and repositories: only their code is told to others, nothing about their
+        // owner.
         if !outcome.is_of_good_key() && asker.account() != Some(key.owner) {
             return Verified { code, ..Verified::default() };
         }
@@ -97,8 +98,8 @@ fn question(form: &mut Form) -> Option<Question> {
     key.map(|key| Question { key, scopes })
 }
 
-/// Keys that there are not count as if a user had presented them here. What a service passes on is not its doing, and
-/// whoever sends it bad ones must not be able to end its verifications.
+/// A user who asks about unknown keys is limited as if they had presented them. A service that asks with its own key is
+/// not: it passes on what others send, and they must not be able to stop its verifications.
 fn judge(app: &App, request: &Request, asked: &[Question]) -> Result<Vec<Verification>, Error> {
     let is_user = matches!(request.principal, Principal::User(_));
     if is_user {
@@ -107,14 +108,14 @@ fn judge(app: &App, request: &Request, asked: &[Question]) -> Result<Vec<Verific
     let verdicts = verification::verify(&app.keys, &app.known_keys, asked, &app.clock)?;
     if is_user {
         for _ in verdicts.iter().filter(|verdict| matches!(verdict, Verification::NotFound)) {
-            // One too many is told at the next request.
+            // If this one exceeds the limit, the next request is refused.
             let _ = app.address_limits.spend_on_key(true, request.client);
         }
     }
     Ok(verdicts)
 }
 
-/// `POST /keys/verify` → 200, whatever the key is worth. Counts as a use of it.
+/// `POST /keys/verify` → 200, whatever the key's state. It counts as a use of the key.
 pub fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &FIELDS)?;
     let asked = question(&mut form);

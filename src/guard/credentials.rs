@@ -1,4 +1,4 @@
-//! The credentials of a request, as they are read from its headers.
+//! Reads the credentials of a request from its headers.
 
 use std::sync::Arc;
 
@@ -20,30 +20,31 @@ use crate::tokens::claims::{AccessClaims, Claims, ServiceClaims};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// One credential of a request.
+/// The state of one credential of a request.
 pub enum Credential<T, V> {
     Absent,
-    /// No good, as the request alone tells.
+    /// Invalid, as the request alone shows.
     Bad,
-    /// It may be good; what is remembered or stored of it decides.
+    /// It may be valid: that depends on what is remembered or stored.
     Plausible(T),
-    /// What was found in the store; `None`: nothing.
+    /// What the store has; `None`: nothing.
     Found(T, Option<Arc<V>>),
 }
 
-/// What a request presented to its guard.
+/// The credentials that a request presented to its guard.
 pub struct Credentials {
     pub key: Credential<KeyHash, KnownKey>,
     /// A token that was derived from a key.
     pub derived: Credential<Arc<ServiceClaims>, KnownKey>,
-    /// What became of the key, or of the one behind the token, once it was judged.
+    /// The outcome of the key, or of the key behind the token, once it was judged.
     pub outcome: Option<(Outcome, Presenter)>,
     /// What is left of the key's limit, if it has one.
     pub quota: Option<Quota>,
-    /// Whom they admitted before: that use is counted and spent, and nobody else may come of them now.
+    /// Set if these credentials were judged before: that use is counted already, and they must not admit anybody else
+    /// now.
     pub again: Option<Principal>,
     pub token: Credential<AccessClaims, LiveSession>,
-    /// More was sent than RFC 6749 §2.3 allows, be it good or bad.
+    /// A key was sent in more than one way (RFC 6749 §2.3).
     pub in_several_ways: bool,
 }
 
@@ -91,7 +92,8 @@ impl Credentials {
 }
 
 impl Credentials {
-    /// Whether a key was presented that is no good; one that is merely used too often or for too much is.
+    /// Whether an invalid key was presented. A key that is valid but over its limit or without the scope does not count
+    /// as one.
     pub fn key_failed(&self) -> bool {
         let is_real = matches!(self.outcome, Some((outcome, Presenter::Key)) if outcome.is_of_good_key());
         self.again.is_none() && !is_real && !matches!(self.key, Credential::Absent)
@@ -124,14 +126,14 @@ impl Guard {
             Authorization::Token(Claims::Service(claims)) if derived => {
                 credentials.derived = Credential::Plausible(claims);
             }
-            // Where only a derived token would do, this one was meant as one.
+            // If only derived tokens are accepted, this one was meant to be one.
             _ if !self.takes_token() => credentials.derived = Credential::Bad,
             _ => credentials.token = Credential::Bad,
         }
         credentials
     }
 
-    /// Reads the credentials of a request once more, which they have admitted before: a use is counted once.
+    /// Reads the credentials of a request again, after they have admitted it: the use is counted only once.
     pub fn read_again(
         self,
         app: &App,
@@ -153,7 +155,7 @@ fn presented_key(headers: &HeaderMap) -> Credential<KeyHash, KnownKey> {
     match (values.next(), values.next()) {
         (None, _) => Credential::Absent,
         (Some(value), None) => KeyHash::of(value.as_bytes()).map_or(Credential::Bad, Credential::Plausible),
-        // Which of two would count is anybody's guess.
+        // Of two keys, it is not clear which one counts.
         (Some(_), Some(_)) => Credential::Bad,
     }
 }
@@ -166,7 +168,7 @@ enum Authorization {
     Key(Credential<KeyHash, KnownKey>),
 }
 
-/// RFC 6750 §2.1, RFC 7617 §2. A credential of a scheme that is not taken is no credential, good or bad.
+/// RFC 6750 §2.1, RFC 7617 §2. A credential of a scheme that the route does not accept is ignored.
 fn authorization(app: &App, requirements: Requirements<'_>, headers: &HeaderMap) -> Authorization {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
@@ -187,13 +189,13 @@ fn authorization(app: &App, requirements: Requirements<'_>, headers: &HeaderMap)
     }
 }
 
-/// The credential of this scheme, whose case does not matter.
+/// The credential after this scheme, whose case does not matter.
 fn of_scheme<'a>(scheme: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
     let (sent, credential) = value.split_at_checked(scheme.len())?;
     sent.eq_ignore_ascii_case(scheme).then(|| credential.trim_ascii())
 }
 
-/// A key that is the password of `Basic`, whoever the user is: a key has its owner.
+/// A key as the password of `Basic`. The user name is ignored, because a key has its owner.
 fn password(pair: &[u8]) -> Option<KeyHash> {
     let pair = String::from_utf8(BASE64_STANDARD.decode(pair).ok()?).ok()?;
     let (_, password) = pair.split_once(':')?;

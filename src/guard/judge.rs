@@ -1,6 +1,6 @@
-//! Who asks: turns the credentials of a request into a [`Principal`].
+//! Judges credentials: who asks, or why the request is refused.
 //!
-//! It never blocks. What it needs it finds in memory, or it says what has to be asked of the store first.
+//! It never blocks. What it needs is in memory, or it says what has to be looked up in the store first.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use crate::keys::key::{Demand, KeyHash, KnownKey};
 use crate::keys::usage::Outcome;
 use crate::tokens::claims::ServiceClaims;
 
-/// What a guard says.
+/// What a guard decides.
 pub enum Decision {
     Admit(Principal),
     Refuse(Error),
-    /// It cannot say before this is looked up in the store; the answer is to be put into the credentials.
+    /// It cannot decide before this is looked up in the store; put the answer into the credentials and judge again.
     AskForKey(KeyHash),
     AskForService(KeyId),
     AskForSession(SessionId),
 }
 
 impl Guard {
-    /// Judges the credentials. The key goes first, then what was derived from one; where it is no good, the user's token
-    /// decides. Never blocks.
+    /// Judges the credentials. The key comes first, then the token that was derived from a key; if neither is valid,
+    /// the user's token decides. Never blocks.
     pub fn judge(self, app: &App, requirements: Requirements<'_>, credentials: &mut Credentials) -> Decision {
         if self == Guard::Public {
             return Decision::Admit(Principal::Anonymous);
@@ -39,7 +39,7 @@ impl Guard {
             .unwrap_or_else(|| Decision::Refuse(self.refusal(requirements, credentials)))
     }
 
-    /// Judges credentials to the end; `None`: they are no good. Waits for the store: not on an I/O thread.
+    /// Judges credentials, looking up what is needed. `None`: they are not valid. Blocks: not for I/O threads.
     pub fn settle(
         self,
         app: &App,
@@ -57,7 +57,7 @@ impl Guard {
         }
     }
 
-    /// The error for credentials none of which is good: a key's comes before a token's.
+    /// The error if no credential is valid; a key's error comes before a token's.
     fn refusal(self, requirements: Requirements<'_>, credentials: &Credentials) -> Error {
         let key_is_absent = matches!(credentials.key, Credential::Absent);
         let told = credentials.outcome.filter(|(_, by)| *by == Presenter::Key || key_is_absent);
@@ -88,7 +88,7 @@ impl Guard {
     }
 }
 
-/// `None`: the key is no good, or there is none. A key that is known is counted, once, whatever becomes of it.
+/// `None`: there is no valid key. A known key is counted once, whatever the outcome.
 fn judge_key(
     app: &App,
     requirements: Requirements<'_>,
@@ -107,7 +107,7 @@ fn judge_key(
     present(app, requirements, credentials, known?, None, now)
 }
 
-/// `None`: the key behind the token is no good, or there is no such token. It counts as the key.
+/// `None`: there is no valid derived token. It counts as a use of its key.
 fn judge_derived(
     app: &App,
     requirements: Requirements<'_>,
@@ -144,31 +144,32 @@ fn present(
         key.outcome(demand, now)
     } else {
         let (outcome, quota) = app.keys.present(&key, demand, now);
-        // Of a key that is no good nothing is told, not even that it has a limit; of two, what the answer is about.
+        // Nothing is told of an invalid key, not even that it has a limit. If two keys were presented, the quota is
+        // that of the one the answer is about.
         if credentials.outcome.is_none() || outcome == Outcome::Allowed {
             credentials.quota = quota.filter(|_| outcome.is_of_good_key());
         }
         outcome
     };
     let presenter = if narrowed.is_some() { Presenter::Token } else { Presenter::Key };
-    // The error speaks of the key, where both were sent.
+    // If both were sent, the error is about the key.
     credentials.outcome.get_or_insert((outcome, presenter));
     (outcome == Outcome::Allowed).then_some(Decision::Admit(Principal::Service(AuthenticatedService { key, derived })))
 }
 
-/// `None`: the token is no good, or there is none.
+/// `None`: there is no valid user's token.
 fn judge_token(app: &App, credentials: &Credentials, now: Timestamp) -> Option<Decision> {
     let (claims, live) = match &credentials.token {
         Credential::Absent | Credential::Bad => return None,
         Credential::Plausible(claims) => match app.live_sessions.recall(&claims.sid) {
-            // One that has expired as far as is remembered may have been refreshed elsewhere.
+            // A remembered session that has expired may have been refreshed on another instance.
             Some(live) if live.as_ref().is_none_or(|session| session.expires_at > now) => (claims, live),
             _ => return Some(Decision::AskForSession(claims.sid)),
         },
         Credential::Found(claims, live) => (claims, live.clone()),
     };
     let session = live.filter(|session| session.user == claims.sub && session.expires_at > now)?;
-    // It was put aside for another one: whoever has it is not the client.
+    // A retry has replaced this generation, so its holder is not the client.
     if claims.generation.is_some_and(|generation| session.orphans.contains(generation)) {
         return None;
     }

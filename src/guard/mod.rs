@@ -1,4 +1,4 @@
-//! Who asks: from the credentials of a request to a principal. Never blocks.
+//! Who asks: from the credentials of a request to a principal.
 
 pub mod credentials;
 pub mod judge;

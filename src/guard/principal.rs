@@ -1,4 +1,4 @@
-//! Who asks: what a guard finds and everything behind it works with.
+//! Who asks, as a guard has found.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub enum Principal {
     Service(AuthenticatedService),
 }
 
-/// A user, by an access token.
+/// A user with an access token.
 #[derive(Clone, Debug)]
 pub struct AuthenticatedUser {
     pub id: UserId,
@@ -26,16 +26,16 @@ pub struct AuthenticatedUser {
     pub session: SessionId,
 }
 
-/// A service, by an API key. It acts for the user who made the key.
+/// A service with an API key. It acts for the key's owner.
 #[derive(Clone, Debug)]
 pub struct AuthenticatedService {
     pub key: Arc<KnownKey>,
-    /// What the token says that was derived from the key, if that is what was presented.
+    /// The claims of the derived token, if one was presented.
     pub derived: Option<Arc<ServiceClaims>>,
 }
 
 impl AuthenticatedService {
-    /// Those of the key, as far as a derived token has them too.
+    /// The key's scopes; with a derived token, those that the token has too.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         let granted = self.derived.as_ref().map(|claims| &claims.scopes);
         self.key.scopes.iter().filter(move |scope| granted.is_none_or(|granted| granted.contains(scope)))
@@ -43,7 +43,7 @@ impl AuthenticatedService {
 }
 
 impl Principal {
-    /// What has to stay as it is for this principal to stay good; `None` for one that presented nothing.
+    /// The ids whose change ends this principal's validity. `None`: nothing was presented.
     pub fn ids(&self) -> Option<[Uuid; 2]> {
         match self {
             Principal::Anonymous => None,
@@ -52,7 +52,7 @@ impl Principal {
         }
     }
 
-    /// Whose account it is; a service acts for the owner of its key.
+    /// The account: a service acts for the owner of its key.
     pub fn account(&self) -> Option<UserId> {
         match self {
             Principal::Anonymous => None,
@@ -61,7 +61,7 @@ impl Principal {
         }
     }
 
-    /// The service behind a route that takes keys only.
+    /// The service, on a route that only accepts keys.
     pub fn service(&self) -> Result<&AuthenticatedService, Error> {
         match self {
             Principal::Service(service) => Ok(service),
@@ -69,7 +69,7 @@ impl Principal {
         }
     }
 
-    /// As the audit trail names it.
+    /// How the audit trail names it.
     pub fn actor(&self) -> Actor {
         match self {
             Principal::Anonymous => Actor::Anonymous,
@@ -78,7 +78,7 @@ impl Principal {
         }
     }
 
-    /// The user behind a route that takes JWTs only.
+    /// The user, on a route that only accepts JWTs.
     pub fn user(&self) -> Result<&AuthenticatedUser, Error> {
         match self {
             Principal::User(user) => Ok(user),

@@ -2,7 +2,7 @@
 
 use crate::keys::scopes::{NO_SCOPES, Scopes};
 
-/// The credential that a route takes.
+/// The credential that a route accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     Public,
@@ -10,34 +10,34 @@ pub enum Guard {
     Jwt,
     /// An API key, as `x-api-key`.
     ApiKey,
-    /// Either; a good key is preferred.
+    /// Either; a valid key comes first.
     Flexible,
 }
 
-/// What a route asks of a key beside being good.
+/// What a route requires of a key, beside that it is valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Requirements<'a> {
-    /// All of these.
+    /// The key must have all of these.
     pub scopes: &'a Scopes,
-    /// Whether a token that was derived from the key does as well.
+    /// Whether a token that was derived from the key is accepted too.
     pub derived: bool,
-    /// Whether it spends the key's limit, and is refused when there is none left.
+    /// Whether the request counts against the key's limit.
     pub limited: bool,
-    /// Whether a paused key will do.
+    /// Whether a paused key is accepted.
     pub even_paused: bool,
-    /// Whether a key may also be the token of `Bearer` or the password of `Basic`, as OAuth's clients send their secrets
-    /// (RFC 6749 §2.3.1).
+    /// Whether a key is also accepted as the token of `Bearer` or the password of `Basic`, as OAuth clients send their
+    /// secrets (RFC 6749 §2.3.1).
     pub oauth: bool,
 }
 
 impl Requirements<'static> {
-    /// Whatever stands for a key does, if it is good.
+    /// Any valid key or token derived from one.
     pub const fn plain() -> Requirements<'static> {
         Requirements { scopes: &NO_SCOPES, derived: true, limited: true, even_paused: false, oauth: false }
     }
 }
 
-/// What a request that stands for another one says of the credentials that it is to be judged by.
+/// The guard and scopes that a gateway asks for on its client's behalf.
 pub struct GatewayDemand {
     pub guard: Guard,
     pub scopes: Scopes,

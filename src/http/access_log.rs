@@ -43,7 +43,7 @@ pub fn access(access: &Access<'_>) {
     );
 }
 
-/// A method that is safe to log. It may be any token, also a key, which is longer than every method that is registered.
+/// Makes a method safe to log: it may be any token, even a key. Keys are longer than every registered method.
 fn loggable_method(method: &str) -> &str {
     const LONGEST: usize = "UPDATEREDIRECTREF".len();
     if method.len() <= LONGEST { method } else { "…" }
@@ -61,8 +61,8 @@ impl fmt::Display for LoggablePrincipal<'_> {
     }
 }
 
-/// A path that is safe to log. A key or a token that someone put into a path is longer than any segment of ours, so
-/// long segments are cut; what is not plain ASCII is escaped.
+/// Makes a path safe to log. Keys and tokens are longer than any segment of our paths, so long segments are cut;
+/// everything but plain ASCII is escaped.
 struct LoggablePath<'a>(&'a str);
 
 impl fmt::Display for LoggablePath<'_> {
@@ -91,7 +91,7 @@ impl fmt::Display for LoggablePath<'_> {
     }
 }
 
-/// An id for a request that brought none: unique among all threads of all instances, and no secret.
+/// An id for a request that has none: unique among all threads of all instances. It is no secret.
 pub fn new_request_id() -> HeaderValue {
     thread_local! {
         static NEXT: Cell<(u64, u32)> = Cell::new((RandomState::new().build_hasher().finish(), 0));

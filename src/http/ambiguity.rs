@@ -1,4 +1,4 @@
-//! Requests that two parties on the way could read differently, and that hyper and h2 let through.
+//! Refuses requests that two parties on the way could read differently, and that hyper and h2 accept.
 
 use http::Version;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -11,8 +11,7 @@ use crate::http::front::Purpose;
 #[derive(Clone, Copy)]
 pub struct Fragment;
 
-/// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2, RFC 9113 §8.3.1), and hyper and h2 let
-/// through.
+/// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2, RFC 9113 §8.3.1). `None`: nothing.
 pub fn ambiguity(purpose: Purpose, head: &Parts) -> Option<&'static str> {
     let (version, headers) = (head.version, &head.headers);
     if head.extensions.get::<Fragment>().is_some() {
@@ -20,7 +19,7 @@ pub fn ambiguity(purpose: Purpose, head: &Parts) -> Option<&'static str> {
     }
     let mut hosts = headers.get_all(HOST).iter();
     if version < Version::HTTP_2 {
-        // RFC 9112 §3.2.2: a server takes the form that is meant for proxies. RFC 9110 §4.2.4, §7.4.
+        // RFC 9112 §3.2.2: a server accepts the absolute form. RFC 9110 §4.2.4, §7.4.
         if head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
             return Some("Target is not http");
         }
@@ -38,7 +37,7 @@ pub fn ambiguity(purpose: Purpose, head: &Parts) -> Option<&'static str> {
             return Some(":scheme is not what is spoken here");
         }
     }
-    // HTTP/2 has a field of its own for it.
+    // HTTP/2 has `:authority`.
     let authority = head.uri.authority().filter(|_| version >= Version::HTTP_2);
     match (hosts.next(), hosts.next()) {
         (None, _) if version >= Version::HTTP_11 && authority.is_none() => return Some("Host header is missing"),
@@ -68,17 +67,17 @@ pub fn ambiguity(purpose: Purpose, head: &Parts) -> Option<&'static str> {
 }
 
 fn is_host(host: &[u8]) -> bool {
-    // RFC 9112 §3.2: empty where the target has no authority. Names and IPv4 addresses without a port, or with one, are
-    // seen at a glance.
+    // RFC 9112 §3.2: it is empty if the target has no authority. Most are a name or an IPv4 address with or without a
+    // port, which is quick to check.
     let (name, port) = host.split_at(host.iter().position(|b| *b == b':').unwrap_or(host.len()));
     let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
         && port.iter().skip(1).all(u8::is_ascii_digit);
     if is_plain || host.contains(&b',') {
-        // RFC 9110 §4.2.1: a port alone is no host. A comma makes it two for those who read it as a list.
+        // RFC 9110 §4.2.1: a port alone is no host. With a comma, some would read two hosts.
         return is_plain && (host.is_empty() || !name.is_empty());
     }
     Authority::try_from(host).is_ok_and(|authority| {
-        // No user in it, and a port that is one: the URI parser takes anything.
+        // The URI parser accepts user names and any text as a port.
         let port = authority.as_str().strip_prefix(authority.host());
         port.is_some_and(|port| port.strip_prefix(':').unwrap_or(port).bytes().all(|b| b.is_ascii_digit()))
     })

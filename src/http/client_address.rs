@@ -1,4 +1,4 @@
-//! Where a request comes from: which proxies are believed about it, and what counts as one client.
+//! The address of a request's client, behind proxies that are trusted.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::base::network::Network;
 
-/// Who is believed about a client's address, and the one header in which he says it.
+/// The proxies that are trusted about a client's address, and the one header in which they report it.
 #[derive(Clone, Debug)]
 pub struct Proxies {
     pub trusted: Vec<Network>,
@@ -22,9 +22,10 @@ impl Default for Proxies {
 impl Proxies {
     /// The client behind the other end of the connection. IPv4 addresses inside IPv6 ones come out as IPv4.
     ///
-    /// Each proxy appends whom it has heard from, so the header is read from its end, for as long as whoever wrote an
-    /// element is trusted: the first address that is not a proxy's is the client's. What stands before it may be anyone's
-    /// invention. An element that is no address ends it as well: the proxy that wrote it counts as the client.
+    /// Each proxy appends the address that it saw, so the header is read from its end as long as the elements are
+    /// written by trusted proxies: the first address that does not belong to a proxy is the client's. Everything before
+    /// it could be invented. An element that is no address ends the walk too: then the proxy that wrote it counts as
+    /// the client.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if !self.trusts(client) {
@@ -32,7 +33,7 @@ impl Proxies {
         }
         let lines = headers.get_all(&self.header).iter().rev();
         let elements = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-        // Empty elements mean nothing (RFC 9110 §5.6.1).
+        // Empty elements are ignored (RFC 9110 §5.6.1).
         for element in elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty()) {
             let Some(address) = parse_element(element) else { break };
             client = address;

@@ -1,8 +1,8 @@
-//! What is held in memory for clients: the heads, bodies and answers of all connections on one account, and each
-//! connection's part of it.
+//! Accounts for the memory that is held for clients: heads, bodies and answers, for each connection and for all
+//! together.
 //!
-//! It is in bytes of memory. Requests that are answered at once, and small answers with HTTP/1.1, of which a connection has
-//! one, are not booked: they would cost every request something.
+//! Requests that are answered at once are not accounted for, nor are small answers over HTTP/1.1, of which a connection
+//! has one: it would cost every request something.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,47 +17,47 @@ use crate::base::sharded::lock;
 use crate::http::lanes::STORE_THREADS;
 use crate::http::response::Response;
 
-/// What may be held on a connection, and on all of them together. While more is held on all, the slowest connections are
-/// cut, and each gets no more than [`AT_LEAST`] on top of its only request or answer.
+/// The most bytes that may be held for one connection, and for all. While more is held for all, the slowest connections
+/// are cut, and each may hold no more than [`AT_LEAST`] beside its only request or answer.
 pub const ON_ONE: usize = 2 * 1024 * 1024;
 pub const ON_ALL: usize = 64 * 1024 * 1024;
 pub const AT_LEAST: usize = 64 * 1024;
-/// Nobody is cut for so little.
+/// A connection that holds less than this is not worth cutting.
 const A_TRIFLE: usize = 4 * 1024;
-/// Large answers that are made at once: as many as one user may have threads of the store's.
+/// How many large answers may be made at once: as many as one user may have threads of the store.
 const MADE_AT_ONCE: usize = STORE_THREADS / 2;
-/// The most of a body that a request's own claim is for. What comes beyond it is booked when it is there.
+/// How much of a body the claim of its request covers. More is claimed as it arrives.
 pub const A_BODY: usize = 16 * 1024;
-/// What a field of a head takes beside its text, and the head of an answer.
+/// What a header field costs beside its text, and what the head of an answer costs.
 pub const A_FIELD: usize = 128;
 const A_HEAD: usize = 1024;
 
-/// What is held for all clients.
+/// The memory held for all clients.
 pub struct MemoryAccount {
     held: AtomicUsize,
-    /// How many claims there have been. A claim's number tells how old it is.
+    /// The number of claims so far. A claim's number tells its age.
     claims: AtomicU64,
-    /// More is held than may be.
+    /// Notified when more is held than allowed.
     pub overdrawn: Notify,
-    /// Answers that may be large and are being made.
+    /// How many answers that may be large are being made.
     making: Mutex<usize>,
     made: Condvar,
 }
 
-/// What is held for one connection.
+/// The memory held for one connection.
 pub struct ClientMemory {
     account: Arc<MemoryAccount>,
     bytes: AtomicUsize,
-    /// The part of it that is answers.
+    /// How much of it is answers.
     answers: AtomicUsize,
     /// The numbers of its claims.
     claims: Mutex<BTreeSet<u64>>,
-    /// Requests at once that wait for the store: as many as it can answer.
+    /// Limits how many requests of the connection wait for the store at once: as many as the store can answer.
     turns: Semaphore,
     taken: Notify,
 }
 
-/// Something that is held, until this is dropped.
+/// Memory that is accounted for until this is dropped.
 pub struct Claim {
     memory: Arc<ClientMemory>,
     bytes: usize,
@@ -76,8 +76,8 @@ impl MemoryAccount {
         })
     }
 
-    /// Waits on this thread until few enough others make an answer that may be large: until it is made nobody knows what it
-    /// takes. `None`: not by then.
+    /// Blocks this thread until few enough other answers that may be large are being made: the size of an answer is
+    /// only known once it is made. `None`: the deadline has passed.
     fn begin(&self, until: Instant) -> Option<Making<'_>> {
         let patience = until.saturating_duration_since(Instant::now());
         let wait = self.made.wait_timeout_while(lock(&self.making), patience, |making| *making >= MADE_AT_ONCE);
@@ -89,7 +89,7 @@ impl MemoryAccount {
         Some(Making(self))
     }
 
-    /// By how much more is held than may be.
+    /// How many bytes more are held than allowed.
     pub fn excess(&self) -> usize {
         self.held.load(Ordering::Relaxed).saturating_sub(ON_ALL)
     }
@@ -122,7 +122,7 @@ impl ClientMemory {
         })
     }
 
-    /// Books what is held already, however much it is.
+    /// Claims memory that is in use already, whatever its size.
     pub fn claim(self: &Arc<ClientMemory>, bytes: usize) -> Claim {
         let number = self.account.claims.fetch_add(1, Ordering::Relaxed);
         lock(&self.claims).insert(number);
@@ -131,7 +131,7 @@ impl ClientMemory {
         claim
     }
 
-    /// Books it if there is room. The only thing on a connection always has it.
+    /// Claims memory if there is room. The only claim of a connection always succeeds.
     pub fn try_claim(self: &Arc<ClientMemory>, bytes: usize) -> Option<Claim> {
         let mut claim = self.claim(0);
         claim.try_grow(bytes).then_some(claim)
@@ -142,7 +142,8 @@ impl ClientMemory {
         held == 0 || held + more <= self.most(more)
     }
 
-    /// Books an answer that waits for the client. Its bytes and the claim end together, wherever they are then.
+    /// Claims an answer that waits for the client. The claim ends when the answer's bytes are dropped, wherever that
+    /// is.
     pub fn claim_answer(self: &Arc<ClientMemory>, response: Response) -> Response {
         let mut claim = self.claim(0);
         claim.answer = true;
@@ -150,7 +151,7 @@ impl ClientMemory {
         response.map(|body| if body.is_empty() { body } else { Bytes::from_owner(Answer { body, _claim: claim }) })
     }
 
-    /// Has an answer made that may be large, and books it at once. It may block until then.
+    /// Makes an answer that may be large, and claims it. Blocks until the deadline at most.
     pub fn make_large(
         self: &Arc<ClientMemory>,
         until: Instant,
@@ -163,12 +164,12 @@ impl ClientMemory {
         Ok(self.claim_answer(make()?))
     }
 
-    /// What may be held on this connection when so much more is wanted.
+    /// The most that may be held for this connection when so much more is wanted.
     fn most(&self, more: usize) -> usize {
         if self.account.held.load(Ordering::Relaxed) + more > ON_ALL { AT_LEAST } else { ON_ONE }
     }
 
-    /// Returns when the store may be asked for another answer on this connection: those that are there must go first.
+    /// Returns when the connection may ask the store for another answer: the client has to take earlier ones first.
     pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         let permit = self.turns.acquire().await.ok()?;
         loop {
@@ -181,8 +182,8 @@ impl ClientMemory {
         }
     }
 
-    /// How old the oldest of it is, the older the smaller, and how much there is to gain by a cut. `None`: it is not worth
-    /// it.
+    /// The age of its oldest claim (older ones have smaller numbers), and how many bytes a cut would free. `None`: too
+    /// few.
     pub fn worth(&self) -> Option<(u64, usize)> {
         let bytes = self.bytes.load(Ordering::Relaxed);
         let oldest = *lock(&self.claims).first().filter(|_| bytes > A_TRIFLE)?;
@@ -191,7 +192,7 @@ impl ClientMemory {
 }
 
 impl Claim {
-    /// Books that it takes so much now, if there is room.
+    /// Changes the claim to this size if there is room.
     pub fn try_grow(&mut self, bytes: usize) -> bool {
         let fits = bytes <= self.bytes || self.memory.has_room(bytes - self.bytes);
         if fits {
@@ -227,12 +228,12 @@ impl Drop for Claim {
     }
 }
 
-/// What the bytes of an answer take. Those that everyone gets are there anyway.
+/// What the bytes of an answer cost. Those that are shared by all answers cost nothing.
 fn own_memory(body: &Bytes) -> usize {
     if body.is_unique() { body.len() } else { 0 }
 }
 
-/// Whether an answer is worth booking where a connection has only one.
+/// Whether an answer is large enough to be claimed when a connection has only one.
 pub fn is_large(response: &Response) -> bool {
     own_memory(response.body()) > A_TRIFLE
 }

@@ -14,23 +14,23 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::http::response::Response;
 
-/// The origins whose pages may read answers. Where there are none, nothing is said of origins at all.
+/// The origins whose pages may read answers. If there are none, answers do not mention origins.
 #[derive(Clone, Debug, Default)]
 pub struct Cors {
-    /// As browsers write them. Static, so that answers on several threads do not count one value's references.
+    /// As browsers write them. Static, so that answers on several threads do not contend for one reference count.
     origins: Vec<HeaderValue>,
 }
 
-/// What pages may send beside what they always may.
+/// Headers that pages may send, beside those that they always may.
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, x-api-key, x-request-id");
-/// What pages may read beside what they always may.
+/// Headers that pages may read, beside those that they always may.
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("etag, link, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id");
-/// How long browsers may remember the answer to a preflight, in seconds. None remembers it longer than a day.
+/// How long browsers may cache the answer to a preflight, in seconds. No browser caches it for more than a day.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 impl Cors {
-    /// Reads origins, separated by commas. The error says what is wrong with the list, and where it can be told, what was
+    /// Reads origins, separated by commas. The error says what is wrong with the list and, where possible, what was
     /// meant.
     pub fn parse(list: &str) -> Result<Cors, String> {
         let origins = list.split(',').map(|text| {
@@ -41,7 +41,7 @@ impl Cors {
         Ok(Cors { origins: origins.collect::<Result<_, String>>()? })
     }
 
-    /// The origin that asks, if it is listed.
+    /// The request's origin, if it is listed.
     pub fn origin(&self, asked: &HeaderMap) -> Option<HeaderValue> {
         if self.origins.is_empty() {
             return None;
@@ -51,7 +51,7 @@ impl Cors {
         self.origins.iter().find(|listed| *listed == sent).cloned()
     }
 
-    /// Adds to the answer to OPTIONS what a page of this origin may ask of the path, when the browser asks that in advance.
+    /// Adds to the answer to a preflight what a page of this origin may ask of the path.
     pub fn preflight(
         &self,
         origin: Option<&HeaderValue>,
@@ -72,13 +72,13 @@ impl Cors {
         }
     }
 
-    /// Lets pages of this origin read the answer, whatever it is.
+    /// Lets pages of this origin read the answer, whatever its status.
     pub fn finish(&self, origin: Option<HeaderValue>, answer: &mut Response) {
         if self.origins.is_empty() {
             return;
         }
         let headers = answer.headers_mut();
-        // To those who are not listed as well, or a cache could give them what it was told for others, and the reverse.
+        // Also if the origin is not listed, or a cache could give one origin the answer for another.
         headers.append(VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = origin {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -87,14 +87,14 @@ impl Cors {
     }
 }
 
-/// The origin as browsers write it (RFC 6454 §6.2): scheme and host in lower case, the port unless it is the scheme's own.
-/// What browsers never write is refused: it would allow nobody, and nobody would know why.
+/// The origin as browsers write it (RFC 6454 §6.2): scheme and host in lower case, and the port unless it is the
+/// scheme's default. Anything that browsers never write is refused: it would match nothing, and nobody would know why.
 fn origin(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("has an empty origin".to_string());
     }
     let lower = text.to_ascii_lowercase();
-    // What is told of it is one line.
+    // The message is one line.
     let text = text.escape_debug();
     if lower.contains('*') {
         return Err(format!("has {text}, but every origin must be named"));

@@ -1,4 +1,5 @@
-//! One request's way: what is ambiguous is refused, the guard finds out who asks, and the handler runs in its lane.
+//! A request's way to its answer: ambiguous ones are refused, the guard finds out who asks, and the handler runs in its
+//! lane.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -38,12 +39,12 @@ use crate::http::router::Destination;
 use crate::memory::limiter::Quota;
 use crate::memory::lookup::{Cacheable, Lookup};
 
-/// Fields of a head, as hyper has it for HTTP/1.1. Browsers split `cookie` into as many fields as there are cookies in
-/// HTTP/2 (RFC 9113 §8.2.3), and nobody here reads them.
+/// The most fields of a head, as in hyper for HTTP/1.1. Cookies are not counted: over HTTP/2, browsers send each in a
+/// field of its own (RFC 9113 §8.2.3), and we read none.
 const FIELDS: usize = 100;
 
-/// From a request to its answer, whatever happens on the way, with its line in the access log. Of the body, what nobody
-/// needs is left.
+/// Answers a request, whatever happens on the way, and writes its line in the access log. What it does not need of the
+/// body is left in `body`.
 pub async fn answer(
     front: &Front,
     memory: &Arc<ClientMemory>,
@@ -59,7 +60,7 @@ pub async fn answer(
     let client = front.proxies.client(peer, &head.headers);
     let origin = front.cors.origin(&head.headers);
 
-    // What nobody has read yet of the request.
+    // The part of the request that has not been read.
     let mut unread = (!body.is_end_stream()).then_some(body);
     let mut line = Line {
         method: &head.method,
@@ -108,8 +109,8 @@ pub async fn answer(
         }
     };
     if unread.is_some() {
-        // hyper closes a connection with a body that nobody read. Unannounced, a client that keeps connections would
-        // send its next request into the void (RFC 9112 §9.6).
+        // hyper closes a connection after a body that was not read. A client must be told, or it would send its next
+        // request to a closed connection (RFC 9112 §9.6).
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(quota) = &line.requester.quota {
@@ -128,8 +129,7 @@ pub async fn answer(
     response
 }
 
-/// A request's line in the access log, written when this is dropped: there is one for those as well who have gone before
-/// their answer was there.
+/// A request's line in the access log. It is written on drop, so clients who leave before their answer have a line too.
 struct Line<'a> {
     method: &'a Method,
     path: &'a str,
@@ -140,7 +140,7 @@ struct Line<'a> {
     status: Option<StatusCode>,
 }
 
-/// As nginx writes it of clients who have gone.
+/// The status that nginx logs for clients who have left.
 const CLIENT_GONE: u16 = 499;
 
 impl Drop for Line<'_> {
@@ -157,7 +157,7 @@ impl Drop for Line<'_> {
     }
 }
 
-/// The answer to a head of which no more is known than that it gets this status, with its line in the access log.
+/// Answers a head that could not be read, and writes its line in the access log.
 pub fn refuse(front: &Front, purpose: Purpose, peer: IpAddr, status: StatusCode) -> Response {
     let id = access_log::new_request_id();
     let mut response = response::refused(status, front.limits.head_bytes, FIELDS);
@@ -177,7 +177,7 @@ pub fn refuse(front: &Front, purpose: Purpose, peer: IpAddr, status: StatusCode)
     response
 }
 
-/// The answer to what no route is looked for.
+/// The answer to a request that is refused before a route is looked up.
 fn turn_away(front: &Front, purpose: Purpose, head: &Parts) -> Option<Response> {
     let cookies = || head.headers.get_all(COOKIE).iter().count();
     if head.headers.len() > FIELDS && head.headers.len() - cookies() > FIELDS {
@@ -197,9 +197,9 @@ fn turn_away(front: &Front, purpose: Purpose, head: &Parts) -> Option<Response> 
     }
 }
 
-/// What a request asks for, at the same host's HTTPS on this port.
+/// The URL of the request's target on the same host's HTTPS port.
 fn address_on(port: u16, head: &Parts) -> Option<HeaderValue> {
-    // RFC 9112 §3.2.2: a target that names its host counts, and not the header.
+    // RFC 9112 §3.2.2: a host in the target wins over the header.
     let host = match head.uri.authority() {
         Some(authority) => authority.clone(),
         None => Authority::try_from(head.headers.get(HOST)?.as_bytes()).ok()?,
@@ -212,10 +212,10 @@ fn address_on(port: u16, head: &Parts) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("https://{}{port}{}", host.host(), path.unwrap_or("/"))).ok()
 }
 
-/// Who asks, as far as is known yet.
+/// What is known of the requester so far.
 struct Requester {
     principal: Principal,
-    /// What is left of the limit of the key that was sent.
+    /// What is left of the limit of the presented key.
     quota: Option<Quota>,
 }
 
@@ -236,7 +236,7 @@ async fn run(
         Some(GatewayDemand { guard, scopes }) => (*guard, Requirements { scopes, ..route.requirements }),
         None => (route.guard, route.requirements),
     };
-    // The body of a request of any method means nothing here. Read, it leaves the connection usable.
+    // A gateway's request is judged without its body. Reading it keeps the connection usable.
     if let (None, Some(body)) = (&route.method, unread.as_mut())
         && Box::pin(receive(body, route.body_bytes, front.limits.body, |_| Ok(()))).await.is_ok()
     {
@@ -260,7 +260,7 @@ async fn run(
         if request.body.is_ok() {
             *unread = None;
         }
-        // A body may take its time, and the credential end meanwhile.
+        // While the body arrived, the credential may have been revoked.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
             let credentials = guard.read_again(&front.app, requirements, &request.headers, &request.principal);
             let again = identify(front, guard, requirements, &request, credentials, &mut requester.quota);
@@ -276,7 +276,7 @@ async fn run(
     Box::pin(in_lane(front, memory, route, request, claim)).await
 }
 
-// What has to wait is in boxes of its own: requests that are answered from memory are not to move its state about.
+// The state of whatever waits is boxed, so that requests answered from memory do not move it around.
 
 /// Runs the handler on a thread of its lane.
 async fn in_lane(
@@ -289,7 +289,7 @@ async fn in_lane(
     let pool = if route.lane == Lane::Password { &front.lanes.password } else { &front.lanes.store };
     let owner = request.principal.account().map_or(Owner::Client(client_network(request.client)), Owner::User);
     let until = Instant::now() + front.limits.handler;
-    // A client who does not take the answers that are there gets no more of the large ones.
+    // A client who does not read their answers gets no further large ones.
     let _turn = match route.lane {
         Lane::Store => Some(timeout_at(until.into(), memory.turn()).await.map_err(|_| {
             Error::Unavailable("the client does not take the answers that are there already".to_string())
@@ -299,9 +299,9 @@ async fn in_lane(
     let (sender, receiver) = oneshot::channel();
     let (app, memory) = (front.app.clone(), memory.clone());
     let job = move || {
-        // A large body is held for as long as the job is there, whether somebody waits for it or not.
+        // The body stays in memory as long as the job does, even if nobody waits for the answer.
         let _claim = claim;
-        // Whoever waited may be gone: the time ran out, or the client left.
+        // Nobody may be waiting any more: the time ran out, or the client left.
         if !sender.is_closed() {
             let mut call = || deadline::keep(until, || route.call(&app, &mut request));
             let _ = sender.send(if route.large { memory.make_large(until, call) } else { call() });
@@ -312,7 +312,7 @@ async fn in_lane(
     in_time(until, receiver, route.lane).await?
 }
 
-/// Who asks, from memory when it can, from the store when it must.
+/// Finds out who asks: from memory if possible, else from the store.
 async fn identify(
     front: &Front,
     guard: Guard,
@@ -343,9 +343,9 @@ async fn identify(
                 return Err(error);
             }
             Decision::AskForKey(hash) => {
-                // Of an address for which too many bad keys were looked up, only keys that are known here are: it is not to
-                // keep the store busy, and those who share it are not to suffer. Whoever repeats a bad key, which is
-                // remembered, keeps out nobody.
+                // An address that has had too many unknown keys looked up gets no further look-ups, so that it cannot
+                // keep the store busy. Keys that are remembered are still answered, so others behind the same address
+                // are not locked out. Repeating one bad key causes no look-up and so locks nobody out.
                 unasked = address_limits.check(Limited::FailedLookup, request.client).err();
                 unasked = unasked.filter(|_| !known_keys.has_known(&hash));
                 was_looked_up = unasked.is_none();
@@ -380,7 +380,7 @@ where
     in_time(Instant::now() + front.limits.handler, receiver, Lane::Store).await?
 }
 
-/// The answer from another thread, if it comes by then.
+/// The answer from another thread, if it comes before the deadline.
 async fn in_time<T>(until: Instant, receiver: oneshot::Receiver<T>, lane: Lane) -> Result<T, Error> {
     match timeout_at(until.into(), receiver).await {
         Ok(Ok(answer)) => Ok(answer),

@@ -14,30 +14,31 @@ use crate::base::error::Error;
 use crate::base::form_encoding::url_encoded;
 use crate::http::request::Request;
 
-/// Broken rules that are told. There may be as many as fit into a body, and the answer is not to be larger than it.
+/// How many broken rules an answer lists. A body can break more rules than it is long, and the answer must not be
+/// larger than the body.
 const TOLD: usize = 10;
 
-/// As much of a field's name as helps to find it.
+/// The part of a field's name that is shown in messages.
 fn shown(name: &str) -> &str {
     const ENOUGH: usize = 100;
     name.char_indices().nth(ENOUGH).map_or(name, |(end, _)| &name[..end])
 }
 
-/// The fields of a body or a query. Reading them gathers the rules that they break; [`Form::finish`] tells them all.
+/// The fields of a body or a query. Reading them collects the broken rules; [`Form::finish`] reports them all.
 pub struct Form {
     fields: Map<String, Value>,
     broken: Vec<String>,
 }
 
 impl Form {
-    /// `known`: the fields that the route has; any other is a broken rule.
+    /// `known`: the fields that the route accepts; any other field is a broken rule.
     pub fn read(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
         let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
         let fields = if body.is_empty() && !request.headers.contains_key(CONTENT_TYPE) {
             Map::new()
         } else {
             is_readable(&request.headers, JSON)?;
-            // RFC 8259 §8.1: a byte order mark may be passed over.
+            // RFC 8259 §8.1: a byte order mark may be ignored.
             let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&body);
             let Unambiguous(value) = serde_json::from_slice(body)
                 .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
@@ -49,7 +50,7 @@ impl Form {
         Ok(Form::of(fields, known))
     }
 
-    /// The query's fields, which are all text.
+    /// The fields of the query. All are text.
     pub fn read_query(request: &Request, known: &[&str]) -> Result<Form, Error> {
         let mut fields = Map::new();
         for pair in url_encoded(request.query.as_deref().unwrap_or_default()) {
@@ -62,8 +63,8 @@ impl Form {
         Ok(Form::of(fields, known))
     }
 
-    /// The fields of a body of the type `application/x-www-form-urlencoded`, as OAuth has it: one without a value is as
-    /// good as none, others than the known ones are passed over, and of those none may be there twice (RFC 6749 §3.2).
+    /// The fields of a body of the type `application/x-www-form-urlencoded`, by OAuth's rules: a field without a value
+    /// counts as missing, unknown fields are ignored, and no field may be repeated (RFC 6749 §3.2).
     pub fn read_url_encoded(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
         let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
         is_readable(&request.headers, URL_ENCODED)?;
@@ -91,8 +92,8 @@ impl Form {
         Form { fields, broken }
     }
 
-    /// A field that must be there. `rule` reads its text; its error is put behind the field's name. A field that is
-    /// not there or no text breaks the rules that an empty text breaks, and one more.
+    /// A required text. `rule` reads it; its error follows the field's name in the message. A field that is missing or
+    /// not a text breaks the rules that an empty text breaks, and one more.
     pub fn required<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
         if let Some(Value::String(text)) = self.fields.remove(name) {
             return self.judge(name, &text, rule);
@@ -102,7 +103,7 @@ impl Form {
         None
     }
 
-    /// A field that may be left out or null.
+    /// An optional text; null counts as missing.
     pub fn optional<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
         match self.fields.remove(name) {
             None | Some(Value::Null) => None,
@@ -114,12 +115,12 @@ impl Form {
         }
     }
 
-    /// A field that may be left out, but not be null.
+    /// An optional text that must not be null.
     pub fn given<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
         if self.fields.contains_key(name) { self.required(name, rule) } else { None }
     }
 
-    /// A field that may be left out; `Some(None)` is null.
+    /// An optional text; `Some(None)` is null.
     pub fn nullable<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<Option<T>> {
         match self.fields.get(name) {
             Some(Value::Null) => Some(None),
@@ -127,7 +128,7 @@ impl Form {
         }
     }
 
-    /// A truth value that may be left out, but not be null.
+    /// An optional truth value that must not be null.
     pub fn boolean(&mut self, name: &str) -> Option<bool> {
         match self.fields.remove(name)? {
             Value::Bool(truth) => Some(truth),
@@ -138,7 +139,7 @@ impl Form {
         }
     }
 
-    /// Texts that may be left out; null is none.
+    /// An optional list of texts; null counts as an empty one.
     pub fn texts<T>(&mut self, name: &str, rule: impl FnOnce(&[&str]) -> Result<T, &'static str>) -> Option<T> {
         let items = match self.fields.remove(name)? {
             Value::Null => Vec::new(),
@@ -155,7 +156,7 @@ impl Form {
         rule(&texts).map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
     }
 
-    /// A whole number that must be there. `1.0` is one, as JSON Schema has it.
+    /// A required whole number. `1.0` is one, as in JSON Schema.
     pub fn number(&mut self, name: &str, accepted: RangeInclusive<u32>) -> Option<u32> {
         let (least, most) = accepted.into_inner();
         let accepted = f64::from(least)..=f64::from(most);
@@ -164,11 +165,11 @@ impl Form {
         if number.is_none() {
             self.broken.push(format!("{name} must be a whole number from {least} to {most}"));
         }
-        // In the range of what it becomes, and whole.
+        // It is whole and in range, so the cast is exact.
         number.map(|number| number as u32)
     }
 
-    /// An object that may be left out, with the fields that it has; `Some(None)` is null.
+    /// An optional object with these known fields; `Some(None)` is null.
     pub fn object<T>(
         &mut self,
         name: &str,
@@ -181,7 +182,7 @@ impl Form {
         }
     }
 
-    /// Objects that must be there, so many of them, each with the fields that it has.
+    /// A required list of objects with these known fields, within the accepted number.
     pub fn objects<T>(
         &mut self,
         name: &str,
@@ -193,7 +194,7 @@ impl Form {
         match self.fields.remove(name) {
             Some(Value::Array(items)) if (least..=most).contains(&items.len()) => {
                 let read = |(index, item)| self.inner(&format!("{name}.{index}"), item, known, &mut read);
-                // All of them, for the rules that they break.
+                // All are read, so that all broken rules are reported.
                 items.into_iter().enumerate().map(read).collect::<Vec<_>>().into_iter().collect()
             }
             _ => {
@@ -230,19 +231,19 @@ impl Form {
     }
 
     fn judge<T>(&mut self, name: &str, text: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
-        // PostgreSQL cannot store it.
+        // PostgreSQL cannot store NUL in text.
         let outcome = if text.contains('\0') { Err("must not contain NUL characters") } else { rule(text) };
         outcome.map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
     }
 
-    /// A rule about several fields.
+    /// Checks a rule about several fields.
     pub fn require(&mut self, holds: bool, rule: &str) {
         if !holds {
             self.broken.push(rule.to_string());
         }
     }
 
-    /// The values that were read, or the rules that were broken, of many the first.
+    /// The values, or the broken rules: of many, the first.
     pub fn finish<T>(mut self, values: Option<T>) -> Result<T, Error> {
         match values {
             Some(values) if self.broken.is_empty() => Ok(values),
@@ -265,7 +266,7 @@ fn not_decodable(what: &str) -> Error {
     Error::Malformed(format!("{what} is not percent-encoded UTF-8"))
 }
 
-/// Whether the body is of this type, as it is and in characters that are ours (RFC 9110 §8.3, §8.4).
+/// Checks that the body has this type, is not compressed, and is in UTF-8 (RFC 9110 §8.3, §8.4).
 fn is_readable(headers: &HeaderMap, media_type: &str) -> Result<(), Error> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let value = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
@@ -285,8 +286,8 @@ fn is_readable(headers: &HeaderMap, media_type: &str) -> Result<(), Error> {
     if charsets.all(is_ours) { Ok(()) } else { Err(Error::UnsupportedCharset) }
 }
 
-/// A JSON value in which the names of every object are all different. A repeated one is refused: two readers could take
-/// either value.
+/// A JSON value whose objects have no repeated names. A repeated name is refused, because two readers could take either
+/// value.
 struct Unambiguous(Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {

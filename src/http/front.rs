@@ -19,11 +19,11 @@ pub enum Purpose {
     Api {
         tls: bool,
     },
-    /// Nothing but the way to HTTPS, which is on this port.
+    /// Redirects to HTTPS on this port.
     Redirect {
         to: u16,
     },
-    /// Nothing: the client speaks plain HTTP where HTTPS is spoken.
+    /// Nothing: the client speaks plain HTTP on the HTTPS port.
     WrongScheme,
 }
 
@@ -35,11 +35,11 @@ pub struct Front {
     pub cors: Cors,
     pub proxies: Proxies,
     pub limits: Limits,
-    /// The server stops. Connections that wait are woken besides.
+    /// Set when the server stops. Waiting connections are woken as well.
     pub stopping: AtomicBool,
 }
 
-/// What comes of it, unless the time runs out or the server stops before.
+/// The outcome of `work`, unless the time runs out or the server stops first.
 pub async fn in_time<F: Future>(limit: Duration, stop: &mut watch::Receiver<bool>, work: F) -> Option<F::Output> {
     tokio::select! {
         done = tokio::time::timeout(limit, work) => done.ok(),

@@ -5,26 +5,26 @@ use crate::base::pool::Pool;
 /// Where a route's handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// On the I/O thread, because everything it needs is in memory. May not block.
+    /// On the I/O thread: everything the handler needs is in memory. It must not block.
     Inline,
     /// On the store's threads.
     Store,
-    /// On the password threads, store calls included: they wait for a core to hash on.
+    /// On the password threads, including its calls to the store: these handlers wait for a core to hash on.
     Password,
 }
 
-/// The store's threads. SQLite has few readers and one writer; PostgreSQL answers these many at once.
+/// The threads of the store lane. SQLite has few readers and one writer; PostgreSQL answers this many at once.
 pub const STORE_THREADS: usize = 16;
 const STORE_QUEUE: usize = 1024;
 
-/// How many requests run in the password lane: one hashing on each core, and some more that talk to the store. Half of
-/// them, the share of one who is alone, keep all cores busy.
+/// How many requests run in the password lane: one hashing on each core, and as many that talk to the store. One user
+/// alone may have half of them, which keeps all cores busy.
 pub fn password_threads(cores: usize) -> usize {
     2 * (cores + 1)
 }
 
-/// As many logins as can be hashed in about three seconds at the default cost: a longer queue would only hold
-/// requests that run into their deadline.
+/// As many logins as can be hashed in about three seconds at the default cost. In a longer queue, requests would only
+/// reach their deadline.
 fn password_queue(cores: usize) -> usize {
     cores * 64
 }

@@ -1,11 +1,11 @@
-//! How much and how long a client may take, and what else is no setting of the operator's.
+//! How much and how long a client may take, and other constants that only tests change.
 
 use std::time::Duration;
 
 /// How much and how long a client may take, and other times of the front. Tests shorten them.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// From accept to the end of the TLS handshake.
+    /// From accepting a connection to the end of its TLS handshake.
     pub handshake: Duration,
     /// Request line and headers, in bytes.
     pub head_bytes: usize,
@@ -13,13 +13,13 @@ pub struct Limits {
     pub head: Duration,
     /// From the head to the last byte of the body.
     pub body: Duration,
-    /// A kept connection without a request.
+    /// How long a connection may stay open without a request.
     pub idle: Duration,
-    /// An answer of which the client takes nothing.
+    /// How long a client may take nothing of an answer.
     pub unread_answer: Duration,
     /// From queueing to the handler's answer.
     pub handler: Duration,
-    /// What is under way when the server stops.
+    /// How long requests may finish when the server stops.
     pub stopping: Duration,
     /// How often the files of the certificate are checked for a change.
     pub certificate_check: Duration,
@@ -34,7 +34,7 @@ impl Default for Limits {
             body: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             unread_answer: Duration::from_secs(30),
-            // With room for the answer to be there within 5 s.
+            // Leaves time for the answer to arrive within 5 s.
             handler: Duration::from_millis(4900),
             stopping: Duration::from_secs(10),
             certificate_check: Duration::from_secs(3),

@@ -12,18 +12,18 @@ use crate::guard::principal::Principal;
 
 /// What a handler may know of a request.
 pub struct Request {
-    /// The same as in the answer and in the log.
+    /// Also in the answer and in the log.
     pub id: HeaderValue,
     pub headers: HeaderMap,
     /// The values of the path's parameters.
     pub parameters: Parameters,
-    /// What follows the `?`, as it was sent.
+    /// The part after `?`, as it was sent.
     pub query: Option<String>,
-    /// Read when the route takes one; a fault of it is told only after the credential was judged.
+    /// Read if the route takes a body. An error is only reported once the credential is judged.
     pub body: Result<Bytes, Error>,
-    /// Who asks, as the route's guard found.
+    /// Who asks, as the guard found.
     pub principal: Principal,
-    /// Where it comes from, behind the proxies that are trusted.
+    /// The client's address, behind trusted proxies.
     pub client: IpAddr,
 }
 
@@ -58,7 +58,7 @@ impl Parameters {
     }
 }
 
-/// Taken over when it is a sane token, or `None`. It goes into the log: a key or a JWT in its place is too long.
+/// The id that the client sent, if it is a short token. It goes into the log; keys and JWTs are too long to pass.
 pub fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get(super::response::X_REQUEST_ID).filter(|value| {
         let bytes = value.as_bytes();

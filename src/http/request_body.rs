@@ -11,12 +11,12 @@ use hyper::body::Body;
 use crate::base::error::Error;
 use crate::http::client_memory::{A_BODY, Claim, ClientMemory};
 
-/// A body on its way, of either version of HTTP.
+/// A request's body while it arrives, over either version of HTTP.
 pub trait RequestBody: Body<Data = Bytes, Error: Display> + Unpin {}
 
 impl<B: Body<Data = Bytes, Error: Display> + Unpin> RequestBody for B {}
 
-/// At most `most` bytes, within `limit`, and the claim for what they take beyond the request's own.
+/// Reads at most `most` bytes within `limit`. The claim is for memory beyond what the request's own claim covers.
 pub async fn read_body(
     memory: &Arc<ClientMemory>,
     body: &mut impl RequestBody,
@@ -36,7 +36,7 @@ pub async fn read_body(
     Ok((whole.freeze(), claim))
 }
 
-/// Hands on a body as it comes, under the same conditions.
+/// Passes on a body as it arrives, within the same limits.
 pub async fn receive(
     body: &mut impl RequestBody,
     most: usize,
@@ -50,7 +50,7 @@ pub async fn receive(
         let mut received = 0;
         while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
             let frame = frame.map_err(|error| Error::Malformed(format!("Request body cannot be read: {error}")))?;
-            // Trailers mean nothing here.
+            // Trailers are ignored.
             let Ok(data) = frame.into_data() else { continue };
             received += data.len();
             if received > most {

@@ -1,4 +1,4 @@
-//! Answers, and the only map from [`Error`] to a status.
+//! Answers, and the one place that maps an [`Error`] to a status.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Seconds after which a client may try again when the server or the store is too busy or away.
+/// `Retry-After` in seconds when the server or the store is too busy or unreachable.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// A larger answer than that does not fit into what the system keeps for a client.
+/// Larger answers do not fit into the system's send buffer.
 const MAY_WAIT: usize = 16 * 1024;
 
 pub fn ok<T: Serialize>(body: &T) -> Result<Response, Error> {
@@ -46,7 +46,7 @@ pub fn message(text: &str) -> Result<Response, Error> {
 
 fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Response, Error> {
     let mut body = serde_json::to_vec(body).map_err(|error| Error::Internal(format!("writing an answer: {error}")))?;
-    // It may have to wait for its client for long.
+    // It may wait long for its client.
     if body.len() > MAY_WAIT {
         body.shrink_to_fit();
     }
@@ -60,14 +60,14 @@ pub fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) ->
     response
 }
 
-/// Names this content, and no other; the suffix tells its forms apart.
+/// A strong tag of this content; the suffix distinguishes its representations.
 pub fn entity_tag(content: &[u8], suffix: &str) -> Result<HeaderValue, Error> {
     let hash = hex::encode(&digest::digest(&digest::SHA256, content).as_ref()[..16]);
     HeaderValue::try_from(format!("\"{hash}{suffix}\"")).map_err(|error| Error::Internal(format!("a tag: {error}")))
 }
 
-/// A 200 with its strong entity tag. Whoever has that content already gets 304 and none (RFC 9110 §13.1.2, §15.4.5), who
-/// wants another one a 412 (§13.1.1), which is judged first (§13.2.2).
+/// A 200 with its entity tag. A client that has this content already gets a 304 (RFC 9110 §13.1.2, §15.4.5); one that
+/// requires other content gets a 412 (§13.1.1), which is checked first (§13.2.2).
 pub fn with_entity_tag(mut response: Response, tag: HeaderValue, asked: &HeaderMap) -> Response {
     // Strong comparison (§8.8.3.2).
     if asked.contains_key(IF_MATCH) && !tags(asked, IF_MATCH).any(|wanted| wanted == b"*" || wanted == tag.as_bytes()) {
@@ -86,7 +86,7 @@ pub fn with_entity_tag(mut response: Response, tag: HeaderValue, asked: &HeaderM
     response
 }
 
-/// The members of a list of tags. A tag of ours has no comma in it, so it may be cut at each.
+/// The members of a list of tags. Our tags have no comma, so the list is split at commas.
 fn tags(asked: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     let lists = asked.get_all(name).into_iter().flat_map(|list| list.as_bytes().split(|b| *b == b','));
     lists.map(<[u8]>::trim_ascii)
@@ -116,7 +116,7 @@ fn error_body(status: StatusCode, message: Message<'_>, request_id: Option<&str>
     json(status, &body).unwrap_or_else(|_| with_body(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", Bytes::new()))
 }
 
-/// The answer to what went wrong. `too_many`: the status of [`Error::TooMany`].
+/// The answer to an error. `too_many` is the status of [`Error::TooMany`].
 pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response {
     let status = match error {
         Error::BrokenRules(_) | Error::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -194,12 +194,12 @@ fn challenges(challenge: Challenge) -> impl Iterator<Item = &'static str> {
     bearer.into_iter().chain(challenge.key.then_some("ApiKey")).chain(basic)
 }
 
-/// 404 for a path that no route has.
+/// 404 for an unknown path.
 pub fn no_such_route(method: &http::Method, path: &str) -> Response {
     error_body(StatusCode::NOT_FOUND, Message::One(&format!("Cannot {method} {path}")), None)
 }
 
-/// 405 for a path that is known with other methods.
+/// 405 for a path that has only other methods.
 pub fn method_not_allowed(method: &http::Method, path: &str, allow: &str) -> Response {
     let text = format!("Cannot {method} {path}; allowed: {allow}");
     let mut response = error_body(StatusCode::METHOD_NOT_ALLOWED, Message::One(&text), None);
@@ -209,7 +209,7 @@ pub fn method_not_allowed(method: &http::Method, path: &str, allow: &str) -> Res
     response
 }
 
-/// 204 with the methods of a path, or of all (RFC 9110 §9.3.7).
+/// 204 with the methods of a path, or of the server (RFC 9110 §9.3.7).
 pub fn options(allow: &'static str) -> Response {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -217,22 +217,22 @@ pub fn options(allow: &'static str) -> Response {
     response
 }
 
-/// 501 for CONNECT, which is for proxies. What a hasty client has sent after it is meant for the other end of the tunnel,
-/// so nothing of it is read.
+/// 501 for CONNECT, which is for proxies. Anything the client sent after it is meant for the other end of the tunnel,
+/// so it is not read.
 pub fn no_tunnel() -> Response {
     let mut response = error_body(StatusCode::NOT_IMPLEMENTED, Message::One("Cannot CONNECT"), None);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// 400 for a request that two parties could read differently; nothing after it on the connection can be trusted.
+/// 400 for a request that two parties could read differently. Nothing after it on the connection can be trusted.
 pub fn ambiguous(why: &str) -> Response {
     let mut response = error_body(StatusCode::BAD_REQUEST, Message::One(why), None);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// The answer to a head that cannot be taken; nothing after it on the connection can be found.
+/// The answer to a head that cannot be read. Where the next request begins is unknown.
 pub fn refused(status: StatusCode, most_bytes: usize, most_fields: usize) -> Response {
     let too_large = format!("Request head has more than {most_bytes} bytes or {most_fields} fields");
     let message = match status {
@@ -245,7 +245,7 @@ pub fn refused(status: StatusCode, most_bytes: usize, most_fields: usize) -> Res
     response
 }
 
-/// 308: the same request, at this address. Nothing more is served on the connection.
+/// 308: the same request at this address. The connection ends.
 pub fn moved(address: HeaderValue) -> Response {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
@@ -254,7 +254,7 @@ pub fn moved(address: HeaderValue) -> Response {
     response
 }
 
-/// What a key's limit is and what is left of it (draft-ietf-httpapi-ratelimit-headers-10 §3, §4).
+/// Reports a key's limit and what is left of it (draft-ietf-httpapi-ratelimit-headers-10 §3, §4).
 pub fn tell_quota(response: &mut Response, quota: &Quota) {
     let policy = format!("\"default\";q={};w={}", quota.policy.limit, quota.policy.window.as_secs());
     let left = format!("\"default\";r={};t={}", quota.remaining, whole_seconds(quota.reset));
@@ -263,18 +263,18 @@ pub fn tell_quota(response: &mut Response, quota: &Quota) {
     }
 }
 
-/// Where a list goes on (RFC 8288): a path of ours.
+/// Links to the next page of a list (RFC 8288), with a path of ours.
 pub fn tell_next(response: &mut Response, path: &str) {
     let link = HeaderValue::from_str(&format!("<{path}>; rel=\"next\"")).ok();
     response.headers_mut().extend(link.map(|link| (LINK, link)));
 }
 
-/// Rounded up: whoever waits that long has waited enough.
+/// Rounded up, so that a client who waits this long has waited long enough.
 pub fn whole_seconds(span: Duration) -> u64 {
     span.as_nanos().div_ceil(1_000_000_000) as u64
 }
 
-/// Makes the answer to GET that to HEAD: the same headers, no body (RFC 9110 §9.3.2).
+/// Turns the answer to GET into that to HEAD: the same headers, no body (RFC 9110 §9.3.2).
 pub fn drop_body(response: &mut Response) {
     let length = std::mem::take(response.body_mut()).len();
     if response.status() != StatusCode::NOT_MODIFIED {
@@ -287,12 +287,12 @@ pub fn finish(response: &mut Response, request_id: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id);
     headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Tokens, keys and what is only for their holder: nobody on the way may keep it.
+    // Answers hold tokens, keys and personal data: no cache may store them.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 
-/// RFC 6797: for a year, browsers come with TLS only. Other hosts of the same domain may have none, so it says nothing of
-/// them. It must not be said without TLS (§7.2).
+/// RFC 6797: browsers use only TLS for this host for a year. Other hosts of the domain are left out, because they may
+/// have no TLS. It must not be sent without TLS (§7.2).
 pub fn insist_on_tls(response: &mut Response) {
     response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
 }

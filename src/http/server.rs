@@ -1,4 +1,4 @@
-//! The server front: listens, accepts no more than it can serve, and stops without dropping what is under way.
+//! The server: listens, accepts no more connections than it can serve, and stops without dropping requests under way.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +36,7 @@ pub struct Server {
     table: Arc<ConnectionTable>,
 }
 
-/// Connections that the kernel keeps for us until we accept them; it may allow fewer.
+/// The most connections that wait in the kernel to be accepted; it may allow fewer.
 const BACKLOG: u32 = 4096;
 
 impl Server {
@@ -86,12 +86,12 @@ impl Server {
         Ok(Server { runtime, front, tls, addresses, redirects, stop, table })
     }
 
-    /// Where it listens; with port 0 in the configuration, the port it got.
+    /// Where it listens. If the port in the settings is 0, these have the port that was assigned.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Where it sends plain HTTP to HTTPS from.
+    /// Where it redirects plain HTTP to HTTPS.
     pub fn redirects(&self) -> &[SocketAddr] {
         &self.redirects
     }
@@ -101,7 +101,7 @@ impl Server {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
-    /// Reads anew what may change while the server runs.
+    /// Reads the certificate's files again.
     pub fn reload(&self) {
         match &self.tls {
             Some(tls) => tls.reload(),
@@ -109,7 +109,7 @@ impl Server {
         }
     }
 
-    /// Stops accepting, lets what is under way finish within its limit, and ends the threads.
+    /// Stops accepting, lets requests under way finish within their limit, and ends the threads.
     pub fn stop(self) {
         self.front.stopping.store(true, Ordering::SeqCst);
         self.stop.send_replace(true);
@@ -123,11 +123,11 @@ impl Server {
     }
 }
 
-/// Descriptors for everything but connections: PostgreSQL takes four for each of its own, SQLite two.
+/// File descriptors for everything but clients: PostgreSQL needs four for each of its connections, SQLite two.
 const OTHER_DESCRIPTORS: u64 = 128;
 
-/// As many connections as are wanted, or as there are descriptors for: the store and the log must not go without one
-/// because clients have them all. The soft limit of many systems is 1024, and is raised to the hard one.
+/// As many connections as are wanted, or as there are file descriptors for: the store and the log must never lack one
+/// because clients have them all. Many systems have a soft limit of 1024, which is raised to the hard one.
 fn affordable_connections(wanted: usize) -> u32 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -146,8 +146,8 @@ fn affordable_connections(wanted: usize) -> u32 {
     wanted.min(affordable) as u32
 }
 
-/// A write that meets a limit on the size of files is to fail. The signal that comes with it would end the process, if
-/// nobody cared for it; once somebody does, the system never ends the process by it again.
+/// Makes a write beyond the limit on file sizes fail. By default the signal SIGXFSZ ends the process; once it has a
+/// handler, it never does.
 fn outlive_file_limit(runtime: &Runtime) {
     let _context = runtime.enter();
     if let Err(error) = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())) {
@@ -159,20 +159,20 @@ fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
     listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
 }
 
-/// On all hosts, on one port, of which a setting says the number.
+/// Listens on all hosts at this port. `setting` is the name of the setting that has the port.
 fn listen(settings: &HttpSettings, mut port: u16, name: &str) -> Result<Vec<TcpListener>, String> {
     let mut listeners = Vec::new();
     for &host in &settings.hosts {
         let address = SocketAddr::new(host, port);
-        // Where IPv4 has addresses of its own, `::` is not to have them as well.
+        // If IPv4 addresses are listed, `::` must not take them as well.
         let only_v6 = host.is_ipv6() && settings.hosts.iter().any(IpAddr::is_ipv4);
         match bind(address, only_v6) {
             Ok(listener) => {
-                // With port 0, all addresses share the port that the first one got.
+                // With port 0, all addresses share the port that the first one was assigned.
                 port = listener.local_addr().map_or(port, |address| address.port());
                 listeners.push(listener);
             }
-            // A machine without IPv6. A port that is taken is another thing: clients would talk to somebody else.
+            // The machine has no IPv6. A port that is in use is an error: clients would reach another program.
             Err(error) if !settings.hosts_given && host.is_ipv6() && error.kind() != ErrorKind::AddrInUse => {
                 debug!("not listening on {address}: {error}");
             }
@@ -225,7 +225,7 @@ async fn accept(
             loop {
                 match accept_any(&listeners).await {
                     Ok((stream, peer, kind)) => {
-                        // While one waits for its place, the next stay in the kernel's backlog.
+                        // While one waits for a slot, the next ones wait in the kernel.
                         let Some(slot) = table.take(peer.ip(), &front.limits).await else {
                             refused.tell(peer.ip());
                             continue;
@@ -236,7 +236,7 @@ async fn accept(
                         });
                     }
                     Err(error) => {
-                        // Out of descriptors, mostly; it passes when connections close.
+                        // Usually there are no file descriptors left; that passes when connections close.
                         warn!("a connection could not be accepted: {error}");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
@@ -246,7 +246,7 @@ async fn accept(
     }
 }
 
-/// Tells the operator of connections that were refused, but does not repeat itself for each.
+/// Logs refused connections, but not each one.
 #[derive(Default)]
 struct Refused {
     told: Option<Instant>,

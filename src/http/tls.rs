@@ -1,4 +1,4 @@
-//! TLS to clients: versions, protocols, and the certificate, which is read anew when its files change.
+//! TLS for clients: versions, protocols, and the certificate, which is read again when its files change.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -21,13 +21,13 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::base::clock::Timestamp;
 
-/// The names of the protocols in the handshake (RFC 7301, RFC 9113 §3.2).
+/// The names of the protocols in the TLS handshake (RFC 7301, RFC 9113 §3.2).
 pub const HTTP_2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// More than any chain of certificates has.
+/// Larger than any chain of certificates.
 const LARGEST_FILE: u64 = 1024 * 1024;
-/// How long before its end a certificate is complained of. Those who renew by themselves have done so by then.
+/// How long before it expires a certificate is warned about. Automatic renewal has replaced it by then.
 const EXPIRES_SOON: Duration = Duration::from_secs(7 * 86400);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(86400);
 
@@ -40,7 +40,7 @@ pub struct TlsFiles {
     pub look_every: Duration,
 }
 
-/// TLS as it is served. While it is there, a thread looks after the files.
+/// TLS for clients. A thread checks the files while this exists.
 pub struct Tls {
     pub acceptor: TlsAcceptor,
     reload: Sender<()>,
@@ -68,13 +68,13 @@ impl Tls {
         Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), reload })
     }
 
-    /// Reads the files anew, whether they have changed or not.
+    /// Reads the files again, even if they have not changed.
     pub fn reload(&self) {
         let _ = self.reload.send(());
     }
 }
 
-/// The certificate that new connections get, and its key.
+/// The certificate and key that new connections get.
 struct Current(RwLock<Arc<CertifiedKey>>);
 
 impl Current {
@@ -95,10 +95,10 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// What changes when a file is written or replaced, or a link on its path leads elsewhere; `None`: it is not there.
+/// What changes when a file is written or replaced, or when a link on its path changes. `None`: there is no file.
 type Stamp = Option<(u64, u64, u64, [i64; 4])>;
 
-/// Of the certificate's file and of the key's.
+/// The state of the certificate's file and of the key's file.
 fn stamps(files: &TlsFiles) -> [Stamp; 2] {
     [&files.certificate, &files.key].map(|path| {
         let file = fs::metadata(path).ok()?;
@@ -106,21 +106,21 @@ fn stamps(files: &TlsFiles) -> [Stamp; 2] {
     })
 }
 
-/// Takes up files that have changed.
+/// Reads files that have changed.
 struct Renewal {
     files: TlsFiles,
     provider: Arc<CryptoProvider>,
     current: Arc<Current>,
-    /// As the files were when they were last read, for good or ill.
+    /// The files' state when they were last read, successfully or not.
     tried: [Stamp; 2],
-    /// As they were when they were last looked at.
+    /// Their state at the last check.
     seen: [Stamp; 2],
-    /// When what was read last is to be read again: it is not valid yet.
+    /// When to read the last files again, because they are not valid yet.
     valid_from: Option<UnixTime>,
 }
 
 impl Renewal {
-    /// Until the other end of the channel is gone.
+    /// Runs until the other end of the channel is dropped.
     fn run(mut self, reloads: &Receiver<()>) {
         let mut complained: Option<Instant> = None;
         loop {
@@ -134,7 +134,7 @@ impl Renewal {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let now = stamps(&self.files);
-            // Not while somebody is still writing.
+            // Two equal checks in a row: nobody is writing the files now.
             let settled = now == std::mem::replace(&mut self.seen, now);
             let is_due = self.valid_from.is_some_and(|start| start <= UnixTime::now());
             if !asked && ((now == self.tried && !is_due) || !settled) {
@@ -169,7 +169,7 @@ impl Renewal {
         pair.cert.first().and_then(|certificate| start_of(certificate, &self.provider))
     }
 
-    /// Why clients refuse it now, if they do.
+    /// Why clients would refuse it now, if they would.
     fn fault_of(&self, pair: &CertifiedKey) -> Option<String> {
         let now = UnixTime::now();
         if let Some(end) = self.end_of(pair).filter(|end| *end <= now) {
@@ -205,7 +205,7 @@ fn end_of(certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Option
     }
 }
 
-/// From when on a certificate is valid.
+/// When a certificate begins to be valid.
 fn start_of(certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<UnixTime> {
     match verdict_at(0, certificate, provider)? {
         CertificateError::NotValidYetContext { not_before, .. } => Some(not_before),
@@ -213,8 +213,8 @@ fn start_of(certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Opti
     }
 }
 
-/// Dates are judged before anything else is: who asks about the end of time is told the end of the certificate, and who
-/// asks about its beginning, the beginning.
+/// Finds a date by verifying at an extreme time: dates are checked first, so verifying at the end of time reports the
+/// end of the certificate, and at the beginning of time its beginning.
 fn verdict_at(seconds: u64, certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<CertificateError> {
     let verdict = verify_server_cert_signed_by_trust_anchor(
         &ParsedCertificate::try_from(certificate).ok()?,
@@ -235,7 +235,7 @@ fn load(files: &TlsFiles, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>
     let pem = read("TLS_CERT", &files.certificate)?;
     let chain = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()
-        // The library's own message repeats a line, which may be a private key's.
+        // The library's message repeats a line, which may be from a private key.
         .map_err(|_| format!("TLS_CERT: {chain_path} is not PEM; accepted: one or more certificates in PEM"))?;
     for (position, certificate) in chain.iter().enumerate() {
         ParsedCertificate::try_from(certificate)

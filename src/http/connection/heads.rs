@@ -1,5 +1,5 @@
-//! What hyper does not show of a connection with HTTP/1.1: it refuses some heads by itself, with a status and nothing else,
-//! cuts the fragment off a target, and takes whoever closes their side for gone.
+//! What hyper does not show of an HTTP/1.1 connection: it refuses some heads itself with a bare status, removes the
+//! fragment of a target, and treats a client that closes its side as gone.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,12 +20,12 @@ use crate::http::connection::socket::Socket;
 use crate::http::connection::state::{ConnectionState, Phase};
 use crate::http::response::Response;
 
-/// A stream whose other end may close its side and go on listening.
+/// A stream whose other end may close its side and still listen.
 pub trait HalfOpen {
-    /// Whether nothing more will come; false while there is something to be read first.
+    /// Whether the other end has closed its side. False while there is something left to read.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
 
-    /// Whether it was reset since then: to read says nothing but that there is no more.
+    /// Whether the connection has been reset since then. Reading does not tell: it only says that there is no more.
     fn was_reset(&self) -> bool;
 }
 
@@ -40,8 +40,8 @@ impl HalfOpen for TcpStream {
     }
 }
 
-/// Whoever closes TLS has gone: before TLS 1.3 there was no other way (RFC 8446 §6.1), and nobody uses the new one. hyper
-/// sees to it.
+/// A client that closes TLS has left: before TLS 1.3 there was no half-closing (RFC 8446 §6.1), and clients do not use
+/// it. hyper handles that.
 impl HalfOpen for Box<TlsStream<TcpStream>> {
     fn poll_end(&self, _: &mut Context<'_>) -> Poll<io::Result<bool>> {
         Poll::Pending
@@ -52,7 +52,7 @@ impl HalfOpen for Box<TlsStream<TcpStream>> {
     }
 }
 
-/// What is known of the head that was read last.
+/// What is known of the last head.
 #[derive(Default)]
 pub struct Seen {
     fragment: AtomicBool,
@@ -61,16 +61,16 @@ pub struct Seen {
     knows_interim: AtomicBool,
 }
 
-/// Means nothing to whoever has not asked for it (RFC 9110 §15.2.1).
+/// An interim answer, which clients that have not asked for it ignore (RFC 9110 §15.2.1).
 const ARE_YOU_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// How often it is looked for the answer of a client's system to that.
+/// How often we check whether the client's system has answered it with a reset.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Seen {
-    /// A request is served.
+    /// Notes that a request is served.
     pub fn note(&self, version: Version) {
         self.served.store(true, Ordering::Relaxed);
-        // As every client of HTTP/1.1 must (RFC 9110 §15.2).
+        // Every HTTP/1.1 client must accept it (RFC 9110 §15.2).
         self.knows_interim.store(version == Version::HTTP_11, Ordering::Relaxed);
     }
 
@@ -79,32 +79,33 @@ impl Seen {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// Whether the target of the request had a fragment. Asked once for each.
+    /// Whether the target of the request had a fragment. Asked once for each request.
     pub fn took_fragment(&self) -> bool {
-        // One task has the connection; it may move between threads.
+        // Only one task uses it; the task may move between threads.
         self.fragment.load(Ordering::Relaxed) && self.fragment.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether a head was refused, with an answer of ours.
+    /// Whether we have answered a head that hyper refused.
     pub fn refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
-/// A stream to hyper that reads request lines along, and puts answers of ours in the place of hyper's own.
+/// The stream under hyper: it reads request lines along, and replaces hyper's own answers by ours.
 ///
-/// A client that has closed its side while it waits has gone, or waits on: only its system knows. So it is sent something
-/// that means nothing. The system of one who has gone resets the connection then, which ends it, and the work with it.
+/// A client that closes its side while it waits has either left or still listens; only its system knows. So it is sent
+/// an interim answer that means nothing. If the client has left, its system resets the connection, which ends the
+/// request's work.
 pub struct Heads<'a, S, F> {
     inner: Socket<'a, S>,
     state: &'a ConnectionState,
     seen: &'a Seen,
-    /// The answer to a head that gets this status.
+    /// Makes the answer to a head that is refused with this status.
     refuse: F,
     line: Line,
-    /// What is left of such an answer.
+    /// The unsent rest of such an answer.
     answer: Option<Bytes>,
-    /// The client has closed its side, and was asked; until it is looked again.
+    /// After the client has closed its side and was sent the interim answer: when to check again.
     asked: Option<Pin<Box<Sleep>>>,
 }
 
@@ -121,7 +122,7 @@ impl<'a, S, F: Fn(StatusCode) -> Response> Heads<'a, S, F> {
         matches!(self.state.phase(), Phase::Head | Phase::Idle)
     }
 
-    /// Whether these are hyper's own words: without a request, there is nothing else to be written.
+    /// Whether these bytes are hyper's own answer: no request has been served, so there is nothing else to write.
     fn is_refusal(&mut self, bytes: &[u8]) -> bool {
         if self.answer.is_some() {
             return true;
@@ -152,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F> Heads<'_, S, F> {
 }
 
 impl<S: HalfOpen + AsyncRead + AsyncWrite + Unpin, F> Heads<'_, S, F> {
-    /// Fails when the client has gone. Called when everything of hyper's has been written, and an answer is awaited.
+    /// Fails if the client has left. Called when everything is written and an answer is awaited.
     fn look_after(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(asked) = &mut self.asked else {
             let has_ended = match self.inner.stream().poll_end(cx) {
@@ -163,7 +164,7 @@ impl<S: HalfOpen + AsyncRead + AsyncWrite + Unpin, F> Heads<'_, S, F> {
                 if let Poll::Ready(written) = Pin::new(&mut self.inner).poll_write(cx, ARE_YOU_THERE)
                     && written? < ARE_YOU_THERE.len()
                 {
-                    // It took nothing of what came before either.
+                    // It has not taken what came before either.
                     return Err(io::ErrorKind::WriteZero.into());
                 }
                 self.asked = Some(Box::pin(tokio::time::sleep(LOOK_EVERY)));
@@ -181,7 +182,7 @@ impl<S: HalfOpen + AsyncRead + AsyncWrite + Unpin, F> Heads<'_, S, F> {
     }
 }
 
-/// The whole of an answer after which the connection ends.
+/// The bytes of an answer that ends the connection.
 fn written(response: &Response) -> Bytes {
     let date = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
     let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
@@ -250,10 +251,10 @@ impl<S: HalfOpen + AsyncRead + AsyncWrite + Unpin, F: Fn(StatusCode) -> Response
     }
 }
 
-/// How far a request line (RFC 9112 §3) has been read.
+/// How much of a request line (RFC 9112 §3) has been read.
 ///
-/// It is looked for where a read begins while a head is awaited. Of requests that were sent together it is the first, and
-/// what is none is passed over: the middle of a head that came with the request before it.
+/// A line is expected where a read begins while a head is awaited. If several requests arrive together, only the first
+/// line is read; bytes that are no request line (the middle of a pipelined head) are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
     Method {
@@ -267,7 +268,7 @@ enum Line {
         text: [u8; 8],
         length: usize,
     },
-    /// To its end; it names a version that is not spoken.
+    /// The line is complete and names a version that we do not speak.
     Read {
         unspoken: bool,
     },
@@ -282,9 +283,9 @@ impl Default for Line {
 impl Line {
     const PASSED_OVER: Line = Line::Read { unspoken: false };
 
-    /// Whether it is complete now, and its target has a fragment.
+    /// Whether the line is now complete and its target has a fragment.
     fn read_on(&mut self, bytes: &[u8]) -> bool {
-        // Nearly every one comes whole, and is as it should be.
+        // Almost every line arrives whole and is valid.
         if *self == Line::default()
             && let Some(end) = bytes.iter().position(|byte| *byte == b'\n')
             && bytes[..end].ends_with(b" HTTP/1.1\r")

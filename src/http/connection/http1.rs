@@ -1,4 +1,4 @@
-//! HTTP/1.1 on a connection: hyper reads and writes it, one request after the other.
+//! HTTP/1.1 on a connection, read and written by hyper, one request after the other.
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -25,8 +25,8 @@ use crate::http::connection::table::ConnectionEntry;
 use crate::http::exchange;
 use crate::http::front::{Front, Purpose};
 
-/// Serves it until either side ends it, a time runs out, or the server stops. A stream and what was read of it: the client
-/// speaks HTTP/2.
+/// Serves until either side ends the connection, a time runs out, or the server stops. If the client turns out to speak
+/// HTTP/2, gives back the stream and the bytes that were read.
 pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
@@ -51,7 +51,7 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
         state.expect_body(if body.is_end_stream() { None } else { body.size_hint().exact() });
         let size = size(&head, &body);
         let mut answer = pin!(exchange::answer(front, &entry.memory, purpose, peer.ip(), head, &mut body));
-        // Booked are those that have to wait.
+        // Only requests that have to wait are claimed.
         let mut claim = None;
         let response = std::future::poll_fn(|cx| {
             let response = answer.as_mut().poll(cx);
@@ -72,7 +72,7 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
         .half_close(purpose != (Purpose::Api { tls: true }))
         .serve_connection(socket, service);
     let mut stopping = pin!(async move {
-        // An error is a server that is gone, which is a stop as well.
+        // An error means that the server is gone, which is a stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     });
     let mut alarm = Alarm::new(state);
@@ -80,7 +80,8 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
     let mut told = false;
 
     let speaks_http_2 = std::future::poll_fn(|cx| {
-        // Polled once, it wakes this task when the server stops; to poll it takes a lock that all connections share.
+        // Polled once, so that it wakes this task when the server stops. Polling takes a lock that all connections
+        // share.
         if (!listening || front.stopping.load(Ordering::SeqCst)) && !told && stopping.as_mut().poll(cx).is_ready() {
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
@@ -95,7 +96,7 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
                     return Poll::Ready(!seen.served());
                 }
                 debug!("{peer}: {error}");
-                // Behind an answer that the client had not taken yet, hyper's words are left as they are.
+                // If the client has not taken an earlier answer yet, hyper's own answer is left as it is.
                 if error.is_parse() && !seen.refused() {
                     refuse(head_status(&error));
                 }
@@ -108,7 +109,7 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
             return Poll::Ready(false);
         }
         if purpose == (Purpose::Api { tls: true }) && state.phase() == Phase::Idle && !told {
-            // TLS has a goodbye of its own (RFC 8446 §6.1).
+            // TLS is closed with a message of its own (RFC 8446 §6.1).
             told = true;
             Pin::new(&mut connection).graceful_shutdown();
             cx.waker().wake_by_ref();
@@ -123,12 +124,12 @@ pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
     })
 }
 
-/// What hyper has answered.
+/// The status of hyper's own answer.
 fn head_status(error: &hyper::Error) -> StatusCode {
     if error.is_parse_too_large() { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST }
 }
 
-/// What a request takes, in bytes of memory, until it is known who sends it.
+/// The memory that a request takes until it is known who sends it, in bytes.
 fn size(head: &Parts, body: &Incoming) -> usize {
     let fields = head.headers.iter();
     let head: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + A_FIELD).sum();
@@ -137,7 +138,7 @@ fn size(head: &Parts, body: &Incoming) -> usize {
     head + body as usize
 }
 
-/// A body that is there as a whole.
+/// A body that is complete in memory.
 struct Whole(Bytes);
 
 impl Body for Whole {

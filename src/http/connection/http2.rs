@@ -1,5 +1,5 @@
-//! HTTP/2 on a connection: h2 reads and writes its frames, each stream is a task that ends with the connection, and what
-//! a client may have under way at once is bounded, in number, in time and in memory.
+//! HTTP/2 on a connection: h2 reads and writes the frames, and each stream is a task that ends with the connection.
+//! What a client may have under way is bounded in number, time and memory.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -30,17 +30,18 @@ use crate::http::exchange;
 use crate::http::front::{Front, Purpose, in_time};
 use crate::http::response::Response;
 
-/// Streams at once on a connection; RFC 9113 §6.5.2 advises against fewer.
+/// The most streams at once on a connection; RFC 9113 §6.5.2 advises against fewer.
 const STREAMS: u32 = 100;
-/// What a client may send before we have read it: on a stream, and on all of them.
+/// How many bytes a client may send before we have read them: on one stream, and on all.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// What is handed over of an answer before the client's socket has taken it.
+/// How much of an answer h2 buffers before the socket has taken it.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How many more requests a client may take back than he waits for. Each has cost us its work (CVE-2023-44487).
+/// How many more requests a client may cancel than it waits for. Each cancelled one has cost us its work
+/// (CVE-2023-44487).
 const TAKEN_BACK: u32 = 100;
 
-/// Serves it until either side ends it, a time runs out, or the server stops.
+/// Serves until either side ends the connection, a time runs out, or the server stops.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
@@ -53,8 +54,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let limits = &front.limits;
     state.enter(Phase::Head);
     let socket = PacedStream::new(Socket::new(stream, state, &front.stopping), state, limits);
-    // h2 bounds the rest by itself: CONTINUATION frames, resets before a stream is accepted, empty frames, and answers to
-    // PING and SETTINGS, of which one is kept at a time.
+    // h2 itself bounds CONTINUATION frames, resets of streams that are not accepted yet, empty frames, and its answers
+    // to PING and SETTINGS, of which it keeps one at a time.
     let preface = Builder::new()
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS)
@@ -68,7 +69,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         None => return debug!("{peer}: cut, {}", state.overdue()),
     };
     let mut stopping = pin!(async move {
-        // An error is a server that is gone, which is a stop as well.
+        // An error means that the server is gone, which is a stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     });
     let mut streams = JoinSet::new();
@@ -79,7 +80,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut told = false;
 
     std::future::poll_fn(|cx| {
-        // Polled once, it wakes this task when the server stops; to poll it takes a lock that all connections share.
+        // Polled once, so that it wakes this task when the server stops. Polling takes a lock that all connections
+        // share.
         if (!listening || front.stopping.load(Ordering::SeqCst)) && !told && stopping.as_mut().poll(cx).is_ready() {
             told = true;
             connection.graceful_shutdown();
@@ -89,7 +91,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             listening = true;
             state.belongs_to(cx.waker());
         }
-        // Somebody else needs the place: what is under way is the last.
+        // Another client needs the slot: the requests under way are the last.
         if state.is_dismissed() && state.phase() == Phase::Busy && !told {
             told = true;
             connection.graceful_shutdown();
@@ -145,7 +147,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     .await;
 }
 
-/// What a request takes, in bytes of memory.
+/// The memory that a request takes, in bytes.
 fn size(request: &http::Request<RecvStream>) -> usize {
     let fields = request.headers().iter();
     let head: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + A_FIELD).sum();
@@ -153,12 +155,12 @@ fn size(request: &http::Request<RecvStream>) -> usize {
     head + if has_body { announced(request).unwrap_or(A_BODY).min(A_BODY) } else { 0 }
 }
 
-/// The length that the request says its body has.
+/// The length of the body that the request announces.
 fn announced(request: &http::Request<RecvStream>) -> Option<usize> {
     request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
-/// Takes a request apart, and has the connection deliver its body if there is one.
+/// Splits a request into head and body, and registers the body for delivery if there is one.
 fn open(
     request: http::Request<RecvStream>,
     deliveries: &mut Vec<Delivery>,
@@ -182,9 +184,9 @@ fn open(
 
 /// How a stream ended.
 enum End {
-    /// Its answer was sent, or could not be.
+    /// Its answer was sent, or could not be sent.
     Over,
-    /// The client wanted no answer any more.
+    /// The client has cancelled the request.
     TakenBack,
 }
 
@@ -199,7 +201,7 @@ async fn converse(
     mut respond: SendResponse<Bytes>,
 ) -> End {
     let response = tokio::select! {
-        // First: a body that ends with it is no bad request.
+        // Checked first: a body that ends by the cancellation is no bad request.
         biased;
         _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => return End::TakenBack,
         response = exchange::answer(&front, &entry.memory, purpose, peer.ip(), head, &mut body) => response,
@@ -214,14 +216,14 @@ async fn converse(
     End::Over
 }
 
-/// Sends an answer at the pace at which the client takes it, as long as that is not too slow.
+/// Sends an answer as fast as the client takes it, unless that is too slow.
 async fn send(
     response: Response,
     respond: &mut SendResponse<Bytes>,
     mut patience: SendDeadline,
 ) -> Result<(), h2::Error> {
     let (mut head, mut body) = response.into_parts();
-    // RFC 9113 §8.2.2: it means nothing here.
+    // RFC 9113 §8.2.2: it has no meaning in HTTP/2.
     head.headers.remove(CONNECTION);
     let now = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     head.headers.extend(HeaderValue::try_from(now).ok().map(|now| (DATE, now)));
@@ -235,7 +237,7 @@ async fn send(
             let more = std::future::poll_fn(|cx| stream.poll_capacity(cx));
             match tokio::time::timeout_at(patience.end().into(), more).await {
                 Ok(Some(capacity)) => drop(capacity?),
-                // The client has taken back the request.
+                // The client has cancelled the request.
                 Ok(None) => return Ok(()),
                 Err(_) => {
                     stream.send_reset(Reason::CANCEL);

@@ -18,17 +18,17 @@ use crate::http::connection::state::LINGER_BYTES;
 pub struct Inbox {
     pub parts: VecDeque<Bytes>,
     pub end: Option<Result<(), h2::Error>>,
-    /// What is held of it beyond what the request's own claim is for.
+    /// The claim for memory beyond what the request's own claim covers.
     pub claim: Option<Claim>,
-    /// Nobody reads it any more. It is thrown away for a while: to break off at once would be allowed (RFC 9113 §8.1), but
-    /// there are clients who then take their answer for lost.
+    /// Nobody reads the body any more. What still arrives is discarded for a while: breaking off at once would be
+    /// allowed (RFC 9113 §8.1), but some clients would then ignore their answer.
     pub unwanted: bool,
     pub discarded: usize,
     pub reader: Option<Waker>,
 }
 
-/// The end of a body at which it arrives. It is the connection's, which takes what has come before it looks for more: what
-/// h2 keeps of a stream until somebody asks for it, trailers above all, is in no window and may be large.
+/// The connection's side of a body. It takes from h2 whatever has arrived before it looks for more: h2 keeps some of
+/// it, trailers above all, outside any window until somebody asks.
 pub struct Delivery {
     pub stream: RecvStream,
     pub inbox: Arc<Mutex<Inbox>>,
@@ -36,7 +36,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Hands over what is there. Ready when the body has ended, or its reader has.
+    /// Passes on what has arrived. Ready when the body has ended or its reader is gone.
     pub fn deliver(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if Arc::strong_count(&self.inbox) == 1 {
             return Poll::Ready(());
@@ -52,7 +52,7 @@ impl Delivery {
                     continue;
                 }
                 Some(Err(error)) => Err(error),
-                // Trailers mean nothing here.
+                // Trailers are ignored.
                 None => ready!(self.stream.poll_trailers(cx)).map(drop),
             };
             let mut inbox = lock(&self.inbox);
@@ -88,16 +88,16 @@ impl Inbox {
     }
 }
 
-/// The end of a body at which it is read.
+/// The reader's side of a body.
 pub struct StreamBody {
     pub inbox: Arc<Mutex<Inbox>>,
     pub flow: FlowControl,
-    /// As it was announced, or 0. h2 refuses what is longer or shorter.
+    /// The announced length, or 0. h2 refuses a body of another length.
     pub length: u64,
 }
 
 impl StreamBody {
-    /// Has what is there, and what is still to come, thrown away.
+    /// Discards what has arrived and what is still to come.
     pub fn is_unwanted(&mut self) {
         let mut inbox = lock(&self.inbox);
         inbox.unwanted = true;
@@ -107,7 +107,7 @@ impl StreamBody {
         }
     }
 
-    /// Returns when all has been thrown away, or as much as is worth it.
+    /// Returns when all has been discarded, or as much as is reasonable.
     pub async fn ends(&self) {
         std::future::poll_fn(|cx| {
             let mut inbox = lock(&self.inbox);
@@ -135,7 +135,7 @@ impl Body for StreamBody {
             return Poll::Pending;
         };
         drop(inbox);
-        // Room for as much again.
+        // Lets the client send as much again.
         let _ = self.flow.release_capacity(data.len());
         Poll::Ready(Some(Ok(Frame::data(data))))
     }

@@ -1,4 +1,5 @@
-//! The socket under HTTP/2: where frames begin and end in what a client sends, and how fast it takes what is sent to it.
+//! The stream under HTTP/2: finds where frames begin and end in what a client sends, and limits how slowly it may take
+//! what is sent to it.
 
 use std::io;
 use std::pin::Pin;
@@ -10,19 +11,19 @@ use tokio::time::Sleep;
 use crate::http::connection::state::{ConnectionState, Phase, SendDeadline};
 use crate::http::limits::Limits;
 
-/// Where the frames begin and end in what a client sends (RFC 9113 §3.4, §4.1).
+/// Finds the limits of frames in what a client sends (RFC 9113 §3.4, §4.1).
 struct Frames {
-    /// What is still to come of the preface, or of a frame's payload.
+    /// How many bytes are missing of the preface or of a frame's payload.
     rest: usize,
     head: [u8; 9],
-    /// How much of it is there.
+    /// How much of the frame's head has been read.
     head_read: usize,
-    /// Fields go on in another frame.
+    /// The header block continues in another frame.
     goes_on: bool,
 }
 
 impl Frames {
-    /// Where the bytes that were read end. `fresh`: what they end in has begun among them.
+    /// Where the bytes end. `fresh`: the frame or header block in which they end has begun among them.
     fn take(&mut self, mut bytes: &[u8]) -> Reached {
         const DATA: u8 = 0;
         const HEADERS: u8 = 1;
@@ -43,7 +44,7 @@ impl Frames {
                 if matches!(kind, HEADERS | CONTINUATION) {
                     self.goes_on = flags & END_HEADERS == 0;
                 }
-                // Whoever sends a body has the time for a body.
+                // Each DATA frame gets the time of a new one: bodies have a limit of their own.
                 fresh |= kind == DATA;
             }
             let more = bytes.len().min(self.rest);
@@ -68,13 +69,14 @@ enum Reached {
     Within { fresh: bool, is_data: bool },
 }
 
-/// A stream that fails when the client takes too little of what is written, and reports frames that begin to the connection's state.
+/// A stream that fails when the client takes too little of what is written. It reports to the connection's state when
+/// frames begin.
 pub struct PacedStream<'a, S> {
     inner: S,
     state: &'a ConnectionState,
     limits: &'a Limits,
     frames: Frames,
-    /// While something waits for the client.
+    /// Set while something waits for the client.
     waiting: Option<(SendDeadline, Pin<Box<Sleep>>)>,
 }
 

@@ -1,4 +1,5 @@
-//! Connections: who gets one, what each is doing and by when it must have moved on, and the two versions of HTTP on it.
+//! Connections: which clients get one, what each is doing and by when it must get on, and the two versions of HTTP on
+//! it.
 
 mod heads;
 mod http1;

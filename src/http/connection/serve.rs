@@ -1,4 +1,4 @@
-//! One connection, from its acceptance: TLS where it is spoken, then the version of HTTP that the client asks for.
+//! Serves one connection: TLS if it is spoken, then the version of HTTP that the client asks for.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ pub enum ListenerKind {
     Http,
     /// The API, with TLS.
     Https(TlsAcceptor),
-    /// Sends everyone to HTTPS, which is on this port.
+    /// Redirects to HTTPS on this port.
     Redirect { to: u16 },
 }
 
@@ -46,7 +46,7 @@ pub async fn serve(
         ListenerKind::Http => {
             let purpose = Purpose::Api { tls: false };
             let turned = http1::serve(stream, peer, &front, entry, purpose, stop.clone()).await;
-            // RFC 9113 §3.3: by prior knowledge.
+            // RFC 9113 §3.3: HTTP/2 with prior knowledge.
             if let Some((stream, read)) = turned {
                 let stream = Begun { read, stream };
                 Box::pin(http2::serve(stream, peer, front, entry, purpose, stop)).await;
@@ -55,7 +55,7 @@ pub async fn serve(
         ListenerKind::Redirect { to } => {
             drop(http1::serve(stream, peer, &front, entry, Purpose::Redirect { to }, stop).await)
         }
-        // Its state is large, and connections without TLS are not to pay for it.
+        // Boxed: its state is large, and connections without TLS should not have to hold it.
         ListenerKind::Https(acceptor) => Box::pin(serve_https(stream, peer, front, entry, acceptor, stop)).await,
     }
 }
@@ -83,15 +83,15 @@ async fn serve_https(
     }
 }
 
-/// What a client begins with.
+/// What a client sends first.
 enum Greeting {
     Tls(Box<TlsStream<TcpStream>>),
-    /// Something else, of which nothing has been read.
+    /// Something else; nothing has been read.
     NoTls(TcpStream),
 }
 
 async fn shake_hands(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Greeting> {
-    /// RFC 8446 §5.1: with a record of this type every client begins.
+    /// RFC 8446 §5.1: every TLS client begins with a record of this type.
     const HANDSHAKE: u8 = 22;
     let mut first = [HANDSHAKE];
     stream.peek(&mut first).await?;
@@ -101,7 +101,7 @@ async fn shake_hands(stream: TcpStream, acceptor: &TlsAcceptor) -> io::Result<Gr
     Ok(Greeting::Tls(Box::new(acceptor.accept(stream).await?)))
 }
 
-/// A stream of which something has been read already.
+/// A stream of which some bytes have been read already.
 struct Begun<S> {
     read: Bytes,
     stream: S,

@@ -9,29 +9,29 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::connection::state::{ConnectionState, LINGER_BYTES, Phase};
 
-/// Bytes of an answer that are copied together.
+/// Up to so many bytes of an answer, head and body are copied together.
 const TOGETHER: usize = 2048;
 
-/// The stream to the client; it reports to the connection's state what passes through it.
+/// The stream to the client. It reports to the connection's state what passes through it.
 pub struct Socket<'a, S> {
     inner: S,
     state: &'a ConnectionState,
-    /// The server stops: nobody lingers.
+    /// Set when the server stops: then closing does not wait for clients.
     stopping: &'a AtomicBool,
     discarded: usize,
     input: Input,
 }
 
-/// What has been read of requests, as far as it is needed to know whether there is more than what was answered. Beyond the
-/// end of a request, hyper keeps it to itself.
+/// What has been read, as far as needed to tell whether bytes of a further request have arrived: hyper buffers those
+/// and does not say so.
 struct Input {
-    /// The last bytes.
+    /// The last bytes that were read.
     last: [u8; 4],
-    /// Bytes behind the head of the request that is the last one; `None`: its end was not there yet.
+    /// How many bytes were read after the head of the current request. `None`: its end has not been seen.
     behind_head: Option<u64>,
 }
 
-/// Ends a head, and a body in chunks.
+/// The end of a head, and of a chunked body.
 const END: [u8; 4] = *b"\r\n\r\n";
 
 impl Input {
@@ -39,7 +39,7 @@ impl Input {
         let is_end = bytes.ends_with(&END);
         self.behind_head = match self.behind_head {
             Some(count) => Some(count + bytes.len() as u64),
-            // Mostly there is a head and nothing else.
+            // Usually a read is exactly one head.
             None if is_end => Some(0),
             None => {
                 let start = self.last.len() - 1;
@@ -59,8 +59,8 @@ impl Input {
         }
     }
 
-    /// The request has been answered. Whether nothing came after it: of several that came together, whose bodies have a
-    /// length, it cannot be told.
+    /// Called when the request is answered: whether nothing has been read after it. It cannot be told if several
+    /// requests with bodies of known length have arrived together.
     fn is_used_up(&mut self, body_length: Option<u64>) -> bool {
         let behind_head = self.behind_head.take();
         self.last == END || behind_head.is_some_and(|behind| Some(behind) == body_length)
@@ -112,13 +112,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<'_, S> {
         outcome
     }
 
-    /// hyper hands on head and body as they are. It would copy them together otherwise, and the copies of large answers
-    /// would wait for clients who do not read.
+    /// Makes hyper pass on head and body separately. Otherwise it would copy them together, and copies of large answers
+    /// would wait in memory for slow clients.
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    /// An answer is mostly small: cheaper to copy head and body together than to hand both to the system.
+    /// Most answers are small: copying head and body together costs less than passing both to the system.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -138,20 +138,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<'_, S> {
         self.poll_write(cx, &together[..length])
     }
 
-    /// hyper flushes when it has written all it had: in the answering phase, the whole answer.
+    /// hyper flushes once it has written all it has: in the phase of answering, that is the whole answer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.inner).poll_flush(cx);
         if outcome.is_ready() && self.state.phase() == Phase::Answering {
             let body_length = self.state.body_length();
-            // What else was read begins the next head.
+            // Further bytes are the beginning of the next head.
             let nothing_else = self.input.is_used_up(body_length);
             self.state.enter(if nothing_else { Phase::Idle } else { Phase::Head });
         }
         outcome
     }
 
-    /// Closes our side, then reads on until the client closes his. To close both at once while he is still sending
-    /// would reset the connection, and he might never see the answer that says why (RFC 9112 §9.6).
+    /// Closes our side, then reads on until the client closes theirs. Closing both sides while the client still sends
+    /// would reset the connection, and they might never see the answer that says why (RFC 9112 §9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state.phase() != Phase::Lingering {
             ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;

@@ -1,4 +1,4 @@
-//! What a connection is doing, and by when it must have moved on.
+//! What a connection is doing, and by when it must get on.
 
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -12,21 +12,21 @@ use tokio::time::Sleep;
 use crate::base::sharded::lock;
 use crate::http::limits::Limits;
 
-/// Where a connection is, and by when it must have moved on.
+/// What a connection is doing, and by when it must get on.
 pub struct ConnectionState {
     started: Instant,
     phase: AtomicU8,
-    /// `started`, as the coarse clock had it.
+    /// `started` by the coarse clock.
     started_coarse: Duration,
     /// Milliseconds after `started`.
     deadline: AtomicU64,
-    /// By when a frame that has begun must be there as a whole, in the same way; [`NEVER`]: none has begun.
+    /// When a frame that has begun must be complete, in milliseconds after `started`; [`NEVER`]: none has begun.
     frame_deadline: AtomicU64,
-    /// How many bytes the body of the request under way has; [`UNKNOWN`]: none, or so many as come.
+    /// The length of the current request's body; [`UNKNOWN`]: it has none, or does not announce its length.
     body_length: AtomicU64,
-    /// Somebody else needs the place: it ends as soon as it is idle, and waits for nothing more.
+    /// Another client needs the slot: the connection ends as soon as it is idle.
     dismissed: AtomicBool,
-    /// It ends now, whatever it is at.
+    /// The connection ends now, whatever it is doing.
     cut: AtomicBool,
     /// The connection's task.
     task: Mutex<Option<Waker>>,
@@ -37,19 +37,19 @@ pub struct ConnectionState {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// A head is on its way.
+    /// A head is being read.
     Head,
-    /// A request is being answered; its body and each wait for another thread have times of their own.
+    /// A request is being answered. Reading its body and waiting for other threads have limits of their own.
     Busy,
-    /// The answer is on its way.
+    /// The answer is being sent.
     Answering,
-    /// Kept alive; whatever arrives begins a head.
+    /// Kept alive; what arrives begins a head.
     Idle,
-    /// Kept alive, with HTTP/2: what arrives need not belong to a request.
+    /// Kept alive, over HTTP/2: what arrives need not belong to a request.
     Quiet,
-    /// The client was told that the connection ends, with HTTP/2.
+    /// The client has been told that the connection ends (HTTP/2).
     Leaving,
-    /// We have said our last; what the client still sends is read and thrown away, or it might lose our answer.
+    /// We have sent all we had. What still arrives is read and discarded, or the client might lose our answer.
     Lingering,
 }
 
@@ -65,17 +65,17 @@ impl Phase {
     }
 }
 
-/// Longer than any request can take, short enough that a forgotten connection goes some day.
+/// Longer than any request takes, and short enough for a forgotten connection to end.
 const BUSY: Duration = Duration::from_secs(600);
-/// How long, and how much, is read of a client who was answered, so that he gets to see it.
+/// How long, and how many bytes, we read on after an answer, so that the client gets to see it.
 pub const LINGER: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES: usize = 1024 * 1024;
 
-/// Bytes a second that a client must take of an answer on the whole, after a start: RFC 9110 sets no time, but someone who
-/// takes a byte now and then would hold it for ever.
+/// Bytes a second that a client must take of an answer on average, after a start. Without a minimum, a client could
+/// hold an answer for ever by taking a byte now and then.
 const SLOWEST: u64 = 4096;
 
-/// How long a client may still take over what is sent.
+/// By when a client must have taken more of what is sent.
 #[derive(Clone, Copy)]
 pub struct SendDeadline {
     limit: Duration,
@@ -83,7 +83,7 @@ pub struct SendDeadline {
 }
 
 impl SendDeadline {
-    /// `limit`: when nothing is taken.
+    /// `limit`: how long the client may take nothing.
     pub fn new(limit: Duration) -> SendDeadline {
         SendDeadline { limit, end: Instant::now() + limit }
     }
@@ -92,13 +92,13 @@ impl SendDeadline {
         self.end
     }
 
-    /// The client took so much more.
+    /// The client has taken so many more bytes.
     pub fn took(&mut self, bytes: usize) {
         self.end = (self.end + earned(bytes)).min(Instant::now() + self.limit);
     }
 }
 
-/// The time in which a client may take so much.
+/// The time that a client may take for so many bytes.
 fn earned(bytes: usize) -> Duration {
     Duration::from_millis(bytes as u64 * 1000 / SLOWEST)
 }
@@ -106,10 +106,10 @@ fn earned(bytes: usize) -> Duration {
 const NEVER: u64 = u64::MAX;
 const UNKNOWN: u64 = u64::MAX;
 
-/// More than the coarse clock is ever behind.
+/// The coarse clock is behind by less than this.
 const COARSENESS: Duration = Duration::from_millis(50);
 
-/// The time to a few milliseconds: several times a request, at a fraction of what the exact time costs.
+/// The time to a few milliseconds. It is read several times a request, and costs a fraction of the exact time.
 fn coarse_now() -> Duration {
     #[cfg(target_os = "linux")]
     const CLOCK: ClockId = ClockId::MonotonicCoarse;
@@ -139,7 +139,7 @@ impl ConnectionState {
         state
     }
 
-    // All of this happens on the task of the one connection, but for `idle_until` and `dismiss`; the atomics are there
+    // Everything but `idle_until`, `dismiss` and `cut` is called by the connection's own task; atomics are needed
     // because the task moves between threads.
     pub fn enter(&self, phase: Phase) {
         let span = match phase {
@@ -153,17 +153,17 @@ impl ConnectionState {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// So long from now, in milliseconds after the start.
+    /// This long from now, in milliseconds after `started`.
     fn after(&self, span: Duration) -> u64 {
         (coarse_now().saturating_sub(self.started_coarse) + span).as_millis() as u64
     }
 
-    /// A frame has begun, and must be there as a whole within so long; `None`: all that have begun are there.
+    /// A frame has begun and must be complete within this time. `None`: all frames that have begun are complete.
     pub fn expect_frame(&self, within: Option<Duration>) {
         self.frame_deadline.store(within.map_or(NEVER, |within| self.after(within)), Ordering::Relaxed);
     }
 
-    /// A request's head is there, and its body has this length, if that is known and not 0.
+    /// A request's head has been read. `length`: that of its body, if it is known and not 0.
     pub fn expect_body(&self, length: Option<u64>) {
         self.body_length.store(length.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
@@ -179,25 +179,25 @@ impl ConnectionState {
         PHASES[self.phase.load(Ordering::Relaxed) as usize]
     }
 
-    /// The client took so much more of the answer.
+    /// The client has taken so many more bytes of the answer.
     pub fn took(&self, bytes: usize) {
         let earned = self.deadline.load(Ordering::Relaxed) + earned(bytes).as_millis() as u64;
         self.deadline.store(earned.min(self.after(self.unread_answer)), Ordering::Relaxed);
     }
 
-    /// By when an idle connection ends, by the coarse clock; `None`: it is not idle, or is about to go.
+    /// When an idle connection ends, by the coarse clock. `None`: it is not idle, or is about to end.
     pub fn idle_until(&self) -> Option<Duration> {
         let is_idle = matches!(self.phase(), Phase::Idle | Phase::Quiet) && !self.is_dismissed();
         is_idle.then(|| self.started_coarse + Duration::from_millis(self.deadline.load(Ordering::Relaxed)))
     }
 
-    /// Ends an idle connection. One on which a request has just begun ends after it: its own task judges that.
+    /// Ends an idle connection. If a request has just begun, it ends after that: its own task decides.
     pub fn dismiss(&self) {
         self.dismissed.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Ends the connection whatever it is at, and says nothing more.
+    /// Ends the connection at once, whatever it is doing.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
         self.wake();
@@ -213,7 +213,7 @@ impl ConnectionState {
         }
     }
 
-    /// Why it is over.
+    /// Why the connection is cut, for the log.
     pub fn overdue(&self) -> &'static str {
         if self.is_cut() {
             "it holds more memory than there is for it"
@@ -224,12 +224,12 @@ impl ConnectionState {
         }
     }
 
-    /// Whether somebody else needs the place.
+    /// Whether another client needs the slot.
     pub fn is_dismissed(&self) -> bool {
         self.dismissed.load(Ordering::Relaxed)
     }
 
-    /// The task to wake when it is to end. One connection's task is always the same.
+    /// Sets the task to wake when the connection has to end. It is always the same one.
     pub fn belongs_to(&self, task: &Waker) {
         *lock(&self.task) = Some(task.clone());
     }
@@ -259,7 +259,7 @@ impl ConnectionState {
 /// Wakes the connection's task when the connection's deadline has passed.
 pub struct Alarm {
     sleep: Pin<Box<Sleep>>,
-    /// When it rings, by the coarse clock; `None`: it does not know yet whom to wake.
+    /// When the timer fires, by the coarse clock. `None`: it has not been polled yet.
     rings: Option<Duration>,
 }
 
@@ -273,7 +273,7 @@ impl Alarm {
         if state.is_cut() {
             return Poll::Ready(());
         }
-        // It is moved only when it must ring earlier; when it rings early, it is set anew. So a request on a busy
+        // The timer is only moved to fire earlier; if it fires too early, it is set again. So a request on a busy
         // connection costs no timer.
         let due = state.due();
         if self.rings.is_some_and(|rings| rings <= due && coarse_now() + COARSENESS < rings) {

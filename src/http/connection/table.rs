@@ -1,5 +1,5 @@
-//! Who has a connection: how many there are at once, how many of them one address has, which goes for a newcomer, and which
-//! when too much is held for all.
+//! The table of connections: how many there are, how many of them one address has, which one ends for a newcomer, and
+//! which ends when too much memory is held for all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,10 +15,10 @@ use crate::http::client_memory::{ClientMemory, MemoryAccount};
 use crate::http::connection::state::ConnectionState;
 use crate::http::limits::Limits;
 
-/// The places for connections. Who connects takes one, and gives it back at the end.
+/// A connection takes a slot when it is accepted and gives it back when it ends.
 pub struct ConnectionTable {
     most: u32,
-    /// How many of them one address may have, proxies aside.
+    /// How many slots one address may have; trusted proxies may have any number.
     share: usize,
     proxies: Proxies,
     free: Arc<Semaphore>,
@@ -26,41 +26,41 @@ pub struct ConnectionTable {
     account: Arc<MemoryAccount>,
 }
 
-/// A connection's place, given back when this is dropped.
+/// A connection's slot; given back when this is dropped.
 pub struct Slot {
     pub entry: Arc<ConnectionEntry>,
-    /// Whose share it is of; proxies have none.
+    /// The address whose share it counts against. `None`: a trusted proxy.
     address: Option<IpAddr>,
     number: usize,
     table: Arc<ConnectionTable>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What others may know of a connection.
+/// What the table knows of a connection.
 pub struct ConnectionEntry {
     pub state: ConnectionState,
     pub memory: Arc<ClientMemory>,
 }
 
-/// How many connections are looked at for an idle one before a newcomer is let in: enough to find one that has long been
-/// idle, and few enough that those who connect again and again do not keep the server busy with it.
+/// How many connections are searched for an idle one before a newcomer is refused: enough to find one that has been
+/// idle for long, and few enough that clients who connect again and again do not keep the server busy.
 const LOOKED_AT: usize = 256;
-/// How soon it is looked again when no connection was idle, and when one was that has not gone yet.
+/// How soon to search again if no connection was idle, and how long an idle one may take to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const GOES_WITHIN: Duration = Duration::from_secs(1);
 
-/// Connections by number. Numbers are used again.
+/// Connections by number. Numbers are reused.
 #[derive(Default)]
 struct Entries {
     all: Vec<Option<Arc<ConnectionEntry>>>,
     vacant: Vec<usize>,
     by_address: HashMap<IpAddr, Vec<usize>>,
-    /// Where the next look for an idle one begins.
+    /// Where the next search begins.
     next: usize,
 }
 
 impl ConnectionTable {
-    /// `share`: without it, one address has a quarter of them.
+    /// `share`: how many one address may have; by default a quarter.
     pub fn new(most: u32, share: Option<usize>, proxies: Proxies) -> ConnectionTable {
         ConnectionTable {
             most,
@@ -72,8 +72,8 @@ impl ConnectionTable {
         }
     }
 
-    /// A place for a connection from there, as soon as there is one. `None`: its address has its share, and none of its
-    /// connections that were looked at is idle.
+    /// Waits for a slot for a connection from this address. `None`: the address has used its share, and none of its
+    /// connections that were searched is idle.
     pub async fn take(self: &Arc<ConnectionTable>, peer: IpAddr, limits: &Limits) -> Option<Slot> {
         let peer = peer.to_canonical();
         let address = (!self.proxies.trusts(peer)).then(|| client_network(peer));
@@ -101,17 +101,17 @@ impl ConnectionTable {
         Some(Slot { entry, address, number, table: self.clone(), _permit: permit })
     }
 
-    /// Cuts connections whenever more is held for all than may be: those first on which something has been held for longest.
+    /// Cuts connections while more memory is held for all than allowed: those with the oldest claims first.
     pub async fn keep_the_account(&self) {
         loop {
             self.account.overdrawn.notified().await;
             lock(&self.entries).cut_the_oldest(self.account.excess());
-            // Until those are gone.
+            // Gives them time to end.
             tokio::time::sleep(LOOK_AGAIN / 10).await;
         }
     }
 
-    /// Returns when all are free again.
+    /// Returns when all slots are free.
     pub async fn all_free(&self) {
         let _ = self.free.acquire_many(self.most).await;
     }
@@ -152,7 +152,7 @@ impl Entries {
         }
     }
 
-    /// Whether the address has less than its share, if need be because one of its own idle connections goes.
+    /// Whether the address has room in its share, if necessary by ending one of its idle connections.
     fn make_room_in(&mut self, address: &IpAddr, share: usize) -> bool {
         let Some(numbers) = self.by_address.get(address).filter(|numbers| numbers.len() >= share) else { return true };
         let start = self.next % numbers.len();
@@ -160,7 +160,7 @@ impl Entries {
         self.next = self.next.wrapping_add(LOOKED_AT);
         let Some(number) = self.longest_idle(looked_at) else { return false };
         self.dismiss(number);
-        // It goes in an instant. Until then it has a place, but none of the address's.
+        // It ends within moments. Until then it has a slot, but does not count against the address.
         self.leave_address(address, number);
         true
     }
@@ -170,7 +170,7 @@ impl Entries {
         let count = self.all.len();
         let start = self.next % count.max(1);
         self.next = self.next.wrapping_add(LOOKED_AT);
-        // The first part of them that has one.
+        // The first group in which there is one.
         for part in (0..count).step_by(LOOKED_AT) {
             let numbers = (part..count.min(part + LOOKED_AT)).map(|number| (start + number) % count);
             if let Some(number) = self.longest_idle(numbers) {
