@@ -41,7 +41,7 @@ impl Drop for Frozen {
 }
 
 /// That on which an instance is told of changes.
-const LISTENS: &str = "(query LIKE 'LISTEN%' OR query LIKE '%NOTIFY keyward_ear%')";
+const LISTENS: &str = "(query LIKE 'LISTEN%' OR query LIKE '%NOTIFY keyward_listener%')";
 
 #[test]
 fn when_one_process_of_postgresql_hangs_keys_that_are_not_remembered_are_verified_all_the_same() {
@@ -115,9 +115,9 @@ fn when_the_process_that_tells_of_changes_hangs_it_is_noticed_and_replaced() {
     let _frozen = Frozen::those(&pair.primary, &format!("AND {LISTENS}"));
     let frozen = Instant::now();
     server.wait_for_line("changes made elsewhere take up to 5 s to be seen");
-    server.wait_for_line("changes made elsewhere are heard of again");
+    server.wait_for_line("changes made elsewhere are seen at once again");
     let silence = frozen.elapsed();
-    println!("changes were heard of again {silence:?} after the process was frozen");
+    println!("changes were seen at once again {silence:?} after the process was frozen");
     assert!(silence < 2 * SOON, "{silence:?}");
     // What another process changes takes effect long before it is forgotten.
     let client = server.client();

@@ -222,7 +222,7 @@ pub struct Listener {
 impl Postgres {
     fn start_listening(&self, changes: &Changes) -> Result<Listener, StoreError> {
         let mut connection = self.direct.connect()?;
-        let channel = format!("keyward_ear_{}", Uuid::now_v7().simple());
+        let channel = format!("keyward_listener_{}", Uuid::now_v7().simple());
         connection.set_deadline(Some(Instant::now() + SIGN_OF_LIFE));
         connection.script(&format!("LISTEN {CHANNEL}; LISTEN {channel}"))?;
         // Earlier notifications were missed.

@@ -32,7 +32,7 @@ fn listen<D: Driver>(store: &Weak<SqlStore<D>>, lost: &Sender<String>) {
         let outcome = catch_unwind(AssertUnwindSafe(|| store.driver.listen(&mut link, &store.changes)));
         match outcome.unwrap_or_else(|_| Err(StoreError::Internal("listening panicked".to_string()))) {
             Ok(()) if down => {
-                info!("changes made elsewhere are heard of again");
+                info!("changes made elsewhere are seen at once again");
                 down = false;
             }
             Ok(()) => {}

@@ -91,7 +91,7 @@ impl Drop for Instance {
 
 /// Of PostgreSQL's connections those on which an instance is told of changes, as it tells itself that it hears.
 const LISTENING: &str = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'keyward' \
-                         AND (query LIKE 'LISTEN%' OR query LIKE '%NOTIFY keyward_ear%')";
+                         AND (query LIKE 'LISTEN%' OR query LIKE '%NOTIFY keyward_listener%')";
 
 fn until_both_listen(service: &Service) {
     let mut client = service.database().unwrap().client();
