@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::service::Service;
 
-/// The key pair of RFC 8037, appendix A: everybody has it.
+/// The key pair of RFC 8037, appendix A, which everybody has.
 pub const PRIVATE_PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
     MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
     -----END PRIVATE KEY-----\n";

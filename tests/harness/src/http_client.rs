@@ -23,12 +23,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects with the first request. `observer` sees every answer and may object to it.
+    /// Connects with the first request. `observer` sees every answer, and panics when it finds fault with it.
     pub fn new(address: SocketAddr, observer: fn(&str, &str, &Answer)) -> Client {
         Client { address, idle: Mutex::new(None), observer }
     }
 
-    /// The same for answers that are not held against anything.
+    /// A client whose answers nobody checks.
     pub fn unobserved(address: SocketAddr) -> Client {
         Client::new(address, |_, _, _| {})
     }
@@ -82,7 +82,7 @@ fn is_open(connection: &BufReader<TcpStream>) -> io::Result<bool> {
     Ok(silent)
 }
 
-/// A request in the making.
+/// A request that has not been sent yet.
 #[must_use = "a request does nothing until it is sent"]
 pub struct Request<'a> {
     client: &'a Client,

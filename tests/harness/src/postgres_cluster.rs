@@ -43,7 +43,7 @@ impl Database {
         Database::in_cluster(Cluster::shared())
     }
 
-    /// The same in a cluster that serves no other test, for those that change the server's settings.
+    /// The same in a cluster of its own, for tests that change the server's settings.
     pub fn apart() -> Database {
         let cluster = Cluster::start().unwrap_or_else(|reason| panic!("PostgreSQL did not start: {reason}"));
         Database::in_cluster(Box::leak(Box::new(cluster)))

@@ -100,7 +100,7 @@ impl Home {
         home
     }
 
-    /// For a server of the test's own process.
+    /// The same settings, for a server in the process of the test.
     pub fn config(&self) -> Config {
         let file = self.path("keyward.db").to_str().unwrap().to_string();
         let mut values = HashMap::from([("KEYWARD_DB".to_string(), file)]);
@@ -121,7 +121,7 @@ impl Home {
         self.settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Of the PostgreSQL half only.
+    /// `None` on SQLite.
     pub fn database(&self) -> Option<&Database> {
         self.database.as_ref()
     }
@@ -164,8 +164,8 @@ impl Home {
         self.start_reading_while(settings, open)
     }
 
-    /// The same, but after the line that tells the address nobody reads the log until the other end of `gate` is gone;
-    /// should it send something, the log is closed instead.
+    /// The same, but after the line with the address nobody reads the log until the other end of `gate` is dropped. When
+    /// that end sends something, the log is closed instead.
     #[track_caller]
     pub fn start_reading_while(&self, settings: &[(&str, &str)], gate: Receiver<()>) -> Server<'_> {
         self.start_as(self.command(&[]), settings, gate)
@@ -197,12 +197,12 @@ impl Home {
     }
 }
 
-/// Hands lines on until the end of the stream, or until the gate closes it.
+/// Sends lines on until the stream ends, or until the gate says that it is to be closed.
 fn forward(stderr: impl BufRead, sender: &Sender<String>, gate: &Receiver<()>) {
     for line in stderr.lines() {
         let line = line.unwrap_or_else(|error| format!("(a line that cannot be read: {error})"));
         let is_started = address_in(&line).is_some();
-        // A test that has ended reads no more, but a server that still runs may have to be read to come to its end.
+        // The test may have ended and read no more. Reading goes on: a server whose log is full cannot end.
         let _ = sender.send(line);
         if is_started && gate.recv().is_ok() {
             return;
@@ -231,7 +231,7 @@ impl Drop for Process {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub struct Server<'a> {
     process: Process,
     lines: Receiver<String>,
@@ -301,7 +301,7 @@ impl Server<'_> {
         Finished { code, stdout: String::new(), stderr }
     }
 
-    /// As `kill -9` does it: no goodbye.
+    /// Ends it as `kill -9` does.
     pub fn kill(mut self) {
         self.process.0.kill().unwrap();
         self.process.0.wait().unwrap();
@@ -318,7 +318,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Its standard output, when it did what it was told and had nothing to complain of.
+    /// Its standard output. Fails when it did not succeed, or wrote anything to standard error.
     #[track_caller]
     pub fn succeeded(self) -> String {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");

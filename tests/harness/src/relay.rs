@@ -61,7 +61,7 @@ impl Relay {
     pub fn cut(&self) {
         let acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.link.end_generation();
-        // A connection wakes the acceptor; it sees that its time is over and closes the listener.
+        // A connection wakes the acceptor, which finds its generation over and closes the listener.
         if let Some(acceptor) = acceptor
             && TcpStream::connect(self.address).is_ok()
         {

@@ -1,4 +1,4 @@
-//! A real server on a free port with a fresh database, and what tests do with it again and again, all through HTTP.
+//! A real server in the process of the test, on a free port, with a fresh database; and the requests that most tests make.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -55,7 +55,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Those that can run here.
+    /// SQLite, and PostgreSQL where it is installed.
     pub fn installed() -> impl Iterator<Item = Backend> {
         [Backend::Sqlite, Backend::Postgres]
             .into_iter()
@@ -63,7 +63,7 @@ impl Backend {
     }
 }
 
-/// A folder that was not there.
+/// Makes an empty folder of its own for the caller.
 pub fn new_folder() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -71,13 +71,13 @@ pub fn new_folder() -> PathBuf {
         let path = std::env::temp_dir().join(format!("keyward-test-{}-{count}", std::process::id()));
         match std::fs::create_dir(&path) {
             Ok(()) => return path,
-            // A process with our id was killed once.
+            // It is left of an earlier process with our id that was killed.
             Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{}", path.display()),
         }
     }
 }
 
-/// A folder that goes with its owner.
+/// A folder that is removed when this is dropped.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -96,7 +96,7 @@ impl Drop for TempDir {
     }
 }
 
-/// Where a service keeps its data; outlives restarts.
+/// Where a service keeps its data. It outlives restarts.
 enum Data {
     Sqlite(TempDir),
     Postgres(Database),
@@ -152,7 +152,7 @@ impl Service {
         Service::start_with(backend, &[], |_| {})
     }
 
-    /// With settings of the test's own, and a last word on the configuration.
+    /// With settings of the test's own. `adjust` may change the configuration that is made of them.
     pub fn start_with(backend: Backend, settings: &[(&str, &str)], adjust: impl FnOnce(&mut Config)) -> Service {
         let data = Data::fresh(backend);
         let mut values = data.settings();
@@ -165,7 +165,7 @@ impl Service {
         Service { keyward: Some(keyward), client, config, clock, data }
     }
 
-    /// Stops in good order and starts again on the same data.
+    /// Stops the server as SIGTERM does, and starts it again on the same data.
     pub fn restart(&mut self) {
         self.stop();
         let keyward = Keyward::start(&self.config, self.clock.clone()).unwrap();
@@ -204,12 +204,12 @@ impl Service {
         self.keyward.as_ref().unwrap().addresses()[0]
     }
 
-    /// Where plain HTTP is sent to HTTPS from.
+    /// The address that redirects plain HTTP to HTTPS.
     pub fn redirect(&self) -> SocketAddr {
         self.keyward.as_ref().unwrap().redirects()[0]
     }
 
-    /// Of the PostgreSQL half only.
+    /// `None` on SQLite.
     pub fn database(&self) -> Option<&Database> {
         match &self.data {
             Data::Postgres(database) => Some(database),
@@ -217,7 +217,7 @@ impl Service {
         }
     }
 
-    /// Of the SQLite half only.
+    /// `None` on PostgreSQL.
     pub fn sqlite_file(&self) -> Option<PathBuf> {
         match &self.data {
             Data::Postgres(_) => None,
@@ -225,7 +225,7 @@ impl Service {
         }
     }
 
-    /// Runs statements past the server.
+    /// Runs statements on the database, without the server.
     pub fn execute(&self, statements: &str) {
         match self.database() {
             Some(database) => database.client().batch_execute(statements).unwrap(),
@@ -241,12 +241,12 @@ impl Service {
         }
     }
 
-    /// A connection of the test's own to the file of the SQLite half.
+    /// A connection of the test's own to SQLite's file.
     fn sqlite(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.sqlite_file().unwrap()).unwrap()
     }
 
-    /// Puts it in the place of every user's, as an import would.
+    /// Replaces the password hash of every user, as an import would.
     pub fn store_hash(&self, hash: &str) {
         match self.database() {
             Some(database) => {
@@ -258,7 +258,7 @@ impl Service {
         }
     }
 
-    /// The only user's.
+    /// The password hash of the only user.
     pub fn stored_hash(&self) -> String {
         let sql = "SELECT password_hash FROM users";
         match self.database() {
@@ -344,7 +344,7 @@ impl Drop for Service {
     }
 }
 
-/// What tests ask of a server again and again.
+/// The requests that most tests make.
 impl Client {
     #[track_caller]
     pub fn sign_up(&self, email: &str) -> Account {
@@ -381,7 +381,7 @@ impl Client {
     }
 }
 
-/// Waits until something is so that should soon be.
+/// Waits until `is_so` returns true, and fails the test when it has not after `limit`.
 #[track_caller]
 pub fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
@@ -400,8 +400,8 @@ pub fn has_read_everything(server: SocketAddr) -> bool {
     of_server.all(|fields| !fields[1].ends_with(&port) || fields[4].ends_with(":00000000"))
 }
 
-/// Servers may keep what they know for a moment when another process changes it; a change has to reach them before that
-/// would expire, which takes five seconds.
+/// How soon a server has to know what another process has changed. What it remembers expires after five seconds, so a change
+/// that is only seen then is seen too late.
 pub const SOON: Duration = Duration::from_secs(4);
 
 #[track_caller]

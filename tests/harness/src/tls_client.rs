@@ -84,11 +84,11 @@ pub fn succeeded(command: &mut Command) -> Output {
 pub struct Secure {
     pub service: Service,
     pub pair: Pair,
-    /// Where the pair is; there is room for others.
+    /// Where the pair is. Tests put others beside it.
     pub folder: TempDir,
 }
 
-/// How often a test's server looks at its files.
+/// How often the server of a test looks for new files.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Secure {
@@ -136,7 +136,7 @@ impl Secure {
 pub struct TlsWire(pub BufReader<StreamOwned<ClientConnection, TcpStream>>);
 
 impl TlsWire {
-    /// Goes through the handshake; trusts this certificate alone.
+    /// Completes the handshake, trusting this certificate alone.
     pub fn try_open(address: SocketAddr, trusted: &CertificateDer<'_>, protocols: &[&str]) -> io::Result<TlsWire> {
         let mut roots = RootCertStore::empty();
         roots.add(trusted.clone().into_owned()).map_err(io::Error::other)?;
@@ -159,7 +159,7 @@ impl TlsWire {
         self.0.get_ref().conn.alpn_protocol().map(|name| str::from_utf8(name).unwrap())
     }
 
-    /// The server's own.
+    /// The server's certificate.
     pub fn certificate(&self) -> CertificateDer<'static> {
         self.0.get_ref().conn.peer_certificates().unwrap()[0].clone().into_owned()
     }

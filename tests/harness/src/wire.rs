@@ -55,7 +55,7 @@ impl Wire {
         }
     }
 
-    /// Whether nothing arrives for so long, not even the end.
+    /// Whether nothing arrives for so long, not even the end of the stream.
     pub fn is_silent_for(&mut self, span: Duration) -> bool {
         self.0.get_ref().set_read_timeout(Some(span)).unwrap();
         let silent = self.0.fill_buf().is_err_and(|error| is_timeout(&error));
@@ -70,7 +70,7 @@ impl Wire {
         let started = Instant::now();
         while self.is_silent_for(pace) {
             assert!(started.elapsed() < patience, "a client that trickles is never cut");
-            // A byte too late meets a closed connection; the next look at it tells.
+            // It fails when the server has closed by now: the next look at the connection tells.
             let _ = self.try_send("x");
         }
         let _ = self.0.read_to_end(&mut heard);
@@ -121,7 +121,7 @@ pub fn parsed(mut bytes: &[u8]) -> Vec<Answer> {
     answers
 }
 
-/// A request that is there only for those who misread the one before it; they answer it, and close.
+/// A request that only a server that misreads the one before it will see. It answers, and closes.
 pub fn smuggled() -> String {
     "GET /health HTTP/1.1\r\nHost: keyward\r\nConnection: close\r\n\r\n".to_string()
 }
