@@ -3,6 +3,7 @@
 pub mod email;
 pub mod ending;
 pub mod limits;
+pub mod orphans;
 pub mod passwords;
 pub mod refresh;
 pub mod rotation;

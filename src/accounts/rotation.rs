@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crate::accounts::orphans::Orphans;
 use crate::base::clock::Timestamp;
 
 /// The first generation of a session.
@@ -15,8 +16,6 @@ pub const FIRST: i64 = 1;
 
 /// How many moves' times are kept.
 const MOVES: usize = 8;
-/// How many ranges of orphans are kept.
-const RANGES: usize = 8;
 
 /// The settings of rotation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,42 +136,6 @@ impl Rotation {
     }
 }
 
-/// Generations whose answer the client never received. Nobody holds their tokens, or a thief does, so they are refused.
-///
-/// They are kept as a few ranges for as long as the session lives. If there are more, the two oldest ranges are joined
-/// together with the generations between them, whose tokens were left many moves ago.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Orphans(Box<[(i64, i64)]>);
-
-impl Orphans {
-    /// From ranges with their first and last generations, in ascending order.
-    pub fn from_stored(ranges: Vec<(i64, i64)>) -> Orphans {
-        Orphans(ranges.into())
-    }
-
-    pub fn ranges(&self) -> &[(i64, i64)] {
-        &self.0
-    }
-
-    pub fn contains(&self, generation: i64) -> bool {
-        self.0.iter().any(|(first, last)| (*first..=*last).contains(&generation))
-    }
-
-    /// Adds a generation that is newer than all of them.
-    fn with(&self, generation: i64) -> Orphans {
-        let mut ranges = self.0.to_vec();
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == generation => *last = generation,
-            _ => ranges.push((generation, generation)),
-        }
-        if ranges.len() > RANGES {
-            let (first, _) = ranges.remove(0);
-            ranges[0].0 = first;
-        }
-        Orphans(ranges.into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
@@ -290,18 +253,6 @@ mod tests {
         let rotation = after(&uses);
         assert_eq!((rotation.generation, rotation.parent, rotation.moves.len()), (301, 1, MOVES));
         assert_eq!(rotation.orphans.ranges(), [(2, 300)]);
-    }
-
-    #[test]
-    fn of_many_ranges_of_orphans_the_oldest_are_joined_and_the_latest_stay_apart() {
-        let (mut uses, mut generation) = (Vec::new(), 1);
-        for number in 0..20 {
-            uses.extend([(number * 60, generation), (number * 60 + 30, generation)]);
-            generation += 2;
-        }
-        let ranges = after(&uses).orphans.ranges().to_vec();
-        assert_eq!(ranges.len(), RANGES);
-        assert_eq!((ranges[0], ranges[1], ranges[7]), ((2, 26), (28, 28), (40, 40)));
     }
 
     /// What happens, in any order.
