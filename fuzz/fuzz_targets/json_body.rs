@@ -20,7 +20,9 @@ fuzz_target!(|data: &[u8]| {
     let is_ascii = content_type.iter().all(|b| matches!(b, b'\t' | b' '..=b'~'));
     let essence = String::from_utf8_lossy(content_type).split(';').next().map(|essence| essence.trim().to_lowercase());
     let is_json = is_ascii && essence.as_deref() == Some("application/json");
-    let fields = match serde_json::from_slice(body) {
+    // A byte order mark before it is passed over (RFC 8259 §8.1).
+    let json = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    let fields = match serde_json::from_slice(json) {
         Ok(Value::Object(fields)) if is_json => Some(fields),
         _ if body.is_empty() && content_type.is_empty() => Some(Map::new()),
         _ => None,
@@ -29,13 +31,13 @@ fuzz_target!(|data: &[u8]| {
     let known: Vec<&str> = names.filter(|name| name.len() != 7).collect();
     match (Form::read(&mut request(headers, None, body), &known), &fields) {
         (Ok(form), Some(fields)) => {
-            assert_eq!(pairs(fields), colons(body), "a name is there twice");
+            assert_eq!(pairs(fields), colons(json), "a name is there twice");
             read_all(form, fields);
         }
         (Ok(_), None) => panic!("this was read: {}", body.escape_ascii()),
         (Err(Error::Malformed(why)), Some(fields)) => {
             // A reader that takes the last of two sees fewer pairs than there are.
-            assert!(why.contains("is there twice") && pairs(fields) < colons(body), "{why}: {}", body.escape_ascii());
+            assert!(why.contains("is there twice") && pairs(fields) < colons(json), "{why}: {}", body.escape_ascii());
         }
         (Err(Error::Malformed(_)), None) => {}
         (Err(error), _) => panic!("{error:?}"),

@@ -13,8 +13,8 @@ use keyward::base::clock::Clock;
 use keyward::base::id::{KeyId, SessionId, UserId};
 use keyward::base::secret::Secret;
 use keyward::tokens::claims::Claims;
-use keyward::tokens::service::{Parties, Tokens};
 use keyward::tokens::jws::{Keyring, SigningKey};
+use keyward::tokens::service::{Parties, Tokens};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
