@@ -1,14 +1,16 @@
-//! README.md and `docs/` are run and compared: the curl tours, the lines for PostgreSQL, the tables.
+//! README.md and `docs/` are run and compared: the curl tours, the lines for PostgreSQL, the tables, the links.
 //!
-//! The tables of settings and routes are made from the program: `UPDATE_DOCS=1 cargo test --test suite -- documents` writes
-//! them anew.
+//! `UPDATE_DOCS=1 cargo test --test suite -- documents` writes what is generated: the tables of settings and routes, and
+//! `.env.example`.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
 use keyward::api::routes::ROUTES;
+use keyward::audit::event::Kind;
 use keyward::config;
 use keyward::http::route::Route;
 use keyward_harness::openapi::DOCUMENT;
@@ -149,30 +151,27 @@ fn the_readmes_lines_for_postgresql_give_a_database_that_only_their_writer_can_o
     fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Compares the rows of a document's one generated table with `rows`, or writes them.
+const UPDATE: &str = "run `UPDATE_DOCS=1 cargo test --test suite -- documents`";
+
+/// Compares the generated part of a document with `generated`, or writes it. It goes from `start` to the next heading of
+/// level 2, or to the end.
 #[track_caller]
-fn assert_table(path: &str, header: &str, rows: &str) {
+fn assert_generated(path: &str, start: &str, generated: &str) {
     let document = read(path);
-    let start = document.find(header).unwrap_or_else(|| panic!("{path} has no {header:?}")) + header.len();
-    let end = start + document[start..].find("\n\n").map_or(document.len() - start, |end| end + 1);
-    // An empty table ends before its first row.
-    let end = if document[start..].starts_with('\n') { start } else { end };
+    let start = document.find(start).unwrap_or_else(|| panic!("{path} has no {start:?}")) + start.len();
+    let end = document[start..].find("\n## ").map_or(document.len(), |length| start + length);
     if env::var_os("UPDATE_DOCS").is_some() {
-        let updated = format!("{}{rows}{}", &document[..start], &document[end..]);
+        let updated = format!("{}{generated}{}", &document[..start], &document[end..]);
         fs::write(root().join(path), updated).unwrap();
         return;
     }
-    assert_eq!(
-        &document[start..end],
-        rows,
-        "{path} is out of date: run `UPDATE_DOCS=1 cargo test --test suite -- documents`"
-    );
+    assert_eq!(&document[start..end], generated, "{path} is out of date: {UPDATE}");
 }
 
 #[test]
 fn the_table_of_settings_is_the_programs() {
     let header = "| name | default | meaning | accepted |\n| --- | --- | --- | --- |\n";
-    assert_table("docs/settings.md", header, &config::markdown_rows());
+    assert_generated("docs/settings.md", header, &config::markdown_rows());
 }
 
 #[test]
@@ -202,11 +201,23 @@ fn the_readmes_settings_exist_and_have_these_defaults() {
 #[test]
 fn the_example_file_of_settings_is_the_programs() {
     let example = config::env_example();
-    assert_eq!(read(".env.example"), example, ".env.example should be:\n{example}");
+    if env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(root().join(".env.example"), example).unwrap();
+        return;
+    }
+    assert_eq!(read(".env.example"), example, ".env.example is out of date: {UPDATE}");
 }
 
-/// A route's row in the table: its credential and summary are those of the OpenAPI document.
-fn row(route: &Route) -> String {
+#[test]
+fn the_table_of_events_has_every_type() {
+    let page = read("docs/audit.md");
+    for kind in Kind::ALL {
+        assert!(section(&page, "Events").contains(&format!("`{}`", kind.as_str())), "{kind:?} is missing");
+    }
+}
+
+/// What the OpenAPI document says about a route. Of the methods of a gateway's route, GET has the description.
+fn operation(route: &Route) -> &'static Value {
     let path: Vec<String> = route
         .path
         .trim_end_matches("/*")
@@ -214,7 +225,12 @@ fn row(route: &Route) -> String {
         .map(|segment| segment.strip_prefix(':').map_or(segment.to_string(), |name| format!("{{{name}}}")))
         .collect();
     let method = route.method.as_ref().map_or("get".to_string(), |method| method.as_str().to_lowercase());
-    let operation = &DOCUMENT["paths"][path.join("/")][method];
+    &DOCUMENT["paths"][path.join("/")][method]
+}
+
+/// A route's row in its table.
+fn row(route: &Route) -> String {
+    let operation = operation(route);
     let security = operation["security"].as_array().unwrap();
     let takes = |scheme: &str| security.contains(&json!({ scheme: [] }));
     let credential = match (takes("jwt"), takes("apiKey")) {
@@ -237,10 +253,24 @@ fn row(route: &Route) -> String {
 }
 
 #[test]
-fn the_table_of_routes_is_the_programs() {
-    let rows: String = ROUTES.iter().map(row).collect();
-    let header = "| route | credential | what it does |\n| --- | --- | --- |\n";
-    assert_table("docs/routes.md", header, &rows);
+fn the_tables_of_routes_are_the_programs() {
+    let tables: Vec<String> = DOCUMENT["tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tag| {
+            let routes = ROUTES.iter().filter(|route| operation(route)["tags"][0] == tag["name"]);
+            let rows: String = routes.map(row).collect();
+            let [name, description] = ["name", "description"].map(|field| tag[field].as_str().unwrap());
+            let header = "| route | credential | what it does |\n| --- | --- | --- |";
+            format!("### {name}\n\n{description}\n\n{header}\n{rows}")
+        })
+        .collect();
+    let tables = tables.join("\n");
+    for route in ROUTES.iter() {
+        assert!(tables.contains(&row(route)), "{} {} has no tag", route.verb(), route.path);
+    }
+    assert_generated("docs/routes.md", "\n## All routes\n\n", &tables);
 }
 
 #[test]
@@ -275,4 +305,63 @@ fn every_test_that_the_security_page_names_exists() {
         let exists = sources.contains(&format!("fn {name}(")) || sources.contains(&format!("mod {name};"));
         assert!(exists, "there is no test {name}");
     }
+}
+
+/// Every document that readers are led to.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = Vec::new();
+    for folder in ["", "docs", "fuzz"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap().map(Result::unwrap) {
+            if entry.path().extension().is_some_and(|extension| extension == "md") {
+                documents.push(entry.path());
+            }
+        }
+    }
+    documents
+}
+
+/// The text outside fenced blocks.
+fn prose(document: &str) -> String {
+    let mut fenced = false;
+    let lines = document.lines().filter(|line| {
+        let fence = line.starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What leads to each heading of a document, as GitHub makes it.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let headings = prose(document);
+    let headings = headings.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| -> String {
+        let kept = heading.trim_start_matches('#').trim().chars();
+        let kept = kept.filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading_that_exist() {
+    let (mut broken, mut followed) = (Vec::new(), 0);
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in prose(&text).split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            if link.contains("://") {
+                continue;
+            }
+            followed += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
+            let exists = target.exists()
+                && (anchor.is_empty() || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor));
+            if !exists {
+                broken.push(format!("{} → {link}", document.strip_prefix(root()).unwrap().display()));
+            }
+        }
+    }
+    assert_eq!(broken, [""; 0], "these links lead nowhere");
+    assert!(followed > 40, "only {followed} links were found");
 }
