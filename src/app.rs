@@ -98,7 +98,7 @@ impl App {
             clock.clone(),
         ));
         let password_rules = PasswordRules::new(accounts.password_min_length);
-        let passwords = Arc::new(Passwords::new(accounts.bcrypt_cost, password_rules, cores(), hashing_callers));
+        let passwords = Arc::new(Passwords::new(accounts.bcrypt_cost, cores(), hashing_callers));
         let usage = Arc::new(UsageCounter::new(stores.usage, keys.usage_retention));
         let events = Arc::new(Events::new(stores.events, audit.retention, clock.clone()));
         let writes = Arc::new(WriteLimits::new(accounts.write_rate, clock.clone()));

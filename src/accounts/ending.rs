@@ -6,7 +6,7 @@ use crate::base::id::{SessionId, UserId};
 
 /// Why a single session ended, as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
+pub(crate) enum EndReason {
     /// Its user has ended it.
     Logout,
     /// At a login its user had too many.
@@ -16,7 +16,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             EndReason::Logout => "logout",
             EndReason::Limit => "limit",
@@ -27,7 +27,7 @@ impl EndReason {
 
 /// What [`surplus`] needs to know of a session that has not ended.
 #[derive(Clone, Debug)]
-pub struct OpenSession {
+pub(crate) struct OpenSession {
     pub id: SessionId,
     pub created_at: Timestamp,
     pub rotated_at: Option<Timestamp>,
@@ -37,7 +37,7 @@ pub struct OpenSession {
 /// Which sessions end when a user may have `most`; never the `new` one. First those that have expired, then those that
 /// were never refreshed (so that a script's logins do not end browsers' sessions), then the others; within each, the
 /// least recently used first.
-pub fn surplus(mut open: Vec<OpenSession>, new: SessionId, most: usize, now: Timestamp) -> Vec<SessionId> {
+pub(crate) fn surplus(mut open: Vec<OpenSession>, new: SessionId, most: usize, now: Timestamp) -> Vec<SessionId> {
     let count = open.len().saturating_sub(most);
     open.retain(|session| session.id != new);
     open.sort_by_key(|session| {
@@ -48,17 +48,17 @@ pub fn surplus(mut open: Vec<OpenSession>, new: SessionId, most: usize, now: Tim
 }
 
 /// The event of one session that its user has ended.
-pub fn ended_one(session: SessionId, user: UserId, by: &By, at: Timestamp) -> Event {
+pub(crate) fn ended_one(session: SessionId, user: UserId, by: &By, at: Timestamp) -> Event {
     Event::new(Kind::SessionEnded, user, by, at).on(Subject::Session(session))
 }
 
 /// The event of the other sessions that a user has ended, if there were any.
-pub fn ended_others(count: u64, user: UserId, by: &By, at: Timestamp) -> Option<Event> {
+pub(crate) fn ended_others(count: u64, user: UserId, by: &By, at: Timestamp) -> Option<Event> {
     (count > 0).then(|| Event::new(Kind::SessionEnded, user, by, at).with("sessions", count))
 }
 
 /// The event of the sessions that a login has ended because there were too many, if it has.
-pub fn ended_by_limit(ended: &[SessionId], user: UserId, by: &By, at: Timestamp) -> Option<Event> {
+pub(crate) fn ended_by_limit(ended: &[SessionId], user: UserId, by: &By, at: Timestamp) -> Option<Event> {
     let event = Event::new(Kind::SessionEnded, user, by, at).with("reason", EndReason::Limit.as_str());
     match ended {
         [] => None,
@@ -68,7 +68,7 @@ pub fn ended_by_limit(ended: &[SessionId], user: UserId, by: &By, at: Timestamp)
 }
 
 /// The event of something that ends all of a user's sessions: `kind` is what that was.
-pub fn ended_all(kind: Kind, count: u64, user: UserId, by: &By, at: Timestamp) -> Event {
+pub(crate) fn ended_all(kind: Kind, count: u64, user: UserId, by: &By, at: Timestamp) -> Event {
     Event::new(kind, user, by, at).with("sessions", count)
 }
 

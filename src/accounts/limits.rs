@@ -39,19 +39,19 @@ pub struct AddressLimits {
 }
 
 impl AddressLimits {
-    pub fn new(rates: AddressRates, clock: Clock) -> AddressLimits {
+    pub(crate) fn new(rates: AddressRates, clock: Clock) -> AddressLimits {
         AddressLimits { rates, limiter: Limiter::new(ADDRESSES), clock }
     }
 
     /// Counts one request. An error: the limit is reached.
-    pub fn spend(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
+    pub(crate) fn spend(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
         let Some(rate) = self.rate(what) else { return Ok(()) };
         let spent = self.limiter.spend(&(what, client_network(client)), rate, self.clock.elapsed());
         spent.map(drop).map_err(|quota| what.too_many(quota))
     }
 
     /// Counts a key that was refused. An error: the limit is reached.
-    pub fn spend_on_key(&self, was_looked_up: bool, client: IpAddr) -> Result<(), Error> {
+    pub(crate) fn spend_on_key(&self, was_looked_up: bool, client: IpAddr) -> Result<(), Error> {
         if was_looked_up {
             // Callers check this limit before they look the key up.
             let _ = self.spend(Limited::FailedLookup, client);
@@ -60,7 +60,7 @@ impl AddressLimits {
     }
 
     /// Whether one more request would be allowed; counts nothing.
-    pub fn check(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
+    pub(crate) fn check(&self, what: Limited, client: IpAddr) -> Result<(), Error> {
         let Some(rate) = self.rate(what) else { return Ok(()) };
         let quota = self.limiter.look(&(what, client_network(client)), rate, self.clock.elapsed());
         if quota.remaining > 0 { Ok(()) } else { Err(what.too_many(quota)) }
@@ -90,7 +90,7 @@ impl Limited {
 
 /// What is limited for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Write {
+pub(crate) enum Write {
     /// Counted separately, so that someone who has stolen a session cannot use up the limit and keep the user from
     /// logging in to end it.
     LogIn,
@@ -110,12 +110,12 @@ pub struct WriteLimits {
 }
 
 impl WriteLimits {
-    pub fn new(rate: Option<Rate>, clock: Clock) -> WriteLimits {
+    pub(crate) fn new(rate: Option<Rate>, clock: Clock) -> WriteLimits {
         WriteLimits { rate, limiter: Limiter::new(USERS), clock }
     }
 
     /// Counts one write. An error: the limit is reached.
-    pub fn spend(&self, what: Write, user: UserId) -> Result<(), Error> {
+    pub(crate) fn spend(&self, what: Write, user: UserId) -> Result<(), Error> {
         let Some(rate) = self.rate else { return Ok(()) };
         let message = match what {
             Write::LogIn => "Too many logins to this account, try again later",

@@ -12,20 +12,20 @@ pub struct Orphans(Box<[(i64, i64)]>);
 
 impl Orphans {
     /// From ranges with their first and last generations, in ascending order.
-    pub fn from_stored(ranges: Vec<(i64, i64)>) -> Orphans {
+    pub(crate) fn from_stored(ranges: Vec<(i64, i64)>) -> Orphans {
         Orphans(ranges.into())
     }
 
-    pub fn ranges(&self) -> &[(i64, i64)] {
+    pub(crate) fn ranges(&self) -> &[(i64, i64)] {
         &self.0
     }
 
-    pub fn contains(&self, generation: i64) -> bool {
+    pub(crate) fn contains(&self, generation: i64) -> bool {
         self.0.iter().any(|(first, last)| (*first..=*last).contains(&generation))
     }
 
     /// Adds a generation that is newer than all of them.
-    pub fn with(&self, generation: i64) -> Orphans {
+    pub(crate) fn with(&self, generation: i64) -> Orphans {
         let mut ranges = self.0.to_vec();
         match ranges.last_mut() {
             Some((_, last)) if *last + 1 == generation => *last = generation,

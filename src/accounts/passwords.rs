@@ -78,11 +78,11 @@ fn is_common(password: &str) -> bool {
 pub struct PasswordHash(String);
 
 impl PasswordHash {
-    pub fn from_stored(text: String) -> PasswordHash {
+    pub(crate) fn from_stored(text: String) -> PasswordHash {
         PasswordHash(text)
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -94,29 +94,28 @@ impl fmt::Debug for PasswordHash {
 }
 
 /// Hashes and verifies passwords: one at a time on each core, on threads of low priority.
-pub struct Passwords {
+pub(crate) struct Passwords {
     pool: Pool,
     /// Of new hashes.
     cost: u32,
     /// The highest known cost of a stored hash. Every refusal takes as long as verifying a hash of this cost.
     highest_cost: AtomicU32,
-    pub rules: PasswordRules,
 }
 
 impl Passwords {
     /// `waiting`: how many callers may wait for a free core.
-    pub fn new(cost: u32, rules: PasswordRules, cores: usize, waiting: usize) -> Passwords {
-        Passwords { pool: Pool::yielding("hash", cores, waiting), cost, highest_cost: AtomicU32::new(cost), rules }
+    pub(crate) fn new(cost: u32, cores: usize, waiting: usize) -> Passwords {
+        Passwords { pool: Pool::yielding("hash", cores, waiting), cost, highest_cost: AtomicU32::new(cost) }
     }
 
     /// Notes the cost of a stored hash; its beginning is enough.
-    pub fn note_cost(&self, hash: &str) {
+    pub(crate) fn note_cost(&self, hash: &str) {
         if let Some(cost) = cost_of(hash) {
             self.highest_cost.fetch_max(cost.min(HIGHEST_COST), atomic::Ordering::Relaxed);
         }
     }
 
-    pub fn hash(&self, password: NewPassword) -> Result<PasswordHash, Error> {
+    pub(crate) fn hash(&self, password: NewPassword) -> Result<PasswordHash, Error> {
         let cost = self.cost;
         // The rules allow at most 72 bytes, so nothing is cut. `bcrypt::non_truncating_hash` would refuse all 72.
         self.run(move || bcrypt::hash(password.0, cost))?
@@ -127,7 +126,7 @@ impl Passwords {
     /// Whether the password belongs to the hash. Every refusal takes the same time, also without a hash (no such user).
     ///
     /// Hashes that were made by Keyward's predecessor cut passwords at 72 bytes; verifying does the same.
-    pub fn verify(&self, password: String, hash: Option<&PasswordHash>) -> Result<bool, Error> {
+    pub(crate) fn verify(&self, password: String, hash: Option<&PasswordHash>) -> Result<bool, Error> {
         if let Some(hash) = hash {
             self.note_cost(&hash.0);
         }
@@ -149,7 +148,7 @@ impl Passwords {
 
     /// A hash of the configured cost, if the stored one has a lower cost. If it cannot be made, the stored one stays
     /// until the next login.
-    pub fn rehash(&self, password: &str, stored: &PasswordHash) -> Option<PasswordHash> {
+    pub(crate) fn rehash(&self, password: &str, stored: &PasswordHash) -> Option<PasswordHash> {
         let cost = self.cost;
         if cost_of(&stored.0)? >= cost {
             return None;
@@ -194,13 +193,13 @@ mod tests {
     use super::*;
 
     fn passwords() -> Passwords {
-        Passwords::new(10, PasswordRules::new(8), 1, 8)
+        Passwords::new(10, 1, 8)
     }
 
     #[test]
     fn a_hash_verifies_its_own_password_only() {
         let passwords = passwords();
-        let hash = passwords.hash(passwords.rules.judge("correct horse").ok().unwrap()).ok().unwrap();
+        let hash = passwords.hash(PasswordRules::new(8).judge("correct horse").ok().unwrap()).ok().unwrap();
         assert!(passwords.verify("correct horse".into(), Some(&hash)).unwrap());
         assert!(!passwords.verify("correct horsf".into(), Some(&hash)).unwrap());
     }

@@ -7,7 +7,7 @@ use crate::base::clock::Timestamp;
 
 /// A session that has not ended, as it is stored when one of its refresh tokens is used.
 #[derive(Clone, Debug)]
-pub struct StoredSession {
+pub(crate) struct StoredSession {
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub rotation: Rotation,
@@ -15,7 +15,7 @@ pub struct StoredSession {
 
 /// What becomes of the session, and of the token that was used.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refresh {
+pub(crate) enum Refresh {
     /// The session has expired, or it never reached the token's generation. Nothing changes; the token is refused.
     Refused,
     /// The session moves on and lives until `expires_at`; the token gets a pair of the new generation. `retried`: the
@@ -31,7 +31,13 @@ pub enum Refresh {
 impl StoredSession {
     /// Decides about a refresh token of this generation. The session is judged by today's settings, whatever they were
     /// when it was last refreshed.
-    pub fn refresh(&self, generation: i64, now: Timestamp, lifespan: &Lifespan, rules: &RotationRules) -> Refresh {
+    pub(crate) fn refresh(
+        &self,
+        generation: i64,
+        now: Timestamp,
+        lifespan: &Lifespan,
+        rules: &RotationRules,
+    ) -> Refresh {
         let renewed_at = self.rotation.moves.first().copied().unwrap_or(self.created_at);
         if self.expires_at.min(lifespan.end(self.created_at, renewed_at)) <= now {
             return Refresh::Refused;
@@ -53,7 +59,7 @@ impl StoredSession {
 
 impl Refresh {
     /// Whether it counts against the user's limit of changes: it writes something. Ending a stolen session never does.
-    pub fn is_a_change(&self) -> bool {
+    pub(crate) fn is_a_change(&self) -> bool {
         match self {
             Refresh::Moved { .. } => true,
             Refresh::Repeated { is_later, .. } => *is_later,
@@ -62,12 +68,12 @@ impl Refresh {
     }
 
     /// Whether a token of the session that was good is refused from now on, on every instance.
-    pub fn revokes(&self) -> bool {
+    pub(crate) fn revokes(&self) -> bool {
         matches!(self, Refresh::Moved { retried: true, .. } | Refresh::Ended)
     }
 
     /// The event that the audit trail records; an ordinary refresh has none.
-    pub fn event(&self) -> Option<Kind> {
+    pub(crate) fn event(&self) -> Option<Kind> {
         match self {
             Refresh::Moved { retried: true, .. } => Some(Kind::SessionRetried),
             Refresh::Ended => Some(Kind::SessionReuseDetected),

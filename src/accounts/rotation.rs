@@ -12,7 +12,7 @@ use crate::accounts::orphans::Orphans;
 use crate::base::clock::Timestamp;
 
 /// The first generation of a session.
-pub const FIRST: i64 = 1;
+pub(crate) const FIRST: i64 = 1;
 
 /// How many moves' times are kept.
 const MOVES: usize = 8;
@@ -72,7 +72,7 @@ impl Rotation {
 
     /// From the columns of a row. An earlier version of Keyward sets only the generation and when it was reached
     /// (`rotated_at`): after that, the generation before is the parent, and nothing is known of older ones.
-    pub fn from_stored(
+    pub(crate) fn from_stored(
         generation: i64,
         rotated_at: Option<Timestamp>,
         parent: Option<i64>,

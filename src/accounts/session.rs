@@ -43,14 +43,9 @@ pub struct Lifespan {
 }
 
 impl Lifespan {
-    pub fn end(&self, created_at: Timestamp, renewed_at: Timestamp) -> Timestamp {
+    pub(crate) fn end(&self, created_at: Timestamp, renewed_at: Timestamp) -> Timestamp {
         let end = renewed_at.plus(self.unrenewed);
         self.max_age.map_or(end, |age| end.min(created_at.plus(age)))
-    }
-
-    /// Sessions whose login was before this are over at `now`.
-    pub fn oldest(&self, now: Timestamp) -> Option<Timestamp> {
-        self.max_age.map(|age| now.minus(age))
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(
+    pub(crate) fn new(
         users: Arc<Users>,
         store: Arc<dyn SessionStore>,
         tokens: Arc<Tokens>,
@@ -58,7 +58,7 @@ impl Sessions {
     }
 
     /// Refuses a sign-up if sign-up is closed. Called before the form is checked.
-    pub fn may_sign_up(&self) -> Result<(), Error> {
+    pub(crate) fn may_sign_up(&self) -> Result<(), Error> {
         if self.settings.signup_open { Ok(()) } else { Err(Error::Forbidden("Sign-up is closed")) }
     }
 

@@ -29,12 +29,12 @@ pub struct AccountSettings {
 impl AccountSettings {
     /// How long access tokens live, where the settings of tokens say `wanted`: at most half of [`Self::session_idle`]. A
     /// client that refreshes when its access token has expired must find its session alive.
-    pub fn access_lifetime(&self, wanted: Duration) -> Duration {
+    pub(crate) fn access_lifetime(&self, wanted: Duration) -> Duration {
         self.session_idle.map_or(wanted, |idle| wanted.min(idle / 2).max(Duration::from_secs(1)))
     }
 
     /// How long sessions live, where the longer-lived token of a pair lives for `tokens`.
-    pub fn lifespan(&self, tokens: Duration) -> Lifespan {
+    pub(crate) fn lifespan(&self, tokens: Duration) -> Lifespan {
         Lifespan { unrenewed: self.session_idle.map_or(tokens, |idle| idle.min(tokens)), max_age: self.session_max_age }
     }
 }

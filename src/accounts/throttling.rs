@@ -46,7 +46,7 @@ const COUNTS: usize = 128 * 1024;
 const ADDRESSES: i64 = 200;
 
 /// Someone tries a password.
-pub struct PasswordAttempt<'a> {
+pub(crate) struct PasswordAttempt<'a> {
     pub email: &'a str,
     /// The user with this e-mail, active or not. Inactive users count too: otherwise deactivating a user would end a
     /// wait, and so reveal that there is one.
@@ -98,7 +98,7 @@ impl Failures {
     }
 }
 
-pub struct LoginThrottle {
+pub(crate) struct LoginThrottle {
     store: Arc<dyn SessionStore>,
     passwords: Arc<Passwords>,
     events: Arc<Events>,
@@ -110,7 +110,7 @@ pub struct LoginThrottle {
 }
 
 impl LoginThrottle {
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn SessionStore>,
         passwords: Arc<Passwords>,
         events: Arc<Events>,
@@ -122,7 +122,7 @@ impl LoginThrottle {
 
     /// Succeeds if the password is right. An error: it is wrong, which counts as a failure, or the client has to wait.
     /// A wrong password takes the same time whether there is such a user or not.
-    pub fn verify(&self, attempt: &PasswordAttempt<'_>, password: &str) -> Result<(), Error> {
+    pub(crate) fn verify(&self, attempt: &PasswordAttempt<'_>, password: &str) -> Result<(), Error> {
         let failed = || self.events.note_failure(attempt.failure, attempt.user, attempt.by);
         // Attempts during a wait are recorded too, so that an attack that goes on shows in the audit trail.
         self.check_waits(attempt).inspect_err(|error| {

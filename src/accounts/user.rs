@@ -39,6 +39,6 @@ impl UserRef {
 }
 
 /// A new, active user.
-pub fn new_user(email: Email, name: Option<String>, now: Timestamp) -> User {
+pub(crate) fn new_user(email: Email, name: Option<String>, now: Timestamp) -> User {
     User { id: UserId::new(), email: email.to_string(), name, is_active: true, created_at: now, last_login_at: None }
 }

@@ -26,7 +26,12 @@ pub struct Users {
 }
 
 impl Users {
-    pub fn new(store: Arc<dyn UserStore>, passwords: Arc<Passwords>, throttle: LoginThrottle, clock: Clock) -> Users {
+    pub(crate) fn new(
+        store: Arc<dyn UserStore>,
+        passwords: Arc<Passwords>,
+        throttle: LoginThrottle,
+        clock: Clock,
+    ) -> Users {
         Users { store, passwords, throttle, clock }
     }
 
@@ -87,12 +92,12 @@ impl Users {
     }
 
     /// Deletes a part of the rows that belonged to deleted users. False: there were none.
-    pub fn delete_rows_of_deleted_users(&self) -> Result<bool, Error> {
+    pub(crate) fn delete_rows_of_deleted_users(&self) -> Result<bool, Error> {
         Ok(self.store.delete_rows_of_deleted_users()?)
     }
 
     /// Changes the password of a user who gives the current one. Ends all their sessions and opens `session`.
-    pub fn change_password(
+    pub(crate) fn change_password(
         &self,
         user: UserId,
         email: &str,

@@ -39,7 +39,7 @@ fn auth_result(logged_in: &LoggedIn) -> AuthResult<'_> {
 
 /// `POST /auth/signup` → 201; 409 when the e-mail is taken, 403 when sign-up is closed, 429 for too many from one
 /// address.
-pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
     app.sessions.may_sign_up()?;
     let mut form = Form::read(request, &["email", "password", "name"])?;
     let email = form.email();
@@ -51,7 +51,7 @@ pub fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// `POST /auth/login` → 200; 401 if anything is wrong with the credentials, 429 after too many failures.
-pub fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["email", "password"])?;
     let email = form.email();
     // No minimum: passwords of imported accounts may be shorter.
@@ -62,7 +62,7 @@ pub fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// `POST /auth/refresh` → 200 with a new pair; 401 if the token is invalid or was used before.
-pub fn refresh(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn refresh(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["refreshToken"])?;
     let token = form.required("refreshToken", |text| Ok(text.to_string()));
     let token = form.finish(token)?;
@@ -70,7 +70,7 @@ pub fn refresh(app: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// `POST /auth/logout` → 200; the session's tokens are refused afterwards.
-pub fn log_out(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn log_out(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
     // Somebody else may have ended it since the guard judged: it has ended all the same.
     app.sessions.end(user.id, user.session, &request.by())?;
@@ -90,7 +90,7 @@ struct DerivedToken<'a> {
 const DERIVED: Duration = Duration::from_secs(60 * 60);
 
 /// `POST /auth/token` → 200 with a short-lived token for the key that asks. It ends with the key.
-pub fn derive_token(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn derive_token(app: &App, request: &mut Request) -> Result<Response, Error> {
     let key = request.principal.service()?.key.id;
     let key = app.service_keys.get(&[key])?.pop().flatten();
     // The user may have been deleted since the guard judged.
@@ -123,7 +123,7 @@ struct Me<'a> {
 }
 
 /// `GET /auth/me` → 200.
-pub fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = app.users.by_id(request.principal.user()?.id)?;
     // The user may have been deleted since the guard judged.
     let user = user.ok_or(Error::NotFound("User not found".into()))?;
@@ -139,7 +139,7 @@ struct PasswordChanged<'a> {
 
 /// `POST /auth/password` → 200 with the tokens of a new session; 401 if the current password is wrong, 429 after too
 /// many failures. All older sessions end, the one that asks too.
-pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn change_password(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["currentPassword", "newPassword"])?;
     let current = form.required("currentPassword", |text| Ok(text.to_string()));
     let new = form.required("newPassword", |text| match &current {
@@ -154,7 +154,7 @@ pub fn change_password(app: &App, request: &mut Request) -> Result<Response, Err
 
 /// `DELETE /auth/me` → 200; 401 if the password is wrong, 429 after too many failures. Sessions and keys are deleted
 /// too.
-pub fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["password"])?;
     let password = form.required("password", |text| Ok(text.to_string()));
     let password = form.finish(password)?;

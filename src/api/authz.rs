@@ -39,7 +39,7 @@ const ENCODED: &AsciiSet =
 /// tell whose request it is. All six are always there, empty if need be: a gateway that copies them overwrites what the
 /// client has sent under these names. A client's header with another spelling of such a name would reach the service,
 /// so it is a 403.
-pub fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
     let nothing = || Ok(HeaderValue::from_static(""));
     let (kind, user, email, key_id, key_name, scopes) = match &request.principal {
         Principal::User(user) => ("user", user.id.0, &*user.email, nothing(), nothing(), nothing()),

@@ -130,7 +130,7 @@ fn prefers_gzip(asked: &HeaderMap) -> bool {
 }
 
 /// `GET /api/docs` → 200, the page.
-pub fn page(_: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn page(_: &App, request: &mut Request) -> Result<Response, Error> {
     let mut response = PAGE.answer(&request.headers, "no-cache")?;
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
@@ -139,12 +139,12 @@ pub fn page(_: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// `GET /api/docs/openapi.json` and `/api/docs-json`, where clients of the previous service look for it → 200.
-pub fn openapi(_: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn openapi(_: &App, request: &mut Request) -> Result<Response, Error> {
     OPENAPI.answer(&request.headers, "no-cache")
 }
 
 /// `GET /api/docs/:file` → 200, a file that the page loads.
-pub fn file(_: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn file(_: &App, request: &mut Request) -> Result<Response, Error> {
     let name = request.parameters.get("file");
     let file = FILES.iter().find(|file| file.name == name);
     let file = file.ok_or_else(|| Error::NotFound(format!("Cannot GET /api/docs/{name}").into()))?;

@@ -12,7 +12,7 @@ const USUALLY: i64 = 50;
 const MOST: i64 = 200;
 
 /// `GET /auth/events?limit=&before=` → 200, newest first; `before` is the id of the last event of the page before.
-pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read_query(request, &["limit", "before"])?;
     let limit = form.optional("limit", |text| match text.parse() {
         Ok(limit) if (1..=MOST).contains(&limit) => Ok(limit),

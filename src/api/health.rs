@@ -15,6 +15,6 @@ struct Health {
 }
 
 /// `GET /health` → 200.
-pub fn health(app: &App, _: &mut Request) -> Result<Response, Error> {
+pub(crate) fn health(app: &App, _: &mut Request) -> Result<Response, Error> {
     response::ok(&Health { status: "ok", timestamp: app.clock.now() })
 }

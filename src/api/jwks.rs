@@ -9,7 +9,7 @@ use crate::http::request::Request;
 use crate::http::response::{self, Response};
 
 /// `GET /.well-known/jwks.json` → 200, a JWK set (RFC 7517 §5). It is empty where nothing but secrets signs.
-pub fn jwks(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn jwks(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut response = response::ok(&app.tokens.jwks())?;
     // Ten minutes: a new key must be published at least this long before it signs.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=600"));

@@ -135,7 +135,7 @@ struct Refused {
 }
 
 /// `POST /keys/create` → 201, the only answer that shows the key.
-pub fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["name", "expiresAt", "scopes", "rateLimit"])?;
     let name = form.required("name", parse_key_name);
     let expires_at = form.optional("expiresAt", |text| app.keys.parse_expiry(text));
@@ -167,7 +167,7 @@ const PAGE_KEYS: usize = 100;
 
 /// `GET /keys` → 200, newest first, a thousand at most. With `?limit=` or `?after=` (the id of the last key of the page
 /// before): a page, with a link to the next one if there is one.
-pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let owner = request.principal.user()?.id;
     let mut asked = url_encoded(request.query.as_deref().unwrap_or_default()).flatten();
     // Other fields in the query are ignored, as they always were.
@@ -198,7 +198,7 @@ fn listed(keys: &[(ApiKey, u64)]) -> Vec<ListedKey<'_>> {
 }
 
 /// `PATCH /keys/:id` → 200 with the key; 409 if it is revoked or if too many would be usable.
-pub fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["name", "isActive", "expiresAt", "scopes", "rateLimit"])?;
     let change = KeyChange {
         name: form.given("name", parse_key_name),
@@ -219,7 +219,7 @@ const GRACE: Duration = DAY;
 const LONGEST_GRACE: Duration = Duration::from_secs(30 * DAY.as_secs());
 
 /// `POST /keys/:id/rotate` → 201 with a new key, in the only answer that shows it; 409 if the key cannot be rotated.
-pub fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["gracePeriod"])?;
     let grace = form.optional("gracePeriod", |text| {
         const RULE: &str = "must be a whole number with a unit (s, m, h, d), such as 0s, 30m, 24h or 7d; at most 30d";
@@ -235,13 +235,13 @@ pub fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// `DELETE /keys/:id` → 200, also if it is revoked already; 404 for anyone but the owner.
-pub fn revoke(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn revoke(app: &App, request: &mut Request) -> Result<Response, Error> {
     app.keys.revoke(request.principal.user()?.id, request.parameters.get("id"), &request.by())?;
     response::message("API key revoked successfully")
 }
 
 /// `POST /keys/revoke-self` → 200; by the key itself, also if it is over its limit or paused.
-pub fn revoke_self(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn revoke_self(app: &App, request: &mut Request) -> Result<Response, Error> {
     let key = &request.principal.service()?.key;
     app.keys.revoke_own(key.id, key.owner, &request.by())?;
     response::message("API key revoked successfully")
@@ -251,7 +251,7 @@ pub fn revoke_self(app: &App, request: &mut Request) -> Result<Response, Error> 
 const POINTS: u32 = 1000;
 
 /// `GET /keys/:id/usage?from=&to=&by=` → 200 with a series without gaps; 404 for anyone but the owner.
-pub fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read_query(request, &["from", "to", "by"])?;
     let time = |text: &str| Timestamp::parse(text).ok_or("must be an RFC 3339 date and time with an offset");
     let (from, to) = (form.optional("from", time), form.optional("to", time));

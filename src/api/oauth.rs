@@ -88,7 +88,7 @@ impl<'a> Introspection<'a> {
 /// `POST /oauth/introspect` → 200 with the state of an access token, a derived token or a key (RFC 7662): whatever a
 /// guard would admit is active. It counts as a use of the key, like `/keys/verify`. Refresh tokens are never active
 /// here.
-pub fn introspect(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn introspect(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read_url_encoded(request, &["token", "token_type_hint"])?;
     let token = form.required("token", |text| match text {
         "" => Err("should not be empty"),

@@ -27,7 +27,7 @@ struct Requester<'a> {
 }
 
 /// `GET /protected/user-only` → 200.
-pub fn user_only(_: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn user_only(_: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
     response::ok(&Admitted {
         message: "This route is accessible only with user JWT token",
@@ -37,12 +37,12 @@ pub fn user_only(_: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// `GET /protected/service-only` → 200.
-pub fn service_only(_: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn service_only(_: &App, request: &mut Request) -> Result<Response, Error> {
     admitted("This route is accessible only with API key", &request.principal)
 }
 
 /// `GET /protected/flexible` → 200.
-pub fn flexible(_: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn flexible(_: &App, request: &mut Request) -> Result<Response, Error> {
     admitted("This route accepts both user JWT and API key", &request.principal)
 }
 

@@ -22,7 +22,7 @@ struct ListedSession<'a> {
 }
 
 /// `GET /auth/sessions` → 200, newest first, without those that have ended or expired.
-pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
     let sessions = app.sessions.of_user(user.id)?;
     let listed: Vec<ListedSession<'_>> = sessions
@@ -41,7 +41,7 @@ pub fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// `DELETE /auth/sessions/:id` → 200, also for the session that asks; 404 when the user has no such session.
-pub fn end(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn end(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?.id;
     let ended = SessionId::parse(request.parameters.get("id"))
         .map_or(Ok(false), |session| app.sessions.end(user, session, &request.by()))?;
@@ -52,7 +52,7 @@ pub fn end(app: &App, request: &mut Request) -> Result<Response, Error> {
 }
 
 /// `DELETE /auth/sessions` → 200; the session that asks stays.
-pub fn end_others(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn end_others(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
     app.sessions.end_others(user.id, user.session, &request.by())?;
     response::message("Other sessions ended successfully")

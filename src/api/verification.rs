@@ -116,7 +116,7 @@ fn judge(app: &App, request: &Request, asked: &[Question]) -> Result<Vec<Verific
 }
 
 /// `POST /keys/verify` → 200, whatever the key's state. It counts as a use of the key.
-pub fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &FIELDS)?;
     let asked = question(&mut form);
     let asked = form.finish(asked)?;
@@ -129,7 +129,7 @@ pub fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
 const MOST: usize = 100;
 
 /// `POST /keys/verify-batch` → 200 with an answer for each key, in order.
-pub fn verify_batch(app: &App, request: &mut Request) -> Result<Response, Error> {
+pub(crate) fn verify_batch(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["keys"])?;
     let asked = form.objects("keys", 1..=MOST, &FIELDS, question);
     let asked = form.finish(asked)?;

@@ -65,7 +65,7 @@ kinds! {
 }
 
 impl Kind {
-    pub fn parse(text: &str) -> Option<Kind> {
+    pub(crate) fn parse(text: &str) -> Option<Kind> {
         Kind::ALL.iter().copied().find(|kind| kind.as_str() == text)
     }
 }
@@ -126,7 +126,7 @@ impl By {
     }
 
     /// The client's address; the unspecified address if there is no client.
-    pub fn ip(&self) -> IpAddr {
+    pub(crate) fn ip(&self) -> IpAddr {
         self.origin.as_ref().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |origin| origin.ip)
     }
 }
@@ -154,7 +154,7 @@ pub struct Event {
 
 impl Event {
     /// An event on a user's account; [`Event::on`] names a session or a key of it.
-    pub fn new(kind: Kind, user: UserId, by: &By, at: Timestamp) -> Event {
+    pub(crate) fn new(kind: Kind, user: UserId, by: &By, at: Timestamp) -> Event {
         Event {
             id: EventId::new(),
             at,
@@ -169,12 +169,12 @@ impl Event {
         }
     }
 
-    pub fn on(mut self, subject: Subject) -> Event {
+    pub(crate) fn on(mut self, subject: Subject) -> Event {
         self.subject = Some(subject);
         self
     }
 
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Event {
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Event {
         self.details.insert(name.to_string(), value.into());
         self
     }

@@ -63,7 +63,7 @@ pub struct Events {
 }
 
 impl Events {
-    pub fn new(store: Arc<dyn EventStore>, retention: Duration, clock: Clock) -> Events {
+    pub(crate) fn new(store: Arc<dyn EventStore>, retention: Duration, clock: Clock) -> Events {
         Events { store, failed: Mutex::default(), retention, clock }
     }
 

@@ -17,9 +17,9 @@ pub struct Timestamp(i64);
 impl Timestamp {
     pub const EPOCH: Timestamp = Timestamp(0);
     /// The earliest instant that RFC 3339 can write: the start of the year 0.
-    pub const FIRST: Timestamp = Timestamp(-62_167_219_200_000);
+    pub(crate) const FIRST: Timestamp = Timestamp(-62_167_219_200_000);
     /// The latest instant that RFC 3339 can write: the end of the year 9999.
-    pub const LAST: Timestamp = Timestamp(253_402_300_799_999);
+    pub(crate) const LAST: Timestamp = Timestamp(253_402_300_799_999);
 
     /// `None` outside the years that [`DateTime`] can hold.
     pub fn from_millis(millis: i64) -> Option<Timestamp> {
@@ -35,7 +35,7 @@ impl Timestamp {
     }
 
     /// Reads `2030-01-31`, which is its midnight in UTC.
-    pub fn parse_date(text: &str) -> Option<Timestamp> {
+    pub(crate) fn parse_date(text: &str) -> Option<Timestamp> {
         if text.len() == "2030-01-31".len() { Timestamp::parse(&format!("{text}T00:00:00Z")) } else { None }
     }
 
@@ -63,7 +63,7 @@ impl Timestamp {
         Timestamp(self.0.div_euclid(span) * span)
     }
 
-    pub fn to_datetime(self) -> DateTime<Utc> {
+    pub(crate) fn to_datetime(self) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(self.0).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 }
@@ -123,12 +123,12 @@ impl Clock {
 
     /// Whether it follows the system's time. Then instances that share a database judge by the database's clock
     /// instead.
-    pub fn is_the_systems(&self) -> bool {
+    pub(crate) fn is_the_systems(&self) -> bool {
         matches!(self.source, Source::System(_))
     }
 
     /// The time since this clock was made. It never goes back, even when the system's time is set.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         let gone = match self.source {
             Source::System(started) => started.elapsed(),
             Source::Stopped(_) => Duration::ZERO,
@@ -137,7 +137,7 @@ impl Clock {
     }
 
     /// How far [`Clock::advance`] has moved it in all.
-    pub fn advanced(&self) -> Duration {
+    pub(crate) fn advanced(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.ahead_millis.load(Ordering::Relaxed)).unwrap_or(0))
     }
 

@@ -8,7 +8,7 @@ thread_local! {
 }
 
 /// Runs `work` with this deadline.
-pub fn keep<T>(until: Instant, work: impl FnOnce() -> T) -> T {
+pub(crate) fn keep<T>(until: Instant, work: impl FnOnce() -> T) -> T {
     /// Restores the earlier deadline, after a panic too: the thread lives on.
     struct Before(Option<Instant>);
     impl Drop for Before {
@@ -21,6 +21,6 @@ pub fn keep<T>(until: Instant, work: impl FnOnce() -> T) -> T {
 }
 
 /// `None`: no deadline was set.
-pub fn current() -> Option<Instant> {
+pub(crate) fn current() -> Option<Instant> {
     UNTIL.get()
 }

@@ -74,13 +74,13 @@ pub enum Sent {
 
 impl Error {
     /// The same error for an unknown e-mail, a wrong password and an inactive user, so that it reveals none of them.
-    pub fn invalid_credentials() -> Error {
+    pub(crate) fn invalid_credentials() -> Error {
         let challenge = Challenge { token: Some(Sent::No), key: false, basic: false };
         Error::Unauthenticated { message: "Invalid credentials", challenge }
     }
 
     /// No credential, or an invalid token.
-    pub fn unauthorized(challenge: Challenge) -> Error {
+    pub(crate) fn unauthorized(challenge: Challenge) -> Error {
         Error::Unauthenticated { message: "Unauthorized", challenge }
     }
 }

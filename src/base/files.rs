@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 /// The absolute path, which is valid from any working directory.
-pub fn full(path: &Path) -> PathBuf {
+pub(crate) fn full(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// If this process may not read and write one of these files: who owns it and what to do, as the end of a message.
 /// Otherwise empty.
-pub fn foreign<'a>(paths: impl IntoIterator<Item = &'a Path>) -> String {
+pub(crate) fn foreign<'a>(paths: impl IntoIterator<Item = &'a Path>) -> String {
     paths.into_iter().find_map(|path| barred(path, Access::READ_OK | Access::WRITE_OK)).unwrap_or_default()
 }
 
 /// The same for a file that is only read.
-pub fn unreadable(path: &Path) -> String {
+pub(crate) fn unreadable(path: &Path) -> String {
     barred(path, Access::READ_OK).unwrap_or_default()
 }
 

@@ -34,7 +34,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    pub fn parse(text: &str) -> Option<LogFormat> {
+    pub(crate) fn parse(text: &str) -> Option<LogFormat> {
         match text {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),
@@ -51,7 +51,7 @@ const WAITING: usize = 1024 * 1024;
 const GATHERING: Duration = Duration::from_millis(5);
 
 /// Starts the log. Lines go to standard error.
-pub fn start(settings: &LogSettings) {
+pub(crate) fn start(settings: &LogSettings) {
     let filter = env_logger::Builder::new().parse_filters(&settings.filter).build();
     let level = filter.filter();
     let lines = Arc::new(Lines::default());
@@ -74,7 +74,7 @@ pub fn start(settings: &LogSettings) {
 }
 
 /// Errors and warnings to standard error, at once and without decoration: for commands that end by themselves.
-pub fn start_plain() {
+pub(crate) fn start_plain() {
     struct Plain;
     impl Log for Plain {
         fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -94,7 +94,7 @@ pub fn start_plain() {
 
 /// Escapes control characters, so that a file's name or another program's message stays one line and cannot control the
 /// terminal.
-pub fn printable(text: &str) -> Cow<'_, str> {
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }
@@ -115,7 +115,7 @@ const LAST: &str = "keyward::end";
 static ENDED: AtomicBool = AtomicBool::new(false);
 
 /// Writes all waiting lines, then the last one. What other threads log afterwards is dropped.
-pub fn finish() {
+pub(crate) fn finish() {
     ENDED.store(true, Ordering::SeqCst);
     log::logger().flush();
     log::info!(target: LAST, "stopped");

@@ -36,7 +36,7 @@ impl Network {
     }
 
     /// Whether the address belongs to the network.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         // A prefix of 0 shifts by the whole width: every address belongs.
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

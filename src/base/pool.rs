@@ -12,11 +12,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::base::id::UserId;
 
-pub type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// For whom a job is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// A user, whichever credential they used.
     User(UserId),
     /// Somebody without a credential, by their network (see [`crate::base::network::client_network`]).
@@ -25,11 +25,11 @@ pub enum Owner {
 
 /// The job was refused: the queue is full, the owner has used their share, or the pool is closing.
 #[derive(Debug)]
-pub struct Full;
+pub(crate) struct Full;
 
 /// When it is dropped, its threads finish the queued jobs and end. Dropping does not wait for them: one may hang in a
 /// store that does not answer.
-pub struct Pool {
+pub(crate) struct Pool {
     queue: Arc<Queue>,
 }
 
@@ -125,12 +125,12 @@ impl State {
 
 impl Pool {
     /// `capacity`: how many jobs may wait.
-    pub fn new(name: &str, threads: usize, capacity: usize) -> Pool {
+    pub(crate) fn new(name: &str, threads: usize, capacity: usize) -> Pool {
         Pool::start(name, threads, capacity, || {})
     }
 
     /// A pool whose threads have a low priority.
-    pub fn yielding(name: &str, threads: usize, capacity: usize) -> Pool {
+    pub(crate) fn yielding(name: &str, threads: usize, capacity: usize) -> Pool {
         Pool::start(name, threads, capacity, || {
             // On Linux each thread has its own priority. If it cannot be lowered, the thread works at the usual one.
             if cfg!(target_os = "linux") {
@@ -156,7 +156,7 @@ impl Pool {
     }
 
     /// `None`: the job's owner has passed the shares of another pool already.
-    pub fn submit(&self, owner: Option<Owner>, job: Job) -> Result<(), Full> {
+    pub(crate) fn submit(&self, owner: Option<Owner>, job: Job) -> Result<(), Full> {
         let Queue { arrived, capacity, .. } = &*self.queue;
         let mut state = self.queue.lock();
         let free = capacity - state.jobs;

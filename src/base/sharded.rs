@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// More than most machines have busy threads. Two threads that share a shard only wait for each other at times.
-pub const SHARDS: usize = 64;
+pub(crate) const SHARDS: usize = 64;
 
-pub struct Sharded<T> {
+pub(crate) struct Sharded<T> {
     shards: Vec<Shard<T>>,
 }
 
@@ -23,7 +23,7 @@ impl<T: Default> Default for Sharded<T> {
 
 impl<T> Sharded<T> {
     /// The shard of this thread.
-    pub fn mine(&self) -> MutexGuard<'_, T> {
+    pub(crate) fn mine(&self) -> MutexGuard<'_, T> {
         thread_local! {
             static INDEX: usize = {
                 static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -34,17 +34,17 @@ impl<T> Sharded<T> {
     }
 
     /// The shard for this number.
-    pub fn of(&self, number: usize) -> MutexGuard<'_, T> {
+    pub(crate) fn of(&self, number: usize) -> MutexGuard<'_, T> {
         lock(&self.shards[number % SHARDS].0)
     }
 
     /// All shards, to be locked one after the other.
-    pub fn all(&self) -> impl Iterator<Item = &Mutex<T>> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Mutex<T>> {
         self.shards.iter().map(|shard| &shard.0)
     }
 }
 
 /// Ignores poisoning: what is kept behind these locks is never half changed when a thread panics.
-pub fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,16 +6,16 @@ use crate::accounts::user::UserRef;
 use crate::cli::failure::Failure;
 
 /// The next argument that is not an option; `missing` is the failure if there is none.
-pub fn required(arguments: &mut Arguments, missing: &str) -> Result<String, Failure> {
+pub(crate) fn required(arguments: &mut Arguments, missing: &str) -> Result<String, Failure> {
     arguments.free_from_str().map_err(|_| Failure::Usage(missing.to_string()))
 }
 
-pub fn user_ref(text: &str) -> Result<UserRef, Failure> {
+pub(crate) fn user_ref(text: &str) -> Result<UserRef, Failure> {
     UserRef::parse(text).ok_or_else(|| Failure::Usage(format!("{text:?} is neither an e-mail nor an id")))
 }
 
 /// Refuses arguments that the command has not read.
-pub fn finish(arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn finish(arguments: Arguments) -> Result<(), Failure> {
     match arguments.finish().first() {
         None => Ok(()),
         Some(unknown) => Err(Failure::Usage(format!("unknown argument {unknown:?}"))),

@@ -11,7 +11,7 @@ use crate::cli::failure::Failure;
 use crate::cli::operator::{find_user, open_app};
 use crate::cli::output::{PAGE, Rows, text_or_dash};
 
-pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let json = arguments.contains("--json");
     let user: Option<String> = arguments.opt_value_from_str("--user")?;
     let kind: Option<String> = arguments.opt_value_from_str("--type")?;

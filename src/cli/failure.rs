@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::base::error::{Error, StoreError};
 use crate::base::logging::printable;
 
-pub enum Failure {
+pub(crate) enum Failure {
     /// The arguments are wrong; one line that says how.
     Usage(String),
     /// One line for the operator.
@@ -18,11 +18,11 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub fn no_such_user() -> Failure {
+    pub(crate) fn no_such_user() -> Failure {
         Failure::Failed("there is no such user".to_string())
     }
 
-    pub fn report(self) -> ExitCode {
+    pub(crate) fn report(self) -> ExitCode {
         // Standard error may be closed as well; the exit code still tells.
         match self {
             Failure::Usage(line) => {

@@ -18,7 +18,7 @@ use crate::cli::operator::settings;
 /// For connecting, for each read and for each write.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-pub fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     finish(arguments)?;
     let config = settings()?;
     let host = match config.http.hosts[0] {

@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::operator::settings;
 use crate::run::database;
 
-pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let check = arguments.contains("--check");
     finish(arguments)?;
     let database = settings()?.store.database().map_err(Failure::Failed)?;

@@ -13,22 +13,22 @@ use crate::run;
 /// PostgreSQL it is notified at once.
 const APPLIED_WITHIN: Duration = Duration::from_millis(250);
 
-pub fn settings() -> Result<Config, Failure> {
+pub(crate) fn settings() -> Result<Config, Failure> {
     Config::load().map_err(|error| Failure::Failed(error.to_string()))
 }
 
-pub fn open_app() -> Result<App, Failure> {
+pub(crate) fn open_app() -> Result<App, Failure> {
     let config = settings()?;
     logging::start_plain();
     run::open_operator_app(&config).map_err(Failure::Failed)
 }
 
-pub fn find_user(app: &App, user: &UserRef) -> Result<User, Failure> {
+pub(crate) fn find_user(app: &App, user: &UserRef) -> Result<User, Failure> {
     app.users.find(user)?.ok_or_else(Failure::no_such_user)
 }
 
 /// Waits until a running server has applied the change, so that a revoked key, for example, is refused when the command
 /// returns.
-pub fn wait_until_applied() {
+pub(crate) fn wait_until_applied() {
     std::thread::sleep(APPLIED_WITHIN);
 }

@@ -11,17 +11,17 @@ use crate::base::clock::Timestamp;
 use crate::cli::failure::Failure;
 
 /// Rows that a list reads from the store at once.
-pub const PAGE: i64 = 1000;
+pub(crate) const PAGE: i64 = 1000;
 
 /// A list, printed row by row: a table, or a JSON array.
-pub struct Rows {
+pub(crate) struct Rows {
     output: io::BufWriter<io::Stdout>,
     json: bool,
     any: bool,
 }
 
 impl Rows {
-    pub fn start(json: bool, header: &str) -> Result<Rows, Failure> {
+    pub(crate) fn start(json: bool, header: &str) -> Result<Rows, Failure> {
         let mut output = io::BufWriter::new(io::stdout());
         if json {
             write!(output, "[")?
@@ -31,7 +31,7 @@ impl Rows {
         Ok(Rows { output, json, any: false })
     }
 
-    pub fn write(&mut self, line: &str, object: &Value) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self, line: &str, object: &Value) -> Result<(), Failure> {
         if self.json {
             write!(self.output, "{}\n  {object}", if self.any { "," } else { "" })?;
         } else {
@@ -41,7 +41,7 @@ impl Rows {
         Ok(())
     }
 
-    pub fn end(mut self) -> Result<(), Failure> {
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
         if self.json {
             writeln!(self.output, "{}]", if self.any { "\n" } else { "" })?;
         }
@@ -50,19 +50,19 @@ impl Rows {
 }
 
 /// One result: lines for people, or a JSON object.
-pub fn print(json: bool, lines: &str, object: &Value) -> Result<(), Failure> {
+pub(crate) fn print(json: bool, lines: &str, object: &Value) -> Result<(), Failure> {
     let outcome = if json { writeln!(io::stdout(), "{object}") } else { writeln!(io::stdout(), "{lines}") };
     Ok(outcome?)
 }
 
-pub fn yes_or_no(value: bool) -> &'static str {
+pub(crate) fn yes_or_no(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
 
-pub fn time_or_dash(time: Option<Timestamp>) -> String {
+pub(crate) fn time_or_dash(time: Option<Timestamp>) -> String {
     text_or_dash(time.map(|time| time.to_string()))
 }
 
-pub fn text_or_dash(text: Option<String>) -> String {
+pub(crate) fn text_or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_string())
 }

@@ -7,7 +7,7 @@ use crate::cli::failure::Failure;
 
 /// At a terminal, asks for the password and hides what is typed; otherwise reads the first line of standard input. A
 /// password is never an argument, because every user of the machine can see the arguments of a process.
-pub fn read_password(rules: &PasswordRules) -> Result<NewPassword, Failure> {
+pub(crate) fn read_password(rules: &PasswordRules) -> Result<NewPassword, Failure> {
     let stdin = io::stdin();
     let mut line = String::new();
     if stdin.is_terminal() {

@@ -10,7 +10,7 @@ use crate::cli::operator::settings;
 use crate::run::Keyward;
 use crate::run::signals::{End, Signals};
 
-pub fn run(arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     finish(arguments)?;
     let config = settings()?;
     logging::start(&config.log);

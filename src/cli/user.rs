@@ -12,7 +12,7 @@ use crate::cli::operator::{find_user, open_app, wait_until_applied};
 use crate::cli::output::{PAGE, Rows, print, time_or_dash, yes_or_no};
 use crate::cli::password::read_password;
 
-pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
+pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let json = arguments.contains("--json");
     match arguments.subcommand()?.as_deref() {
         Some("list") => list(json, arguments),

@@ -4,7 +4,7 @@ use super::settings::{Config, ConfigError};
 use super::table::settings;
 
 /// `is_set`: whether the operator has set a setting.
-pub fn check(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
+pub(crate) fn check(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
     check_database(config, is_set).and_then(|()| check_tls(config)).map_err(ConfigError)
 }
 

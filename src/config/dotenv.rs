@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::settings::ConfigError;
 
 /// The settings in the file; none if there is no file.
-pub fn read() -> Result<HashMap<String, String>, ConfigError> {
+pub(crate) fn read() -> Result<HashMap<String, String>, ConfigError> {
     let mut given = HashMap::new();
     let lines = match dotenvy::from_path_iter(".env") {
         Ok(lines) => lines,

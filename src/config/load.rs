@@ -9,7 +9,7 @@ use super::{checks, dotenv};
 
 impl Config {
     /// Reads the environment, and `.env` in the working directory for what the environment leaves out.
-    pub fn load() -> Result<Config, ConfigError> {
+    pub(crate) fn load() -> Result<Config, ConfigError> {
         let mut given = dotenv::read()?;
         for Setting { name, .. } in settings() {
             match std::env::var(name) {

@@ -61,30 +61,30 @@ impl Credentials {
         }
     }
 
-    pub fn of_key(hash: KeyHash) -> Credentials {
+    pub(crate) fn of_key(hash: KeyHash) -> Credentials {
         Credentials { key: Credential::Plausible(hash), ..Credentials::none() }
     }
 
-    pub fn of_token(claims: Claims) -> Credentials {
+    pub(crate) fn of_token(claims: Claims) -> Credentials {
         match claims {
             Claims::User(claims) => Credentials { token: Credential::Plausible(claims), ..Credentials::none() },
             Claims::Service(claims) => Credentials { derived: Credential::Plausible(claims), ..Credentials::none() },
         }
     }
 
-    pub fn found_key(&mut self, found: Option<Arc<KnownKey>>) {
+    pub(crate) fn found_key(&mut self, found: Option<Arc<KnownKey>>) {
         if let Credential::Plausible(hash) = self.key {
             self.key = Credential::Found(hash, found);
         }
     }
 
-    pub fn found_service(&mut self, found: Option<Arc<KnownKey>>) {
+    pub(crate) fn found_service(&mut self, found: Option<Arc<KnownKey>>) {
         if let Credential::Plausible(claims) = std::mem::replace(&mut self.derived, Credential::Bad) {
             self.derived = Credential::Found(claims, found);
         }
     }
 
-    pub fn found_session(&mut self, found: Option<Arc<LiveSession>>) {
+    pub(crate) fn found_session(&mut self, found: Option<Arc<LiveSession>>) {
         if let Credential::Plausible(claims) = std::mem::replace(&mut self.token, Credential::Bad) {
             self.token = Credential::Found(claims, found);
         }
@@ -94,7 +94,7 @@ impl Credentials {
 impl Credentials {
     /// Whether an invalid key was presented. A key that is valid but over its limit or without the scope does not count
     /// as one.
-    pub fn key_failed(&self) -> bool {
+    pub(crate) fn key_failed(&self) -> bool {
         let is_real = matches!(self.outcome, Some((outcome, Presenter::Key)) if outcome.is_of_good_key());
         self.again.is_none() && !is_real && !matches!(self.key, Credential::Absent)
     }

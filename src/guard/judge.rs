@@ -16,7 +16,7 @@ use crate::keys::usage::Outcome;
 use crate::tokens::claims::ServiceClaims;
 
 /// What a guard decides.
-pub enum Decision {
+pub(crate) enum Decision {
     Admit(Principal),
     Refuse(Error),
     /// It cannot decide before this is looked up in the store; put the answer into the credentials and judge again.
@@ -28,7 +28,7 @@ pub enum Decision {
 impl Guard {
     /// Judges the credentials. The key comes first, then the token that was derived from a key; if neither is valid,
     /// the user's token decides. Never blocks.
-    pub fn judge(self, app: &App, requirements: Requirements<'_>, credentials: &mut Credentials) -> Decision {
+    pub(crate) fn judge(self, app: &App, requirements: Requirements<'_>, credentials: &mut Credentials) -> Decision {
         if self == Guard::Public {
             return Decision::Admit(Principal::Anonymous);
         }

@@ -36,7 +36,7 @@ pub struct AuthenticatedService {
 
 impl AuthenticatedService {
     /// The key's scopes; with a derived token, those that the token has too.
-    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = &str> {
         let granted = self.derived.as_ref().map(|claims| &claims.scopes);
         self.key.scopes.iter().filter(move |scope| granted.is_none_or(|granted| granted.contains(scope)))
     }
@@ -53,7 +53,7 @@ impl Principal {
     }
 
     /// The account: a service acts for the owner of its key.
-    pub fn account(&self) -> Option<UserId> {
+    pub(crate) fn account(&self) -> Option<UserId> {
         match self {
             Principal::Anonymous => None,
             Principal::User(user) => Some(user.id),
@@ -62,7 +62,7 @@ impl Principal {
     }
 
     /// The service, on a route that only accepts keys.
-    pub fn service(&self) -> Result<&AuthenticatedService, Error> {
+    pub(crate) fn service(&self) -> Result<&AuthenticatedService, Error> {
         match self {
             Principal::Service(service) => Ok(service),
             _ => Err(Error::Internal("a route without a key guard asked for its service".to_string())),
@@ -70,7 +70,7 @@ impl Principal {
     }
 
     /// How the audit trail names it.
-    pub fn actor(&self) -> Actor {
+    pub(crate) fn actor(&self) -> Actor {
         match self {
             Principal::Anonymous => Actor::Anonymous,
             Principal::User(user) => Actor::User { session_id: user.session },
@@ -79,7 +79,7 @@ impl Principal {
     }
 
     /// The user, on a route that only accepts JWTs.
-    pub fn user(&self) -> Result<&AuthenticatedUser, Error> {
+    pub(crate) fn user(&self) -> Result<&AuthenticatedUser, Error> {
         match self {
             Principal::User(user) => Ok(user),
             _ => Err(Error::Internal("a route without a JWT guard asked for its user".to_string())),

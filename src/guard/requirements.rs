@@ -32,7 +32,7 @@ pub struct Requirements<'a> {
 
 impl Requirements<'static> {
     /// Any valid key or token derived from one.
-    pub const fn plain() -> Requirements<'static> {
+    pub(crate) const fn plain() -> Requirements<'static> {
         Requirements { scopes: &NO_SCOPES, derived: true, limited: true, even_paused: false, oauth: false }
     }
 }
@@ -44,11 +44,11 @@ pub struct GatewayDemand {
 }
 
 impl Guard {
-    pub fn takes_key(self) -> bool {
+    pub(crate) fn takes_key(self) -> bool {
         matches!(self, Guard::ApiKey | Guard::Flexible)
     }
 
-    pub fn takes_token(self) -> bool {
+    pub(crate) fn takes_token(self) -> bool {
         matches!(self, Guard::Jwt | Guard::Flexible)
     }
 }

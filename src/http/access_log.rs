@@ -13,7 +13,7 @@ use log::Level;
 use crate::guard::principal::Principal;
 
 /// One answered request.
-pub struct Access<'a> {
+pub(crate) struct Access<'a> {
     pub method: &'a str,
     /// Without its query.
     pub path: &'a str,
@@ -25,7 +25,7 @@ pub struct Access<'a> {
 }
 
 /// Writes the access line of a request.
-pub fn access(access: &Access<'_>) {
+pub(crate) fn access(access: &Access<'_>) {
     if !log::log_enabled!(target: "access", Level::Info) {
         return;
     }

@@ -9,10 +9,10 @@ use crate::http::front::Purpose;
 
 /// In a request's extensions: its target had a fragment.
 #[derive(Clone, Copy)]
-pub struct Fragment;
+pub(crate) struct Fragment;
 
 /// What two parties on the way could read differently (RFC 9112 §3.2, §6.3, §11.2, RFC 9113 §8.3.1). `None`: nothing.
-pub fn ambiguity(purpose: Purpose, head: &Parts) -> Option<&'static str> {
+pub(crate) fn ambiguity(purpose: Purpose, head: &Parts) -> Option<&'static str> {
     let (version, headers) = (head.version, &head.headers);
     if head.extensions.get::<Fragment>().is_some() {
         return Some("Target has a fragment");

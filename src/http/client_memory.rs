@@ -19,21 +19,21 @@ use crate::http::response::Response;
 
 /// The most bytes that may be held for one connection, and for all. While more is held for all, the slowest connections
 /// are cut, and each may hold no more than [`AT_LEAST`] beside its only request or answer.
-pub const ON_ONE: usize = 2 * 1024 * 1024;
-pub const ON_ALL: usize = 64 * 1024 * 1024;
-pub const AT_LEAST: usize = 64 * 1024;
+pub(crate) const ON_ONE: usize = 2 * 1024 * 1024;
+pub(crate) const ON_ALL: usize = 64 * 1024 * 1024;
+pub(crate) const AT_LEAST: usize = 64 * 1024;
 /// A connection that holds less than this is not worth cutting.
 const A_TRIFLE: usize = 4 * 1024;
 /// How many large answers may be made at once: as many as one user may have threads of the store.
 const MADE_AT_ONCE: usize = STORE_THREADS / 2;
 /// How much of a body the claim of its request covers. More is claimed as it arrives.
-pub const A_BODY: usize = 16 * 1024;
+pub(crate) const A_BODY: usize = 16 * 1024;
 /// What a header field costs beside its text, and what the head of an answer costs.
-pub const A_FIELD: usize = 128;
+pub(crate) const A_FIELD: usize = 128;
 const A_HEAD: usize = 1024;
 
 /// The memory held for all clients.
-pub struct MemoryAccount {
+pub(crate) struct MemoryAccount {
     held: AtomicUsize,
     /// The number of claims so far. A claim's number tells its age.
     claims: AtomicU64,
@@ -45,7 +45,7 @@ pub struct MemoryAccount {
 }
 
 /// The memory held for one connection.
-pub struct ClientMemory {
+pub(crate) struct ClientMemory {
     account: Arc<MemoryAccount>,
     bytes: AtomicUsize,
     /// How much of it is answers.
@@ -58,7 +58,7 @@ pub struct ClientMemory {
 }
 
 /// Memory that is accounted for until this is dropped.
-pub struct Claim {
+pub(crate) struct Claim {
     memory: Arc<ClientMemory>,
     bytes: usize,
     answer: bool,
@@ -66,7 +66,7 @@ pub struct Claim {
 }
 
 impl MemoryAccount {
-    pub fn open() -> Arc<MemoryAccount> {
+    pub(crate) fn open() -> Arc<MemoryAccount> {
         Arc::new(MemoryAccount {
             held: AtomicUsize::new(0),
             claims: AtomicU64::new(0),
@@ -90,7 +90,7 @@ impl MemoryAccount {
     }
 
     /// How many bytes more are held than allowed.
-    pub fn excess(&self) -> usize {
+    pub(crate) fn excess(&self) -> usize {
         self.held.load(Ordering::Relaxed).saturating_sub(ON_ALL)
     }
 
@@ -111,7 +111,7 @@ impl Drop for Making<'_> {
 }
 
 impl ClientMemory {
-    pub fn new(account: Arc<MemoryAccount>) -> Arc<ClientMemory> {
+    pub(crate) fn new(account: Arc<MemoryAccount>) -> Arc<ClientMemory> {
         Arc::new(ClientMemory {
             account,
             bytes: AtomicUsize::new(0),
@@ -123,7 +123,7 @@ impl ClientMemory {
     }
 
     /// Claims memory that is in use already, whatever its size.
-    pub fn claim(self: &Arc<ClientMemory>, bytes: usize) -> Claim {
+    pub(crate) fn claim(self: &Arc<ClientMemory>, bytes: usize) -> Claim {
         let number = self.account.claims.fetch_add(1, Ordering::Relaxed);
         lock(&self.claims).insert(number);
         let mut claim = Claim { memory: self.clone(), bytes: 0, answer: false, number };
@@ -132,7 +132,7 @@ impl ClientMemory {
     }
 
     /// Claims memory if there is room. The only claim of a connection always succeeds.
-    pub fn try_claim(self: &Arc<ClientMemory>, bytes: usize) -> Option<Claim> {
+    pub(crate) fn try_claim(self: &Arc<ClientMemory>, bytes: usize) -> Option<Claim> {
         let mut claim = self.claim(0);
         claim.try_grow(bytes).then_some(claim)
     }
@@ -144,7 +144,7 @@ impl ClientMemory {
 
     /// Claims an answer that waits for the client. The claim ends when the answer's bytes are dropped, wherever that
     /// is.
-    pub fn claim_answer(self: &Arc<ClientMemory>, response: Response) -> Response {
+    pub(crate) fn claim_answer(self: &Arc<ClientMemory>, response: Response) -> Response {
         let mut claim = self.claim(0);
         claim.answer = true;
         claim.resize(A_HEAD + own_memory(response.body()));
@@ -152,7 +152,7 @@ impl ClientMemory {
     }
 
     /// Makes an answer that may be large, and claims it. Blocks until the deadline at most.
-    pub fn make_large(
+    pub(crate) fn make_large(
         self: &Arc<ClientMemory>,
         until: Instant,
         make: impl FnOnce() -> Result<Response, Error>,
@@ -170,7 +170,7 @@ impl ClientMemory {
     }
 
     /// Returns when the connection may ask the store for another answer: the client has to take earlier ones first.
-    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         let permit = self.turns.acquire().await.ok()?;
         loop {
             let taken = self.taken.notified();
@@ -184,7 +184,7 @@ impl ClientMemory {
 
     /// The age of its oldest claim (older ones have smaller numbers), and how many bytes a cut would free. `None`: too
     /// few.
-    pub fn worth(&self) -> Option<(u64, usize)> {
+    pub(crate) fn worth(&self) -> Option<(u64, usize)> {
         let bytes = self.bytes.load(Ordering::Relaxed);
         let oldest = *lock(&self.claims).first().filter(|_| bytes > A_TRIFLE)?;
         Some((oldest, bytes))
@@ -193,7 +193,7 @@ impl ClientMemory {
 
 impl Claim {
     /// Changes the claim to this size if there is room.
-    pub fn try_grow(&mut self, bytes: usize) -> bool {
+    pub(crate) fn try_grow(&mut self, bytes: usize) -> bool {
         let fits = bytes <= self.bytes || self.memory.has_room(bytes - self.bytes);
         if fits {
             self.resize(bytes);
@@ -201,7 +201,7 @@ impl Claim {
         fits
     }
 
-    pub fn resize(&mut self, bytes: usize) {
+    pub(crate) fn resize(&mut self, bytes: usize) {
         let ClientMemory { account, bytes: all, answers, taken, .. } = &*self.memory;
         let more = bytes.saturating_sub(self.bytes);
         let less = self.bytes.saturating_sub(bytes);
@@ -234,7 +234,7 @@ fn own_memory(body: &Bytes) -> usize {
 }
 
 /// Whether an answer is large enough to be claimed when a connection has only one.
-pub fn is_large(response: &Response) -> bool {
+pub(crate) fn is_large(response: &Response) -> bool {
     own_memory(response.body()) > A_TRIFLE
 }
 

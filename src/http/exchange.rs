@@ -45,7 +45,7 @@ const FIELDS: usize = 100;
 
 /// Answers a request, whatever happens on the way, and writes its line in the access log. What it does not need of the
 /// body is left in `body`.
-pub async fn answer(
+pub(crate) async fn answer(
     front: &Front,
     memory: &Arc<ClientMemory>,
     purpose: Purpose,
@@ -158,7 +158,7 @@ impl Drop for Line<'_> {
 }
 
 /// Answers a head that could not be read, and writes its line in the access log.
-pub fn refuse(front: &Front, purpose: Purpose, peer: IpAddr, status: StatusCode) -> Response {
+pub(crate) fn refuse(front: &Front, purpose: Purpose, peer: IpAddr, status: StatusCode) -> Response {
     let id = access_log::new_request_id();
     let mut response = response::refused(status, front.limits.head_bytes, FIELDS);
     access_log::access(&Access {

@@ -237,7 +237,7 @@ impl Form {
     }
 
     /// Checks a rule about several fields.
-    pub fn require(&mut self, holds: bool, rule: &str) {
+    pub(crate) fn require(&mut self, holds: bool, rule: &str) {
         if !holds {
             self.broken.push(rule.to_string());
         }

@@ -15,7 +15,7 @@ use crate::http::router::Router;
 
 /// What a connection serves.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     Api {
         tls: bool,
     },
@@ -28,7 +28,7 @@ pub enum Purpose {
 }
 
 /// What every connection shares.
-pub struct Front {
+pub(crate) struct Front {
     pub app: Arc<App>,
     pub router: Router,
     pub lanes: Lanes,
@@ -40,7 +40,11 @@ pub struct Front {
 }
 
 /// The outcome of `work`, unless the time runs out or the server stops first.
-pub async fn in_time<F: Future>(limit: Duration, stop: &mut watch::Receiver<bool>, work: F) -> Option<F::Output> {
+pub(crate) async fn in_time<F: Future>(
+    limit: Duration,
+    stop: &mut watch::Receiver<bool>,
+    work: F,
+) -> Option<F::Output> {
     tokio::select! {
         done = tokio::time::timeout(limit, work) => done.ok(),
         _ = stop.wait_for(|stop| *stop) => None,

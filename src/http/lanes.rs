@@ -14,12 +14,12 @@ pub enum Lane {
 }
 
 /// The threads of the store lane. SQLite has few readers and one writer; PostgreSQL answers this many at once.
-pub const STORE_THREADS: usize = 16;
+pub(crate) const STORE_THREADS: usize = 16;
 const STORE_QUEUE: usize = 1024;
 
 /// How many requests run in the password lane: one hashing on each core, and as many that talk to the store. One user
 /// alone may have half of them, which keeps all cores busy.
-pub fn password_threads(cores: usize) -> usize {
+pub(crate) fn password_threads(cores: usize) -> usize {
     2 * (cores + 1)
 }
 
@@ -29,13 +29,13 @@ fn password_queue(cores: usize) -> usize {
     cores * 64
 }
 
-pub struct Lanes {
+pub(crate) struct Lanes {
     pub store: Pool,
     pub password: Pool,
 }
 
 impl Lanes {
-    pub fn new(cores: usize) -> Lanes {
+    pub(crate) fn new(cores: usize) -> Lanes {
         Lanes {
             store: Pool::new("store", STORE_THREADS, STORE_QUEUE),
             password: Pool::new("password", password_threads(cores), password_queue(cores)),

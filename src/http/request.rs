@@ -28,7 +28,7 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_string);
         Origin {
             ip: self.client,
@@ -38,7 +38,7 @@ impl Request {
     }
 
     /// Whose request this is, for the audit trail.
-    pub fn by(&self) -> By {
+    pub(crate) fn by(&self) -> By {
         By { actor: self.principal.actor(), origin: Some(self.origin()) }
     }
 }

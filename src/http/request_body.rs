@@ -12,12 +12,12 @@ use crate::base::error::Error;
 use crate::http::client_memory::{A_BODY, Claim, ClientMemory};
 
 /// A request's body while it arrives, over either version of HTTP.
-pub trait RequestBody: Body<Data = Bytes, Error: Display> + Unpin {}
+pub(crate) trait RequestBody: Body<Data = Bytes, Error: Display> + Unpin {}
 
 impl<B: Body<Data = Bytes, Error: Display> + Unpin> RequestBody for B {}
 
 /// Reads at most `most` bytes within `limit`. The claim is for memory beyond what the request's own claim covers.
-pub async fn read_body(
+pub(crate) async fn read_body(
     memory: &Arc<ClientMemory>,
     body: &mut impl RequestBody,
     most: usize,
@@ -37,7 +37,7 @@ pub async fn read_body(
 }
 
 /// Passes on a body as it arrives, within the same limits.
-pub async fn receive(
+pub(crate) async fn receive(
     body: &mut impl RequestBody,
     most: usize,
     limit: Duration,

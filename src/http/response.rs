@@ -14,9 +14,9 @@ use serde::Serialize;
 use crate::base::error::{Challenge, Error, Presenter, Sent};
 use crate::memory::limiter::Quota;
 
-pub type Response = http::Response<Bytes>;
+pub(crate) type Response = http::Response<Bytes>;
 
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -27,16 +27,16 @@ const RETRY_AFTER_SECONDS: &str = "1";
 /// Larger answers do not fit into the system's send buffer.
 const MAY_WAIT: usize = 16 * 1024;
 
-pub fn ok<T: Serialize>(body: &T) -> Result<Response, Error> {
+pub(crate) fn ok<T: Serialize>(body: &T) -> Result<Response, Error> {
     json(StatusCode::OK, body)
 }
 
-pub fn created<T: Serialize>(body: &T) -> Result<Response, Error> {
+pub(crate) fn created<T: Serialize>(body: &T) -> Result<Response, Error> {
     json(StatusCode::CREATED, body)
 }
 
 /// `{"message": …}`
-pub fn message(text: &str) -> Result<Response, Error> {
+pub(crate) fn message(text: &str) -> Result<Response, Error> {
     #[derive(Serialize)]
     struct Message<'a> {
         message: &'a str,
@@ -53,7 +53,7 @@ fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Response, Error> {
     Ok(with_body(status, "application/json; charset=utf-8", body.into()))
 }
 
-pub fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
+pub(crate) fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -61,14 +61,14 @@ pub fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) ->
 }
 
 /// A strong tag of this content; the suffix distinguishes its representations.
-pub fn entity_tag(content: &[u8], suffix: &str) -> Result<HeaderValue, Error> {
+pub(crate) fn entity_tag(content: &[u8], suffix: &str) -> Result<HeaderValue, Error> {
     let hash = hex::encode(&digest::digest(&digest::SHA256, content).as_ref()[..16]);
     HeaderValue::try_from(format!("\"{hash}{suffix}\"")).map_err(|error| Error::Internal(format!("a tag: {error}")))
 }
 
 /// A 200 with its entity tag. A client that has this content already gets a 304 (RFC 9110 §13.1.2, §15.4.5); one that
 /// requires other content gets a 412 (§13.1.1), which is checked first (§13.2.2).
-pub fn with_entity_tag(mut response: Response, tag: HeaderValue, asked: &HeaderMap) -> Response {
+pub(crate) fn with_entity_tag(mut response: Response, tag: HeaderValue, asked: &HeaderMap) -> Response {
     // Strong comparison (§8.8.3.2).
     if asked.contains_key(IF_MATCH) && !tags(asked, IF_MATCH).any(|wanted| wanted == b"*" || wanted == tag.as_bytes()) {
         let message = Message::One("If-Match names another version than there is");
@@ -195,12 +195,12 @@ fn challenges(challenge: Challenge) -> impl Iterator<Item = &'static str> {
 }
 
 /// 404 for an unknown path.
-pub fn no_such_route(method: &http::Method, path: &str) -> Response {
+pub(crate) fn no_such_route(method: &http::Method, path: &str) -> Response {
     error_body(StatusCode::NOT_FOUND, Message::One(&format!("Cannot {method} {path}")), None)
 }
 
 /// 405 for a path that has only other methods.
-pub fn method_not_allowed(method: &http::Method, path: &str, allow: &str) -> Response {
+pub(crate) fn method_not_allowed(method: &http::Method, path: &str, allow: &str) -> Response {
     let text = format!("Cannot {method} {path}; allowed: {allow}");
     let mut response = error_body(StatusCode::METHOD_NOT_ALLOWED, Message::One(&text), None);
     if let Ok(allow) = HeaderValue::from_str(allow) {
@@ -219,21 +219,21 @@ pub fn options(allow: &'static str) -> Response {
 
 /// 501 for CONNECT, which is for proxies. Anything the client sent after it is meant for the other end of the tunnel,
 /// so it is not read.
-pub fn no_tunnel() -> Response {
+pub(crate) fn no_tunnel() -> Response {
     let mut response = error_body(StatusCode::NOT_IMPLEMENTED, Message::One("Cannot CONNECT"), None);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 /// 400 for a request that two parties could read differently. Nothing after it on the connection can be trusted.
-pub fn ambiguous(why: &str) -> Response {
+pub(crate) fn ambiguous(why: &str) -> Response {
     let mut response = error_body(StatusCode::BAD_REQUEST, Message::One(why), None);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 /// The answer to a head that cannot be read. Where the next request begins is unknown.
-pub fn refused(status: StatusCode, most_bytes: usize, most_fields: usize) -> Response {
+pub(crate) fn refused(status: StatusCode, most_bytes: usize, most_fields: usize) -> Response {
     let too_large = format!("Request head has more than {most_bytes} bytes or {most_fields} fields");
     let message = match status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => &too_large,
@@ -246,7 +246,7 @@ pub fn refused(status: StatusCode, most_bytes: usize, most_fields: usize) -> Res
 }
 
 /// 308: the same request at this address. The connection ends.
-pub fn moved(address: HeaderValue) -> Response {
+pub(crate) fn moved(address: HeaderValue) -> Response {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(LOCATION, address);
@@ -255,7 +255,7 @@ pub fn moved(address: HeaderValue) -> Response {
 }
 
 /// Reports a key's limit and what is left of it (draft-ietf-httpapi-ratelimit-headers-10 §3, §4).
-pub fn tell_quota(response: &mut Response, quota: &Quota) {
+pub(crate) fn tell_quota(response: &mut Response, quota: &Quota) {
     let policy = format!("\"default\";q={};w={}", quota.policy.limit, quota.policy.window.as_secs());
     let left = format!("\"default\";r={};t={}", quota.remaining, whole_seconds(quota.reset));
     for (name, value) in [(RATELIMIT_POLICY, policy), (RATELIMIT, left)] {
@@ -264,18 +264,18 @@ pub fn tell_quota(response: &mut Response, quota: &Quota) {
 }
 
 /// Links to the next page of a list (RFC 8288), with a path of ours.
-pub fn tell_next(response: &mut Response, path: &str) {
+pub(crate) fn tell_next(response: &mut Response, path: &str) {
     let link = HeaderValue::from_str(&format!("<{path}>; rel=\"next\"")).ok();
     response.headers_mut().extend(link.map(|link| (LINK, link)));
 }
 
 /// Rounded up, so that a client who waits this long has waited long enough.
-pub fn whole_seconds(span: Duration) -> u64 {
+pub(crate) fn whole_seconds(span: Duration) -> u64 {
     span.as_nanos().div_ceil(1_000_000_000) as u64
 }
 
 /// Turns the answer to GET into that to HEAD: the same headers, no body (RFC 9110 §9.3.2).
-pub fn drop_body(response: &mut Response) {
+pub(crate) fn drop_body(response: &mut Response) {
     let length = std::mem::take(response.body_mut()).len();
     if response.status() != StatusCode::NOT_MODIFIED {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -283,7 +283,7 @@ pub fn drop_body(response: &mut Response) {
 }
 
 /// The headers that every answer carries.
-pub fn finish(response: &mut Response, request_id: HeaderValue) {
+pub(crate) fn finish(response: &mut Response, request_id: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id);
     headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -293,6 +293,6 @@ pub fn finish(response: &mut Response, request_id: HeaderValue) {
 
 /// RFC 6797: browsers use only TLS for this host for a year. Other hosts of the domain are left out, because they may
 /// have no TLS. It must not be sent without TLS (§7.2).
-pub fn insist_on_tls(response: &mut Response) {
+pub(crate) fn insist_on_tls(response: &mut Response) {
     response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
 }

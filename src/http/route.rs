@@ -14,8 +14,8 @@ use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::keys::scopes::Scopes;
 
-pub type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
-pub type ReadDemand = fn(&Request) -> Result<GatewayDemand, Error>;
+pub(crate) type Handler = fn(&App, &mut Request) -> Result<Response, Error>;
+pub(crate) type ReadDemand = fn(&Request) -> Result<GatewayDemand, Error>;
 
 /// One line of the API. A segment of the path that begins with `:` is a parameter and takes any one segment. The last one
 /// may be `*`, which takes the rest of the path, also an empty one.
@@ -50,35 +50,28 @@ const BODY_BYTES: usize = 16 * 1024;
 
 /// Routes that share the beginning of their path, the credential that they accept, and what else is set here. An
 /// [`Endpoint`] has no guard of its own, so none can be left without one.
-pub struct Group {
+pub(crate) struct Group {
     prefix: &'static str,
     guard: Guard,
-    limit: Option<Limited>,
     scopes: Option<&'static Scopes>,
 }
 
-pub fn group(prefix: &'static str, guard: Guard) -> Group {
-    Group { prefix, guard, limit: None, scopes: None }
+pub(crate) fn group(prefix: &'static str, guard: Guard) -> Group {
+    Group { prefix, guard, scopes: None }
 }
 
 impl Group {
-    /// Each request counts against this limit by address, unless its endpoint has a limit of its own.
-    pub fn limited(self, limit: Limited) -> Group {
-        Group { limit: Some(limit), ..self }
-    }
-
     /// A key needs these scopes; a user may do what their keys may do.
-    pub fn with_scopes(self, scopes: &'static Scopes) -> Group {
+    pub(crate) fn with_scopes(self, scopes: &'static Scopes) -> Group {
         Group { scopes: Some(scopes), ..self }
     }
 
-    pub fn routes<const N: usize>(self, endpoints: [Endpoint; N]) -> Vec<Route> {
-        let Group { prefix, guard, limit, scopes } = self;
+    pub(crate) fn routes<const N: usize>(self, endpoints: [Endpoint; N]) -> Vec<Route> {
+        let Group { prefix, guard, scopes } = self;
         let route = |Endpoint(mut route): Endpoint| {
             // Made once, for the life of the process.
             route.path = format!("{prefix}{}", route.path).leak();
             route.guard = guard;
-            route.limit = route.limit.or(limit);
             route.requirements.scopes = scopes.unwrap_or(route.requirements.scopes);
             route
         };
@@ -87,26 +80,26 @@ impl Group {
 }
 
 /// A route that is not in a group yet. Its path is what follows the group's prefix.
-pub struct Endpoint(Route);
+pub(crate) struct Endpoint(Route);
 
-pub fn get(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+pub(crate) fn get(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
     endpoint(Some(Method::GET), path, lane, handler)
 }
 
-pub fn post(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+pub(crate) fn post(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
     endpoint(Some(Method::POST), path, lane, handler)
 }
 
-pub fn patch(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+pub(crate) fn patch(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
     endpoint(Some(Method::PATCH), path, lane, handler)
 }
 
-pub fn delete(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
+pub(crate) fn delete(path: &'static str, lane: Lane, handler: Handler) -> Endpoint {
     endpoint(Some(Method::DELETE), path, lane, handler)
 }
 
 /// For gateways, which pass on the method of their client. `demand` reads what the gateway asks for.
-pub fn any(path: &'static str, demand: ReadDemand, handler: Handler) -> Endpoint {
+pub(crate) fn any(path: &'static str, demand: ReadDemand, handler: Handler) -> Endpoint {
     let Endpoint(route) = endpoint(None, path, Lane::Inline, handler);
     Endpoint(Route { demand: Some(demand), ..route })
 }
@@ -132,60 +125,60 @@ fn endpoint(method: Option<Method>, path: &'static str, lane: Lane, handler: Han
 
 impl Endpoint {
     /// Each request counts against this limit by address.
-    pub fn limited(mut self, limit: Limited) -> Endpoint {
+    pub(crate) fn limited(mut self, limit: Limited) -> Endpoint {
         self.0.limit = Some(limit);
         self
     }
 
     /// It creates or changes something: each request counts against the user's limit of changes.
-    pub fn writing(mut self) -> Endpoint {
+    pub(crate) fn writing(mut self) -> Endpoint {
         self.0.writes = true;
         self
     }
 
     /// An exceeded limit is a 403, for gateways that turn a 429 into an error of their own.
-    pub fn with_no_429(mut self) -> Endpoint {
+    pub(crate) fn with_no_429(mut self) -> Endpoint {
         self.0.too_many = StatusCode::FORBIDDEN;
         self
     }
 
     /// A key may also be sent in the ways of OAuth.
-    pub fn with_oauth_credentials(mut self) -> Endpoint {
+    pub(crate) fn with_oauth_credentials(mut self) -> Endpoint {
         self.0.requirements.oauth = true;
         self
     }
 
     /// Only the key itself is accepted, not a token that was derived from it.
-    pub fn without_derived(mut self) -> Endpoint {
+    pub(crate) fn without_derived(mut self) -> Endpoint {
         self.0.requirements.derived = false;
         self
     }
 
     /// The answer may be megabytes long.
-    pub fn with_large_answer(mut self) -> Endpoint {
+    pub(crate) fn with_large_answer(mut self) -> Endpoint {
         self.0.large = true;
         self
     }
 
-    pub fn with_body_bytes(mut self, most: usize) -> Endpoint {
+    pub(crate) fn with_body_bytes(mut self, most: usize) -> Endpoint {
         self.0.body_bytes = most;
         self
     }
 
     /// A body is read although the method usually has none.
-    pub fn with_body(mut self) -> Endpoint {
+    pub(crate) fn with_body(mut self) -> Endpoint {
         self.0.body = true;
         self
     }
 
     /// A key that has used up its limit is accepted too.
-    pub fn without_limit(mut self) -> Endpoint {
+    pub(crate) fn without_limit(mut self) -> Endpoint {
         self.0.requirements.limited = false;
         self
     }
 
     /// A paused key is accepted too.
-    pub fn even_paused(mut self) -> Endpoint {
+    pub(crate) fn even_paused(mut self) -> Endpoint {
         self.0.requirements.even_paused = true;
         self
     }
@@ -203,11 +196,11 @@ impl Route {
         self.method.as_ref().map_or("ANY", Method::as_str)
     }
 
-    pub fn takes(&self, method: &Method) -> bool {
+    pub(crate) fn takes(&self, method: &Method) -> bool {
         self.method.as_ref().is_none_or(|own| own == method)
     }
 
-    pub fn shares_a_method_with(&self, other: &Route) -> bool {
+    pub(crate) fn shares_a_method_with(&self, other: &Route) -> bool {
         other.method.as_ref().is_none_or(|method| self.takes(method)) || self.method.is_none()
     }
 
@@ -228,17 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn every_route_of_a_group_has_its_prefix_its_guard_its_scopes_and_its_limit() {
-        let routes = group("/admin", Guard::ApiKey).with_scopes(&KEYS_VERIFY).limited(Limited::Refresh).routes([
-            get("/users", Lane::Store, nothing),
-            patch("/users/:id", Lane::Store, nothing).writing(),
-            post("/login", Lane::Store, nothing).limited(Limited::LogIn),
-        ]);
+    fn every_route_of_a_group_has_its_prefix_its_guard_and_its_scopes() {
+        let routes = group("/admin", Guard::ApiKey)
+            .with_scopes(&KEYS_VERIFY)
+            .routes([get("/users", Lane::Store, nothing), patch("/users/:id", Lane::Store, nothing).writing()]);
         let paths: Vec<&str> = routes.iter().map(|route| route.path).collect();
-        assert_eq!(paths, ["/admin/users", "/admin/users/:id", "/admin/login"]);
+        assert_eq!(paths, ["/admin/users", "/admin/users/:id"]);
         assert!(routes.iter().all(|route| route.guard == Guard::ApiKey));
         assert!(routes.iter().all(|route| route.requirements.scopes == &KEYS_VERIFY));
-        let limits: Vec<_> = routes.iter().map(|route| route.limit).collect();
-        assert_eq!(limits, [Some(Limited::Refresh), Some(Limited::Refresh), Some(Limited::LogIn)]);
     }
 }

@@ -92,17 +92,17 @@ impl Server {
     }
 
     /// Where it redirects plain HTTP to HTTPS.
-    pub fn redirects(&self) -> &[SocketAddr] {
+    pub(crate) fn redirects(&self) -> &[SocketAddr] {
         &self.redirects
     }
 
     /// The scheme of the API's addresses.
-    pub fn scheme(&self) -> &'static str {
+    pub(crate) fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// Reads the certificate's files again.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         match &self.tls {
             Some(tls) => tls.reload(),
             None => info!("there is no certificate to be read anew"),
@@ -110,7 +110,7 @@ impl Server {
     }
 
     /// Stops accepting, lets requests under way finish within their limit, and ends the threads.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.front.stopping.store(true, Ordering::SeqCst);
         self.stop.send_replace(true);
         let limit = self.front.limits.stopping;

@@ -69,7 +69,7 @@ impl Tls {
     }
 
     /// Reads the files again, even if they have not changed.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         let _ = self.reload.send(());
     }
 }

@@ -21,20 +21,20 @@ const PREFIX: &str = "sk_";
 const HEX_DIGITS: usize = 64;
 
 /// How many ended keys are kept of an owner who may have `most` usable ones.
-pub fn most_ended(most: u32) -> i64 {
+pub(crate) fn most_ended(most: u32) -> i64 {
     10 * i64::from(most)
 }
 
 /// The bounds of a key's rate limit.
-pub const MOST_IN_A_WINDOW: u32 = 1_000_000;
-pub const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MOST_IN_A_WINDOW: u32 = 1_000_000;
+pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A new key in clear. It is shown to its owner once. It has no `Debug`, so that no log can show it.
 pub struct KeySecret(String);
 
 impl KeySecret {
     /// `sk_` and 256 bits from the system's random source, as 64 hexadecimal digits.
-    pub fn generate() -> Result<KeySecret, Error> {
+    pub(crate) fn generate() -> Result<KeySecret, Error> {
         let mut bytes = [0; HEX_DIGITS / 2];
         SysRng
             .try_fill_bytes(&mut bytes)
@@ -47,7 +47,7 @@ impl KeySecret {
     }
 
     /// `sk_1a2b…9f0e`: enough to tell keys apart, too little to help somebody guess the rest.
-    pub fn hint(&self) -> String {
+    pub(crate) fn hint(&self) -> String {
         let digits = &self.0[PREFIX.len()..];
         format!("{PREFIX}{}…{}", &digits[..4], &digits[HEX_DIGITS - 4..])
     }
@@ -116,11 +116,11 @@ pub struct ApiKey {
 
 impl ApiKey {
     /// Whether it is neither revoked nor expired. It may be paused.
-    pub fn is_usable(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_usable(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && !self.has_expired(now)
     }
 
-    pub fn has_expired(&self, now: Timestamp) -> bool {
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 }
@@ -136,7 +136,7 @@ pub struct KeyChange {
 }
 
 impl KeyChange {
-    pub fn apply(&self, key: &mut ApiKey) {
+    pub(crate) fn apply(&self, key: &mut ApiKey) {
         if let Some(name) = &self.name {
             key.name.clone_from(name);
         }
@@ -149,7 +149,7 @@ impl KeyChange {
     }
 
     /// The names of the settings that it changes.
-    pub fn names(&self) -> Vec<&'static str> {
+    pub(crate) fn names(&self) -> Vec<&'static str> {
         let named = [
             ("name", self.name.is_some()),
             ("isActive", self.is_active.is_some()),
@@ -202,7 +202,7 @@ pub struct KnownKey {
 impl KnownKey {
     /// The outcome of presenting the key now, apart from its rate limit. Computed at every use, whether the key was in
     /// memory or just read.
-    pub fn outcome(&self, demand: Demand<'_>, now: Timestamp) -> Outcome {
+    pub(crate) fn outcome(&self, demand: Demand<'_>, now: Timestamp) -> Outcome {
         let Demand { scopes, narrowed, .. } = demand;
         let is_on = self.is_active || (demand.even_paused && !self.is_revoked);
         if !is_on || !self.owner_is_active {
@@ -219,7 +219,7 @@ impl KnownKey {
 
 /// What a presented key is needed for.
 #[derive(Clone, Copy)]
-pub struct Demand<'a> {
+pub(crate) struct Demand<'a> {
     /// The scopes that the key needs, all of them.
     pub scopes: &'a Scopes,
     /// For a token that was derived from the key: the scopes that the token has of the key's.

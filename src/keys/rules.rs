@@ -18,13 +18,13 @@ pub struct Replacement {
 }
 
 /// Whether an owner with `usable` keys that are neither revoked nor expired may make another.
-pub fn create(usable: u64, most: u32) -> Result<(), KeyRefusal> {
+pub(crate) fn create(usable: u64, most: u32) -> Result<(), KeyRefusal> {
     if usable < u64::from(most) { Ok(()) } else { Err(KeyRefusal::TooMany) }
 }
 
 /// The key after the change. A revoked key stays as it is. A replaced key may only expire earlier. A key that has
 /// expired may become usable again if its owner may make another key.
-pub fn change<E>(
+pub(crate) fn change<E>(
     old: &ApiKey,
     change: &KeyChange,
     now: Timestamp,
@@ -50,7 +50,7 @@ pub fn change<E>(
 ///
 /// The new key takes the place of the old one, so that an owner at their limit can rotate too. But at most `most`
 /// replaced keys may be in their grace, or rotating again and again would gather any number of keys that work.
-pub fn rotate<E>(
+pub(crate) fn rotate<E>(
     old: &ApiKey,
     draft: &KeyDraft,
     grace_end: Timestamp,
@@ -78,7 +78,7 @@ pub fn rotate<E>(
 /// Which keys a listing of up to `limit` shows: the usable ones first, then those that have ended, each from the newest
 /// on. `newest`: the owner's newest keys up to `limit`, and whether each is usable. `usable`: reads the newest usable
 /// ones, up to `limit`; needed only if the owner may have more keys than are in `newest`.
-pub fn listed<E>(
+pub(crate) fn listed<E>(
     newest: &[(KeyId, bool)],
     limit: usize,
     usable: impl FnOnce() -> Result<Vec<KeyId>, E>,
@@ -91,7 +91,7 @@ pub fn listed<E>(
 }
 
 /// What is recorded of a change: the names of the changed settings. A change that names none records nothing.
-pub fn change_event(change: &KeyChange, key: KeyId, owner: UserId, by: &By, at: Timestamp) -> Option<Event> {
+pub(crate) fn change_event(change: &KeyChange, key: KeyId, owner: UserId, by: &By, at: Timestamp) -> Option<Event> {
     let settings = change.names();
     let event = Event::new(Kind::KeyChanged, owner, by, at).on(Subject::Key(key));
     (!settings.is_empty()).then(|| event.with("settings", settings))

@@ -12,9 +12,9 @@ pub struct Scopes(
     Cow<'static, str>,
 );
 
-pub static NO_SCOPES: Scopes = Scopes(Cow::Borrowed(""));
+pub(crate) static NO_SCOPES: Scopes = Scopes(Cow::Borrowed(""));
 /// What a key needs to have other credentials judged.
-pub static KEYS_VERIFY: Scopes = Scopes(Cow::Borrowed("keys:verify"));
+pub(crate) static KEYS_VERIFY: Scopes = Scopes(Cow::Borrowed("keys:verify"));
 
 /// The most scopes of a key.
 pub const MOST: usize = 50;

@@ -76,13 +76,13 @@ pub struct KeyPage {
 const FIRST_USER: UserId = UserId(Uuid::nil());
 
 impl Keys {
-    pub fn new(store: Arc<dyn KeyStore>, usage: Arc<UsageCounter>, settings: KeySettings, clock: Clock) -> Keys {
+    pub(crate) fn new(store: Arc<dyn KeyStore>, usage: Arc<UsageCounter>, settings: KeySettings, clock: Clock) -> Keys {
         let trimming = Mutex::new(FIRST_USER);
         Keys { store, usage, limiter: Limiter::new(LIMITED_KEYS), settings, trimming, clock }
     }
 
     /// Reads `expiresAt`; the error is the rule it breaks.
-    pub fn parse_expiry(&self, text: &str) -> Result<Timestamp, &'static str> {
+    pub(crate) fn parse_expiry(&self, text: &str) -> Result<Timestamp, &'static str> {
         const RULE: &str = "must be a date, or an RFC 3339 date and time with an offset, such as 2030-01-31T12:00:00Z";
         let expiry = Timestamp::parse(text).or_else(|| Timestamp::parse_date(text)).ok_or(RULE)?;
         if expiry > self.clock.now() { Ok(expiry) } else { Err("must be in the future") }
@@ -142,7 +142,7 @@ impl Keys {
     }
 
     /// Judges a key that is presented, spends its rate limit and counts the use.
-    pub fn present(&self, key: &KnownKey, demand: Demand<'_>, now: Timestamp) -> (Outcome, Option<Quota>) {
+    pub(crate) fn present(&self, key: &KnownKey, demand: Demand<'_>, now: Timestamp) -> (Outcome, Option<Quota>) {
         let mut outcome = key.outcome(demand, now);
         let quota = key.rate_limit.map(|limit| {
             let elapsed = self.clock.elapsed();
@@ -261,7 +261,7 @@ impl Keys {
     }
 
     /// Revokes the key that asks for it. Succeeds too if someone else has revoked or deleted it meanwhile.
-    pub fn revoke_own(&self, key: KeyId, owner: UserId, by: &By) -> Result<(), Error> {
+    pub(crate) fn revoke_own(&self, key: KeyId, owner: UserId, by: &By) -> Result<(), Error> {
         self.store.revoke_key(key, Some(owner), by, self.clock.now(), self.settings.max_keys)?;
         Ok(())
     }
@@ -278,7 +278,7 @@ impl Keys {
 
     /// Goes from user to user and deletes a part of the ended keys that exceed the number that is kept of each user.
     /// Each call continues where the last one stopped. False: all users have been seen.
-    pub fn trim(&self) -> Result<bool, Error> {
+    pub(crate) fn trim(&self) -> Result<bool, Error> {
         let now = self.clock.now();
         let mut trimming = lock(&self.trimming);
         let next = self.store.trim_keys(*trimming, self.settings.max_keys, now)?;

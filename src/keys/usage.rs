@@ -21,7 +21,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Whether the key itself is valid. A key over its rate limit or without a required scope is valid.
-    pub fn is_of_good_key(self) -> bool {
+    pub(crate) fn is_of_good_key(self) -> bool {
         matches!(self, Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope)
     }
 }
@@ -33,16 +33,16 @@ const OUTCOMES: usize = 5;
 pub struct Counts([u64; OUTCOMES]);
 
 impl Counts {
-    pub fn of(&self, outcome: Outcome) -> u64 {
+    pub(crate) fn of(&self, outcome: Outcome) -> u64 {
         self.0[outcome as usize]
     }
 
-    pub fn add(&mut self, outcome: Outcome, count: u64) {
+    pub(crate) fn add(&mut self, outcome: Outcome, count: u64) {
         let known = &mut self.0[outcome as usize];
         *known = known.saturating_add(count);
     }
 
-    pub fn add_all(&mut self, other: &Counts) {
+    pub(crate) fn add_all(&mut self, other: &Counts) {
         for (known, count) in self.0.iter_mut().zip(other.0) {
             *known = known.saturating_add(count);
         }
@@ -58,7 +58,7 @@ pub struct HourOfUse {
 }
 
 impl HourOfUse {
-    pub fn new(hour: Timestamp) -> HourOfUse {
+    pub(crate) fn new(hour: Timestamp) -> HourOfUse {
         HourOfUse { hour, counts: Counts::default(), last_allowed: None }
     }
 }

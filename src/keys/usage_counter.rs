@@ -80,7 +80,7 @@ impl Drop for Writing<'_> {
 }
 
 impl UsageCounter {
-    pub fn new(store: Arc<dyn UsageStore>, retention: Duration) -> UsageCounter {
+    pub(crate) fn new(store: Arc<dyn UsageStore>, retention: Duration) -> UsageCounter {
         UsageCounter {
             noted: Sharded::default(),
             unwritten: Mutex::default(),
@@ -113,7 +113,7 @@ impl UsageCounter {
 
     /// Reads from the store, and returns that with the keys' unwritten uses. Reads again if a write happens meanwhile,
     /// so that no use is missed and none counted twice.
-    pub fn with_pending<T>(
+    pub(crate) fn with_pending<T>(
         &self,
         read: impl Fn() -> Result<T, Error>,
         keys: impl Fn(&mut T) -> Vec<KeyId>,
@@ -134,7 +134,7 @@ impl UsageCounter {
     }
 
     /// What is written of the use of the owner's key from `from` up to `to`. `None`: they have no such key.
-    pub fn stored(
+    pub(crate) fn stored(
         &self,
         owner: UserId,
         key: KeyId,

@@ -12,7 +12,7 @@ use crate::memory::limiter::Quota;
 use crate::memory::lookup::Lookup;
 
 /// Is this key valid, and does it have these scopes?
-pub struct Question {
+pub(crate) struct Question {
     /// `None`: the text does not have the form of a key.
     pub key: Option<KeyHash>,
     pub scopes: Scopes,
@@ -25,14 +25,14 @@ impl Question {
 }
 
 /// The answer to a [`Question`].
-pub enum Verification {
+pub(crate) enum Verification {
     NotFound,
     Judged { key: Arc<KnownKey>, outcome: Outcome, quota: Option<Quota> },
 }
 
 /// Answers in the order of the questions. Each known key is counted and spends its rate limit, as if the client had
 /// presented it here. Keys that are not in memory are read from the store, so this may block.
-pub fn verify(
+pub(crate) fn verify(
     keys: &Keys,
     known_keys: &Lookup<KeyHash, KnownKey>,
     questions: &[Question],

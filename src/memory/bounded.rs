@@ -11,12 +11,12 @@ use std::time::Duration;
 use crate::base::sharded::{SHARDS, Sharded};
 
 /// A value that expires.
-pub trait Fading: Copy + Default {
+pub(crate) trait Fading: Copy + Default {
     /// From this time on (by [`crate::base::clock::Clock::elapsed`]) the value counts as [`Default::default`].
     fn over_at(&self) -> Duration;
 }
 
-pub struct Bounded<V> {
+pub(crate) struct Bounded<V> {
     hasher: RandomState,
     /// A shard is allocated with its first value.
     shards: Sharded<Vec<Slot<V>>>,
@@ -34,7 +34,7 @@ const WAYS: usize = 8;
 
 impl<V: Fading> Bounded<V> {
     /// A table for this many subjects, rounded up.
-    pub fn new(subjects: usize) -> Bounded<V> {
+    pub(crate) fn new(subjects: usize) -> Bounded<V> {
         Bounded {
             hasher: RandomState::new(),
             shards: Sharded::default(),
@@ -43,7 +43,7 @@ impl<V: Fading> Bounded<V> {
     }
 
     /// Reads and changes a subject's value under a lock.
-    pub fn with<R>(&self, subject: &impl Hash, now: Duration, act: impl FnOnce(&mut V) -> R) -> R {
+    pub(crate) fn with<R>(&self, subject: &impl Hash, now: Duration, act: impl FnOnce(&mut V) -> R) -> R {
         let subject = self.hasher.hash_one(subject);
         let number = subject as usize;
         let mut shard = self.shards.of(number);
@@ -67,7 +67,7 @@ impl<V: Fading> Bounded<V> {
     }
 
     #[cfg(test)]
-    pub fn places(&self) -> usize {
+    pub(crate) fn places(&self) -> usize {
         self.shards.all().map(|shard| crate::base::sharded::lock(shard).capacity()).sum()
     }
 }

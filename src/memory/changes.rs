@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// For how long something is answered from memory.
-pub const MAX_AGE: Duration = Duration::from_secs(5);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// A point in the process's own monotonic time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub(crate) struct Moment(u64);
 
 /// What changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// The key, session or user with this id.
     Of(Uuid),
     Everything,
@@ -43,13 +43,13 @@ impl Default for Changes {
 }
 
 impl Changes {
-    pub fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         // Starts at 1, because 0 stands for "never changed".
         Moment(self.started.elapsed().as_nanos() as u64 + 1)
     }
 
     /// Records a change. Nothing that was read before is used once this returns.
-    pub fn note(&self, change: Change) {
+    pub(crate) fn note(&self, change: Change) {
         let slot = match change {
             Change::Of(id) => self.slot(id),
             Change::Everything => &self.everything,
@@ -58,7 +58,7 @@ impl Changes {
     }
 
     /// Whether what was read at `read` may still be used: it is not too old, and none of these ids has changed since.
-    pub fn still_holds(&self, read: Moment, ids: [Uuid; 2]) -> bool {
+    pub(crate) fn still_holds(&self, read: Moment, ids: [Uuid; 2]) -> bool {
         age(read, self.now()) < MAX_AGE
             && read.0 > self.everything.load(Ordering::SeqCst)
             && ids.iter().all(|id| read.0 > self.slot(*id).load(Ordering::SeqCst))

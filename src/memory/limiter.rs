@@ -41,7 +41,7 @@ pub struct Quota {
 
 impl Quota {
     /// Until there is a token, if there is none now.
-    pub fn retry_after(&self) -> Duration {
+    pub(crate) fn retry_after(&self) -> Duration {
         self.reset.saturating_sub(Duration::from_nanos(self.policy.all() - self.policy.one()))
     }
 }
@@ -67,18 +67,18 @@ impl FullAt {
 }
 
 /// The buckets of many subjects.
-pub struct Limiter {
+pub(crate) struct Limiter {
     buckets: Bounded<FullAt>,
 }
 
 impl Limiter {
     /// `subjects`: how many are remembered. If there are more, those that have spent least are forgotten.
-    pub fn new(subjects: usize) -> Limiter {
+    pub(crate) fn new(subjects: usize) -> Limiter {
         Limiter { buckets: Bounded::new(subjects) }
     }
 
     /// Takes a token from the subject's bucket. `Err`: there is none. `now` is [`crate::base::clock::Clock::elapsed`].
-    pub fn spend(&self, subject: &impl Hash, rate: Rate, now: Duration) -> Result<Quota, Quota> {
+    pub(crate) fn spend(&self, subject: &impl Hash, rate: Rate, now: Duration) -> Result<Quota, Quota> {
         self.buckets.with(subject, now, |full_at| {
             let missing = full_at.missing(rate, now);
             if missing + rate.one() > rate.all() {
@@ -90,12 +90,12 @@ impl Limiter {
     }
 
     /// What is left, without taking a token.
-    pub fn look(&self, subject: &impl Hash, rate: Rate, now: Duration) -> Quota {
+    pub(crate) fn look(&self, subject: &impl Hash, rate: Rate, now: Duration) -> Quota {
         self.buckets.with(subject, now, |full_at| rate.quota(full_at.missing(rate, now)))
     }
 
     #[cfg(test)]
-    pub fn places(&self) -> usize {
+    pub(crate) fn places(&self) -> usize {
         self.buckets.places()
     }
 }

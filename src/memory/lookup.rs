@@ -27,7 +27,7 @@ pub trait Cacheable: Send + Sync + 'static {
 }
 
 /// How many entries a value with so much text counts for, so that long texts do not take more memory than short ones.
-pub fn places(text_bytes: usize) -> u64 {
+pub(crate) fn places(text_bytes: usize) -> u64 {
     const A_PLACE: usize = 512;
     1 + (text_bytes / A_PLACE) as u64
 }
@@ -43,15 +43,15 @@ impl<K, V: Cacheable> Weighter<K, (Moment, Arc<V>)> for ByText {
 
 /// The ids of a value that does not exist. Creating it needs no invalidation: nobody can have asked for a key or a
 /// session before it existed.
-pub const NOTHING: [Uuid; 2] = [Uuid::nil(); 2];
+pub(crate) const NOTHING: [Uuid; 2] = [Uuid::nil(); 2];
 
 /// Fetches the values of these keys from the store; a key without a value is left out.
-pub type Fetch<K, V> = Box<dyn Fn(&[K]) -> Result<Vec<(K, V)>, StoreError> + Send + Sync>;
+pub(crate) type Fetch<K, V> = Box<dyn Fn(&[K]) -> Result<Vec<(K, V)>, StoreError> + Send + Sync>;
 
-pub type Found<V> = Result<Option<Arc<V>>, Error>;
+pub(crate) type Found<V> = Result<Option<Arc<V>>, Error>;
 
 /// Called with what was found. It must return quickly.
-pub type Answer<V> = Box<dyn FnOnce(Found<V>) + Send>;
+pub(crate) type Answer<V> = Box<dyn FnOnce(Found<V>) + Send>;
 
 fn wait_for<V>(receiver: Receiver<Found<V>>) -> Found<V> {
     receiver.recv().unwrap_or_else(|_| Err(Error::Internal("a lookup was dropped".to_string())))
@@ -101,7 +101,7 @@ where
     V: Cacheable,
 {
     /// `fetchers`: how many queries may run at once.
-    pub fn new(
+    pub(crate) fn new(
         name: &'static str,
         entries: usize,
         fetchers: usize,
@@ -122,7 +122,7 @@ where
     }
 
     /// What is remembered: a value, or that there is none. `None`: nothing is remembered; ask the store.
-    pub fn recall(&self, key: &K) -> Option<Option<Arc<V>>> {
+    pub(crate) fn recall(&self, key: &K) -> Option<Option<Arc<V>>> {
         let Shared { known, unknown, changes, .. } = &*self.shared;
         if let Some((read, value)) = known.get(key) {
             return changes.still_holds(read, value.ids()).then_some(Some(value));
@@ -132,12 +132,12 @@ where
     }
 
     /// Whether the key had a value when it was last read, however long ago, as far as is remembered.
-    pub fn has_known(&self, key: &K) -> bool {
+    pub(crate) fn has_known(&self, key: &K) -> bool {
         self.shared.known.contains_key(key)
     }
 
     /// The values of these keys, in their order, from memory or the store. Blocks: not for I/O threads.
-    pub fn get(&self, keys: &[K]) -> Result<Vec<Option<Arc<V>>>, Error> {
+    pub(crate) fn get(&self, keys: &[K]) -> Result<Vec<Option<Arc<V>>>, Error> {
         // All are requested before the first is waited for, so that they are fetched together.
         let asked: Vec<_> = keys.iter().map(|key| self.recall(key).ok_or_else(|| self.request(*key))).collect();
         asked.into_iter().map(|known| known.or_else(wait_for)).collect()
@@ -158,7 +158,7 @@ where
     }
 
     /// Fetches the value and calls `answer` with it on another thread; with an error at once if too many wait.
-    pub fn ask(&self, key: K, answer: Answer<V>) {
+    pub(crate) fn ask(&self, key: K, answer: Answer<V>) {
         let mut queue = self.shared.lock();
         if queue.waiters >= WAITING || queue.closing {
             drop(queue);

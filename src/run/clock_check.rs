@@ -11,7 +11,7 @@ use crate::base::clock::Timestamp;
 /// believed, because nobody may be there to confirm it: perhaps the server was off for that long.
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-pub struct ClockCheck {
+pub(crate) struct ClockCheck {
     /// The last time that was believed.
     time: Timestamp,
     /// When that was, by [`crate::base::clock::Clock::elapsed`].
@@ -20,11 +20,11 @@ pub struct ClockCheck {
 }
 
 impl ClockCheck {
-    pub fn new(time: Timestamp, elapsed: Duration) -> ClockCheck {
+    pub(crate) fn new(time: Timestamp, elapsed: Duration) -> ClockCheck {
         ClockCheck { time, elapsed, doubted_since: None }
     }
 
-    pub fn is_right(&mut self, now: Timestamp, elapsed: Duration) -> bool {
+    pub(crate) fn is_right(&mut self, now: Timestamp, elapsed: Duration) -> bool {
         let expected = self.time.plus(elapsed.saturating_sub(self.elapsed));
         if now > expected.plus(WEEK) {
             let since = *self.doubted_since.get_or_insert_with(|| {

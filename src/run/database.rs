@@ -15,7 +15,7 @@ use crate::store::sqlite::Sqlite;
 
 /// Opens the database, makes it if it is a SQLite file that does not exist, and applies pending migrations; says which.
 /// Changes that are made through the store are noted in `changes`.
-pub fn open(
+pub(crate) fn open(
     database: &Database,
     clock: &Clock,
     changes: Arc<Changes>,
@@ -38,7 +38,11 @@ pub fn open(
 }
 
 /// Opens the database for a command of an operator. It must exist and be up to date; statements have no time limit.
-pub fn open_existing(database: &Database, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
+pub(crate) fn open_existing(
+    database: &Database,
+    clock: &Clock,
+    changes: Arc<Changes>,
+) -> Result<Arc<dyn Store>, StoreError> {
     fn ready<D: Driver>(driver: D, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
         let pending = migrate::check(&driver)?.migrations;
         match pending.len() {
@@ -56,13 +60,13 @@ pub fn open_existing(database: &Database, clock: &Clock, changes: Arc<Changes>) 
 }
 
 /// Brings the database up to date, for the command: says which migrations it has applied.
-pub fn migrate(database: &Database) -> Result<Pending, StoreError> {
+pub(crate) fn migrate(database: &Database) -> Result<Pending, StoreError> {
     let (_, applied) = open(database, &Clock::default(), Arc::default(), Patience::Endless)?;
     Ok(applied)
 }
 
 /// The migrations that [`open`] would apply. Changes nothing; a SQLite file that does not exist is not made.
-pub fn pending(database: &Database) -> Result<Pending, StoreError> {
+pub(crate) fn pending(database: &Database) -> Result<Pending, StoreError> {
     match database {
         Database::Sqlite(path) if !path.exists() => Ok(Pending::all::<Sqlite>()),
         Database::Sqlite(path) => migrate::check(&Sqlite::inspect(path)?),

@@ -116,7 +116,7 @@ impl Job {
 }
 
 /// The thread that does the jobs.
-pub struct Jobs {
+pub(crate) struct Jobs {
     stop: Sender<()>,
     stopped: Receiver<()>,
 }
@@ -128,7 +128,7 @@ const AT_THE_END: Duration = Duration::from_secs(5);
 
 impl Jobs {
     /// `latest`: the time of the last thing that is stored, or now if nothing is.
-    pub fn start(app: Arc<App>, latest: Timestamp) -> Result<Jobs, String> {
+    pub(crate) fn start(app: Arc<App>, latest: Timestamp) -> Result<Jobs, String> {
         let (stop, stopping) = channel();
         let (done, stopped) = channel();
         std::thread::Builder::new()
@@ -142,7 +142,7 @@ impl Jobs {
     }
 
     /// Lets the part under way finish, and does the jobs that are due at the end.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         drop(self.stop);
         if self.stopped.recv_timeout(AT_THE_END).is_err() {
             warn!("the store does not answer: the last uses of keys and failed logins are not written");

@@ -119,12 +119,12 @@ impl Keyward {
     }
 
     /// Reads the files again that may change while the server runs: the certificate's.
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         self.server.reload();
     }
 
     /// Gets one line for the operator as soon as the server cannot go on. `None` from the second call on.
-    pub fn lost(&mut self) -> Option<Receiver<String>> {
+    pub(crate) fn lost(&mut self) -> Option<Receiver<String>> {
         self.lost.take()
     }
 

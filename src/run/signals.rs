@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 /// SIGTERM and SIGINT end the process, SIGHUP makes it read its files again. From [`Signals::register`] on, none is
 /// missed and none kills the process.
-pub struct Signals {
+pub(crate) struct Signals {
     runtime: Runtime,
     terminate: Signal,
     interrupt: Signal,
@@ -17,7 +17,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    pub fn register() -> Result<Signals, String> {
+    pub(crate) fn register() -> Result<Signals, String> {
         let failed = |error| format!("signals cannot be received: {error}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
         let [terminate, interrupt, hangup] = {
@@ -31,7 +31,7 @@ impl Signals {
 
     /// Returns at a signal that ends the process, or when a line arrives in `lost`: the server cannot go on. Calls
     /// `reload` at each SIGHUP.
-    pub fn wait(mut self, reload: impl Fn(), lost: Option<Receiver<String>>) -> End {
+    pub(crate) fn wait(mut self, reload: impl Fn(), lost: Option<Receiver<String>>) -> End {
         let (forward, mut forwarded) = mpsc::unbounded_channel();
         // The thread ends with the store's thread, which holds the other end of `lost`.
         let waiting = move || lost.and_then(|lost| lost.recv().ok()).map(|line| forward.send(line));
@@ -62,7 +62,7 @@ impl Signals {
 
 /// Why the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// By a signal.
     Asked,
     /// The database is lost; the log says how.

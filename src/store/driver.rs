@@ -25,7 +25,7 @@ pub enum Value {
 }
 
 impl Value {
-    pub fn or_null<T>(value: Option<T>, some: impl FnOnce(T) -> Value) -> Value {
+    pub(crate) fn or_null<T>(value: Option<T>, some: impl FnOnce(T) -> Value) -> Value {
         value.map_or(Value::Null, some)
     }
 }
@@ -34,11 +34,11 @@ impl Value {
 pub struct Row(pub Vec<Value>);
 
 impl Row {
-    pub fn text(&mut self, column: usize) -> Result<String, StoreError> {
+    pub(crate) fn text(&mut self, column: usize) -> Result<String, StoreError> {
         self.optional_text(column)?.ok_or_else(|| unexpected(column))
     }
 
-    pub fn optional_text(&mut self, column: usize) -> Result<Option<String>, StoreError> {
+    pub(crate) fn optional_text(&mut self, column: usize) -> Result<Option<String>, StoreError> {
         match self.take(column) {
             Value::Null => Ok(None),
             Value::Text(text) => Ok(Some(text)),
@@ -46,11 +46,11 @@ impl Row {
         }
     }
 
-    pub fn int(&mut self, column: usize) -> Result<i64, StoreError> {
+    pub(crate) fn int(&mut self, column: usize) -> Result<i64, StoreError> {
         self.optional_int(column)?.ok_or_else(|| unexpected(column))
     }
 
-    pub fn optional_int(&mut self, column: usize) -> Result<Option<i64>, StoreError> {
+    pub(crate) fn optional_int(&mut self, column: usize) -> Result<Option<i64>, StoreError> {
         match self.take(column) {
             Value::Null => Ok(None),
             Value::Int(number) => Ok(Some(number)),
@@ -58,7 +58,7 @@ impl Row {
         }
     }
 
-    pub fn bool(&mut self, column: usize) -> Result<bool, StoreError> {
+    pub(crate) fn bool(&mut self, column: usize) -> Result<bool, StoreError> {
         match self.take(column) {
             Value::Bool(truth) => Ok(truth),
             Value::Int(number) => Ok(number != 0),
@@ -66,18 +66,18 @@ impl Row {
         }
     }
 
-    pub fn bytes(&mut self, column: usize) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn bytes(&mut self, column: usize) -> Result<Vec<u8>, StoreError> {
         match self.take(column) {
             Value::Bytes(bytes) => Ok(bytes),
             _ => Err(unexpected(column)),
         }
     }
 
-    pub fn uuid(&mut self, column: usize) -> Result<Uuid, StoreError> {
+    pub(crate) fn uuid(&mut self, column: usize) -> Result<Uuid, StoreError> {
         self.optional_uuid(column)?.ok_or_else(|| unexpected(column))
     }
 
-    pub fn optional_uuid(&mut self, column: usize) -> Result<Option<Uuid>, StoreError> {
+    pub(crate) fn optional_uuid(&mut self, column: usize) -> Result<Option<Uuid>, StoreError> {
         match self.take(column) {
             Value::Null => Ok(None),
             Value::Uuid(uuid) => Ok(Some(uuid)),
@@ -86,11 +86,11 @@ impl Row {
         }
     }
 
-    pub fn timestamp(&mut self, column: usize) -> Result<Timestamp, StoreError> {
+    pub(crate) fn timestamp(&mut self, column: usize) -> Result<Timestamp, StoreError> {
         self.optional_timestamp(column)?.ok_or_else(|| unexpected(column))
     }
 
-    pub fn optional_timestamp(&mut self, column: usize) -> Result<Option<Timestamp>, StoreError> {
+    pub(crate) fn optional_timestamp(&mut self, column: usize) -> Result<Option<Timestamp>, StoreError> {
         match self.take(column) {
             Value::Null => Ok(None),
             Value::Timestamp(timestamp) => Ok(Some(timestamp)),
@@ -104,7 +104,7 @@ impl Row {
     }
 }
 
-pub fn unexpected(column: usize) -> StoreError {
+pub(crate) fn unexpected(column: usize) -> StoreError {
     StoreError::Internal(format!("column {column} of a row is not what the schema says"))
 }
 
@@ -186,12 +186,12 @@ impl Migration {
         hex::encode(digest::digest(&digest::SHA256, self.sql.as_bytes()))
     }
 
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         format!("{:04}_{}", self.version, self.name)
     }
 }
 
 /// The first row, if there is one.
-pub fn first(rows: Vec<Row>) -> Option<Row> {
+pub(crate) fn first(rows: Vec<Row>) -> Option<Row> {
     rows.into_iter().next()
 }

@@ -22,7 +22,7 @@ impl Pending {
 const TABLE: &str = "schema_migrations";
 
 /// Returns what [`migrate`] would apply; changes nothing.
-pub fn check<D: Driver>(driver: &D) -> Result<Pending, StoreError> {
+pub(crate) fn check<D: Driver>(driver: &D) -> Result<Pending, StoreError> {
     let known = !driver.query(D::FIND_TABLE, &[Value::Text(TABLE.to_string())])?.is_empty();
     let applied = if known { applied(driver.query(SELECT_APPLIED, &[])?)? } else { Vec::new() };
     let pending = pending::<D>(&applied)?;

@@ -61,7 +61,7 @@ impl StoreSettings {
 
 impl Database {
     /// `None`: PostgreSQL.
-    pub fn sqlite_file(&self) -> Option<&Path> {
+    pub(crate) fn sqlite_file(&self) -> Option<&Path> {
         match self {
             Database::Sqlite(file) => Some(file),
             Database::Postgres(_) => None,

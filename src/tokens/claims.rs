@@ -35,7 +35,7 @@ pub enum Claims {
 }
 
 impl Claims {
-    pub fn issue(&self) -> Issue {
+    pub(crate) fn issue(&self) -> Issue {
         match self {
             Claims::User(claims) => claims.issue,
             Claims::Service(claims) => claims.issue,
@@ -62,7 +62,7 @@ pub struct Lifetime {
 impl Lifetime {
     /// RFC 7519 §4.1.4 and §4.1.5, without leeway. `iat` is not checked: the RFC does not ask for it, and another
     /// instance's clock may be a little ahead.
-    pub fn includes(self, now: Timestamp) -> bool {
+    pub(crate) fn includes(self, now: Timestamp) -> bool {
         now.seconds() < self.exp && self.nbf.is_none_or(|start| start <= now.seconds())
     }
 }

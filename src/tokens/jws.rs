@@ -23,7 +23,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    pub fn parse(name: &str) -> Option<Algorithm> {
+    pub(crate) fn parse(name: &str) -> Option<Algorithm> {
         [Algorithm::Hs256, Algorithm::EdDsa].into_iter().find(|algorithm| algorithm.name() == name)
     }
 
@@ -63,7 +63,7 @@ impl SigningKey {
     }
 
     /// The key to verify with.
-    pub fn into_verifying(self) -> VerifyingKey {
+    pub(crate) fn into_verifying(self) -> VerifyingKey {
         self.verifying
     }
 }
@@ -79,12 +79,12 @@ pub struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    pub fn from_secret(secret: &Secret) -> VerifyingKey {
+    pub(crate) fn from_secret(secret: &Secret) -> VerifyingKey {
         VerifyingKey::new(Algorithm::Hs256, DecodingKey::from_secret(secret.expose().as_bytes()), None)
     }
 
     /// An Ed25519 public key as SubjectPublicKeyInfo (RFC 8410 §4). `None` for anything else.
-    pub fn from_spki(der: &[u8]) -> Option<VerifyingKey> {
+    pub(crate) fn from_spki(der: &[u8]) -> Option<VerifyingKey> {
         VerifyingKey::from_ed25519(der.strip_prefix(&SPKI_PREFIX)?)
     }
 
@@ -199,7 +199,7 @@ impl Keyring {
 
 /// Reads a JSON object in UTF-8. `None` for anything else: serde would accept an array for a struct, and any bytes in a
 /// member that it does not know.
-pub fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     let text = std::str::from_utf8(json).ok()?;
     if text.starts_with('{') { serde_json::from_str(text).ok() } else { None }
 }

@@ -11,7 +11,7 @@ use crate::tokens::jws::Signed;
 /// The kind of token, named by the header's `typ`, so that no kind passes for another: neither here nor at a service
 /// that only knows the published keys (RFC 8725 §3.11).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// RFC 9068 §2.1.
     User,
     /// A token that was derived from a key.
@@ -22,7 +22,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn typ(self) -> &'static str {
+    pub(crate) fn typ(self) -> &'static str {
         match self {
             Kind::User => "at+jwt",
             Kind::Key => "key+jwt",
@@ -31,7 +31,7 @@ impl Kind {
         }
     }
 
-    pub fn of(signed: &Signed) -> Option<Kind> {
+    pub(crate) fn of(signed: &Signed) -> Option<Kind> {
         let Some(typ) = &signed.typ else { return Some(Kind::Untold) };
         [Kind::User, Kind::Key, Kind::Refresh, Kind::Untold].into_iter().find(|kind| kind.typ() == typ)
     }
@@ -41,7 +41,7 @@ impl Kind {
 ///
 /// A repeated claim is refused, and so is one of another JSON type.
 #[derive(Serialize, Deserialize)]
-pub struct AccessPayload<'a> {
+pub(crate) struct AccessPayload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iss: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,14 +62,14 @@ pub struct AccessPayload<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-pub enum AccessType {
+pub(crate) enum AccessType {
     #[serde(rename = "access")]
     Access,
 }
 
 /// The payload of a token that was derived from a key; `scope` as in RFC 9068 §2.2.3.
 #[derive(Serialize, Deserialize)]
-pub struct ServicePayload<'a> {
+pub(crate) struct ServicePayload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iss: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,14 +93,14 @@ pub struct ServicePayload<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-pub enum ServiceType {
+pub(crate) enum ServiceType {
     #[serde(rename = "service")]
     Service,
 }
 
 /// A refresh token's payload.
 #[derive(Serialize, Deserialize)]
-pub struct RefreshPayload<'a> {
+pub(crate) struct RefreshPayload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iss: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,7 +119,7 @@ pub struct RefreshPayload<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-pub enum RefreshType {
+pub(crate) enum RefreshType {
     #[serde(rename = "refresh")]
     Refresh,
 }
@@ -132,7 +132,7 @@ fn told<'de, D: Deserializer<'de>>(number: D) -> Result<Option<i64>, D::Error> {
 /// One audience or several (RFC 7519 §4.1.3).
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Audience<'a> {
+pub(crate) enum Audience<'a> {
     One(Cow<'a, str>),
     Several(Vec<String>),
 }

@@ -78,21 +78,21 @@ impl Tokens {
     }
 
     /// The longer lifetime of the two tokens of a pair.
-    pub fn lifetime(&self) -> Duration {
+    pub(crate) fn lifetime(&self) -> Duration {
         self.access_lifetime.max(self.refresh_lifetime)
     }
 
-    pub fn parties(&self) -> &Parties {
+    pub(crate) fn parties(&self) -> &Parties {
         &self.parties
     }
 
     /// The public keys of access tokens.
-    pub fn jwks(&self) -> JwkSet {
+    pub(crate) fn jwks(&self) -> JwkSet {
         self.access.jwks()
     }
 
     /// A new pair for this generation of a session. Neither token is valid after `ends`.
-    pub fn pair(
+    pub(crate) fn pair(
         &self,
         user: UserId,
         email: &str,

@@ -8,31 +8,31 @@ use crate::base::duration;
 use crate::base::secret::Secret;
 use crate::memory::limiter::Rate;
 
-pub const LIFETIMES: &str = "a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
-pub const LIFETIMES_OR_OFF: &str =
+pub(crate) const LIFETIMES: &str = "a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
+pub(crate) const LIFETIMES_OR_OFF: &str =
     "off, or a whole number with a unit (s, m, h, d), such as 30s, 15m, 1h or 7d; at most 3650d";
-pub const RATES_OR_OFF: &str =
+pub(crate) const RATES_OR_OFF: &str =
     "off, or a number from 1 to 1000000 and a window of at most 3650d, such as 60/1m or 1000/24h";
 
 /// In bytes.
 const SHORTEST_SECRET: usize = 32;
 
-pub fn text(field: &mut Option<String>, value: &str) -> Result<(), String> {
+pub(crate) fn text(field: &mut Option<String>, value: &str) -> Result<(), String> {
     *field = Some(value.to_string());
     Ok(())
 }
 
-pub fn path(field: &mut Option<PathBuf>, value: &str) -> Result<(), String> {
+pub(crate) fn path(field: &mut Option<PathBuf>, value: &str) -> Result<(), String> {
     *field = Some(PathBuf::from(value));
     Ok(())
 }
 
-pub fn secret(field: &mut Option<Secret>, value: &str) -> Result<(), String> {
+pub(crate) fn secret(field: &mut Option<Secret>, value: &str) -> Result<(), String> {
     *field = Some(Secret::new(value.to_string()));
     Ok(())
 }
 
-pub fn signing_secret(field: &mut Option<Secret>, value: &str) -> Result<(), String> {
+pub(crate) fn signing_secret(field: &mut Option<Secret>, value: &str) -> Result<(), String> {
     if value.len() < SHORTEST_SECRET {
         return Err(format!("has {} bytes", value.len()));
     }
@@ -40,31 +40,31 @@ pub fn signing_secret(field: &mut Option<Secret>, value: &str) -> Result<(), Str
 }
 
 /// A list that is separated by commas.
-pub fn list<T>(value: &str, item: impl Fn(&str) -> Result<T, &'static str>) -> Result<Vec<T>, &'static str> {
+pub(crate) fn list<T>(value: &str, item: impl Fn(&str) -> Result<T, &'static str>) -> Result<Vec<T>, &'static str> {
     value.split(',').map(|text| item(text.trim())).collect()
 }
 
 /// `accepted` must fit into `T`.
-pub fn whole_number<T: TryFrom<u64>>(value: &str, accepted: RangeInclusive<u64>) -> Result<T, String> {
+pub(crate) fn whole_number<T: TryFrom<u64>>(value: &str, accepted: RangeInclusive<u64>) -> Result<T, String> {
     let number = value.parse().map_err(|_| "is not a whole number")?;
     let number = accepted.contains(&number).then_some(number);
     number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| "is out of range".to_string())
 }
 
 /// A span of time that is longer than zero.
-pub fn lifetime(value: &str) -> Result<Duration, String> {
+pub(crate) fn lifetime(value: &str) -> Result<Duration, String> {
     match duration::parse(value)? {
         Duration::ZERO => Err("is out of range".to_string()),
         span => Ok(span),
     }
 }
 
-pub fn lifetime_or_off(value: &str) -> Result<Option<Duration>, String> {
+pub(crate) fn lifetime_or_off(value: &str) -> Result<Option<Duration>, String> {
     if value == "off" { Ok(None) } else { lifetime(value).map(Some) }
 }
 
 /// Reads `60/1m`.
-pub fn rate_or_off(value: &str) -> Result<Option<Rate>, String> {
+pub(crate) fn rate_or_off(value: &str) -> Result<Option<Rate>, String> {
     if value == "off" {
         return Ok(None);
     }

@@ -21,7 +21,7 @@ use crate::http::connection::state::{ConnectionState, Phase};
 use crate::http::response::Response;
 
 /// A stream whose other end may close its side and still listen.
-pub trait HalfOpen {
+pub(crate) trait HalfOpen {
     /// Whether the other end has closed its side. False while there is something left to read.
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>>;
 
@@ -54,7 +54,7 @@ impl HalfOpen for Box<TlsStream<TcpStream>> {
 
 /// What is known of the last head.
 #[derive(Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     fragment: AtomicBool,
     refused: AtomicBool,
     served: AtomicBool,
@@ -68,25 +68,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Seen {
     /// Notes that a request is served.
-    pub fn note(&self, version: Version) {
+    pub(crate) fn note(&self, version: Version) {
         self.served.store(true, Ordering::Relaxed);
         // Every HTTP/1.1 client must accept it (RFC 9110 §15.2).
         self.knows_interim.store(version == Version::HTTP_11, Ordering::Relaxed);
     }
 
     /// Whether any request has been served.
-    pub fn served(&self) -> bool {
+    pub(crate) fn served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
     }
 
     /// Whether the target of the request had a fragment. Asked once for each request.
-    pub fn took_fragment(&self) -> bool {
+    pub(crate) fn took_fragment(&self) -> bool {
         // Only one task uses it; the task may move between threads.
         self.fragment.load(Ordering::Relaxed) && self.fragment.swap(false, Ordering::Relaxed)
     }
 
     /// Whether we have answered a head that hyper refused.
-    pub fn refused(&self) -> bool {
+    pub(crate) fn refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 }
@@ -96,7 +96,7 @@ impl Seen {
 /// A client that closes its side while it waits has either left or still listens; only its system knows. So it is sent
 /// an interim answer that means nothing. If the client has left, its system resets the connection, which ends the
 /// request's work.
-pub struct Heads<'a, S, F> {
+pub(crate) struct Heads<'a, S, F> {
     inner: Socket<'a, S>,
     state: &'a ConnectionState,
     seen: &'a Seen,
@@ -110,11 +110,11 @@ pub struct Heads<'a, S, F> {
 }
 
 impl<'a, S, F: Fn(StatusCode) -> Response> Heads<'a, S, F> {
-    pub fn new(inner: Socket<'a, S>, state: &'a ConnectionState, seen: &'a Seen, refuse: F) -> Heads<'a, S, F> {
+    pub(crate) fn new(inner: Socket<'a, S>, state: &'a ConnectionState, seen: &'a Seen, refuse: F) -> Heads<'a, S, F> {
         Heads { inner, state, seen, refuse, line: Line::default(), answer: None, asked: None }
     }
 
-    pub fn into_stream(self) -> S {
+    pub(crate) fn into_stream(self) -> S {
         self.inner.into_stream()
     }
 

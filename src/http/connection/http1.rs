@@ -27,7 +27,7 @@ use crate::http::front::{Front, Purpose};
 
 /// Serves until either side ends the connection, a time runs out, or the server stops. If the client turns out to speak
 /// HTTP/2, gives back the stream and the bytes that were read.
-pub async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn serve<S: HalfOpen + AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
     front: &Front,

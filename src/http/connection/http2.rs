@@ -42,7 +42,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 const TAKEN_BACK: u32 = 100;
 
 /// Serves until either side ends the connection, a time runs out, or the server stops.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
     front: Arc<Front>,

@@ -15,7 +15,7 @@ use crate::http::connection::state::LINGER_BYTES;
 
 /// The body of a request, between the connection, which delivers it, and the stream's task, which reads it.
 #[derive(Default)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     pub parts: VecDeque<Bytes>,
     pub end: Option<Result<(), h2::Error>>,
     /// The claim for memory beyond what the request's own claim covers.
@@ -29,7 +29,7 @@ pub struct Inbox {
 
 /// The connection's side of a body. It takes from h2 whatever has arrived before it looks for more: h2 keeps some of
 /// it, trailers above all, outside any window until somebody asks.
-pub struct Delivery {
+pub(crate) struct Delivery {
     pub stream: RecvStream,
     pub inbox: Arc<Mutex<Inbox>>,
     pub memory: Arc<ClientMemory>,
@@ -37,7 +37,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// Passes on what has arrived. Ready when the body has ended or its reader is gone.
-    pub fn deliver(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn deliver(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if Arc::strong_count(&self.inbox) == 1 {
             return Poll::Ready(());
         }
@@ -62,7 +62,7 @@ impl Delivery {
         }
     }
 
-    pub fn put(&mut self, data: Bytes) {
+    pub(crate) fn put(&mut self, data: Bytes) {
         let mut inbox = lock(&self.inbox);
         if inbox.unwanted {
             inbox.discarded += data.len();
@@ -81,7 +81,7 @@ impl Delivery {
 }
 
 impl Inbox {
-    pub fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
@@ -89,7 +89,7 @@ impl Inbox {
 }
 
 /// The reader's side of a body.
-pub struct StreamBody {
+pub(crate) struct StreamBody {
     pub inbox: Arc<Mutex<Inbox>>,
     pub flow: FlowControl,
     /// The announced length, or 0. h2 refuses a body of another length.
@@ -98,7 +98,7 @@ pub struct StreamBody {
 
 impl StreamBody {
     /// Discards what has arrived and what is still to come.
-    pub fn is_unwanted(&mut self) {
+    pub(crate) fn is_unwanted(&mut self) {
         let mut inbox = lock(&self.inbox);
         inbox.unwanted = true;
         inbox.claim = None;
@@ -108,7 +108,7 @@ impl StreamBody {
     }
 
     /// Returns when all has been discarded, or as much as is reasonable.
-    pub async fn ends(&self) {
+    pub(crate) async fn ends(&self) {
         std::future::poll_fn(|cx| {
             let mut inbox = lock(&self.inbox);
             if inbox.end.is_some() || inbox.discarded > LINGER_BYTES {

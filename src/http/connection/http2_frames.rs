@@ -71,7 +71,7 @@ enum Reached {
 
 /// A stream that fails when the client takes too little of what is written. It reports to the connection's state when
 /// frames begin.
-pub struct PacedStream<'a, S> {
+pub(crate) struct PacedStream<'a, S> {
     inner: S,
     state: &'a ConnectionState,
     limits: &'a Limits,
@@ -81,7 +81,7 @@ pub struct PacedStream<'a, S> {
 }
 
 impl<'a, S> PacedStream<'a, S> {
-    pub fn new(inner: S, state: &'a ConnectionState, limits: &'a Limits) -> PacedStream<'a, S> {
+    pub(crate) fn new(inner: S, state: &'a ConnectionState, limits: &'a Limits) -> PacedStream<'a, S> {
         const PREFACE: usize = 24;
         let frames = Frames { rest: PREFACE, head: [0; 9], head_read: 0, goes_on: false };
         PacedStream { inner, state, limits, frames, waiting: None }

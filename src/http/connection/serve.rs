@@ -21,7 +21,7 @@ use crate::http::tls::HTTP_2;
 
 /// What a listener serves.
 #[derive(Clone)]
-pub enum ListenerKind {
+pub(crate) enum ListenerKind {
     /// The API, without TLS.
     Http,
     /// The API, with TLS.
@@ -31,7 +31,7 @@ pub enum ListenerKind {
 }
 
 /// Serves a connection until either side ends it, a time runs out, or the server stops.
-pub async fn serve(
+pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     front: Arc<Front>,

@@ -13,7 +13,7 @@ use crate::http::connection::state::{ConnectionState, LINGER_BYTES, Phase};
 const TOGETHER: usize = 2048;
 
 /// The stream to the client. It reports to the connection's state what passes through it.
-pub struct Socket<'a, S> {
+pub(crate) struct Socket<'a, S> {
     inner: S,
     state: &'a ConnectionState,
     /// Set when the server stops: then closing does not wait for clients.
@@ -68,15 +68,15 @@ impl Input {
 }
 
 impl<'a, S> Socket<'a, S> {
-    pub fn new(stream: S, state: &'a ConnectionState, stopping: &'a AtomicBool) -> Socket<'a, S> {
+    pub(crate) fn new(stream: S, state: &'a ConnectionState, stopping: &'a AtomicBool) -> Socket<'a, S> {
         Socket { inner: stream, state, stopping, discarded: 0, input: Input { last: [0; 4], behind_head: None } }
     }
 
-    pub fn stream(&self) -> &S {
+    pub(crate) fn stream(&self) -> &S {
         &self.inner
     }
 
-    pub fn into_stream(self) -> S {
+    pub(crate) fn into_stream(self) -> S {
         self.inner
     }
 }

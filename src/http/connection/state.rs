@@ -13,7 +13,7 @@ use crate::base::sharded::lock;
 use crate::http::limits::Limits;
 
 /// What a connection is doing, and by when it must get on.
-pub struct ConnectionState {
+pub(crate) struct ConnectionState {
     started: Instant,
     phase: AtomicU8,
     /// `started` by the coarse clock.
@@ -36,7 +36,7 @@ pub struct ConnectionState {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// A head is being read.
     Head,
     /// A request is being answered. Reading its body and waiting for other threads have limits of their own.
@@ -54,7 +54,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub fn overdue(self) -> &'static str {
+    pub(crate) fn overdue(self) -> &'static str {
         match self {
             Phase::Head => "the request's head did not arrive in time",
             Phase::Busy => "busy for too long",
@@ -68,8 +68,8 @@ impl Phase {
 /// Longer than any request takes, and short enough for a forgotten connection to end.
 const BUSY: Duration = Duration::from_secs(600);
 /// How long, and how many bytes, we read on after an answer, so that the client gets to see it.
-pub const LINGER: Duration = Duration::from_secs(2);
-pub const LINGER_BYTES: usize = 1024 * 1024;
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Bytes a second that a client must take of an answer on average, after a start. Without a minimum, a client could
 /// hold an answer for ever by taking a byte now and then.
@@ -77,23 +77,23 @@ const SLOWEST: u64 = 4096;
 
 /// By when a client must have taken more of what is sent.
 #[derive(Clone, Copy)]
-pub struct SendDeadline {
+pub(crate) struct SendDeadline {
     limit: Duration,
     end: Instant,
 }
 
 impl SendDeadline {
     /// `limit`: how long the client may take nothing.
-    pub fn new(limit: Duration) -> SendDeadline {
+    pub(crate) fn new(limit: Duration) -> SendDeadline {
         SendDeadline { limit, end: Instant::now() + limit }
     }
 
-    pub fn end(&self) -> Instant {
+    pub(crate) fn end(&self) -> Instant {
         self.end
     }
 
     /// The client has taken so many more bytes.
-    pub fn took(&mut self, bytes: usize) {
+    pub(crate) fn took(&mut self, bytes: usize) {
         self.end = (self.end + earned(bytes)).min(Instant::now() + self.limit);
     }
 }
@@ -120,7 +120,7 @@ fn coarse_now() -> Duration {
 }
 
 impl ConnectionState {
-    pub fn new(limits: &Limits) -> ConnectionState {
+    pub(crate) fn new(limits: &Limits) -> ConnectionState {
         let state = ConnectionState {
             started: Instant::now(),
             started_coarse: coarse_now(),
@@ -141,7 +141,7 @@ impl ConnectionState {
 
     // Everything but `idle_until`, `dismiss` and `cut` is called by the connection's own task; atomics are needed
     // because the task moves between threads.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         let span = match phase {
             Phase::Head => self.head,
             Phase::Busy => BUSY,
@@ -159,51 +159,51 @@ impl ConnectionState {
     }
 
     /// A frame has begun and must be complete within this time. `None`: all frames that have begun are complete.
-    pub fn expect_frame(&self, within: Option<Duration>) {
+    pub(crate) fn expect_frame(&self, within: Option<Duration>) {
         self.frame_deadline.store(within.map_or(NEVER, |within| self.after(within)), Ordering::Relaxed);
     }
 
     /// A request's head has been read. `length`: that of its body, if it is known and not 0.
-    pub fn expect_body(&self, length: Option<u64>) {
+    pub(crate) fn expect_body(&self, length: Option<u64>) {
         self.body_length.store(length.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
     /// The length of the body of the request under way; `None`: it has none, or its length is not known.
-    pub fn body_length(&self) -> Option<u64> {
+    pub(crate) fn body_length(&self) -> Option<u64> {
         Some(self.body_length.load(Ordering::Relaxed)).filter(|length| *length != UNKNOWN)
     }
 
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         const PHASES: [Phase; 7] =
             [Phase::Head, Phase::Busy, Phase::Answering, Phase::Idle, Phase::Quiet, Phase::Leaving, Phase::Lingering];
         PHASES[self.phase.load(Ordering::Relaxed) as usize]
     }
 
     /// The client has taken so many more bytes of the answer.
-    pub fn took(&self, bytes: usize) {
+    pub(crate) fn took(&self, bytes: usize) {
         let earned = self.deadline.load(Ordering::Relaxed) + earned(bytes).as_millis() as u64;
         self.deadline.store(earned.min(self.after(self.unread_answer)), Ordering::Relaxed);
     }
 
     /// When an idle connection ends, by the coarse clock. `None`: it is not idle, or is about to end.
-    pub fn idle_until(&self) -> Option<Duration> {
+    pub(crate) fn idle_until(&self) -> Option<Duration> {
         let is_idle = matches!(self.phase(), Phase::Idle | Phase::Quiet) && !self.is_dismissed();
         is_idle.then(|| self.started_coarse + Duration::from_millis(self.deadline.load(Ordering::Relaxed)))
     }
 
     /// Ends an idle connection. If a request has just begun, it ends after that: its own task decides.
-    pub fn dismiss(&self) {
+    pub(crate) fn dismiss(&self) {
         self.dismissed.store(true, Ordering::SeqCst);
         self.wake();
     }
 
     /// Ends the connection at once, whatever it is doing.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    pub fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
     }
 
@@ -214,7 +214,7 @@ impl ConnectionState {
     }
 
     /// Why the connection is cut, for the log.
-    pub fn overdue(&self) -> &'static str {
+    pub(crate) fn overdue(&self) -> &'static str {
         if self.is_cut() {
             "it holds more memory than there is for it"
         } else if self.frame_deadline.load(Ordering::Relaxed) < self.deadline.load(Ordering::Relaxed) {
@@ -225,16 +225,16 @@ impl ConnectionState {
     }
 
     /// Whether another client needs the slot.
-    pub fn is_dismissed(&self) -> bool {
+    pub(crate) fn is_dismissed(&self) -> bool {
         self.dismissed.load(Ordering::Relaxed)
     }
 
     /// Sets the task to wake when the connection has to end. It is always the same one.
-    pub fn belongs_to(&self, task: &Waker) {
+    pub(crate) fn belongs_to(&self, task: &Waker) {
         *lock(&self.task) = Some(task.clone());
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.phase() == Phase::Idle
     }
 
@@ -257,19 +257,19 @@ impl ConnectionState {
 }
 
 /// Wakes the connection's task when the connection's deadline has passed.
-pub struct Alarm {
+pub(crate) struct Alarm {
     sleep: Pin<Box<Sleep>>,
     /// When the timer fires, by the coarse clock. `None`: it has not been polled yet.
     rings: Option<Duration>,
 }
 
 impl Alarm {
-    pub fn new(state: &ConnectionState) -> Alarm {
+    pub(crate) fn new(state: &ConnectionState) -> Alarm {
         Alarm { sleep: Box::pin(tokio::time::sleep_until(state.deadline().into())), rings: None }
     }
 
     /// Ready when the deadline has passed.
-    pub fn poll(&mut self, cx: &mut Context<'_>, state: &ConnectionState) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, state: &ConnectionState) -> Poll<()> {
         if state.is_cut() {
             return Poll::Ready(());
         }

@@ -16,7 +16,7 @@ use crate::http::connection::state::ConnectionState;
 use crate::http::limits::Limits;
 
 /// A connection takes a slot when it is accepted and gives it back when it ends.
-pub struct ConnectionTable {
+pub(crate) struct ConnectionTable {
     most: u32,
     /// How many slots one address may have; trusted proxies may have any number.
     share: usize,
@@ -27,7 +27,7 @@ pub struct ConnectionTable {
 }
 
 /// A connection's slot; given back when this is dropped.
-pub struct Slot {
+pub(crate) struct Slot {
     pub entry: Arc<ConnectionEntry>,
     /// The address whose share it counts against. `None`: a trusted proxy.
     address: Option<IpAddr>,
@@ -37,7 +37,7 @@ pub struct Slot {
 }
 
 /// What the table knows of a connection.
-pub struct ConnectionEntry {
+pub(crate) struct ConnectionEntry {
     pub state: ConnectionState,
     pub memory: Arc<ClientMemory>,
 }
@@ -61,7 +61,7 @@ struct Entries {
 
 impl ConnectionTable {
     /// `share`: how many one address may have; by default a quarter.
-    pub fn new(most: u32, share: Option<usize>, proxies: Proxies) -> ConnectionTable {
+    pub(crate) fn new(most: u32, share: Option<usize>, proxies: Proxies) -> ConnectionTable {
         ConnectionTable {
             most,
             share: share.unwrap_or((most as usize).div_ceil(4)),
@@ -74,7 +74,7 @@ impl ConnectionTable {
 
     /// Waits for a slot for a connection from this address. `None`: the address has used its share, and none of its
     /// connections that were searched is idle.
-    pub async fn take(self: &Arc<ConnectionTable>, peer: IpAddr, limits: &Limits) -> Option<Slot> {
+    pub(crate) async fn take(self: &Arc<ConnectionTable>, peer: IpAddr, limits: &Limits) -> Option<Slot> {
         let peer = peer.to_canonical();
         let address = (!self.proxies.trusts(peer)).then(|| client_network(peer));
         if let Some(address) = &address
@@ -102,7 +102,7 @@ impl ConnectionTable {
     }
 
     /// Cuts connections while more memory is held for all than allowed: those with the oldest claims first.
-    pub async fn keep_the_account(&self) {
+    pub(crate) async fn keep_the_account(&self) {
         loop {
             self.account.overdrawn.notified().await;
             lock(&self.entries).cut_the_oldest(self.account.excess());
@@ -112,7 +112,7 @@ impl ConnectionTable {
     }
 
     /// Returns when all slots are free.
-    pub async fn all_free(&self) {
+    pub(crate) async fn all_free(&self) {
         let _ = self.free.acquire_many(self.most).await;
     }
 }

@@ -21,7 +21,7 @@ use crate::base::error::StoreError;
 use crate::store::driver::Value;
 
 /// How long a server may take to give a sign of life.
-pub const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+pub(crate) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// How long cancelling may take after a statement was given up.
 const CANCEL: Duration = Duration::from_secs(1);
 
@@ -37,7 +37,7 @@ pub enum Patience {
 impl Patience {
     /// PostgreSQL gives up a statement before we give up the request, and frees the locks of an instance that vanished
     /// after seconds.
-    pub fn settings(self) -> [(&'static str, &'static str); 2] {
+    pub(crate) fn settings(self) -> [(&'static str, &'static str); 2] {
         let statement = match self {
             Patience::OfAClient => "'4500ms'",
             Patience::Endless => "0",
@@ -46,7 +46,7 @@ impl Patience {
     }
 }
 
-pub struct Connection {
+pub(crate) struct Connection {
     /// `None`: it was given up, or the server has closed it.
     open: Option<(Runtime, Link)>,
     statements: HashMap<String, Statement>,
@@ -64,7 +64,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(
+    pub(crate) fn new(
         runtime: Runtime,
         link: Link,
         pooled: bool,
@@ -87,30 +87,30 @@ impl Connection {
         }
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
     /// Whether it was given up because the server was silent.
-    pub fn was_silent(&self) -> bool {
+    pub(crate) fn was_silent(&self) -> bool {
         self.was_silent
     }
 
     /// When the server last answered on it.
-    pub fn answered_at(&self) -> Instant {
+    pub(crate) fn answered_at(&self) -> Instant {
         self.answered_at
     }
 
     /// Whether each transaction may run on another server process, in another session.
-    pub fn is_pooled(&self) -> bool {
+    pub(crate) fn is_pooled(&self) -> bool {
         self.pooled || self.findings.has_pooler()
     }
 
-    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.deadline = deadline;
     }
 
-    pub fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
+    pub(crate) fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         if self.is_pooled() {
             let typed = typed(parameters, None);
             return self.unprepared(async |client| client.query_typed(sql, &typed).await);
@@ -120,12 +120,17 @@ impl Connection {
     }
 
     /// Asks the server for a sign of life.
-    pub fn check(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
         self.wait(async |client| client.check_connection().await)
     }
 
     /// `types`: those of the parameters, where the values do not tell.
-    pub fn execute(&mut self, sql: &str, parameters: &[Value], types: Option<&[Type]>) -> Result<u64, StoreError> {
+    pub(crate) fn execute(
+        &mut self,
+        sql: &str,
+        parameters: &[Value],
+        types: Option<&[Type]>,
+    ) -> Result<u64, StoreError> {
         if self.is_pooled() {
             let typed = typed(parameters, types);
             return self.unprepared(async |client| client.execute_typed(sql, &typed).await);
@@ -134,11 +139,11 @@ impl Connection {
         self.wait(async |client| client.execute(&statement, &references(parameters)).await)
     }
 
-    pub fn script(&mut self, sql: &str) -> Result<(), StoreError> {
+    pub(crate) fn script(&mut self, sql: &str) -> Result<(), StoreError> {
         self.wait(async |client| client.batch_execute(sql).await)
     }
 
-    pub fn begin(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
         let begin = self.begin_script();
         self.script(&begin)?;
         self.in_transaction = true;
@@ -146,7 +151,7 @@ impl Connection {
     }
 
     /// Ends the transaction with `COMMIT` or `ROLLBACK`.
-    pub fn end(&mut self, script: &str) -> Result<(), StoreError> {
+    pub(crate) fn end(&mut self, script: &str) -> Result<(), StoreError> {
         self.script(script)?;
         self.in_transaction = false;
         Ok(())
@@ -191,7 +196,7 @@ impl Connection {
 
     /// The notifications that have come, or the first that come within this time. `None`: there were more than are
     /// kept.
-    pub fn notifications(&mut self, within: Duration) -> Result<Option<Vec<Notification>>, StoreError> {
+    pub(crate) fn notifications(&mut self, within: Duration) -> Result<Option<Vec<Notification>>, StoreError> {
         let Some((runtime, link)) = &mut self.open else { return Err(gone()) };
         let outcome = runtime.block_on(async { timeout(within, link.wait_for_notification()).await });
         if let Ok(Err(error)) = outcome {
@@ -272,7 +277,7 @@ fn typed<'a>(parameters: &'a [Value], types: Option<&[Type]>) -> Vec<(&'a (dyn T
     references(parameters).into_iter().zip(types).collect()
 }
 
-pub fn silent() -> StoreError {
+pub(crate) fn silent() -> StoreError {
     StoreError::Unavailable("PostgreSQL: the server does not answer".to_string())
 }
 

@@ -20,7 +20,7 @@ use crate::base::deadline;
 use crate::base::error::StoreError;
 
 /// How long connecting takes at most, all hosts together; also how long to wait for a connection of the pool.
-pub const CONNECT: Duration = Duration::from_secs(2);
+pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 /// How long everything that is done for a client takes at most. PostgreSQL itself ends a statement a little earlier.
 const ANSWER: Duration = Duration::from_millis(4800);
 
@@ -35,7 +35,7 @@ const OWN_SETTINGS: [(&str, &str); 5] = [
     ("default_transaction_isolation", "'read committed'"),
 ];
 
-pub struct Connector {
+pub(crate) struct Connector {
     target: PostgresTarget,
     tls: MakeRustlsConnect,
     endpoints: Vec<Endpoint>,
@@ -46,7 +46,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    pub fn new(target: &PostgresTarget, patience: Patience) -> Result<Connector, StoreError> {
+    pub(crate) fn new(target: &PostgresTarget, patience: Patience) -> Result<Connector, StoreError> {
         Ok(Connector {
             tls: MakeRustlsConnect::new(target.tls_config()?),
             endpoints: target.endpoints(),
@@ -58,7 +58,7 @@ impl Connector {
     }
 
     /// When somebody who begins now stops waiting for all that they ask.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let answer = Instant::now() + ANSWER;
         match self.patience {
             Patience::OfAClient => Some(deadline::current().map_or(answer, |until| until.min(answer))),
@@ -67,12 +67,12 @@ impl Connector {
     }
 
     /// The server may be silent: connections are tried before they are used.
-    pub fn notice_silence(&self) {
+    pub(crate) fn notice_silence(&self) {
         self.findings.notice_silence();
     }
 
     /// Whether a connection that lay in the pool can be expected to answer. The caller waits for that until `deadline`.
-    pub fn trusts(&self, connection: &mut Connection, deadline: Option<Instant>) -> bool {
+    pub(crate) fn trusts(&self, connection: &mut Connection, deadline: Option<Instant>) -> bool {
         match self.findings.trust(connection.answered_at()) {
             Trust::Yes => return true,
             Trust::No => return false,
@@ -88,7 +88,7 @@ impl Connector {
     }
 
     /// Each host has its share of the time, so that a frozen one does not keep us from the others.
-    pub fn connect(&self) -> Result<Connection, StoreError> {
+    pub(crate) fn connect(&self) -> Result<Connection, StoreError> {
         let (latest, count) = (self.latest.load(Ordering::Relaxed), self.endpoints.len());
         let share = self.target.connect_timeout().unwrap_or(CONNECT / u32::try_from(count).unwrap_or(u32::MAX).max(1));
         let mut refused = StoreError::Internal("PostgreSQL: no host is named".to_string());

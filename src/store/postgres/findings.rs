@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-pub struct Findings {
+pub(crate) struct Findings {
     /// Prepared statements did not hold on a connection that looked like a direct one.
     pooled: AtomicBool,
     silence: Mutex<Silence>,
@@ -19,7 +19,7 @@ struct Silence {
 }
 
 /// Whether a connection that lay in the pool can be used.
-pub enum Trust {
+pub(crate) enum Trust {
     Yes,
     No,
     /// It has to give a sign of life first.
@@ -27,30 +27,30 @@ pub enum Trust {
 }
 
 impl Findings {
-    pub fn new() -> Findings {
+    pub(crate) fn new() -> Findings {
         let now = Instant::now();
         Findings { pooled: AtomicBool::new(false), silence: Mutex::new(Silence { noticed: now, confirmed: now }) }
     }
 
-    pub fn has_pooler(&self) -> bool {
+    pub(crate) fn has_pooler(&self) -> bool {
         self.pooled.load(Ordering::Relaxed)
     }
 
-    pub fn notice_pooler(&self) {
+    pub(crate) fn notice_pooler(&self) {
         self.pooled.store(true, Ordering::Relaxed);
     }
 
-    pub fn notice_silence(&self) {
+    pub(crate) fn notice_silence(&self) {
         self.silence().noticed = Instant::now();
     }
 
     /// A connection that was asked for a sign of life then gave none.
-    pub fn confirm_silence(&self, asked: Instant) {
+    pub(crate) fn confirm_silence(&self, asked: Instant) {
         self.silence().confirmed = asked;
     }
 
     /// What to think of a connection whose last answer came then.
-    pub fn trust(&self, answered: Instant) -> Trust {
+    pub(crate) fn trust(&self, answered: Instant) -> Trust {
         let silence = self.silence();
         if answered > silence.noticed {
             Trust::Yes

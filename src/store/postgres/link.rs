@@ -12,9 +12,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// Notifications that are kept until somebody takes them. Of further ones it is only known that there were some.
 const NOTIFICATIONS: usize = 1024;
 
-pub type Wire = tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+pub(crate) type Wire = tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
-pub struct Link {
+pub(crate) struct Link {
     client: Client,
     wire: Wire,
     notifications: Vec<Notification>,
@@ -24,21 +24,21 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(client: Client, wire: Wire) -> Link {
+    pub(crate) fn new(client: Client, wire: Wire) -> Link {
         Link { client, wire, notifications: Vec::new(), missed: false, ended: false }
     }
 
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
     /// Whether the server has closed the connection.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// Drives the connection until the answer is there.
-    pub async fn ask<T>(&mut self, ask: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) async fn ask<T>(&mut self, ask: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<T, Error> {
         let Link { client, wire, notifications, missed, ended } = self;
         let mut answer = pin!(ask(client));
         poll_fn(|context| {
@@ -57,7 +57,7 @@ impl Link {
     }
 
     /// Drives the connection until there is a notification.
-    pub async fn wait_for_notification(&mut self) -> Result<(), Error> {
+    pub(crate) async fn wait_for_notification(&mut self) -> Result<(), Error> {
         poll_fn(|context| {
             let end = drive(&mut self.wire, context, &mut self.notifications, &mut self.missed);
             self.ended |= end.is_err();
@@ -70,13 +70,13 @@ impl Link {
     }
 
     /// The notifications since the last time. `None`: there were more than are kept.
-    pub fn take_notifications(&mut self) -> Option<Vec<Notification>> {
+    pub(crate) fn take_notifications(&mut self) -> Option<Vec<Notification>> {
         let notifications = std::mem::take(&mut self.notifications);
         if std::mem::take(&mut self.missed) { None } else { Some(notifications) }
     }
 
     /// Tells the server that the connection ends, as far as that can be sent without waiting.
-    pub fn close(self, runtime: &Runtime) {
+    pub(crate) fn close(self, runtime: &Runtime) {
         let Link { client, mut wire, .. } = self;
         drop(client);
         let _within = runtime.enter();

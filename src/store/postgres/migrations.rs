@@ -2,7 +2,7 @@
 
 use crate::store::driver::Migration;
 
-pub const ALL: &[Migration] = &[
+pub(crate) const ALL: &[Migration] = &[
     Migration {
         version: 1,
         name: "users_sessions_keys",

@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 /// The number of the server process that the client was told. `None`: none was.
-pub async fn announced_process(client: &Client) -> Option<i32> {
+pub(crate) async fn announced_process(client: &Client) -> Option<i32> {
     let mut recorder = Recorder { written: Vec::new() };
     client.cancel_token().cancel_query_raw(&mut recorder, AsItIs).await.ok()?;
     // A request to cancel ends with the number of the process and its secret, four bytes each.

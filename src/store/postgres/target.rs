@@ -29,9 +29,9 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
-    pub const NAMES: &'static str = "disable, prefer, require or verify-full";
+    pub(crate) const NAMES: &'static str = "disable, prefer, require or verify-full";
 
-    pub fn parse(text: &str) -> Option<TlsMode> {
+    pub(crate) fn parse(text: &str) -> Option<TlsMode> {
         match text {
             "disable" => Some(TlsMode::Disable),
             "prefer" => Some(TlsMode::Prefer),
@@ -64,7 +64,11 @@ pub(super) struct Endpoint {
 impl PostgresTarget {
     /// From a URL; `sslmode` and `sslrootcert` in it override the other arguments. The error says what is wrong with
     /// the URL without repeating any of it.
-    pub fn from_url(url: &str, mut tls: TlsMode, mut root_cert: Option<PathBuf>) -> Result<PostgresTarget, String> {
+    pub(crate) fn from_url(
+        url: &str,
+        mut tls: TlsMode,
+        mut root_cert: Option<PathBuf>,
+    ) -> Result<PostgresTarget, String> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err("does not begin with postgres:// or postgresql://".to_string());
         }
@@ -93,7 +97,7 @@ impl PostgresTarget {
         PostgresTarget { config, tls, root_cert, direct: None }.checked()
     }
 
-    pub fn from_parts(
+    pub(crate) fn from_parts(
         host: &str,
         port: u16,
         user: Option<&str>,
@@ -146,12 +150,12 @@ impl PostgresTarget {
     }
 
     /// The same database without a pooler before it.
-    pub fn with_direct(self, direct: PostgresTarget) -> PostgresTarget {
+    pub(crate) fn with_direct(self, direct: PostgresTarget) -> PostgresTarget {
         PostgresTarget { direct: Some(Box::new(direct)), ..self }
     }
 
     /// For what needs a session, such as LISTEN and migrations.
-    pub fn direct(&self) -> &PostgresTarget {
+    pub(crate) fn direct(&self) -> &PostgresTarget {
         self.direct.as_deref().unwrap_or(self)
     }
 

@@ -17,7 +17,7 @@ static UNSPECIFIED: LazyLock<Type> =
     LazyLock::new(|| Type::new("unspecified".to_string(), 0, Kind::Pseudo, String::new()));
 
 /// The type of a parameter of a statement that is not prepared.
-pub fn parameter_type(value: &Value) -> Type {
+pub(crate) fn parameter_type(value: &Value) -> Type {
     match value {
         Value::Null => UNSPECIFIED.clone(),
         Value::Bool(_) => Type::BOOL,
@@ -39,7 +39,7 @@ pub fn parameter_type(value: &Value) -> Type {
 }
 
 /// The type of the array that carries a column of given rows.
-pub fn column_type(column: &Column) -> Type {
+pub(crate) fn column_type(column: &Column) -> Type {
     match column {
         Column::Int => Type::INT8_ARRAY,
         Column::Text => Type::TEXT_ARRAY,
@@ -48,11 +48,11 @@ pub fn column_type(column: &Column) -> Type {
     }
 }
 
-pub fn references(parameters: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
+pub(crate) fn references(parameters: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
     parameters.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
 }
 
-pub fn row(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
+pub(crate) fn row(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
     let columns = row.columns().iter().enumerate();
     columns.map(|(index, column)| value(row, index, column.type_())).collect::<Result<_, _>>().map(Row).map_err(fault)
 }
@@ -94,7 +94,7 @@ impl ToSql for Value {
 
 /// Whether the error shows an unnoticed pooler: a statement was prepared in another session, or this session has
 /// statements of another client.
-pub fn tells_of_a_pooler(error: &tokio_postgres::Error) -> bool {
+pub(crate) fn tells_of_a_pooler(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| {
         [
             SqlState::INVALID_SQL_STATEMENT_NAME,
@@ -106,7 +106,7 @@ pub fn tells_of_a_pooler(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-pub fn fault(error: tokio_postgres::Error) -> StoreError {
+pub(crate) fn fault(error: tokio_postgres::Error) -> StoreError {
     if let Some(server) = error.as_db_error() {
         let code = server.code();
         let text = format!("PostgreSQL: {} {}: {}", server.severity(), code.code(), server.message());

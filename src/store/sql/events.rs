@@ -13,12 +13,12 @@ use crate::base::id::{EventId, KeyId, SessionId, UserId};
 use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
 
 /// Writes an event of what the transaction changes.
-pub fn record(transaction: &mut dyn Transaction, event: &Event) -> Result<(), StoreError> {
+pub(crate) fn record(transaction: &mut dyn Transaction, event: &Event) -> Result<(), StoreError> {
     record_all(transaction, std::slice::from_ref(event))
 }
 
 /// If an event is already stored (failures of this minute), its count is added.
-pub fn record_all(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
+pub(crate) fn record_all(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
     transaction.execute_with_rows(
         "INSERT INTO events (id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, \
          count) ROWS ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count",

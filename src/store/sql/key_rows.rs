@@ -21,9 +21,9 @@ macro_rules! key_columns {
 pub(super) use key_columns;
 
 /// The first column after [`key_columns`].
-pub const FURTHER: usize = 14;
+pub(crate) const FURTHER: usize = 14;
 
-pub fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
+pub(crate) fn api_key(mut row: Row) -> Result<ApiKey, StoreError> {
     Ok(ApiKey {
         id: KeyId(row.uuid(0)?),
         owner: UserId(row.uuid(1)?),
@@ -53,7 +53,7 @@ fn rate_limit(row: &mut Row, column: usize) -> Result<Option<Rate>, StoreError> 
 }
 
 /// Values of rate_limit and rate_window.
-pub fn rate_values(rate: Option<Rate>) -> [Value; 2] {
+pub(crate) fn rate_values(rate: Option<Rate>) -> [Value; 2] {
     [
         Value::or_null(rate, |rate| Value::Int(i64::from(rate.limit))),
         Value::or_null(rate, |rate| Value::Int(rate.window.as_secs() as i64)),
@@ -71,7 +71,7 @@ macro_rules! known_keys {
 }
 pub(super) use known_keys;
 
-pub fn known_key(mut row: Row) -> Result<(KeyHash, KnownKey), StoreError> {
+pub(crate) fn known_key(mut row: Row) -> Result<(KeyHash, KnownKey), StoreError> {
     let hash = KeyHash::from_stored(row.bytes(0)?).ok_or_else(|| unexpected(0))?;
     let key = KnownKey {
         id: KeyId(row.uuid(1)?),

@@ -11,7 +11,7 @@ use super::SqlStore;
 use crate::base::error::StoreError;
 use crate::store::driver::Driver;
 
-pub fn start<D: Driver>(store: &Arc<SqlStore<D>>, lost: Sender<String>) {
+pub(crate) fn start<D: Driver>(store: &Arc<SqlStore<D>>, lost: Sender<String>) {
     let store = Arc::downgrade(store);
     let spawned = std::thread::Builder::new().name("listen".to_string()).spawn(move || listen(&store, &lost));
     if let Err(error) = spawned {

@@ -86,7 +86,7 @@ const NOTE_GIVEN: &str = "UPDATE sessions SET given_at = $2 WHERE id = $1";
 
 const END_SESSION: &str = "UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE id = $1 AND ended_at IS NULL";
 
-pub fn insert(transaction: &mut dyn Transaction, session: &NewSession) -> Result<(), StoreError> {
+pub(crate) fn insert(transaction: &mut dyn Transaction, session: &NewSession) -> Result<(), StoreError> {
     transaction.execute(
         INSERT_SESSION,
         &[
@@ -104,7 +104,11 @@ pub fn insert(transaction: &mut dyn Transaction, session: &NewSession) -> Result
 
 /// Stores a session, ends some of the user's if they are more than `most`, and deletes some of their ended ones.
 /// Returns the sessions that it ended.
-pub fn open(transaction: &mut dyn Transaction, session: &NewSession, most: u32) -> Result<Vec<SessionId>, StoreError> {
+pub(crate) fn open(
+    transaction: &mut dyn Transaction,
+    session: &NewSession,
+    most: u32,
+) -> Result<Vec<SessionId>, StoreError> {
     insert(transaction, session)?;
     let (user, now) = (Value::Uuid(session.user.0), session.created_at);
     let limit = Value::Int(i64::from(most) + PART);
@@ -134,7 +138,7 @@ fn end(transaction: &mut dyn Transaction, id: SessionId, reason: EndReason, now:
 
 /// The result of [`end_all`].
 #[derive(Default)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// How many sessions that had not expired ended, counted up to [`COUNTED`].
     pub count: u64,
     /// Whether any session ended, expired or not.
@@ -144,7 +148,7 @@ pub struct Ended {
 /// Ends all sessions of the user but `kept`. The work does not grow with their number: a session lives only as long as
 /// its epoch is the user's, and this moves the user and `kept` to the next epoch. `None`, and none ends: there is no
 /// such user, or `kept` itself has ended.
-pub fn end_all(
+pub(crate) fn end_all(
     transaction: &mut dyn Transaction,
     user: UserId,
     kept: Option<SessionId>,

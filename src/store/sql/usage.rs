@@ -13,7 +13,7 @@ use crate::keys::usage::{HOUR, HourOfUse, Outcome};
 use crate::store::driver::{Column, Driver, Value, first, unexpected};
 
 /// As a column: hours since the epoch.
-pub fn hour(time: Timestamp) -> Value {
+pub(crate) fn hour(time: Timestamp) -> Value {
     Value::Int(time.millis().div_euclid(HOUR.as_millis() as i64))
 }
 
@@ -22,7 +22,7 @@ fn start_of(hour: i64) -> Result<Timestamp, StoreError> {
     hour.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis).ok_or_else(|| unexpected(0))
 }
 
-pub const DELETE_HOURS: &str = "DELETE FROM key_hours WHERE (key_id, hour) IN (ROWS)";
+pub(crate) const DELETE_HOURS: &str = "DELETE FROM key_hours WHERE (key_id, hour) IN (ROWS)";
 
 impl<D: Driver> UsageStore for SqlStore<D> {
     fn record_uses(&self, uses: &[(KeyId, HourOfUse)]) -> Result<(), StoreError> {
@@ -136,7 +136,7 @@ impl<D: Driver> UsageStore for SqlStore<D> {
 
 impl<D: Driver> SqlStore<D> {
     /// The latest hour with a count.
-    pub fn latest_use(&self) -> Result<Option<Timestamp>, StoreError> {
+    pub(crate) fn latest_use(&self) -> Result<Option<Timestamp>, StoreError> {
         let rows = self.driver.query("SELECT hour FROM key_hours ORDER BY hour DESC LIMIT 1", &[])?;
         first(rows).map(|mut row| start_of(row.int(0)?)).transpose()
     }

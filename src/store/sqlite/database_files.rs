@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::base::files::full;
 
 /// How to restore a backup, as the end of an error message.
-pub fn restoring(path: &Path) -> String {
+pub(crate) fn restoring(path: &Path) -> String {
     let path = full(path);
     let path = path.display();
     format!(
@@ -24,21 +24,21 @@ pub fn restoring(path: &Path) -> String {
 }
 
 /// The name of a file that SQLite keeps beside the database.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
 /// The files of an open database, by device and inode.
-pub struct Opened {
+pub(crate) struct Opened {
     path: PathBuf,
     files: Vec<(PathBuf, (u64, u64))>,
 }
 
 impl Opened {
     /// Remembers the files that exist. All of them do once a connection has read something.
-    pub fn look(path: &Path) -> Opened {
+    pub(crate) fn look(path: &Path) -> Opened {
         let files = ["", "-wal", "-shm"].map(|suffix| beside(path, suffix));
         let known = files.into_iter().filter_map(|file| {
             let identity = identity(&fs::metadata(&file).ok()?);
@@ -48,12 +48,12 @@ impl Opened {
     }
 
     /// Whether all of them are still in their place.
-    pub fn are_there(&self) -> bool {
+    pub(crate) fn are_there(&self) -> bool {
         self.lost().is_none()
     }
 
     /// One line for the operator if a file was replaced or removed.
-    pub fn lost(&self) -> Option<String> {
+    pub(crate) fn lost(&self) -> Option<String> {
         self.files.iter().find_map(|(file, known)| {
             let what = match fs::metadata(file) {
                 Ok(found) if identity(&found) != *known => "replaced",
@@ -75,7 +75,7 @@ fn identity(file: &Metadata) -> (u64, u64) {
 const WAL_HEADER: u64 = 32;
 
 /// Why a database must not be opened.
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// The database and its -wal do not belong together; for an error message.
     Foreign(String),
     Fault(rusqlite::Error),
@@ -85,7 +85,7 @@ pub enum Unfit {
 /// Checks whether a -wal that holds pages is this database's own. A crash leaves such a -wal; so does somebody who puts
 /// a backup in the place of the database without removing the -wal. If another process has the database open, it has
 /// checked.
-pub fn judge(path: &Path) -> Result<(), Unfit> {
+pub(crate) fn judge(path: &Path) -> Result<(), Unfit> {
     let size = |path: &Path| match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
         found => found.map(|file| file.len()).map_err(Unfit::Unreadable),

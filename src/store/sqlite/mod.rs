@@ -52,7 +52,7 @@ impl Sqlite {
     }
 
     /// Opens a file that must exist.
-    pub fn open_existing(path: &Path) -> Result<Sqlite, StoreError> {
+    pub(crate) fn open_existing(path: &Path) -> Result<Sqlite, StoreError> {
         if !path.try_exists().map_err(|error| not_opened(path, error))? {
             return Err(StoreError::Unavailable(format!(
                 "there is no database at {}; KEYWARD_DB says where it is, and `keyward migrate` makes one",
@@ -64,7 +64,7 @@ impl Sqlite {
     }
 
     /// Opens a file that must exist, for reading.
-    pub fn inspect(path: &Path) -> Result<Sqlite, StoreError> {
+    pub(crate) fn inspect(path: &Path) -> Result<Sqlite, StoreError> {
         let connection = Connection::open_with_flags(path, READ_ONLY).map_err(|error| describe(path, error))?;
         Sqlite::over(connection, path, READ_ONLY)
     }
