@@ -13,9 +13,8 @@ use serde_json::json;
 
 use crate::data::{self, Account};
 use crate::load::{Clients, Keys, Pace, Requests, Seen};
-use crate::process::{Folder, Server};
+use crate::process::{Folder, SILENT, Server, on_postgres};
 use crate::report::title;
-use crate::sections::{SILENT, on_postgres};
 
 /// Keys of the others, each presented once, so that none is remembered.
 const KEYS: usize = 200_000;

@@ -115,3 +115,14 @@ pub fn ask(address: SocketAddr, request: &str) -> io::Result<String> {
     stream.read_to_string(&mut answer)?;
     if answer.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(answer) }
 }
+
+pub const SILENT: (&str, &str) = ("RUST_LOG", "warn");
+
+pub fn on_postgres(url: &str) -> [(&str, &str); 4] {
+    [
+        SILENT,
+        ("DATABASE_URL", url),
+        ("JWT_SECRET", "the-secret-of-access-tokens-of-a-benchmark"),
+        ("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-benchmark"),
+    ]
+}

@@ -11,7 +11,7 @@ use keyward_harness::postgres_cluster::{Database, available};
 use crate::data::{self, Account, EMAIL, PASSWORD};
 use crate::load::{Clients, Keys, Pace, Requests, Seen};
 use crate::neighbour;
-use crate::process::{Folder, Server, ask};
+use crate::process::{Folder, SILENT, Server, ask, on_postgres};
 use crate::report::{Measured, median, milliseconds, ratio, table, title};
 
 pub type Section = fn() -> Result<(), Box<dyn Error>>;
@@ -26,7 +26,6 @@ pub const ALL: &[(&str, Section)] = &[
     ("neighbour", neighbour::section),
 ];
 
-pub const SILENT: (&str, &str) = ("RUST_LOG", "warn");
 /// All clients of a measurement have one address, and one account.
 const ANY_NUMBER_OF_LOGINS: [(&str, &str); 3] = [SILENT, ("RATE_LIMIT_LOGIN", "off"), ("RATE_LIMIT_WRITES", "off")];
 const CONNECTIONS: usize = 64;
@@ -273,15 +272,6 @@ fn postgres() -> Result<(), Box<dyn Error>> {
     data::store_in_postgres(&mut database.client(), &keys)?;
     title("The same beside the baseline");
     each_beside_baseline(&server, &base, &keys)
-}
-
-pub fn on_postgres(url: &str) -> [(&str, &str); 4] {
-    [
-        SILENT,
-        ("DATABASE_URL", url),
-        ("JWT_SECRET", "the-secret-of-access-tokens-of-a-benchmark"),
-        ("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-benchmark"),
-    ]
 }
 
 /// From the start of the process to its first answer.
