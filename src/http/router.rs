@@ -26,6 +26,9 @@ pub struct Values<'a>(Vec<&'a str>);
 impl Values<'_> {
     /// With the names that the route has for them.
     pub fn named(self, route: &'static Route) -> Parameters {
+        if self.0.is_empty() {
+            return Parameters::default();
+        }
         let names = route.path.split('/').filter_map(parameter_name);
         Parameters::new(names.zip(self.0.into_iter().map(str::to_string)).collect())
     }

@@ -1,7 +1,7 @@
 //! What hyper does not show of an HTTP/1.1 connection: it refuses some heads itself with a bare status, removes the
 //! fragment of a target, and treats a client that closes its side as gone.
 
-use std::io::{self, IoSlice};
+use std::io::{self, BufRead, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -287,9 +287,9 @@ impl Line {
     fn read_on(&mut self, bytes: &[u8]) -> bool {
         // Almost every line arrives whole and is valid.
         if *self == Line::default()
-            && let Some(end) = bytes.iter().position(|byte| *byte == b'\n')
-            && bytes[..end].ends_with(b" HTTP/1.1\r")
-            && !bytes[..end].contains(&b'#')
+            && let Ok(length) = { bytes }.skip_until(b'\n')
+            && bytes[..length].ends_with(b" HTTP/1.1\r\n")
+            && !bytes[..length].contains(&b'#')
         {
             *self = Line::PASSED_OVER;
             return false;
