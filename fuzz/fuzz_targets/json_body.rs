@@ -3,6 +3,7 @@
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
+use keyward::accounts::email::Email;
 use keyward::base::error::Error;
 use keyward::http::form::Form;
 use keyward_fuzz::request;
@@ -85,7 +86,7 @@ fn read(form: &mut Form, name: &str, value: &Value) -> bool {
     let keep = |text: &str| Ok(text.to_string());
     let text = value.as_str().filter(|text| !text.contains('\0'));
     if name == "email" {
-        return form.email().is_some();
+        return form.text_or_empty("email", Email::parse).is_some();
     }
     match name.bytes().map(usize::from).sum::<usize>() % 9 {
         0 => {

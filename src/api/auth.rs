@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::accounts::email::Email;
 use crate::accounts::sessions::LoggedIn;
 use crate::accounts::user::parse_name;
 use crate::app::App;
@@ -42,7 +43,7 @@ fn auth_result(logged_in: &LoggedIn) -> AuthResult<'_> {
 pub(crate) fn sign_up(app: &App, request: &mut Request) -> Result<Response, Error> {
     app.sessions.may_sign_up()?;
     let mut form = Form::read(request, &["email", "password", "name"])?;
-    let email = form.email();
+    let email = form.text_or_empty("email", Email::parse);
     let password = form.required("password", |text| app.password_rules.judge(text));
     let name = form.optional("name", parse_name);
     let (email, password) = form.finish(email.zip(password))?;
@@ -53,7 +54,7 @@ pub(crate) fn sign_up(app: &App, request: &mut Request) -> Result<Response, Erro
 /// `POST /auth/login` → 200; 401 if anything is wrong with the credentials, 429 after too many failures.
 pub(crate) fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &["email", "password"])?;
-    let email = form.email();
+    let email = form.text_or_empty("email", Email::parse);
     // No minimum: passwords of imported accounts may be shorter.
     let password = form.required("password", |text| Ok(text.to_string()));
     let (email, password) = form.finish(email.zip(password))?;

@@ -9,7 +9,6 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::accounts::email::Email;
 use crate::base::error::Error;
 use crate::base::form_encoding::url_encoded;
 use crate::http::request::Request;
@@ -221,13 +220,13 @@ impl Form {
         value
     }
 
-    /// The field `email`: whatever is no text is no e-mail either.
-    pub fn email(&mut self) -> Option<Email> {
-        let text = match self.fields.remove("email") {
+    /// A required text. Anything else counts as an empty text, and breaks no further rule.
+    pub fn text_or_empty<T>(&mut self, name: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {
+        let text = match self.fields.remove(name) {
             Some(Value::String(text)) => text,
             _ => String::new(),
         };
-        self.judge("email", &text, Email::parse)
+        self.judge(name, &text, rule)
     }
 
     fn judge<T>(&mut self, name: &str, text: &str, rule: impl FnOnce(&str) -> Result<T, &'static str>) -> Option<T> {

@@ -116,7 +116,8 @@ impl Pattern {
 pub struct Router {
     /// Paths without parameters: one look-up.
     fixed: HashMap<&'static str, Resource>,
-    /// Paths with parameters. If several fit, the first wins: it has a fixed segment where the others have a parameter.
+    /// Paths with parameters. If several fit, the first wins, whatever their methods: it has a fixed segment where the
+    /// others have a parameter.
     patterns: Vec<(Pattern, Resource)>,
     /// The methods of all routes.
     allow: &'static str,
