@@ -5,25 +5,26 @@ mod connector;
 mod findings;
 mod link;
 mod migrations;
+mod notify;
 mod pooler;
 mod target;
 mod values;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
 use r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use self::connection::{Connection, SIGN_OF_LIFE};
 use self::connector::{CONNECT, Connector};
+use self::notify::Listener;
 use self::values::{column_type, row};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::StoreError;
-use crate::memory::changes::{Change, Changes};
+use crate::memory::changes::Changes;
 use crate::store::driver::{Column, Driver, Migration, Row, Transaction, Value, unexpected};
 
 pub use self::connection::Patience;
@@ -142,13 +143,6 @@ impl ManageConnection for Connections {
     }
 }
 
-/// The channel of NOTIFY on which instances tell each other of changes. The payload is the id of what changed.
-const CHANNEL: &str = "keyward_changes";
-/// How often the connection that listens is checked.
-const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How often an instance behind a pooler proves that notifications arrive.
-const PROOF: Duration = Duration::from_secs(10);
-
 /// How many rows one statement is given.
 const ROWS: usize = 4096;
 
@@ -198,109 +192,17 @@ impl Driver for Postgres {
     fn listen(&self, link: &mut Option<Listener>, changes: &Changes) -> Result<(), StoreError> {
         let listener = match link {
             Some(listener) => listener,
-            None => link.insert(self.start_listening(changes)?),
+            None => link.insert(Listener::start(&self.direct, changes)?),
         };
-        let outcome = self.listen_for_a_beat(listener, changes);
-        if listener.connection.was_silent() {
+        let elsewhere = |script: &str| {
+            self.connection(Some(Instant::now() + SIGN_OF_LIFE)).and_then(|mut other| other.script(script))
+        };
+        let outcome = listener.listen(elsewhere, &self.deaf, changes);
+        if listener.was_silent() {
             // The whole server may be silent.
             self.connector.notice_silence();
         }
         outcome
-    }
-}
-
-/// The connection on which an instance listens for changes.
-pub struct Listener {
-    connection: Connection,
-    /// A channel of its own. The instance notifies itself on it to prove that notifications arrive.
-    channel: String,
-    /// When it last notified itself, and when such a notification last arrived.
-    notified: Option<Instant>,
-    heard: Option<Instant>,
-}
-
-impl Postgres {
-    fn start_listening(&self, changes: &Changes) -> Result<Listener, StoreError> {
-        let mut connection = self.direct.connect()?;
-        let channel = format!("keyward_listener_{}", Uuid::now_v7().simple());
-        connection.set_deadline(Some(Instant::now() + SIGN_OF_LIFE));
-        connection.script(&format!("LISTEN {CHANNEL}; LISTEN {channel}"))?;
-        // Earlier notifications were missed.
-        changes.note(Change::Everything);
-        Ok(Listener { connection, channel, notified: None, heard: None })
-    }
-
-    fn listen_for_a_beat(&self, listener: &mut Listener, changes: &Changes) -> Result<(), StoreError> {
-        let (started, end) = (Instant::now(), Instant::now() + HEARTBEAT);
-        // Listening alone does not tell a dead server from one that has nothing to say.
-        listener.connection.set_deadline(Some(started + SIGN_OF_LIFE));
-        listener.connection.check()?;
-        if listener.notified.is_none_or(|at| listener.connection.is_pooled() && at.elapsed() >= PROOF) {
-            self.notify_itself(listener)?;
-        }
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match listener.connection.notifications(left)? {
-                None => changes.note(Change::Everything),
-                Some(notifications) => {
-                    for notification in notifications {
-                        if notification.channel() == listener.channel {
-                            listener.heard = Some(Instant::now());
-                        } else {
-                            // A later version may send other payloads than ids.
-                            let id = Uuid::try_parse(notification.payload());
-                            changes.note(id.map_or(Change::Everything, Change::Of));
-                        }
-                    }
-                }
-            }
-            if left.is_zero() {
-                break;
-            }
-        }
-        self.judge(listener, changes)
-    }
-
-    /// A direct connection that has received one notification goes on receiving them. Through a pooler it may have been
-    /// by chance.
-    fn notify_itself(&self, listener: &mut Listener) -> Result<(), StoreError> {
-        // It need not be on a disk, nor wait for a standby.
-        let notify = format!("SET LOCAL synchronous_commit = off; NOTIFY {}", listener.channel);
-        if !listener.connection.is_pooled() {
-            listener.connection.script(&notify)?;
-            listener.notified = Some(Instant::now());
-            return Ok(());
-        }
-        // On another connection: on its own, the pooler may assign the very server process that listens.
-        let other = self.connection(Some(Instant::now() + SIGN_OF_LIFE));
-        if other.and_then(|mut other| other.script(&notify)).is_ok() {
-            listener.notified = Some(Instant::now());
-        }
-        Ok(())
-    }
-
-    fn judge(&self, listener: &Listener, changes: &Changes) -> Result<(), StoreError> {
-        let Some(notified) = listener.notified else { return Ok(()) };
-        if listener.heard.is_some_and(|heard| heard >= notified) {
-            if self.deaf.swap(false, Ordering::Relaxed) {
-                changes.note(Change::Everything);
-                info!("the pooler before PostgreSQL passes notifications on");
-            }
-            return Ok(());
-        }
-        if notified.elapsed() < SIGN_OF_LIFE {
-            return Ok(());
-        }
-        if !listener.connection.is_pooled() {
-            return Err(StoreError::Unavailable("PostgreSQL: a notification did not arrive".to_string()));
-        }
-        if !self.deaf.swap(true, Ordering::Relaxed) {
-            warn!(
-                "changes made elsewhere take up to 5 s to be seen: the pooler before PostgreSQL passes no notifications \
-                 on; set DATABASE_URL_DIRECT to the address of PostgreSQL itself"
-            );
-        }
-        Ok(())
     }
 }
 
@@ -357,9 +259,7 @@ impl Transaction for Connection {
     }
 
     fn notify(&mut self, change: Uuid) -> Result<(), StoreError> {
-        let parameters = [Value::Text(CHANNEL.to_string()), Value::Text(change.to_string())];
-        self.execute("SELECT pg_notify($1, $2)", &parameters, None)?;
-        Ok(())
+        notify::notify(self, change)
     }
 }
 
