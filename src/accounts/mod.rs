@@ -3,10 +3,8 @@
 pub mod email;
 pub mod ending;
 pub mod limits;
-pub mod orphans;
 pub mod passwords;
 pub mod refresh;
-pub mod rotation;
 pub mod session;
 pub mod sessions;
 pub mod settings;

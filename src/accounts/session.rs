@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::accounts::orphans::Orphans;
+use crate::accounts::refresh::orphans::Orphans;
 use crate::base::clock::Timestamp;
 use crate::base::id::{SessionId, UserId};
 use crate::memory::lookup::Cacheable;

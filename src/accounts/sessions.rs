@@ -2,7 +2,7 @@
 //!
 //! A session is one row with a generation. Each refresh moves it to the next generation. Tokens name their generation
 //! and are never stored. A refresh token that was used before may mean theft (RFC 9700 §4.14.2), a lost answer or
-//! another tab of the same client: [`crate::accounts::rotation::Rotation::judge`] decides.
+//! another tab of the same client: [`crate::accounts::refresh::rotation::Rotation::judge`] decides.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use log::warn;
 use crate::accounts::email::Email;
 use crate::accounts::limits::{Write, WriteLimits};
 use crate::accounts::passwords::NewPassword;
-use crate::accounts::rotation::FIRST;
+use crate::accounts::refresh::rotation::FIRST;
 use crate::accounts::session::{Lifespan, NewSession, Session};
 use crate::accounts::settings::AccountSettings;
 use crate::accounts::store::{Created, Opened, Rotated, SessionStore};

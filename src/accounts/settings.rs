@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::accounts::limits::AddressRates;
-use crate::accounts::rotation::RotationRules;
+use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::Lifespan;
 use crate::memory::limiter::Rate;
 

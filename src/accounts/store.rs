@@ -9,7 +9,7 @@
 
 use crate::accounts::email::Email;
 use crate::accounts::passwords::PasswordHash;
-use crate::accounts::rotation::RotationRules;
+use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::accounts::user::User;
 use crate::audit::event::By;
@@ -117,7 +117,7 @@ pub trait SessionStore: Send + Sync {
     /// caller to check.
     fn live_sessions(&self, ids: &[SessionId]) -> Result<Vec<(SessionId, LiveSession)>, StoreError>;
 
-    /// Does what [`crate::accounts::refresh::StoredSession::refresh`] decides about a refresh token of this generation.
+    /// Does what [`crate::accounts::refresh::decision::StoredSession::refresh`] decides about a refresh token of this generation.
     /// Refreshes of one session wait for each other. The time is the database's, where several instances share it.
     /// `admit` is asked if the refresh counts as a change of the user's.
     fn rotate_session(

@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use keyward::accounts::rotation::{Move, Rotation};
+use keyward::accounts::refresh::rotation::{Move, Rotation};
 use keyward_harness::forge::claims;
 use keyward_harness::http_client::Answer;
 use keyward_harness::service::{Backend, Service, error, on_both_stores};

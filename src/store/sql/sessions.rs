@@ -3,10 +3,10 @@
 use super::events::record;
 use super::{SqlStore, delete_found, is_so};
 use crate::accounts::ending::{EndReason, OpenSession, ended_by_limit, ended_one, ended_others, surplus};
-use crate::accounts::orphans::Orphans;
 use crate::accounts::passwords::PasswordHash;
-use crate::accounts::refresh::{Refresh, StoredSession};
-use crate::accounts::rotation::{FIRST, Rotation, RotationRules};
+use crate::accounts::refresh::decision::{Refresh, StoredSession};
+use crate::accounts::refresh::orphans::Orphans;
+use crate::accounts::refresh::rotation::{FIRST, Rotation, RotationRules};
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::accounts::store::{Opened, Rotated, SessionStore};
 use crate::audit::event::{By, Event, Kind, Subject};

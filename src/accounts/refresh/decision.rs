@@ -1,6 +1,6 @@
 //! What a refresh does with a session: one decision over the stored row, which the store then carries out.
 
-use crate::accounts::rotation::{Move, Rotation, RotationRules};
+use crate::accounts::refresh::rotation::{Move, Rotation, RotationRules};
 use crate::accounts::session::Lifespan;
 use crate::audit::event::Kind;
 use crate::base::clock::Timestamp;
@@ -87,7 +87,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::accounts::rotation::FIRST;
+    use crate::accounts::refresh::rotation::FIRST;
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::parse("2026-01-01T00:00:00Z").unwrap().plus(Duration::from_secs(seconds))

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::accounts::orphans::Orphans;
+use crate::accounts::refresh::orphans::Orphans;
 use crate::base::clock::Timestamp;
 
 /// The first generation of a session.
