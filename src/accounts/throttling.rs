@@ -35,8 +35,8 @@ const WAITS: [(u32, Duration); 5] =
 /// Failures are forgotten this long after the last one and its wait.
 const FORGOTTEN_AFTER: Duration = DAY;
 
-/// How many failures an account may have from all addresses together. At the limit, one more is allowed every 3.6 s, so
-/// others cannot lock a user out for longer; where the user has logged in before, the limit does not apply.
+/// How many failures an account may have from all addresses together. At the limit, one more is allowed every 3.6 s.
+/// The limit does not apply where the user has logged in before; at a new address, an attack can make them wait.
 const ACCOUNT_LIMIT: Rate = Rate { limit: 1000, window: HOUR };
 
 /// How many counts are kept of each kind.

@@ -95,8 +95,8 @@ pub fn demand(request: &Request) -> Result<GatewayDemand, Error> {
 }
 
 /// The same for a gateway that appends the client's path and query to the operator's URL, as Envoy does. The client
-/// must not be able to change anything, so nothing after the first slash is read, or, in the operator's query, after
-/// `path=`.
+/// must not be able to change anything. So nothing after the first slash is read, and in the operator's query nothing
+/// after `path=`.
 pub fn demand_before_path(request: &Request) -> Result<GatewayDemand, Error> {
     without_aliases(&request.headers)?;
     let query = request.query.as_deref().unwrap_or_default();

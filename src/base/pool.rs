@@ -91,7 +91,7 @@ impl Queue {
     fn turn(&self, state: &State) -> Option<usize> {
         let free = self.threads - state.busy;
         let may = |owner: &Option<Owner>| owner.is_none() || state.at_work.get(owner).is_none_or(|own| *own < free);
-        // Owners who may not have a running job each, so at most as many are passed over as there are threads.
+        // Each owner that is passed over has a running job, so at most as many are passed over as there are threads.
         state.turns.iter().position(|owner| state.closing || may(owner))
     }
 

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::run;
 
 /// A running server has applied another process's change after this time: with SQLite it looks every 100 ms, with
-/// PostgreSQL it is notified at once.
+/// PostgreSQL it is notified at once. Through a pooler that passes no notifications on, it takes up to 5 s.
 const APPLIED_WITHIN: Duration = Duration::from_millis(250);
 
 pub(crate) fn settings() -> Result<Config, Failure> {

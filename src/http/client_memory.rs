@@ -18,7 +18,7 @@ use crate::http::lanes::STORE_THREADS;
 use crate::http::response::Response;
 
 /// The most bytes that may be held for one connection, and for all. While more is held for all, the slowest connections
-/// are cut, and each may hold no more than [`AT_LEAST`] beside its only request or answer.
+/// are closed, and each may hold no more than [`AT_LEAST`], unless it holds a single request or answer.
 pub(crate) const ON_ONE: usize = 2 * 1024 * 1024;
 pub(crate) const ON_ALL: usize = 64 * 1024 * 1024;
 pub(crate) const AT_LEAST: usize = 64 * 1024;

@@ -45,7 +45,7 @@ pub(crate) fn change<E>(
     Ok(Ok(new))
 }
 
-/// A new key with the settings of `old`, which expires at `grace_end` or when it would have anyway, whichever is
+/// Makes a new key with the settings of `old`. The old key then expires at `grace_end`, or at its own expiry if that is
 /// earlier. A key is rotated once.
 ///
 /// The new key takes the place of the old one, so that an owner at their limit can rotate too. But at most `most`

@@ -1,4 +1,4 @@
-//! Verifying keys for services that have received one from a client: the answer is what our own guard would decide.
+//! Verifies keys for services that have received them from others, as if the keys had been presented to Keyward.
 
 use std::sync::Arc;
 

@@ -57,8 +57,7 @@ impl Fading for FullAt {
 }
 
 impl FullAt {
-    /// The missing tokens, in nanoseconds of refilling. After a change of the rate, the debt is at most one full
-    /// bucket.
+    /// How long until the bucket is full, in nanoseconds. After a change of the rate, that is at most one full bucket.
     fn missing(&mut self, rate: Rate, now: Duration) -> u64 {
         let missing = nanos(self.0.saturating_sub(now)).min(rate.all());
         self.0 = now + Duration::from_nanos(missing);

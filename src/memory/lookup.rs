@@ -41,8 +41,8 @@ impl<K, V: Cacheable> Weighter<K, (Moment, Arc<V>)> for ByText {
     }
 }
 
-/// The ids of a value that does not exist. Creating it needs no invalidation: nobody can have asked for a key or a
-/// session before it existed.
+/// The ids of a value that does not exist. Creating it needs no invalidation: ids and keys are random, so nobody asks
+/// for one before it exists.
 pub(crate) const NOTHING: [Uuid; 2] = [Uuid::nil(); 2];
 
 /// Fetches the values of these keys from the store; a key without a value is left out.

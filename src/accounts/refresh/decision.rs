@@ -21,8 +21,8 @@ pub(crate) enum Refresh {
     /// The session moves on and lives until `expires_at`; the token gets a pair of the new generation. `retried`: the
     /// move replaces an earlier one whose answer was lost, so the tokens of that answer are refused from now on.
     Moved { rotation: Rotation, expires_at: Timestamp, retried: bool },
-    /// The session stays where it is; the token gets another pair of the current generation. `is_later`: such a pair
-    /// was last given out before now, so the time of it is to be stored.
+    /// The session stays where it is; the token gets another pair of the current generation. `is_later`: now is
+    /// later than the stored time at which such a pair was last given out, so now is stored.
     Repeated { generation: i64, expires_at: Timestamp, is_later: bool },
     /// Two parties hold the session: it ends, and the token is refused.
     Ended,

@@ -22,8 +22,8 @@ const MOVES: usize = 8;
 pub struct RotationRules {
     /// How long after a move the tokens that it left still get the current pair: for other tabs, or a lost answer.
     pub grace: Duration,
-    /// How long after a move the token that it left may be used for another move in its place, if the pair that it made
-    /// was never used: for an answer that is lost for longer. `None`: not at all.
+    /// How long the previous token may replace a move whose pair was never refreshed: for an answer that was lost for
+    /// longer. `None`: never.
     pub retry: Option<Duration>,
 }
 

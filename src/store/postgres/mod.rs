@@ -133,7 +133,7 @@ impl ManageConnection for Connections {
         first.map_or_else(|| self.connector.connect(), Ok)
     }
 
-    /// Finding out would cost a round trip before each use: see [`Postgres::begin`] for what is done instead.
+    /// Not checked here: a check costs a round trip before each use. See [`Postgres::begin`] for what is done instead.
     fn is_valid(&self, _: &mut Connection) -> Result<(), StoreError> {
         Ok(())
     }

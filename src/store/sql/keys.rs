@@ -86,7 +86,7 @@ fn count_keys(
 }
 
 /// Deletes up to a thousand of the owner's ended keys beyond those that are kept, the first to end first. The owner's
-/// row must be locked. Only in a database from before there was a bound are there more than a few.
+/// row must be locked. Earlier versions had no bound, so their databases may have many.
 fn delete_excess(
     transaction: &mut dyn Transaction,
     owner: UserId,
