@@ -227,7 +227,7 @@ async fn accept(
                     Ok((stream, peer, kind)) => {
                         // While one waits for a slot, the next ones wait in the kernel.
                         let Some(slot) = table.take(peer.ip(), &front.limits).await else {
-                            refused.tell(peer.ip());
+                            refused.note(peer.ip());
                             continue;
                         };
                         let (front, stop) = (front.clone(), stop.clone());
@@ -254,7 +254,7 @@ struct Refused {
 }
 
 impl Refused {
-    fn tell(&mut self, peer: IpAddr) {
+    fn note(&mut self, peer: IpAddr) {
         const EVERY: Duration = Duration::from_secs(60);
         self.since += 1;
         if self.told.is_none_or(|told| told.elapsed() >= EVERY) {
