@@ -100,25 +100,43 @@ fn uses() -> BTreeMap<Module, BTreeSet<Module>> {
     let sources = sources();
     let mut uses = BTreeMap::new();
     for (module, (text, is_folder)) in &sources {
-        let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
+        // Names that paths may begin with, and what they stand for.
+        let mut roots = vec![("crate".to_string(), String::new()), ("self".to_string(), module.clone())];
+        let mut above = module.as_str();
+        for depth in 1..=module.matches("::").count() + 1 {
+            above = above.rsplit_once("::").map_or("", |(parent, _)| parent);
+            roots.push((vec!["super"; depth].join("::"), above.to_string()));
+        }
+        if *is_folder {
+            let children = sources.keys().filter_map(|child| child.strip_prefix(module)?.strip_prefix("::"));
+            let children = children.filter(|child| !child.contains("::"));
+            roots.extend(children.map(|child| (child.to_string(), format!("{module}::{child}"))));
+        }
         let mut used = BTreeSet::new();
-        let children = sources.keys().filter_map(|child| child.strip_prefix(module)?.strip_prefix("::"));
-        let children: Vec<&str> = children.filter(|child| *is_folder && !child.contains("::")).collect();
-        for (root, tree) in paths(text, &children) {
-            let base = match root {
-                "crate" => "",
-                "super" => parent,
-                "self" => module.as_str(),
-                child => &format!("{module}::{child}"),
-            };
-            for path in expand(&tree) {
-                let whole = [base, &path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("::");
-                used.extend(defined_in(&sources, &whole).filter(|to| to != module));
-            }
+        let imported: Vec<(String, String)> = whole_paths(text, &roots);
+        // A module that is imported may be followed by a path of its own.
+        let modules: Vec<(String, String)> =
+            imported.iter().filter(|(_, path)| sources.contains_key(path)).cloned().collect();
+        for (_, path) in imported.into_iter().chain(whole_paths(text, &modules)) {
+            used.extend(defined_in(&sources, &path).filter(|to| to != module));
         }
         uses.insert(module.clone(), used);
     }
     uses
+}
+
+/// The paths in a text that begin with one of these names: the name that each has here, and the path from the crate on.
+fn whole_paths(text: &str, roots: &[(String, String)]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (root, base) in roots {
+        for tree in paths(text, root) {
+            for (path, name) in expand(&tree) {
+                let whole = [base, &path].into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>();
+                found.push((name, whole.join("::")));
+            }
+        }
+    }
+    found
 }
 
 /// The longest beginning of a path that is a module.
@@ -127,19 +145,13 @@ fn defined_in(sources: &BTreeMap<Module, (String, bool)>, path: &str) -> Option<
     (1..=segments.len()).rev().map(|length| segments[..length].join("::")).find(|module| sources.contains_key(module))
 }
 
-/// The paths in a text that begin with one of these roots, each with its root and what follows it, braces and all.
-fn paths<'a>(text: &str, children: &[&'a str]) -> Vec<(&'a str, String)> {
-    let mut paths = Vec::new();
-    for root in ["crate", "super", "self"].iter().chain(children) {
-        let mark = format!("{root}::");
-        for (at, _) in text.match_indices(&mark) {
-            let is_word = text[..at].ends_with(|before: char| before.is_alphanumeric() || "_:".contains(before));
-            if !is_word {
-                paths.push((*root, tree(&text[at + mark.len()..])));
-            }
-        }
-    }
-    paths
+/// What follows a name and `::` in a text, braces and all.
+fn paths(text: &str, root: &str) -> Vec<String> {
+    let mark = format!("{root}::");
+    let at = text
+        .match_indices(&mark)
+        .filter(|(at, _)| !text[..*at].ends_with(|before: char| before.is_alphanumeric() || "_:".contains(before)));
+    at.map(|(at, _)| tree(&text[at + mark.len()..])).filter(|tree| !tree.starts_with("super::")).collect()
 }
 
 /// As much of a text as belongs to the path that it begins with: names, and at the end what stands in braces.
@@ -149,13 +161,13 @@ fn tree(text: &str) -> String {
         match character {
             '{' => depth += 1,
             '}' => depth -= 1,
-            _ if depth > 0 || character.is_alphanumeric() || "_:".contains(character) => {}
+            _ if depth > 0 || character.is_alphanumeric() || "_:*".contains(character) => {}
             _ => break,
         }
         if depth < 0 {
             break;
         }
-        tree.extend(Some(character).filter(|character| !character.is_whitespace()));
+        tree.push(if character.is_whitespace() { ' ' } else { character });
         if character == '}' && depth == 0 {
             break;
         }
@@ -163,10 +175,15 @@ fn tree(text: &str) -> String {
     tree
 }
 
-/// `a::{b, c::{self, D}}` → `a::b`, `a::c`, `a::c::D`.
-fn expand(tree: &str) -> Vec<String> {
-    let Some((before, rest)) = tree.split_once('{') else { return vec![tree.trim_end_matches(':').to_string()] };
-    let inner = rest.strip_suffix('}').unwrap_or(rest);
+/// `a::{b, c::{self, D as E}}` → `a::b` named `b`, `a::c` named `c`, `a::c::D` named `E`.
+fn expand(tree: &str) -> Vec<(String, String)> {
+    let Some((before, rest)) = tree.split_once('{') else {
+        let (path, name) = tree.trim().split_once(" as ").unwrap_or((tree.trim(), ""));
+        let path = path.trim().trim_end_matches(':');
+        let last = path.rsplit("::").next().unwrap_or_default();
+        return vec![(path.to_string(), if name.is_empty() { last } else { name.trim() }.to_string())];
+    };
+    let inner = rest.trim_end().strip_suffix('}').unwrap_or(rest);
     let (mut parts, mut depth, mut part) = (Vec::new(), 0, String::new());
     for character in inner.chars() {
         match character {
@@ -181,9 +198,16 @@ fn expand(tree: &str) -> Vec<String> {
         part.push(character);
     }
     parts.push(part);
-    let parts = parts.iter().filter(|part| !part.is_empty()).flat_map(|part| expand(part));
+    let before = before.trim();
+    let folder = before.trim_end_matches(':');
+    let own = folder.rsplit("::").next().unwrap_or_default();
+    let parts = parts.iter().filter(|part| !part.trim().is_empty()).flat_map(|part| expand(part));
     parts
-        .map(|part| if part == "self" { before.trim_end_matches(':').to_string() } else { format!("{before}{part}") })
+        .map(|(path, name)| match path.as_str() {
+            "self" if name == "self" => (folder.to_string(), own.to_string()),
+            "self" => (folder.to_string(), name),
+            _ => (format!("{before}{path}"), name),
+        })
         .collect()
 }
 
@@ -210,17 +234,38 @@ fn read(folder: &Path, module: &str, sources: &mut BTreeMap<Module, (String, boo
 }
 
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
-    let lines = text.lines().map(|line| line.split("//").next().unwrap());
-    lines.collect::<Vec<_>>().join("\n")
+    let (mut code, mut in_tests) = (String::new(), false);
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        in_tests |= line == "#[cfg(test)]" && lines.peek().is_some_and(|next| next.starts_with("mod "));
+        if !in_tests {
+            let comment = if line.trim_start().starts_with("//") { Some(0) } else { line.find(" //") };
+            code.push_str(&line[..comment.unwrap_or(line.len())]);
+            code.push('\n');
+        }
+        in_tests &= line != "}";
+    }
+    code
+}
+
+#[test]
+fn nothing_hides_where_a_name_comes_from() {
+    for (module, (text, _)) in sources() {
+        let hides = ["extern crate", "macro_export", "use crate::*"].into_iter().find(|hides| text.contains(hides));
+        assert_eq!(hides, None, "{module}");
+        if module == "lib" {
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            let others: Vec<&str> = lines.filter(|line| !line.starts_with("pub mod ")).collect();
+            assert_eq!(others, [""; 0], "lib.rs has nothing but the rooms");
+        }
+    }
 }
 
 #[test]
 fn paths_are_found_and_expanded() {
-    let text = "use crate::a::{b, c::{self, D}};\nuse super::e;\nlet x = crate::f::g(1); my_crate::h; } { self::i::J } child::k()";
-    let found: Vec<String> = paths(text, &["child"])
-        .into_iter()
-        .flat_map(|(root, tree)| expand(&tree).into_iter().map(move |path| format!("{root} {path}")))
-        .collect();
-    assert_eq!(found, ["crate a::b", "crate a::c", "crate a::c::D", "crate f::g", "super e", "self i::J", "child k"]);
+    let text = "use crate::a::{b, c::{self, D as E}};\nuse super::super::e;\nlet x = crate::f::g(1); my_crate::h; }";
+    let roots = [("crate", ""), ("super", "one"), ("super::super", "two")];
+    let found = whole_paths(text, &roots.map(|(root, base)| (root.to_string(), base.to_string())));
+    let found: Vec<String> = found.into_iter().map(|(name, path)| format!("{path} as {name}")).collect();
+    assert_eq!(found, ["a::b as b", "a::c as c", "a::c::D as E", "f::g as g", "two::e as e"]);
 }
