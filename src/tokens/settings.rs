@@ -13,14 +13,14 @@ pub struct TokenSettings {
     pub secret: Option<Secret>,
     /// Signs refresh tokens. `None`: as above.
     pub refresh_secret: Option<Secret>,
-    /// Verify tokens that were signed before a change of the secrets, and sign nothing.
+    /// The secrets before or after a change: they verify tokens, and sign nothing.
     pub previous_secret: Option<Secret>,
     pub previous_refresh_secret: Option<Secret>,
     /// How access tokens are signed.
     pub algorithm: Algorithm,
     /// Signs access tokens with EdDSA. `None`: as for the secrets.
     pub private_key_file: Option<PathBuf>,
-    /// Verify tokens that were signed before a change of the key, and sign nothing.
+    /// The keys before or after a change: they are published and verify tokens, and sign nothing.
     pub previous_key_files: Vec<PathBuf>,
     pub parties: Parties,
     pub access_lifetime: Duration,
