@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("guard", &["app", "accounts", "tokens", "keys", "audit", "memory", "base"]),
     ("app", &["accounts", "tokens", "keys", "audit", "memory", "base"]),
     ("store", &["accounts", "keys", "audit", "memory", "base"]),
-    ("accounts", &["tokens", "audit", "memory", "base"]),
+    ("accounts", &["tokens", "keys", "audit", "memory", "base"]),
     ("tokens", &["keys", "memory", "base"]),
     ("keys", &["audit", "memory", "base"]),
     ("audit", &["memory", "base"]),

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::accounts::refresh::orphans::Orphans;
 use crate::base::clock::Timestamp;
 use crate::base::id::{SessionId, UserId};
+use crate::keys::grants::Grants;
 use crate::memory::lookup::Cacheable;
 
 /// A new session.
@@ -55,6 +56,9 @@ pub struct LiveSession {
     pub id: SessionId,
     pub user: UserId,
     pub email: Arc<str>,
+    pub email_verified: bool,
+    /// What the user has now, whatever their token says.
+    pub scopes: Arc<Grants>,
     pub expires_at: Timestamp,
     /// Generations whose access tokens are refused.
     pub orphans: Orphans,
@@ -66,6 +70,6 @@ impl Cacheable for LiveSession {
     }
 
     fn text_bytes(&self) -> usize {
-        self.email.len()
+        self.email.len() + self.scopes.as_str().len()
     }
 }

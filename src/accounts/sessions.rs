@@ -23,6 +23,7 @@ use crate::audit::event::{Actor, By, Kind, Origin};
 use crate::base::clock::Clock;
 use crate::base::error::{Challenge, Error, Sent};
 use crate::base::id::{SessionId, UserId};
+use crate::keys::grants::Grants;
 use crate::tokens::service::{TokenPair, Tokens};
 
 /// The most sessions that one listing gives.
@@ -71,7 +72,7 @@ impl Sessions {
         origin: Origin,
     ) -> Result<LoggedIn, Error> {
         let hash = self.users.passwords.hash(password)?;
-        let user = new_user(email, name, self.clock.now());
+        let user = new_user(email, name, Grants::default(), self.clock.now());
         let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
         match self.users.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
             Created::Done => self.logged_in(user, &session),

@@ -14,6 +14,7 @@ use crate::audit::event::{By, Kind};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::UserId;
+use crate::keys::grants::Grants;
 
 /// How long the answer to a user who deletes their account waits for the rows that belong to it to be deleted.
 const DELETING: Duration = Duration::from_millis(500);
@@ -44,7 +45,7 @@ impl Users {
         by: &By,
     ) -> Result<Option<User>, Error> {
         let hash = self.passwords.hash(password)?;
-        let user = new_user(email, name, self.clock.now());
+        let user = new_user(email, name, Grants::default(), self.clock.now());
         match self.store.create_user(&user, &hash, None, by)? {
             Created::Done => Ok(Some(user)),
             Created::EmailTaken => Ok(None),

@@ -41,6 +41,8 @@ kinds! {
     /// All the user's sessions have ended; details: how many.
     UserDeactivated = "user.deactivated",
     UserDeleted = "user.deleted",
+    /// Details: the scopes that were granted and withdrawn.
+    UserScopesChanged = "user.scopes_changed",
     /// By the operator. All the user's sessions have ended; details: how many.
     UserPasswordSet = "user.password_set",
     /// By the user. All their sessions have ended (details: how many), and a new one is opened.
@@ -88,6 +90,8 @@ pub enum Actor {
     Key { key_id: KeyId },
     /// An operator on the command line.
     Operator,
+    /// Keyward itself, as at an upgrade.
+    System,
 }
 
 /// What something is done to.

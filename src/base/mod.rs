@@ -8,6 +8,7 @@ pub mod files;
 pub mod form_encoding;
 pub mod id;
 pub mod logging;
+pub mod metadata;
 pub mod network;
 pub mod pool;
 pub mod secret;

@@ -1,5 +1,6 @@
 //! Networks of IP addresses, and which addresses count as one client.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Addresses that share a prefix, such as `10.0.0.0/8`.
@@ -47,6 +48,14 @@ impl Network {
             }
             _ => false,
         }
+    }
+}
+
+/// As [`Network::parse`] reads it; a network of one address as the address.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let longest = if self.address.is_ipv4() { 32 } else { 128 };
+        if self.prefix == longest { self.address.fmt(f) } else { write!(f, "{}/{}", self.address, self.prefix) }
     }
 }
 

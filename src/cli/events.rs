@@ -65,6 +65,7 @@ fn line(event: &Event) -> String {
         Actor::User { session_id } => format!("session {session_id}"),
         Actor::Key { key_id } => format!("key {key_id}"),
         Actor::Operator => "operator".to_string(),
+        Actor::System => "system".to_string(),
     };
     let subject = event.subject.map(|subject| match subject {
         Subject::User(id) => format!("user {id}"),

@@ -176,6 +176,8 @@ fn judge_token(app: &App, credentials: &Credentials, now: Timestamp) -> Option<D
     Some(Decision::Admit(Principal::User(AuthenticatedUser {
         id: session.user,
         email: session.email.clone(),
+        email_verified: session.email_verified,
+        scopes: session.scopes.clone(),
         session: session.id,
     })))
 }

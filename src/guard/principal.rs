@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::audit::event::Actor;
 use crate::base::error::Error;
 use crate::base::id::{SessionId, UserId};
+use crate::keys::grants::Grants;
 use crate::keys::key::KnownKey;
 use crate::tokens::claims::ServiceClaims;
 
@@ -23,6 +24,8 @@ pub enum Principal {
 pub struct AuthenticatedUser {
     pub id: UserId,
     pub email: Arc<str>,
+    pub email_verified: bool,
+    pub scopes: Arc<Grants>,
     pub session: SessionId,
 }
 

@@ -12,6 +12,8 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{KeyId, UserId};
+use crate::base::metadata::Metadata;
+use crate::keys::allowed_ips::AllowedIps;
 use crate::keys::scopes::Scopes;
 use crate::keys::usage::Outcome;
 use crate::memory::limiter::Rate;
@@ -106,6 +108,11 @@ pub struct ApiKey {
     pub expires_at: Option<Timestamp>,
     pub scopes: Scopes,
     pub rate_limit: Option<Rate>,
+    /// The owner's own id of whom the key is for.
+    pub external_id: Option<String>,
+    pub metadata: Option<Metadata>,
+    /// `None`: any address.
+    pub allowed_ips: Option<AllowedIps>,
     pub last_used_at: Option<Timestamp>,
     pub created_at: Timestamp,
     /// Final, unlike a pause (`is_active`).
@@ -193,9 +200,15 @@ pub struct KnownKey {
     pub is_active: bool,
     pub is_revoked: bool,
     pub owner_is_active: bool,
+    /// Of the owner's address.
+    pub email_verified: bool,
     pub expires_at: Option<Timestamp>,
+    /// Those of the key's scopes that its owner has too.
     pub scopes: Scopes,
     pub rate_limit: Option<Rate>,
+    pub external_id: Option<String>,
+    pub metadata: Option<Metadata>,
+    pub allowed_ips: Option<AllowedIps>,
     pub created_at: Timestamp,
 }
 
@@ -236,7 +249,12 @@ impl Cacheable for KnownKey {
     }
 
     fn text_bytes(&self) -> usize {
-        self.name.len() + self.email.len() + self.scopes.as_str().len()
+        self.name.len()
+            + self.email.len()
+            + self.scopes.as_str().len()
+            + self.external_id.as_ref().map_or(0, String::len)
+            + self.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len())
+            + self.allowed_ips.as_ref().map_or(0, AllowedIps::bytes)
     }
 }
 

@@ -105,6 +105,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::keys::allowed_ips::AllowedIps;
     use crate::keys::key::KeyHash;
     use crate::keys::scopes::Scopes;
     use crate::memory::limiter::Rate;
@@ -127,6 +128,9 @@ mod tests {
             expires_at: None,
             scopes: Scopes::from_stored("read".to_string()),
             rate_limit: Some(Rate { limit: 10, window: Duration::from_secs(60) }),
+            external_id: Some("customer-7".to_string()),
+            metadata: None,
+            allowed_ips: AllowedIps::parse(&["10.0.0.0/8"]).ok(),
             last_used_at: Some(at(900)),
             created_at: at(0),
             revoked_at: None,
@@ -283,6 +287,7 @@ mod tests {
         assert_eq!((new.id, &new.hint, new.created_at, new.last_used_at), (draft.id, &draft.hint, at(NOW), None));
         assert_eq!((new.owner, new.name, new.is_active), (old.owner, old.name, old.is_active));
         assert_eq!((new.expires_at, new.rate_limit), (old.expires_at, old.rate_limit));
+        assert_eq!((new.external_id, new.allowed_ips), (old.external_id, old.allowed_ips));
         assert_eq!(new.scopes.as_str(), old.scopes.as_str());
         assert_eq!((new.revoked_at, new.replaced_by), (None, None));
     }

@@ -26,7 +26,7 @@ impl Scopes {
     pub fn parse(tokens: &[&str]) -> Result<Scopes, &'static str> {
         let mut scopes = String::new();
         for token in tokens {
-            if !(1..=LONGEST).contains(&token.len()) || !token.bytes().all(is_scope_character) {
+            if !is_scope(token) {
                 return Err("must hold scopes of 1 to 100 visible ASCII characters without \" and \\");
             }
             if tokens_of(&scopes).any(|known| known == *token) {
@@ -61,14 +61,27 @@ impl Scopes {
         self.iter().any(|known| known == token)
     }
 
+    /// Those for which `keep` is true.
+    pub(crate) fn filtered(&self, keep: impl Fn(&str) -> bool) -> Scopes {
+        if self.iter().all(&keep) {
+            return self.clone();
+        }
+        Scopes(self.iter().filter(|token| keep(token)).collect::<Vec<_>>().join(" ").into())
+    }
+
     /// Whether all of these are among them.
     pub fn cover(&self, needed: &Scopes) -> bool {
         needed.iter().all(|token| self.contains(token))
     }
 }
 
-fn tokens_of(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn tokens_of(text: &str) -> impl Iterator<Item = &str> {
     text.split(' ').filter(|token| !token.is_empty())
+}
+
+/// Whether it is one scope token, of a bounded length.
+pub(crate) fn is_scope(token: &str) -> bool {
+    (1..=LONGEST).contains(&token.len()) && token.bytes().all(is_scope_character)
 }
 
 /// `scope-token` of RFC 6749 §3.3: visible ASCII without `"` and `\`.

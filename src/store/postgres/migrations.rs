@@ -24,4 +24,5 @@ pub(crate) const ALL: &[Migration] = &[
         name: "session_epochs",
         sql: include_str!("../../../sql/postgres/0009_session_epochs.sql"),
     },
+    Migration { version: 10, name: "grants", sql: include_str!("../../../sql/postgres/0010_grants.sql") },
 ];

@@ -47,6 +47,7 @@ fn columns(event: &Event) -> Vec<Value> {
         Actor::User { session_id } => ("user", Value::Uuid(session_id.0)),
         Actor::Key { key_id } => ("key", Value::Uuid(key_id.0)),
         Actor::Operator => ("operator", Value::Null),
+        Actor::System => ("system", Value::Null),
     };
     let (subject, subject_id) = match event.subject {
         None => (Value::Null, Value::Null),
@@ -76,6 +77,7 @@ fn event(mut row: Row) -> Result<Event, StoreError> {
         ("user", Some(id)) => Actor::User { session_id: SessionId(id) },
         ("key", Some(id)) => Actor::Key { key_id: KeyId(id) },
         ("operator", _) => Actor::Operator,
+        ("system", _) => Actor::System,
         _ => return Err(unexpected(4)),
     };
     let subject = match (row.optional_text(6)?.as_deref(), row.optional_uuid(7)?) {

@@ -6,7 +6,7 @@ use log::warn;
 use uuid::Uuid;
 
 use super::events::record;
-use super::key_rows::{FURTHER, api_key, key_columns, known_key, known_keys, rate_values};
+use super::key_rows::{FURTHER, api_key, key_columns, known_key, known_keys, metadata_value, rate_values};
 use super::usage::hour;
 use super::{SqlStore, delete_found};
 use crate::audit::event::{By, Event, Kind, Subject};
@@ -22,7 +22,8 @@ fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -
     let [limit, window] = rate_values(key.rate_limit);
     transaction.execute(
         "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at, scopes, rate_limit, \
-         rate_window) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         rate_window, external_id, metadata, allowed_ips) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         &[
             Value::Uuid(key.id.0),
             Value::Uuid(key.owner.0),
@@ -35,6 +36,9 @@ fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -
             Value::Text(key.scopes.as_str().to_string()),
             limit,
             window,
+            Value::or_null(key.external_id.clone(), Value::Text),
+            metadata_value(key.metadata.as_ref()),
+            Value::or_null(key.allowed_ips.as_ref(), |allowed| Value::Text(allowed.to_string())),
         ],
     )?;
     Ok(())
@@ -152,7 +156,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
             let [limit, window] = rate_values(new.rate_limit);
             transaction.execute(
                 "UPDATE api_keys SET name = $2, is_active = $3, expires_at = $4, scopes = $5, rate_limit = $6, \
-                 rate_window = $7 WHERE id = $1",
+                 rate_window = $7, external_id = $8, metadata = $9, allowed_ips = $10 WHERE id = $1",
                 &[
                     Value::Uuid(id.0),
                     Value::Text(new.name),
@@ -161,6 +165,9 @@ impl<D: Driver> KeyStore for SqlStore<D> {
                     Value::Text(new.scopes.as_str().to_string()),
                     limit,
                     window,
+                    Value::or_null(new.external_id, Value::Text),
+                    metadata_value(new.metadata.as_ref()),
+                    Value::or_null(new.allowed_ips, |allowed| Value::Text(allowed.to_string())),
                 ],
             )?;
             if let Some(event) = rules::change_event(change, id, owner, by, now) {

@@ -1,5 +1,7 @@
 //! The statements of sessions.
 
+use std::sync::Arc;
+
 use super::events::record;
 use super::{SqlStore, delete_found, is_so};
 use crate::accounts::ending::{EndReason, OpenSession, ended_by_limit, ended_one, ended_others, surplus};
@@ -13,6 +15,7 @@ use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::{SessionId, UserId};
+use crate::keys::grants::Grants;
 use crate::memory::changes::Change;
 use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
 
@@ -28,8 +31,8 @@ const INSERT_SESSION: &str = "INSERT INTO sessions \
     (id, user_id, generation, created_at, expires_at, ip, user_agent, epoch) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, (SELECT session_epoch FROM users WHERE id = $2))";
 
-const LIVE_SESSIONS: &str = "SELECT sessions.id, users.id, users.email, sessions.expires_at, sessions.orphans \
-    FROM sessions JOIN users ON users.id = sessions.user_id \
+const LIVE_SESSIONS: &str = "SELECT sessions.id, users.id, users.email, sessions.expires_at, sessions.orphans, \
+    users.scopes, users.email_verified FROM sessions JOIN users ON users.id = sessions.user_id \
     WHERE sessions.id = ANY($1) AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
     AND users.is_active";
 
@@ -268,7 +271,9 @@ impl<D: Driver> SessionStore for SqlStore<D> {
         let live = |mut row: Row| {
             let id = SessionId(row.uuid(0)?);
             let (user, email, expires_at) = (UserId(row.uuid(1)?), row.text(2)?.into(), row.timestamp(3)?);
-            Ok((id, LiveSession { id, user, email, expires_at, orphans: orphans(&mut row, 4)? }))
+            let scopes = Arc::new(Grants::from_stored(row.text(5)?));
+            let (orphans, email_verified) = (orphans(&mut row, 4)?, row.bool(6)?);
+            Ok((id, LiveSession { id, user, email, email_verified, scopes, expires_at, orphans }))
         };
         self.driver.query(LIVE_SESSIONS, &[ids])?.into_iter().map(live).collect()
     }

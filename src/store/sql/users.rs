@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::events::record;
+use super::key_rows::{metadata, metadata_value};
 use super::usage::DELETE_HOURS;
 use super::{SqlStore, delete_found, is_so, sessions};
 use crate::accounts::email::Email;
@@ -10,17 +11,28 @@ use crate::accounts::ending::ended_all;
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::session::NewSession;
 use crate::accounts::store::{Created, UserStore};
-use crate::accounts::user::User;
+use crate::accounts::user::{User, UserKind};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
-use crate::store::driver::{Column, Driver, Row, Transaction, Value, first};
+use crate::keys::grants::Grants;
+use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
 
 /// There is one prefix for each cost in use. Further ones are not of our hashes.
 const PREFIXES: usize = 100;
 
-/// Columns: id, email, name, is_active, created_at, last_login_at.
+/// The columns that [`user`] reads.
+macro_rules! user_columns {
+    () => {
+        "id, email, name, is_active, created_at, last_login_at, kind, email_verified, scopes, metadata, max_keys, \
+         password_hash <> ''"
+    };
+}
+
+/// The first column after [`user_columns`].
+const FURTHER: usize = 12;
+
 fn user(row: &mut Row) -> Result<User, StoreError> {
     Ok(User {
         id: UserId(row.uuid(0)?),
@@ -29,7 +41,17 @@ fn user(row: &mut Row) -> Result<User, StoreError> {
         is_active: row.bool(3)?,
         created_at: row.timestamp(4)?,
         last_login_at: row.optional_timestamp(5)?,
+        kind: UserKind::parse(&row.text(6)?).ok_or_else(|| unexpected(6))?,
+        email_verified: row.bool(7)?,
+        scopes: Grants::from_stored(row.text(8)?),
+        metadata: metadata(row, 9)?,
+        max_keys: max_keys(row, 10)?,
+        has_password: row.bool(11)?,
     })
+}
+
+fn max_keys(row: &mut Row, column: usize) -> Result<Option<u32>, StoreError> {
+    row.optional_int(column)?.map(|most| u32::try_from(most).map_err(|_| unexpected(column))).transpose()
 }
 
 /// Deletes some of a deleted user's keys and of their counts of use. False: there were none.
@@ -58,8 +80,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
     ) -> Result<Created, StoreError> {
         let outcome = self.driver.transaction(|transaction| {
             transaction.execute(
-                "INSERT INTO users (id, email, name, password_hash, is_active, created_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6)",
+                "INSERT INTO users (id, email, name, password_hash, is_active, created_at, kind, email_verified, \
+                 scopes, metadata, max_keys) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                 &[
                     Value::Uuid(user.id.0),
                     Value::Text(user.email.clone()),
@@ -67,6 +89,11 @@ impl<D: Driver> UserStore for SqlStore<D> {
                     Value::Text(password.as_str().to_string()),
                     Value::Bool(user.is_active),
                     Value::Timestamp(user.created_at),
+                    Value::Text(user.kind.as_str().to_string()),
+                    Value::Bool(user.email_verified),
+                    Value::Text(user.scopes.as_str().to_string()),
+                    metadata_value(user.metadata.as_ref()),
+                    Value::or_null(user.max_keys, |most| Value::Int(i64::from(most))),
                 ],
             )?;
             session.map_or(Ok(()), |session| sessions::insert(transaction, session))?;
@@ -82,8 +109,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
 
     fn user(&self, id: UserId) -> Result<Option<User>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, email, name, is_active, created_at, last_login_at FROM users \
-             WHERE id = $1 AND deleted_at IS NULL",
+            concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1 AND deleted_at IS NULL"),
             &[Value::Uuid(id.0)],
         )?;
         first(rows).map(|mut row| user(&mut row)).transpose()
@@ -91,17 +117,20 @@ impl<D: Driver> UserStore for SqlStore<D> {
 
     fn user_by_email(&self, email: &Email) -> Result<Option<(User, PasswordHash)>, StoreError> {
         let rows = self.driver.query(
-            "SELECT id, email, name, is_active, created_at, last_login_at, password_hash FROM users WHERE email = $1",
+            concat!("SELECT ", user_columns!(), ", password_hash FROM users WHERE email = $1"),
             &[Value::Text(email.as_str().to_string())],
         )?;
-        first(rows).map(|mut row| Ok((user(&mut row)?, PasswordHash::from_stored(row.text(6)?)))).transpose()
+        first(rows).map(|mut row| Ok((user(&mut row)?, PasswordHash::from_stored(row.text(FURTHER)?)))).transpose()
     }
 
     fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError> {
         let after = after.map_or(Uuid::nil(), |id| id.0);
         let rows = self.driver.query(
-            "SELECT id, email, name, is_active, created_at, last_login_at FROM users \
-             WHERE id > $1 AND deleted_at IS NULL ORDER BY id LIMIT $2",
+            concat!(
+                "SELECT ",
+                user_columns!(),
+                " FROM users WHERE id > $1 AND deleted_at IS NULL ORDER BY id LIMIT $2"
+            ),
             &[Value::Uuid(after), Value::Int(limit)],
         )?;
         rows.into_iter().map(|mut row| user(&mut row)).collect()
@@ -188,7 +217,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
             // Only the id stays, until the rows that refer to it are deleted, and no statement finds the user by it.
             let found = transaction.execute(
                 "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, name = NULL, password_hash = '', \
-                 last_login_at = NULL \
+                 last_login_at = NULL, scopes = '', metadata = NULL \
                  WHERE id = $1 AND deleted_at IS NULL AND (password_hash = $2 OR $2 IS NULL)",
                 &[
                     Value::Uuid(id.0),
