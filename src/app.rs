@@ -103,7 +103,8 @@ impl App {
         let events = Arc::new(Events::new(stores.events, audit.retention, clock.clone()));
         let writes = Arc::new(WriteLimits::new(accounts.write_rate, clock.clone()));
         let throttle = LoginThrottle::new(stores.sessions.clone(), passwords.clone(), events.clone(), clock.clone());
-        let users = Arc::new(Users::new(stores.users, passwords, throttle, clock.clone()));
+        let scopes = accounts.user_scopes.clone();
+        let users = Arc::new(Users::new(stores.users, passwords, throttle, scopes, clock.clone()));
         let (by_hash, by_id, sessions) = (stores.keys.clone(), stores.keys.clone(), stores.sessions.clone());
         App {
             known_keys: Lookup::new(
@@ -131,7 +132,14 @@ impl App {
             address_limits: AddressLimits::new(accounts.address_rates, clock.clone()),
             writes: writes.clone(),
             password_rules,
-            sessions: Sessions::new(users.clone(), stores.sessions, tokens.clone(), writes, *accounts, clock.clone()),
+            sessions: Sessions::new(
+                users.clone(),
+                stores.sessions,
+                tokens.clone(),
+                writes,
+                accounts.clone(),
+                clock.clone(),
+            ),
             keys: Keys::new(stores.keys, usage.clone(), *keys, clock.clone()),
             users,
             tokens,

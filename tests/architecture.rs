@@ -16,7 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("http", &["guard", "app", "accounts", "keys", "audit", "memory", "base"]),
     ("guard", &["app", "accounts", "tokens", "keys", "audit", "memory", "base"]),
     ("app", &["accounts", "tokens", "keys", "audit", "memory", "base"]),
-    ("store", &["accounts", "keys", "audit", "memory", "base"]),
+    ("store", &["accounts", "tokens", "keys", "audit", "memory", "base"]),
     ("accounts", &["tokens", "keys", "audit", "memory", "base"]),
     ("tokens", &["keys", "memory", "base"]),
     ("keys", &["audit", "memory", "base"]),

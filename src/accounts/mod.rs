@@ -2,6 +2,7 @@
 
 pub mod email;
 pub mod ending;
+pub mod granting;
 pub mod limits;
 pub mod passwords;
 pub mod refresh;

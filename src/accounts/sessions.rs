@@ -23,7 +23,6 @@ use crate::audit::event::{Actor, By, Kind, Origin};
 use crate::base::clock::Clock;
 use crate::base::error::{Challenge, Error, Sent};
 use crate::base::id::{SessionId, UserId};
-use crate::keys::grants::Grants;
 use crate::tokens::service::{TokenPair, Tokens};
 
 /// The most sessions that one listing gives.
@@ -72,7 +71,7 @@ impl Sessions {
         origin: Origin,
     ) -> Result<LoggedIn, Error> {
         let hash = self.users.passwords.hash(password)?;
-        let user = new_user(email, name, Grants::default(), self.clock.now());
+        let user = new_user(email, name, self.users.user_scopes.clone(), self.clock.now());
         let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
         match self.users.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
             Created::Done => self.logged_in(user, &session),
@@ -118,9 +117,7 @@ impl Sessions {
         let admit = |user| self.writes.spend(Write::Change, user);
         match self.store.rotate_session(claims.sid, claims.generation, lifespan, rotation, &admit, by)? {
             Rotated::Refused(error) => Err(error),
-            Rotated::At { generation, user, email, expires_at } => {
-                self.tokens.pair(user, &email, claims.sid, generation, expires_at)
-            }
+            Rotated::At { generation, user, expires_at } => self.tokens.pair(&user, claims.sid, generation, expires_at),
             Rotated::Reused => {
                 warn!("session {}: a used refresh token came back, the session is ended", claims.sid);
                 Err(refused())
@@ -158,7 +155,9 @@ impl Sessions {
         let session =
             self.new_session(user, by.ip(), by.origin.as_ref().and_then(|origin| origin.user_agent.as_deref()));
         self.users.change_password(user, email, current, new, &session, by)?;
-        self.tokens.pair(user, email, session.id, FIRST, session.expires_at)
+        // They may have been deleted meanwhile.
+        let user = self.users.by_id(user)?.ok_or_else(refused)?;
+        self.tokens.pair(&user.claims(), session.id, FIRST, session.expires_at)
     }
 
     /// Deletes a part of the expired sessions. No valid token names them any more. False: there were none.
@@ -179,7 +178,7 @@ impl Sessions {
     }
 
     fn logged_in(&self, user: User, session: &NewSession) -> Result<LoggedIn, Error> {
-        let tokens = self.tokens.pair(user.id, &user.email, session.id, FIRST, session.expires_at)?;
+        let tokens = self.tokens.pair(&user.clone().claims(), session.id, FIRST, session.expires_at)?;
         Ok(LoggedIn { user, tokens })
     }
 }

@@ -5,12 +5,15 @@ use std::time::Duration;
 use crate::accounts::limits::AddressRates;
 use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::Lifespan;
+use crate::keys::grants::Grants;
 use crate::memory::limiter::Rate;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct AccountSettings {
     /// Whether anyone may sign up.
     pub signup_open: bool,
+    /// What a new user may do and may hand to their keys.
+    pub user_scopes: Grants,
     /// In characters.
     pub password_min_length: usize,
     pub bcrypt_cost: u32,

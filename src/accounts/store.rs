@@ -8,6 +8,7 @@
 //! the methods.
 
 use crate::accounts::email::Email;
+use crate::accounts::granting::ScopeChange;
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
@@ -16,11 +17,20 @@ use crate::audit::event::By;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::{SessionId, UserId};
+use crate::keys::grants::Grants;
+use crate::tokens::claims::UserClaims;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
     Done,
     EmailTaken,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScopesChanged {
+    /// To these.
+    To(Grants),
+    NoSuchUser,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +44,7 @@ pub enum Opened {
 #[derive(Debug)]
 pub enum Rotated {
     /// The session lives and is at this generation.
-    At { generation: i64, user: UserId, email: String, expires_at: Timestamp },
+    At { generation: i64, user: UserClaims, expires_at: Timestamp },
     /// The user was not admitted. Nothing was changed.
     Refused(Error),
     /// Somebody else holds the session too, so it was ended.
@@ -64,6 +74,15 @@ pub trait UserStore: Send + Sync {
 
     /// Deactivating ends the user's sessions. False: no such user.
     fn set_user_active(&self, id: UserId, active: bool, by: &By, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Changes the user's grants. `Err`: the rule that they would break.
+    fn change_scopes(
+        &self,
+        id: UserId,
+        change: &ScopeChange,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<Result<ScopesChanged, &'static str>, StoreError>;
 
     /// Ends the user's sessions. False: no such user.
     fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError>;

@@ -7,6 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::UserId;
 use crate::base::metadata::Metadata;
 use crate::keys::grants::Grants;
+use crate::tokens::claims::UserClaims;
 
 /// A person's name, as they write it. The error is the broken rule; it follows the field's name.
 pub fn parse_name(text: &str) -> Result<String, &'static str> {
@@ -61,6 +62,14 @@ pub struct User {
     pub created_at: Timestamp,
     /// When they last logged in; signing up is no login.
     pub last_login_at: Option<Timestamp>,
+}
+
+impl User {
+    /// What their access tokens say of them.
+    pub(crate) fn claims(self) -> UserClaims {
+        let User { id, email, email_verified, name, scopes, .. } = self;
+        UserClaims { id, email, email_verified, name, scopes }
+    }
 }
 
 /// How an operator names a user on the command line.

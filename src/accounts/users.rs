@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::accounts::email::Email;
+use crate::accounts::granting::ScopeChange;
 use crate::accounts::passwords::{NewPassword, PasswordHash, Passwords};
 use crate::accounts::session::NewSession;
-use crate::accounts::store::{Created, UserStore};
+use crate::accounts::store::{Created, ScopesChanged, UserStore};
 use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
 use crate::accounts::user::{User, UserRef, new_user};
 use crate::audit::event::{By, Kind};
@@ -23,6 +24,8 @@ pub struct Users {
     pub(super) store: Arc<dyn UserStore>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) throttle: LoginThrottle,
+    /// What a new user gets.
+    pub(super) user_scopes: Grants,
     clock: Clock,
 }
 
@@ -31,9 +34,10 @@ impl Users {
         store: Arc<dyn UserStore>,
         passwords: Arc<Passwords>,
         throttle: LoginThrottle,
+        user_scopes: Grants,
         clock: Clock,
     ) -> Users {
-        Users { store, passwords, throttle, clock }
+        Users { store, passwords, throttle, user_scopes, clock }
     }
 
     /// Creates an active user. `None`: the e-mail is taken.
@@ -45,7 +49,7 @@ impl Users {
         by: &By,
     ) -> Result<Option<User>, Error> {
         let hash = self.passwords.hash(password)?;
-        let user = new_user(email, name, Grants::default(), self.clock.now());
+        let user = new_user(email, name, self.user_scopes.clone(), self.clock.now());
         match self.store.create_user(&user, &hash, None, by)? {
             Created::Done => Ok(Some(user)),
             Created::EmailTaken => Ok(None),
@@ -72,6 +76,16 @@ impl Users {
     /// is no such user.
     pub fn set_active(&self, id: UserId, active: bool, by: &By) -> Result<bool, Error> {
         Ok(self.store.set_user_active(id, active, by, self.clock.now())?)
+    }
+
+    /// Changes what the user may do and may hand to their keys. Their keys and tokens lose at once what is withdrawn.
+    /// `None`: there is no such user.
+    pub fn change_scopes(&self, id: UserId, change: &ScopeChange, by: &By) -> Result<Option<Grants>, Error> {
+        let changed = self.store.change_scopes(id, change, by, self.clock.now())?;
+        match changed.map_err(|rule| Error::BrokenRules(vec![format!("scopes {rule}")]))? {
+            ScopesChanged::To(scopes) => Ok(Some(scopes)),
+            ScopesChanged::NoSuchUser => Ok(None),
+        }
     }
 
     /// Sets a password without asking for the current one, and ends all of the user's sessions: someone who knew the

@@ -15,6 +15,7 @@ use crate::base::id::UserId;
 use crate::http::form::Form;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
+use crate::keys::grants::Grants;
 use crate::keys::scopes::Scopes;
 use crate::tokens::service::TokenPair;
 
@@ -121,6 +122,7 @@ struct Me<'a> {
     email: &'a str,
     name: Option<&'a str>,
     created_at: Timestamp,
+    scopes: &'a Grants,
 }
 
 /// `GET /auth/me` → 200.
@@ -128,7 +130,13 @@ pub(crate) fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = app.users.by_id(request.principal.user()?.id)?;
     // The user may have been deleted since the guard judged.
     let user = user.ok_or(Error::NotFound("User not found".into()))?;
-    response::ok(&Me { id: user.id, email: &user.email, name: user.name.as_deref(), created_at: user.created_at })
+    response::ok(&Me {
+        id: user.id,
+        email: &user.email,
+        name: user.name.as_deref(),
+        created_at: user.created_at,
+        scopes: &user.scopes,
+    })
 }
 
 #[derive(Serialize)]

@@ -42,7 +42,7 @@ const ENCODED: &AsciiSet =
 pub(crate) fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
     let nothing = || Ok(HeaderValue::from_static(""));
     let (kind, user, email, key_id, key_name, scopes) = match &request.principal {
-        Principal::User(user) => ("user", user.id.0, &*user.email, nothing(), nothing(), nothing()),
+        Principal::User(user) => ("user", user.id.0, &*user.email, nothing(), nothing(), list(user.scopes.iter())),
         Principal::Service(service) => {
             let key = &*service.key;
             ("service", key.owner.0, &*key.email, id(key.id.0), text(&key.name), list(service.scopes()))
@@ -87,7 +87,7 @@ fn value(encoded: &str) -> Result<HeaderValue, Error> {
 }
 
 /// Reads the query that the gateway's operator has written: `allow=user`, `allow=service` or both, separated by a
-/// comma, and `scope=` with scopes separated by spaces, all of which a key needs. Anything else in the query denies
+/// comma, and `scope=` with scopes separated by spaces, all of which the user or the key needs. Anything else in the query denies
 /// everything.
 pub fn demand(request: &Request) -> Result<GatewayDemand, Error> {
     without_aliases(&request.headers)?;

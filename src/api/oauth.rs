@@ -50,6 +50,7 @@ impl<'a> Introspection<'a> {
         let mut said = match principal {
             Principal::Anonymous => return Introspection::default(),
             Principal::User(user) => Introspection {
+                scope: Some(user.scopes.to_string()).filter(|scopes| !scopes.is_empty()),
                 username: Some(&user.email),
                 sub: Some(user.id),
                 sid: Some(user.session),

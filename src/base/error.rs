@@ -47,12 +47,13 @@ pub enum Error {
     Internal(String),
 }
 
-/// How a key was presented.
+/// Who lacks a scope, or how a key was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presenter {
     Key,
     /// A token that was derived from it.
     Token,
+    User,
 }
 
 /// What a 401 asks for (RFC 9110 §11.6.1).

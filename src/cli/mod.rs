@@ -34,6 +34,11 @@ Commands:
   user show USER            Show one user; USER is an e-mail or an id
   user create EMAIL [--name NAME]
                             Create a user; the password is asked for, or read from standard input
+  user grant USER|--all SCOPE...
+                            Let a user, or all users, do more: use these scopes and hand them to their keys.
+                            orders:* stands for all that begin so
+  user withdraw USER|--all SCOPE...
+                            Take scopes away from a user and their keys, at once
   user activate USER        Let a user log in again and turn their keys back on
   user deactivate USER      End a user's sessions and turn their keys off, at once
   user set-password USER    Set a user's password and end their sessions

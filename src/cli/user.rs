@@ -4,13 +4,17 @@ use pico_args::Arguments;
 use serde_json::{Value, json};
 
 use crate::accounts::email::Email;
+use crate::accounts::granting::ScopeChange;
 use crate::accounts::user::{User, UserRef, parse_name};
+use crate::app::App;
 use crate::audit::event::By;
+use crate::base::error::Error;
 use crate::cli::arguments::{finish, required, user_ref};
 use crate::cli::failure::Failure;
 use crate::cli::operator::{find_user, open_app, wait_until_applied};
 use crate::cli::output::{PAGE, Rows, print, time_or_dash, yes_or_no};
 use crate::cli::password::read_password;
+use crate::keys::grants::Grants;
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let json = arguments.contains("--json");
@@ -20,11 +24,14 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("create") => create(json, arguments),
         Some("activate") => set_active(json, &named_user(arguments)?, true),
         Some("deactivate") => set_active(json, &named_user(arguments)?, false),
+        Some("grant") => change_scopes(json, arguments, ScopeChange::Grant),
+        Some("withdraw") => change_scopes(json, arguments, ScopeChange::Withdraw),
         Some("set-password") => set_password(json, &named_user(arguments)?),
         Some("delete") => delete(json, &named_user(arguments)?),
         Some(other) => Err(Failure::Usage(format!("there is no command \"user {other}\""))),
         None => Err(Failure::Usage(
-            "user needs a command: list, show, create, activate, deactivate, set-password or delete".to_string(),
+            "user needs a command: list, show, create, grant, withdraw, activate, deactivate, set-password or delete"
+                .to_string(),
         )),
     }
 }
@@ -82,6 +89,55 @@ fn set_active(json: bool, name: &UserRef, active: bool) -> Result<(), Failure> {
     print_user(json, &User { is_active: active, ..user })
 }
 
+/// `USER SCOPE…` or `--all SCOPE…`.
+fn change_scopes(
+    json: bool,
+    mut arguments: Arguments,
+    change: impl FnOnce(Grants) -> ScopeChange,
+) -> Result<(), Failure> {
+    let user = if arguments.contains("--all") {
+        None
+    } else {
+        Some(user_ref(&required(&mut arguments, "which user? An e-mail, an id or --all is missing")?)?)
+    };
+    let scopes = arguments.finish().into_iter().map(|scope| scope.into_string());
+    let scopes: Vec<String> =
+        scopes.collect::<Result<_, _>>().map_err(|scope| Failure::Usage(format!("{scope:?} is no scope")))?;
+    if scopes.is_empty() {
+        return Err(Failure::Usage("which scopes? One at least is missing".to_string()));
+    }
+    let scopes = Grants::parse(&scopes.iter().map(String::as_str).collect::<Vec<_>>());
+    let change = change(scopes.map_err(|rule| Failure::Usage(format!("the scopes {rule}")))?);
+    let app = open_app()?;
+    let Some(user) = user else { return change_all(json, &app, &change) };
+    let user = find_user(&app, &user)?;
+    let scopes = app.users.change_scopes(user.id, &change, &By::operator())?.ok_or_else(Failure::no_such_user)?;
+    wait_until_applied();
+    print_user(json, &User { scopes, ..user })
+}
+
+/// User by user: a failure leaves those who come after as they were, and the command can be repeated.
+fn change_all(json: bool, app: &App, change: &ScopeChange) -> Result<(), Failure> {
+    let (mut count, mut after) = (0_u64, None);
+    loop {
+        let users = app.users.list(after, PAGE)?;
+        for user in &users {
+            let changed = app.users.change_scopes(user.id, change, &By::operator()).map_err(|error| match error {
+                Error::BrokenRules(rules) => Failure::Failed(format!("{}: {}", user.email, rules.join(", "))),
+                other => other.into(),
+            })?;
+            // They may have been deleted meanwhile.
+            count += u64::from(changed.is_some());
+        }
+        after = users.last().map(|user| user.id);
+        if after.is_none() {
+            break;
+        }
+    }
+    wait_until_applied();
+    print(json, &format!("{count} users"), &json!({ "users": count }))
+}
+
 fn set_password(json: bool, name: &UserRef) -> Result<(), Failure> {
     let app = open_app()?;
     let user = find_user(&app, name)?;
@@ -127,6 +183,12 @@ fn object(user: &User) -> Value {
         "isActive": user.is_active,
         "createdAt": user.created_at,
         "lastLoginAt": user.last_login_at,
+        "kind": user.kind,
+        "emailVerified": user.email_verified,
+        "scopes": user.scopes,
+        "metadata": user.metadata,
+        "hasPassword": user.has_password,
+        "maxKeys": user.max_keys,
     })
 }
 

@@ -36,7 +36,7 @@ pub struct Credentials {
     pub key: Credential<KeyHash, KnownKey>,
     /// A token that was derived from a key.
     pub derived: Credential<Arc<ServiceClaims>, KnownKey>,
-    /// The outcome of the key, or of the key behind the token, once it was judged.
+    /// The outcome of the key, of the key behind the token, or of a user who lacks a scope, once it was judged.
     pub outcome: Option<(Outcome, Presenter)>,
     /// What is left of the key's limit, if it has one.
     pub quota: Option<Quota>,

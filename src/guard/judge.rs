@@ -35,7 +35,7 @@ impl Guard {
         let now = app.clock.now();
         judge_key(app, requirements, credentials, now)
             .or_else(|| judge_derived(app, requirements, credentials, now))
-            .or_else(|| judge_token(app, credentials, now))
+            .or_else(|| judge_token(app, requirements, credentials, now))
             .unwrap_or_else(|| Decision::Refuse(self.refusal(requirements, credentials)))
     }
 
@@ -157,8 +157,14 @@ fn present(
     (outcome == Outcome::Allowed).then_some(Decision::Admit(Principal::Service(AuthenticatedService { key, derived })))
 }
 
-/// `None`: there is no valid user's token.
-fn judge_token(app: &App, credentials: &Credentials, now: Timestamp) -> Option<Decision> {
+/// `None`: there is no valid user's token, or the user lacks a scope. What counts is what the user has now, not what the
+/// token says.
+fn judge_token(
+    app: &App,
+    requirements: Requirements<'_>,
+    credentials: &mut Credentials,
+    now: Timestamp,
+) -> Option<Decision> {
     let (claims, live) = match &credentials.token {
         Credential::Absent | Credential::Bad => return None,
         Credential::Plausible(claims) => match app.live_sessions.recall(&claims.sid) {
@@ -171,6 +177,10 @@ fn judge_token(app: &App, credentials: &Credentials, now: Timestamp) -> Option<D
     let session = live.filter(|session| session.user == claims.sub && session.expires_at > now)?;
     // A retry has replaced this generation, so its holder is not the client.
     if claims.generation.is_some_and(|generation| session.orphans.contains(generation)) {
+        return None;
+    }
+    if !session.scopes.cover(requirements.scopes) {
+        credentials.outcome.get_or_insert((Outcome::InsufficientScope, Presenter::User));
         return None;
     }
     Some(Decision::Admit(Principal::User(AuthenticatedUser {

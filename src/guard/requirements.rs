@@ -14,10 +14,10 @@ pub enum Guard {
     Flexible,
 }
 
-/// What a route requires of a key, beside that it is valid.
+/// What a route requires of a credential, beside that it is valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Requirements<'a> {
-    /// The key must have all of these.
+    /// The key, or the user, must have all of these.
     pub scopes: &'a Scopes,
     /// Whether a token that was derived from the key is accepted too.
     pub derived: bool,

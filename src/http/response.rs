@@ -147,7 +147,11 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
         Error::Forbidden(what) => Message::One(what),
         Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
         Error::InsufficientScope { scopes, by } => {
-            let what = if *by == Presenter::Key { "API key" } else { "Token" };
+            let what = match by {
+                Presenter::Key => "API key",
+                Presenter::Token => "Token",
+                Presenter::User => "User",
+            };
             let scope = if scopes.contains(' ') { "one of the scopes" } else { "the scope" };
             lacking = format!("{what} lacks {scope} {scopes}");
             Message::One(&lacking)

@@ -177,7 +177,7 @@ pub struct KeyDraft {
 }
 
 /// Why a key was not made, changed or replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyRefusal {
     /// The owner has no such key, or there is no such active owner.
     Gone,
@@ -185,8 +185,10 @@ pub enum KeyRefusal {
     /// It has been rotated, so its end is set.
     Replaced,
     Expired,
-    /// The owner has as many keys as they may have.
-    TooMany,
+    /// The owner has as many keys as they may have: this many.
+    TooMany(u32),
+    /// The owner lacks these scopes, so their key cannot have them.
+    NotGranted(Scopes),
 }
 
 /// A stored key, as far as it matters when a client presents it.

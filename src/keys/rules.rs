@@ -7,7 +7,9 @@
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::id::{KeyId, UserId};
+use crate::keys::grants::Grants;
 use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyRefusal};
+use crate::keys::scopes::Scopes;
 
 /// What a rotation makes.
 #[derive(Clone, Debug)]
@@ -17,22 +19,52 @@ pub struct Replacement {
     pub old_expires_at: Timestamp,
 }
 
-/// Whether an owner with `usable` keys that are neither revoked nor expired may make another.
-pub(crate) fn create(usable: u64, most: u32) -> Result<(), KeyRefusal> {
-    if usable < u64::from(most) { Ok(()) } else { Err(KeyRefusal::TooMany) }
+/// What matters of a key's owner.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyOwner {
+    pub scopes: Grants,
+    /// How many keys they may have that are neither revoked nor expired.
+    pub most: u32,
+}
+
+impl KeyOwner {
+    fn may_hand_out(&self, scopes: &Scopes) -> Result<(), KeyRefusal> {
+        let lacking = self.scopes.lacking(scopes);
+        if lacking.as_str().is_empty() { Ok(()) } else { Err(KeyRefusal::NotGranted(lacking)) }
+    }
+
+    fn has_room(&self, count: u64) -> Result<(), KeyRefusal> {
+        if count < u64::from(self.most) { Ok(()) } else { Err(KeyRefusal::TooMany(self.most)) }
+    }
+}
+
+/// Whether the owner may make a key with these scopes. `usable`: how many of their keys are neither revoked nor expired.
+pub(crate) fn create<E>(
+    owner: &KeyOwner,
+    scopes: &Scopes,
+    usable: impl FnOnce() -> Result<u64, E>,
+) -> Result<Result<(), KeyRefusal>, E> {
+    if let Err(refusal) = owner.may_hand_out(scopes) {
+        return Ok(Err(refusal));
+    }
+    Ok(owner.has_room(usable()?))
 }
 
 /// The key after the change. A revoked key stays as it is. A replaced key may only expire earlier. A key that has
-/// expired may become usable again if its owner may make another key.
+/// expired may become usable again if its owner may make another key. New scopes must be the owner's; a change that
+/// names none asks nothing of them.
 pub(crate) fn change<E>(
     old: &ApiKey,
     change: &KeyChange,
     now: Timestamp,
-    most: u32,
+    owner: &KeyOwner,
     usable: impl FnOnce() -> Result<u64, E>,
 ) -> Result<Result<ApiKey, KeyRefusal>, E> {
     if old.revoked_at.is_some() {
         return Ok(Err(KeyRefusal::Revoked));
+    }
+    if let Err(refusal) = change.scopes.as_ref().map_or(Ok(()), |scopes| owner.may_hand_out(scopes)) {
+        return Ok(Err(refusal));
     }
     let mut new = old.clone();
     change.apply(&mut new);
@@ -40,7 +72,7 @@ pub(crate) fn change<E>(
         return Ok(Err(KeyRefusal::Replaced));
     }
     if old.has_expired(now) && new.is_usable(now) {
-        return Ok(create(usable()?, most).map(|()| new));
+        return Ok(owner.has_room(usable()?).map(|()| new));
     }
     Ok(Ok(new))
 }
@@ -48,13 +80,13 @@ pub(crate) fn change<E>(
 /// Makes a new key with the settings of `old`. The old key then expires at `grace_end`, or at its own expiry if that is
 /// earlier. A key is rotated once.
 ///
-/// The new key takes the place of the old one, so that an owner at their limit can rotate too. But at most `most`
+/// The new key takes the place of the old one, so that an owner at their limit can rotate too. But at most as many
 /// replaced keys may be in their grace, or rotating again and again would gather any number of keys that work.
 pub(crate) fn rotate<E>(
     old: &ApiKey,
     draft: &KeyDraft,
     grace_end: Timestamp,
-    most: u32,
+    owner: &KeyOwner,
     in_grace: impl FnOnce() -> Result<u64, E>,
 ) -> Result<Result<Replacement, KeyRefusal>, E> {
     let now = draft.created_at;
@@ -67,8 +99,10 @@ pub(crate) fn rotate<E>(
     if old.has_expired(now) {
         return Ok(Err(KeyRefusal::Expired));
     }
-    if grace_end > now && in_grace()? >= u64::from(most) {
-        return Ok(Err(KeyRefusal::TooMany));
+    if grace_end > now
+        && let Err(refusal) = owner.has_room(in_grace()?)
+    {
+        return Ok(Err(refusal));
     }
     let key = ApiKey { id: draft.id, hint: draft.hint.clone(), created_at: now, last_used_at: None, ..old.clone() };
     let old_expires_at = old.expires_at.map_or(grace_end, |expires_at| expires_at.min(grace_end));
@@ -115,6 +149,38 @@ mod tests {
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::EPOCH.plus(Duration::from_secs(seconds))
+    }
+
+    fn owner() -> KeyOwner {
+        KeyOwner { scopes: Grants::parse(&["read", "orders:*"]).unwrap(), most: MOST }
+    }
+
+    #[test]
+    fn an_owner_hands_out_only_scopes_that_they_have() {
+        let lacking = |scopes: &str| Err(KeyRefusal::NotGranted(Scopes::from_stored(scopes.to_string())));
+        let old = ApiKey { scopes: Scopes::from_stored("once".to_string()), ..key() };
+        for (scopes, expected) in [
+            ("", Ok(())),
+            ("read orders:a", Ok(())),
+            ("read write", lacking("write")),
+            ("keyward:admin write", lacking("keyward:admin write")),
+        ] {
+            let scopes = Scopes::from_stored(scopes.to_string());
+            let Ok(made) = create(&owner(), &scopes, known(0));
+            assert_eq!(made, expected);
+            let Ok(changed) = change(
+                &old,
+                &KeyChange { scopes: Some(scopes), ..KeyChange::default() },
+                at(NOW),
+                &owner(),
+                not_needed,
+            );
+            assert_eq!(changed.map(drop), expected);
+        }
+        // What a key was given before is nobody's question until somebody names scopes again.
+        let renamed = KeyChange { name: Some("ci 2".to_string()), ..KeyChange::default() };
+        assert!(matches!(change(&old, &renamed, at(NOW), &owner(), not_needed), Ok(Ok(_))));
+        assert!(matches!(rotate(&old, &draft(), at(NOW), &owner(), not_needed), Ok(Ok(_))));
     }
 
     /// A key that is good for ever.
@@ -166,17 +232,21 @@ mod tests {
     /// The expiry after the change, or why not. `None` for `usable`: the rule must not count.
     fn changed(old: &ApiKey, by: &KeyChange, usable: Option<u64>) -> Result<Option<Timestamp>, KeyRefusal> {
         let Ok(outcome) = match usable {
-            Some(count) => change(old, by, at(NOW), MOST, known(count)),
-            None => change(old, by, at(NOW), MOST, not_needed),
+            Some(count) => change(old, by, at(NOW), &owner(), known(count)),
+            None => change(old, by, at(NOW), &owner(), not_needed),
         };
         outcome.map(|key| key.expires_at)
     }
 
     #[test]
     fn a_key_is_made_below_the_limit() {
-        let outcomes = [0, 2, 3, 4].map(|usable| create(usable, MOST));
-        assert_eq!(outcomes, [Ok(()), Ok(()), Err(KeyRefusal::TooMany), Err(KeyRefusal::TooMany)]);
-        assert_eq!(create(0, 0), Err(KeyRefusal::TooMany));
+        let made = |owner: &KeyOwner, usable: u64| {
+            let Ok(outcome) = create(owner, &Scopes::default(), known(usable));
+            outcome
+        };
+        let too_many = || Err(KeyRefusal::TooMany(MOST));
+        assert_eq!([0, 2, 3, 4].map(|usable| made(&owner(), usable)), [Ok(()), Ok(()), too_many(), too_many()]);
+        assert_eq!(made(&KeyOwner { most: 0, ..owner() }, 0), Err(KeyRefusal::TooMany(0)));
     }
 
     #[test]
@@ -201,7 +271,7 @@ mod tests {
             ("expired, other end", until(NOW), &expiry(Some(NOW - 1)), None, Ok(Some(at(NOW - 1)))),
             ("expired, back", until(NOW), &expiry(Some(NOW + 1)), Some(2), Ok(Some(at(NOW + 1)))),
             ("expired, back for ever", until(NOW), &expiry(None), Some(2), Ok(None)),
-            ("expired, back at the limit", until(NOW), &expiry(Some(NOW + 1)), Some(3), Err(TooMany)),
+            ("expired, back at the limit", until(NOW), &expiry(Some(NOW + 1)), Some(3), Err(TooMany(MOST))),
         ] {
             assert_eq!(changed(&old, change, usable), expected, "{case}");
         }
@@ -210,7 +280,7 @@ mod tests {
     #[test]
     fn a_change_changes_what_it_names_and_a_paused_key_that_comes_back_stays_paused() {
         let old = ApiKey { is_active: false, ..until(10) };
-        let Ok(new) = change(&old, &expiry(None), at(NOW), MOST, known(0));
+        let Ok(new) = change(&old, &expiry(None), at(NOW), &owner(), known(0));
         let new = new.unwrap();
         assert_eq!((new.is_active, new.expires_at), (false, None));
         assert_eq!((new.id, new.name, new.hint, new.rate_limit), (old.id, old.name, old.hint, old.rate_limit));
@@ -247,8 +317,8 @@ mod tests {
     /// When the old key ends, or why it is not rotated. `None` for `in_grace`: the rule must not count.
     fn rotated(old: &ApiKey, grace_end: u64, in_grace: Option<u64>) -> Result<Timestamp, KeyRefusal> {
         let Ok(outcome) = match in_grace {
-            Some(count) => rotate(old, &draft(), at(grace_end), MOST, known(count)),
-            None => rotate(old, &draft(), at(grace_end), MOST, not_needed),
+            Some(count) => rotate(old, &draft(), at(grace_end), &owner(), known(count)),
+            None => rotate(old, &draft(), at(grace_end), &owner(), not_needed),
         };
         outcome.map(|replacement| replacement.old_expires_at)
     }
@@ -267,7 +337,7 @@ mod tests {
             ("ends within the grace", until(NOW + 59), NOW + 60, Some(2), Ok(at(NOW + 59))),
             ("no grace", key(), NOW, None, Ok(at(NOW))),
             ("paused", ApiKey { is_active: false, ..key() }, NOW + 60, Some(0), Ok(at(NOW + 60))),
-            ("too many in their grace", key(), NOW + 60, Some(3), Err(TooMany)),
+            ("too many in their grace", key(), NOW + 60, Some(3), Err(TooMany(MOST))),
             // In their order: the reason that is final comes first.
             ("expired", until(NOW), NOW + 60, None, Err(Expired)),
             ("replaced", replaced(until(NOW + 60)), NOW + 60, None, Err(Replaced)),
@@ -282,7 +352,7 @@ mod tests {
     #[test]
     fn a_rotated_key_is_a_new_one_with_the_settings_of_the_old_one() {
         let (old, draft) = (ApiKey { is_active: false, ..until(NOW + 90) }, draft());
-        let Ok(replacement) = rotate(&old, &draft, at(NOW + 60), MOST, known(0));
+        let Ok(replacement) = rotate(&old, &draft, at(NOW + 60), &owner(), known(0));
         let new = replacement.unwrap().key;
         assert_eq!((new.id, &new.hint, new.created_at, new.last_used_at), (draft.id, &draft.hint, at(NOW), None));
         assert_eq!((new.owner, new.name, new.is_active), (old.owner, old.name, old.is_active));

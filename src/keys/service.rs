@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::audit::event::By;
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::{Challenge, Error, Sent};
+use crate::base::error::{Challenge, Error, Presenter, Sent};
 use crate::base::id::{KeyId, UserId};
 use crate::base::sharded::lock;
 use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal, KeySecret, KnownKey};
@@ -115,7 +115,7 @@ impl Keys {
             Err(KeyRefusal::Gone) => {
                 Err(Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false, basic: false }))
             }
-            Err(refusal) => Err(self.refused(refusal)),
+            Err(refusal) => Err(refused(refusal)),
         }
     }
 
@@ -124,7 +124,7 @@ impl Keys {
         let id = self.parse_id(id)?;
         self.store
             .update_key(owner, id, change, by, self.clock.now(), self.settings.max_keys)?
-            .map_err(|refusal| self.refused(refusal))?;
+            .map_err(|refusal| refused(refusal))?;
         // A missing key means that the owner has been deleted meanwhile.
         let read = |since| Ok(self.store.key_of(owner, id, since)?);
         self.counted(read, |key| key.as_mut_slice())?.ok_or_else(not_found)
@@ -140,7 +140,7 @@ impl Keys {
         let Replacement { key, old_expires_at } = self
             .store
             .rotate_key(owner, id, &draft, now.plus(grace), self.settings.max_keys, by)?
-            .map_err(|refusal| self.refused(refusal))?;
+            .map_err(|refusal| refused(refusal))?;
         Ok(Successor { key, secret, old: id, old_expires_at })
     }
 
@@ -163,24 +163,6 @@ impl Keys {
 
     fn parse_id(&self, id: &str) -> Result<KeyId, Error> {
         KeyId::parse(id).ok_or_else(not_found)
-    }
-
-    fn refused(&self, refusal: KeyRefusal) -> Error {
-        match refusal {
-            KeyRefusal::Gone => not_found(),
-            KeyRefusal::Revoked => Error::Conflict("API key has been revoked, which is final".into()),
-            KeyRefusal::Replaced => {
-                Error::Conflict("API key has been rotated; it can only be ended earlier than its grace period".into())
-            }
-            KeyRefusal::Expired => Error::Conflict("API key has expired; give it a later expiresAt first".into()),
-            KeyRefusal::TooMany => Error::Conflict(
-                format!(
-                    "Too many API keys, at most {} may be in use; revoke one that is not needed",
-                    self.settings.max_keys
-                )
-                .into(),
-            ),
-        }
     }
 
     /// The owner's keys, newest first, each with how often it was allowed in the last 24 hours. If there are more than
@@ -287,6 +269,21 @@ impl Keys {
         let next = self.store.trim_keys(*trimming, self.settings.max_keys, now)?;
         *trimming = next.unwrap_or(FIRST_USER);
         Ok(next.is_some())
+    }
+}
+
+fn refused(refusal: KeyRefusal) -> Error {
+    match refusal {
+        KeyRefusal::Gone => not_found(),
+        KeyRefusal::Revoked => Error::Conflict("API key has been revoked, which is final".into()),
+        KeyRefusal::Replaced => {
+            Error::Conflict("API key has been rotated; it can only be ended earlier than its grace period".into())
+        }
+        KeyRefusal::Expired => Error::Conflict("API key has expired; give it a later expiresAt first".into()),
+        KeyRefusal::TooMany(most) => Error::Conflict(
+            format!("Too many API keys, at most {most} may be in use; revoke one that is not needed").into(),
+        ),
+        KeyRefusal::NotGranted(scopes) => Error::InsufficientScope { scopes: scopes.to_string(), by: Presenter::User },
     }
 }
 

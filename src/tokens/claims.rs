@@ -6,7 +6,18 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::id::{KeyId, SessionId, UserId};
+use crate::keys::grants::Grants;
 use crate::keys::scopes::Scopes;
+
+/// What an access token says of its user, as of when it is made.
+#[derive(Clone, Debug)]
+pub struct UserClaims {
+    pub id: UserId,
+    pub email: String,
+    pub email_verified: bool,
+    pub name: Option<String>,
+    pub scopes: Grants,
+}
 
 /// The claims of a user's valid access token.
 #[derive(Clone, Copy, Debug)]

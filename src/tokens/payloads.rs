@@ -49,6 +49,14 @@ pub(crate) struct AccessPayload<'a> {
     pub sub: UserId,
     #[serde(borrow)]
     pub email: Cow<'a, str>,
+    /// OpenID Connect Core §5.1. This and the next two are missing in tokens of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_verified: Option<bool>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Cow<'a, str>>,
+    /// RFC 9068 §2.2.3, for services that verify tokens by themselves. Keyward asks what the user has now.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Cow<'a, str>>,
     pub sid: SessionId,
     #[serde(rename = "gen", default, deserialize_with = "told", skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,

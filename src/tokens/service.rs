@@ -16,7 +16,7 @@ use crate::base::error::Error;
 use crate::base::id::{KeyId, SessionId, UserId};
 use crate::keys::scopes::Scopes;
 use crate::memory::lookup::places;
-use crate::tokens::claims::{AccessClaims, Claims, Issue, Lifetime, RefreshClaims, ServiceClaims};
+use crate::tokens::claims::{AccessClaims, Claims, Issue, Lifetime, RefreshClaims, ServiceClaims, UserClaims};
 use crate::tokens::jws::{Keyring, Signed, object};
 use crate::tokens::payloads::{
     AccessPayload, AccessType, Audience, Kind, RefreshPayload, RefreshType, ServicePayload, ServiceType,
@@ -94,8 +94,7 @@ impl Tokens {
     /// A new pair for this generation of a session. Neither token is valid after `ends`.
     pub(crate) fn pair(
         &self,
-        user: UserId,
-        email: &str,
+        user: &UserClaims,
         session: SessionId,
         generation: i64,
         ends: Timestamp,
@@ -106,8 +105,11 @@ impl Tokens {
         let access = AccessPayload {
             iss: issuer(),
             aud: audience(),
-            sub: user,
-            email: email.into(),
+            sub: user.id,
+            email: user.email.as_str().into(),
+            email_verified: Some(user.email_verified),
+            name: user.name.as_deref().map(Cow::from),
+            scope: Some(user.scopes.as_str().into()),
             sid: session,
             generation: Some(generation),
             iat: now.seconds(),
@@ -119,7 +121,7 @@ impl Tokens {
         let refresh = RefreshPayload {
             iss: issuer(),
             aud: audience(),
-            sub: user,
+            sub: user.id,
             sid: session,
             generation,
             iat: now.seconds(),
@@ -217,6 +219,7 @@ fn sign<T: Serialize>(keyring: &Keyring, kind: Kind, payload: &T) -> Result<Stri
 mod tests {
     use super::*;
     use crate::base::secret::Secret;
+    use crate::keys::grants::Grants;
     use crate::tokens::jws::SigningKey;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -227,8 +230,14 @@ mod tests {
     }
 
     fn pair(tokens: &Tokens) -> TokenPair {
-        let (user, session) = (UserId::new(), SessionId::new());
-        tokens.pair(user, "ann@example.com", session, 1, tokens.clock.now().plus(HOUR)).unwrap()
+        let ann = UserClaims {
+            id: UserId::new(),
+            email: "ann@example.com".to_string(),
+            email_verified: false,
+            name: None,
+            scopes: Grants::default(),
+        };
+        tokens.pair(&ann, SessionId::new(), 1, tokens.clock.now().plus(HOUR)).unwrap()
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::read::{LIFETIMES_OR_OFF, RATES_OR_OFF, lifetime, lifetime_or_off, rate_or_off, whole_number};
 use crate::config::setting::Setting;
+use crate::keys::grants::{Grants, is_reserved};
 
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
@@ -21,6 +22,20 @@ pub(super) static SETTINGS: &[Setting] = &[
                 _ => return Err("is neither".to_string()),
             };
             Ok(())
+        },
+    },
+    Setting {
+        name: "USER_SCOPES",
+        default: None,
+        accepts: "scopes separated by spaces, such as reports:read orders:*; none that begins with keyward: or keys:",
+        meaning: "What new users may do and may hand to their keys; `keyward user grant` gives one user more",
+        secret: false,
+        read: |config, value| {
+            let tokens: Vec<&str> = value.split(' ').filter(|token| !token.is_empty()).collect();
+            if tokens.iter().any(|token| is_reserved(token)) {
+                return Err("has a scope that only `keyward user grant` gives".to_string());
+            }
+            Grants::parse(&tokens).map(|scopes| config.accounts.user_scopes = scopes).map_err(str::to_string)
         },
     },
     Setting {

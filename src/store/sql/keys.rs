@@ -8,13 +8,15 @@ use uuid::Uuid;
 use super::events::record;
 use super::key_rows::{FURTHER, api_key, key_columns, known_key, known_keys, metadata_value, rate_values};
 use super::usage::hour;
+use super::users::max_keys;
 use super::{SqlStore, delete_found};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
+use crate::keys::grants::Grants;
 use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, most_ended};
-use crate::keys::rules::{self, Replacement};
+use crate::keys::rules::{self, KeyOwner, Replacement};
 use crate::keys::store::KeyStore;
 use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
 
@@ -44,11 +46,19 @@ fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -
     Ok(())
 }
 
-/// Locks the owner's row, so that counts of their keys hold until the transaction ends. False: no such active user.
-fn lock_owner(transaction: &mut dyn Transaction, owner: UserId) -> Result<bool, StoreError> {
-    let locked = transaction
-        .execute("UPDATE users SET is_active = is_active WHERE id = $1 AND is_active", &[Value::Uuid(owner.0)])?;
-    Ok(locked > 0)
+/// Locks the owner's row, so that counts of their keys hold until the transaction ends. `most`: how many keys a user may
+/// have, if nothing else was said of this one. `None`: no such active user.
+fn lock_owner(transaction: &mut dyn Transaction, owner: UserId, most: u32) -> Result<Option<KeyOwner>, StoreError> {
+    let user = [Value::Uuid(owner.0)];
+    if transaction.execute("UPDATE users SET is_active = is_active WHERE id = $1 AND is_active", &user)? == 0 {
+        return Ok(None);
+    }
+    let rows = transaction.query("SELECT scopes, max_keys FROM users WHERE id = $1", &user)?;
+    let owner = |mut row: Row| -> Result<KeyOwner, StoreError> {
+        let scopes = Grants::from_stored(row.text(0)?);
+        Ok(KeyOwner { scopes, most: max_keys(&mut row, 1)?.unwrap_or(most) })
+    };
+    first(rows).map(owner).transpose()
 }
 
 /// Reads a key of the owner's and locks it until the transaction ends.
@@ -119,15 +129,13 @@ impl<D: Driver> KeyStore for SqlStore<D> {
     ) -> Result<Result<(), KeyRefusal>, StoreError> {
         // Nobody has looked up this key before, so there is nothing to notify of.
         self.driver.transaction(|transaction| {
-            if !lock_owner(transaction, key.owner)? {
-                return Ok(Err(KeyRefusal::Gone));
-            }
-            let usable = count_keys(transaction, COUNT_USABLE, key.owner, most, key.created_at)?;
-            if let Err(refusal) = rules::create(usable, most) {
+            let Some(owner) = lock_owner(transaction, key.owner, most)? else { return Ok(Err(KeyRefusal::Gone)) };
+            let usable = || count_keys(transaction, COUNT_USABLE, key.owner, owner.most, key.created_at);
+            if let Err(refusal) = rules::create(&owner, &key.scopes, usable)? {
                 return Ok(Err(refusal));
             }
             insert_key(transaction, key, hash)?;
-            delete_excess(transaction, key.owner, most, key.created_at)?;
+            delete_excess(transaction, key.owner, owner.most, key.created_at)?;
             let created = Event::new(Kind::KeyCreated, key.owner, by, key.created_at);
             record(transaction, &created.on(Subject::Key(key.id)))?;
             Ok(Ok(()))
@@ -144,12 +152,10 @@ impl<D: Driver> KeyStore for SqlStore<D> {
         most: u32,
     ) -> Result<Result<(), KeyRefusal>, StoreError> {
         self.change(id.0, Result::is_ok, |transaction| {
-            if !lock_owner(transaction, owner)? {
-                return Ok(Err(KeyRefusal::Gone));
-            }
+            let Some(rights) = lock_owner(transaction, owner, most)? else { return Ok(Err(KeyRefusal::Gone)) };
             let Some(old) = lock_key(transaction, owner, id)? else { return Ok(Err(KeyRefusal::Gone)) };
-            let usable = || count_keys(transaction, COUNT_USABLE, owner, most, now);
-            let new = match rules::change(&old, change, now, most, usable)? {
+            let usable = || count_keys(transaction, COUNT_USABLE, owner, rights.most, now);
+            let new = match rules::change(&old, change, now, &rights, usable)? {
                 Ok(new) => new,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -188,12 +194,10 @@ impl<D: Driver> KeyStore for SqlStore<D> {
     ) -> Result<Result<Replacement, KeyRefusal>, StoreError> {
         let now = draft.created_at;
         self.change(id.0, Result::is_ok, |transaction| {
-            if !lock_owner(transaction, owner)? {
-                return Ok(Err(KeyRefusal::Gone));
-            }
+            let Some(rights) = lock_owner(transaction, owner, most)? else { return Ok(Err(KeyRefusal::Gone)) };
             let Some(old) = lock_key(transaction, owner, id)? else { return Ok(Err(KeyRefusal::Gone)) };
-            let in_grace = || count_keys(transaction, COUNT_REPLACED, owner, most, now);
-            let made = match rules::rotate(&old, draft, grace_end, most, in_grace)? {
+            let in_grace = || count_keys(transaction, COUNT_REPLACED, owner, rights.most, now);
+            let made = match rules::rotate(&old, draft, grace_end, &rights, in_grace)? {
                 Ok(made) => made,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -202,7 +206,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
                 "UPDATE api_keys SET replaced_by = $2, expires_at = $3 WHERE id = $1",
                 &[Value::Uuid(id.0), Value::Uuid(made.key.id.0), Value::Timestamp(made.old_expires_at)],
             )?;
-            delete_excess(transaction, owner, most, now)?;
+            delete_excess(transaction, owner, rights.most, now)?;
             let rotated = Event::new(Kind::KeyRotated, owner, by, now).on(Subject::Key(id));
             record(transaction, &rotated.with("replacedBy", made.key.id.to_string()))?;
             Ok(Ok(made))

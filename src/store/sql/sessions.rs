@@ -18,6 +18,7 @@ use crate::base::id::{SessionId, UserId};
 use crate::keys::grants::Grants;
 use crate::memory::changes::Change;
 use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
+use crate::tokens::claims::UserClaims;
 
 /// How many ended sessions of a user are kept for their addresses: of those that ended one by one, and of those that
 /// ended all together (see [`end_all`]).
@@ -40,8 +41,8 @@ const LOCK_SESSION: &str = "SELECT id FROM sessions WHERE id = $1 FOR UPDATE";
 
 const LIVING_SESSION: &str = "SELECT users.id, users.email, sessions.created_at, sessions.expires_at, \
     sessions.generation, sessions.rotated_at, sessions.parent, sessions.left_at, sessions.given_at, sessions.moves, \
-    sessions.orphans FROM sessions JOIN users ON users.id = sessions.user_id \
-    WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
+    sessions.orphans, users.email_verified, users.name, users.scopes \
+    FROM sessions JOIN users ON users.id = sessions.user_id WHERE sessions.id = $1 AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
     AND users.is_active";
 
 /// Those of the epoch `$2`, newest first.
@@ -295,30 +296,36 @@ impl<D: Driver> SessionStore for SqlStore<D> {
             let Some(mut row) = first(rows) else { return Ok((Rotated::Gone, false)) };
             // Read with the lock held, so that it is later than every earlier move.
             let now = transaction.now(&self.clock)?;
-            let (user, email) = (UserId(row.uuid(0)?), row.text(1)?);
+            let user = UserClaims {
+                id: UserId(row.uuid(0)?),
+                email: row.text(1)?,
+                email_verified: row.bool(11)?,
+                name: row.optional_text(12)?,
+                scopes: Grants::from_stored(row.text(13)?),
+            };
             let (created_at, expires_at) = (row.timestamp(2)?, row.timestamp(3)?);
             let session = StoredSession { created_at, expires_at, rotation: rotation(&mut row, 4)? };
             let refresh = session.refresh(generation, now, lifespan, rules);
             if refresh.is_a_change()
-                && let Err(error) = admit(user)
+                && let Err(error) = admit(user.id)
             {
                 return Ok((Rotated::Refused(error), false));
             }
             if let Some(kind) = refresh.event() {
-                record(transaction, &Event::new(kind, user, by, now).on(Subject::Session(id)))?;
+                record(transaction, &Event::new(kind, user.id, by, now).on(Subject::Session(id)))?;
             }
             let revokes = refresh.revokes();
             let rotated = match refresh {
                 Refresh::Refused => Rotated::Gone,
                 Refresh::Moved { rotation, expires_at, .. } => {
                     move_to(transaction, id, &rotation, now, expires_at)?;
-                    Rotated::At { generation: rotation.generation, user, email, expires_at }
+                    Rotated::At { generation: rotation.generation, user, expires_at }
                 }
                 Refresh::Repeated { generation, expires_at, is_later } => {
                     if is_later {
                         transaction.execute(NOTE_GIVEN, &[Value::Uuid(id.0), Value::Timestamp(now)])?;
                     }
-                    Rotated::At { generation, user, email, expires_at }
+                    Rotated::At { generation, user, expires_at }
                 }
                 Refresh::Ended => {
                     end(transaction, id, EndReason::Reuse, now)?;

@@ -8,9 +8,10 @@ use super::usage::DELETE_HOURS;
 use super::{SqlStore, delete_found, is_so, sessions};
 use crate::accounts::email::Email;
 use crate::accounts::ending::ended_all;
+use crate::accounts::granting::{ScopeChange, scopes_event};
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::session::NewSession;
-use crate::accounts::store::{Created, UserStore};
+use crate::accounts::store::{Created, ScopesChanged, UserStore};
 use crate::accounts::user::{User, UserKind};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
@@ -50,7 +51,8 @@ fn user(row: &mut Row) -> Result<User, StoreError> {
     })
 }
 
-fn max_keys(row: &mut Row, column: usize) -> Result<Option<u32>, StoreError> {
+/// How many usable keys a user may have, if it was said.
+pub(crate) fn max_keys(row: &mut Row, column: usize) -> Result<Option<u32>, StoreError> {
     row.optional_int(column)?.map(|most| u32::try_from(most).map_err(|_| unexpected(column))).transpose()
 }
 
@@ -157,6 +159,38 @@ impl<D: Driver> UserStore for SqlStore<D> {
             Ok((true, true))
         })?;
         Ok(found)
+    }
+
+    fn change_scopes(
+        &self,
+        id: UserId,
+        change: &ScopeChange,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<Result<ScopesChanged, &'static str>, StoreError> {
+        let changed = |(_, changed): &(_, bool)| *changed;
+        let (outcome, _) = self.change(id.0, changed, |transaction| {
+            let user = [Value::Uuid(id.0)];
+            // Two statements: after a wait for the lock, only the second sees the row as it then is.
+            let locked = "UPDATE users SET is_active = is_active WHERE id = $1 AND deleted_at IS NULL";
+            if transaction.execute(locked, &user)? == 0 {
+                return Ok((Ok(ScopesChanged::NoSuchUser), false));
+            }
+            let rows = transaction.query("SELECT scopes FROM users WHERE id = $1", &user)?;
+            let old = first(rows).map_or(Ok(String::new()), |mut row| row.text(0)).map(Grants::from_stored)?;
+            let new = match change.apply(&old) {
+                Ok(new) => new,
+                Err(rule) => return Ok((Err(rule), false)),
+            };
+            let event = scopes_event(&old, &new, id, by, now);
+            if let Some(event) = &event {
+                let scopes = [Value::Uuid(id.0), Value::Text(new.as_str().to_string())];
+                transaction.execute("UPDATE users SET scopes = $2 WHERE id = $1", &scopes)?;
+                record(transaction, event)?;
+            }
+            Ok((Ok(ScopesChanged::To(new)), event.is_some()))
+        })?;
+        Ok(outcome)
     }
 
     fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError> {

@@ -125,6 +125,8 @@ impl Data {
         };
         settings.insert("HOST".to_string(), "127.0.0.1".to_string());
         settings.insert("PORT".to_string(), "0".to_string());
+        // Stories are free to name any scope but the reserved ones, which [`Service::grant`] gives.
+        settings.insert("USER_SCOPES".to_string(), "*".to_string());
         settings
     }
 }
@@ -325,6 +327,12 @@ impl Service {
     #[track_caller]
     pub fn token_status(&self, access: &str) -> u16 {
         self.client.token_status(access)
+    }
+
+    /// Gives the user these scopes, as the operator does.
+    #[track_caller]
+    pub fn grant(&self, user: &str, scopes: &[&str]) {
+        self.operator(&[&["user", "grant", user], scopes].concat());
     }
 
     /// Runs the program's command line on this service's data and gives its standard output.
