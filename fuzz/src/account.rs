@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use keyward::accounts::email::Email;
+use keyward::accounts::granting::ScopeChange;
 use keyward::app::App;
 use keyward::audit::event::{By, Origin};
 use keyward::base::clock::Clock;
@@ -15,6 +16,7 @@ use keyward::base::id::SessionId;
 use keyward::config::Config;
 use keyward::guard::principal::{AuthenticatedService, AuthenticatedUser, Principal};
 use keyward::http::limits::Limits;
+use keyward::keys::grants::Grants;
 use keyward::keys::key::KeyHash;
 use keyward::keys::scopes::Scopes;
 use keyward::keys::service::KeySpec;
@@ -84,6 +86,9 @@ impl Account {
         let logged_in = app.sessions.sign_up(address, None, password, origin).expect("a new user");
         let owner = logged_in.user.id;
         let scopes = Scopes::parse(&[SCOPE]).expect("a scope");
+        let grants = Grants::parse(&[SCOPE]).expect("a scope");
+        let change = ScopeChange::Grant(grants.clone());
+        app.users.change_scopes(owner, &change, &By::operator()).expect("a user with the scope");
         let settings = KeySpec { name: "fuzz".to_string(), expires_at: None, scopes: scopes.clone(), rate_limit: None };
         let (key, secret) = app.keys.create(owner, settings, &By::operator()).expect("a new key");
         let ends = app.clock.now().plus(Duration::from_secs(3600));
@@ -91,6 +96,8 @@ impl Account {
             user: AuthenticatedUser {
                 id: owner,
                 email: email.as_str().into(),
+                email_verified: false,
+                scopes: Arc::new(grants),
                 session: session(app, &logged_in.tokens.access_token),
             },
             email,

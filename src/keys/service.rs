@@ -122,9 +122,7 @@ impl Keys {
     /// Changes one of the owner's keys, and returns it with how often it was allowed in the last 24 hours.
     pub fn change(&self, owner: UserId, id: &str, change: &KeyChange, by: &By) -> Result<(ApiKey, u64), Error> {
         let id = self.parse_id(id)?;
-        self.store
-            .update_key(owner, id, change, by, self.clock.now(), self.settings.max_keys)?
-            .map_err(|refusal| refused(refusal))?;
+        self.store.update_key(owner, id, change, by, self.clock.now(), self.settings.max_keys)?.map_err(refused)?;
         // A missing key means that the owner has been deleted meanwhile.
         let read = |since| Ok(self.store.key_of(owner, id, since)?);
         self.counted(read, |key| key.as_mut_slice())?.ok_or_else(not_found)
@@ -137,10 +135,8 @@ impl Keys {
         let (secret, hash) = new_secret()?;
         let now = self.clock.now();
         let draft = KeyDraft { id: KeyId::new(), hash, hint: secret.hint(), created_at: now };
-        let Replacement { key, old_expires_at } = self
-            .store
-            .rotate_key(owner, id, &draft, now.plus(grace), self.settings.max_keys, by)?
-            .map_err(|refusal| refused(refusal))?;
+        let Replacement { key, old_expires_at } =
+            self.store.rotate_key(owner, id, &draft, now.plus(grace), self.settings.max_keys, by)?.map_err(refused)?;
         Ok(Successor { key, secret, old: id, old_expires_at })
     }
 

@@ -103,7 +103,10 @@ on_both_stores! {
         assert_eq!(answer.status, 200);
         assert_eq!(
             body,
-            json!({ "id": ann.id, "email": "ann@example.com", "name": null, "createdAt": body["createdAt"] })
+            json!({
+                "id": ann.id, "email": "ann@example.com", "name": null, "createdAt": body["createdAt"],
+                "scopes": ["*", "keys:verify"],
+            })
         );
     }
 

@@ -72,7 +72,7 @@ on_both_stores! {
             for method in ["GET", "HEAD"] {
                 let ask = || service.method(method, target);
                 let answer = ask().bearer(&ann.access).send();
-                let user = admission(["user", &ann.id, "ann@example.com"], ["", "", ""], &[]);
+                let user = admission(["user", &ann.id, "ann@example.com"], ["", "", "%2A keys:verify"], &[]);
                 assert_eq!((answer.status, head(&answer)), (200, user), "{method} {target}");
                 assert!(answer.body.is_empty());
 

@@ -13,6 +13,7 @@ use keyward::api::routes::ROUTES;
 use keyward::audit::event::Kind;
 use keyward::config;
 use keyward::http::route::Route;
+use keyward::keys::grants::Grants;
 use keyward_harness::openapi::DOCUMENT;
 use keyward_harness::postgres_cluster::{self, Database};
 use keyward_harness::program::{self, finish};
@@ -67,7 +68,7 @@ fn take_the_tour(text: &str, least: usize) {
     if !installed(&[Tool::Bash, Tool::Curl]) {
         return;
     }
-    let service = Service::start(Backend::Sqlite);
+    let service = Service::start_with(Backend::Sqlite, &[], |config| config.accounts.user_scopes = Grants::default());
     let here = format!("http://{}", service.address());
     let blocks = blocks(text);
     const END: &str = "--- end of a step ---";

@@ -67,7 +67,7 @@ on_both_stores! {
         let claims = claims(&ann.access);
         let active = json!({
             "active": true, "token_type": "Bearer", "username": "ann@example.com", "sub": ann.id, "iat": claims["iat"],
-            "exp": claims["exp"], "jti": claims["jti"], "sid": claims["sid"],
+            "exp": claims["exp"], "jti": claims["jti"], "sid": claims["sid"], "scope": "* keys:verify",
         });
         assert_eq!(introspect(service, &caller, &ann.access), active);
         // However often, from memory or not.

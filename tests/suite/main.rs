@@ -15,6 +15,7 @@ mod ended_keys;
 mod fairness;
 mod front;
 mod gateways;
+mod grants;
 mod http2;
 mod instances;
 mod introspection;

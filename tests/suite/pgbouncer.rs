@@ -106,7 +106,7 @@ fn ask_for_everything(client: &Client, number: usize) -> (usize, Vec<String>) {
         expect(200, client.get("/auth/me").bearer(&access).send());
         expect(200, client.get("/keys").bearer(&access).send());
         expect(200, client.get("/auth/events").bearer(&access).send());
-        expect(200, client.post("/keys/verify").bearer(&access).json(json!({ "key": key })).send());
+        expect(200, client.get("/authz/forward-auth").bearer(&access).send());
         let pair = expect(200, client.post("/auth/refresh").json(json!({ "refreshToken": refresh })).send());
         (access, refresh) = (text(&pair, "accessToken"), text(&pair, "refreshToken"));
         expect(200, client.delete(&format!("/keys/{}", text(&made, "id"))).bearer(&access).send());

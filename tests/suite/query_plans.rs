@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keyward::accounts::email::Email;
+use keyward::accounts::granting::ScopeChange;
 use keyward::accounts::user::UserRef;
 use keyward::app::App;
 use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
 use keyward::base::clock::{Clock, Timestamp};
 use keyward::base::error::StoreError;
 use keyward::config::Config;
+use keyward::keys::grants::Grants;
 use keyward::keys::key::{KeyChange, KeyHash};
 use keyward::keys::scopes::Scopes;
 use keyward::keys::service::{KeySpec, Period};
@@ -175,6 +177,9 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
         app.users.set_active(bob.id, active, &By::operator()).unwrap();
     }
     app.users.set_password(bob.id, password(PASSWORD), &By::operator()).unwrap();
+    app.users
+        .change_scopes(bob.id, &ScopeChange::Grant(Grants::parse(&["*", "keys:verify"]).unwrap()), &By::operator())
+        .unwrap();
     app.users.note_costs().unwrap();
 
     // Keys and their use.

@@ -141,7 +141,7 @@ on_both_stores! {
     fn a_key_verifies_others_if_it_has_the_scope_for_that(service) {
         let ann = service.sign_up("ann@example.com");
         let may = service.create_key(&ann.access, json!({ "name": "may", "scopes": ["keys:verify"] }));
-        let may_not = service.create_key(&ann.access, json!({ "name": "may not", "scopes": ["keys:verify-not"] }));
+        let may_not = service.create_key(&ann.access, json!({ "name": "may not", "scopes": ["verify"] }));
         for (path, body) in [
             ("/keys/verify", json!({ "key": may_not["key"] })),
             ("/keys/verify-batch", json!({ "keys": [{ "key": may_not["key"] }] })),

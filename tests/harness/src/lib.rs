@@ -1,6 +1,7 @@
 //! What the stories (`tests/suite`), the hostile suite (`tests/hostile`), the benchmarks and the fuzz targets share.
 //!
 //! - [`service`] starts a server in the process of the test, [`program`] the program as its users run it.
+//! - [`old_database`] puts a service's data into a database of an earlier version.
 //! - [`postgres_cluster`] gives a fresh database to each of them, [`relay`] takes the link away.
 //! - [`http_client`], [`tls_client`], [`wire`] and [`http2`] talk to a server: in whole requests, over TLS, byte by byte, and
 //!   frame by frame.
@@ -11,6 +12,7 @@
 pub mod forge;
 pub mod http2;
 pub mod http_client;
+pub mod old_database;
 pub mod openapi;
 pub mod postgres_cluster;
 pub mod program;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use keyward::base::clock::Clock;
 use keyward::config::Config;
+use keyward::keys::grants::Grants;
 use keyward::run::Keyward;
 use serde_json::{Value, json};
 
@@ -125,10 +126,17 @@ impl Data {
         };
         settings.insert("HOST".to_string(), "127.0.0.1".to_string());
         settings.insert("PORT".to_string(), "0".to_string());
-        // Stories are free to name any scope but the reserved ones, which [`Service::grant`] gives.
-        settings.insert("USER_SCOPES".to_string(), "*".to_string());
         settings
     }
+}
+
+fn configuration(values: &HashMap<String, String>) -> Config {
+    let mut config = Config::from_values(values).unwrap();
+    if !values.contains_key("USER_SCOPES") {
+        // Most stories are not about grants: their users have every scope, and may verify keys.
+        config.accounts.user_scopes = Grants::parse(&["*", "keys:verify"]).unwrap();
+    }
+    config
 }
 
 /// A running server. Everything in it is dropped with it.
@@ -159,7 +167,7 @@ impl Service {
         let data = Data::fresh(backend);
         let mut values = data.settings();
         values.extend(settings.iter().map(|(name, value)| (name.to_string(), value.to_string())));
-        let mut config = Config::from_values(&values).unwrap();
+        let mut config = configuration(&values);
         adjust(&mut config);
         let clock = Clock::stopped();
         let keyward = Keyward::start(&config, clock.clone()).unwrap();
@@ -179,7 +187,7 @@ impl Service {
     pub fn set(&mut self, name: &str, value: &str) {
         let mut values = self.data.settings();
         values.insert(name.to_string(), value.to_string());
-        self.config = Config::from_values(&values).unwrap();
+        self.config = configuration(&values);
     }
 
     /// Stops, and starts again on the same data with another configuration.
