@@ -6,6 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use keyward::accounts::granting::ScopeChange;
+use keyward::audit::event::By;
+use keyward::base::id::UserId;
+use keyward::keys::grants::Grants;
 use keyward_harness::http_client::{Client, PATIENCE};
 use keyward_harness::postgres_cluster::available;
 use keyward_harness::relay::Relay;
@@ -14,7 +18,7 @@ use serde_json::json;
 
 use super::{
     Credential, Finally, Instance, LISTENING, MAX_AGE, allow_masses, database_address, honoured_for, operator,
-    percentile, set_active, start, until_both_listen,
+    percentile, set_active, start, until, until_both_listen,
 };
 
 /// A credential that is watched from its first acceptance to its refusal.
@@ -187,6 +191,52 @@ fn what_ends_under_load_ends_at_once_where_it_was_ended_and_soon_on_the_other_in
         let (median, p99) = (percentile(&delays, 50), percentile(&delays, 99));
         eprintln!("honoured elsewhere after its {kind}: median {median:?}, p99 {p99:?}, {} times", delays.len());
     }
+}
+
+#[test]
+fn a_scope_that_another_process_withdraws_is_soon_refused_at_the_gateway() {
+    const ROUNDS: usize = 200;
+    if !available() {
+        return;
+    }
+    let service = Service::start_with(Backend::Postgres, &[], |config| {
+        allow_masses(config);
+        // Without a pattern that covers everything.
+        config.accounts.user_scopes = Grants::default();
+    });
+    let second = Instance::beside(&service);
+    until_both_listen(&service);
+    let users = operator(service.config());
+    let ann = service.sign_up("ann@example.com");
+    let id = UserId::parse(&ann.id).unwrap();
+    let change = |scopes: ScopeChange| users.change_scopes(id, &scopes, &By::operator()).unwrap().unwrap();
+    let orders = Grants::parse(&["orders:read"]).unwrap();
+    change(ScopeChange::Grant(orders.clone()));
+    let key = service.create_key(&ann.access, json!({ "name": "key", "scopes": ["orders:read"] }));
+    let key = key["key"].as_str().unwrap().to_string();
+    let there = second.client();
+    let at_the_gateway = || there.get("/authz/forward-auth?scope=orders:read").api_key(&key).send().status;
+    let mut delays: Vec<Duration> = Vec::new();
+    for _ in 0..ROUNDS {
+        until("the scope counts at the other instance", || at_the_gateway() == 200);
+        change(ScopeChange::Withdraw(orders.clone()));
+        let withdrawn = Instant::now();
+        let mut last = withdrawn;
+        until("the key is refused", || {
+            let asked = Instant::now();
+            match at_the_gateway() {
+                200 => last = asked,
+                status => assert_eq!(status, 403),
+            }
+            last != asked
+        });
+        delays.push(last - withdrawn);
+        change(ScopeChange::Grant(orders.clone()));
+    }
+    delays.sort_unstable();
+    let (median, p99) = (percentile(&delays, 50), percentile(&delays, 99));
+    eprintln!("honoured elsewhere after its scope was withdrawn: median {median:?}, p99 {p99:?}, {ROUNDS} times");
+    assert!(p99 < SOON, "honoured for {p99:?}");
 }
 
 #[test]
