@@ -10,13 +10,13 @@ use crate::base::duration;
 use crate::base::error::Error;
 use crate::base::form_encoding::url_encoded;
 use crate::base::id::KeyId;
+use crate::base::period::DAY;
 use crate::http::form::Form;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
 use crate::keys::key::{ApiKey, KeyChange, KeySecret, LONGEST_WINDOW, MOST_IN_A_WINDOW, parse_key_name};
 use crate::keys::scopes::Scopes;
-use crate::keys::service::{KeySpec, Period};
-use crate::keys::usage::{DAY, HOUR, Outcome};
+use crate::keys::service::KeySpec;
 use crate::memory::limiter::Rate;
 
 #[derive(Serialize)]
@@ -107,31 +107,6 @@ struct RotatedKey<'a> {
 struct ReplacedKey {
     id: KeyId,
     expires_at: Timestamp,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Usage<'a> {
-    by: &'a str,
-    from: Timestamp,
-    to: Timestamp,
-    series: Vec<Point>,
-}
-
-#[derive(Serialize)]
-struct Point {
-    start: Timestamp,
-    allowed: u64,
-    refused: Refused,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Refused {
-    disabled: u64,
-    expired: u64,
-    insufficient_scope: u64,
-    rate_limited: u64,
 }
 
 /// `POST /keys/create` → 201, the only answer that shows the key.
@@ -245,41 +220,4 @@ pub(crate) fn revoke_self(app: &App, request: &mut Request) -> Result<Response, 
     let key = &request.principal.service()?.key;
     app.keys.revoke_own(key.id, key.owner, &request.by())?;
     response::message("API key revoked successfully")
-}
-
-/// The most points of a series: a month of hours, or more than a year of days.
-const POINTS: u32 = 1000;
-
-/// `GET /keys/:id/usage?from=&to=&by=` → 200 with a series without gaps; 404 for anyone but the owner.
-pub(crate) fn usage(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read_query(request, &["from", "to", "by"])?;
-    let time = |text: &str| Timestamp::parse(text).ok_or("must be an RFC 3339 date and time with an offset");
-    let (from, to) = (form.optional("from", time), form.optional("to", time));
-    let step = form.optional("by", |text| match text {
-        "hour" => Ok(HOUR),
-        "day" => Ok(DAY),
-        _ => Err("must be one of the following values: hour, day"),
-    });
-    let step = step.unwrap_or(HOUR);
-    let to = to.unwrap_or_else(|| app.clock.now());
-    // The default: the last day by hours, or the last month by days, including the current one.
-    let from = from.unwrap_or_else(|| to.minus(if step == DAY { 29 * DAY } else { 23 * HOUR }).max(Timestamp::FIRST));
-    let from = from.start_of(step);
-    form.require(from < to, "from must be before to");
-    form.require(from.plus(POINTS * step) >= to, "from and to must be at most 1000 steps apart");
-    form.finish(Some(()))?;
-    let series =
-        app.keys.usage(request.principal.user()?.id, request.parameters.get("id"), &Period { from, to, step })?;
-    let series = series.into_iter().map(|presented| Point {
-        start: presented.start,
-        allowed: presented.counts.of(Outcome::Allowed),
-        refused: Refused {
-            disabled: presented.counts.of(Outcome::Disabled),
-            expired: presented.counts.of(Outcome::Expired),
-            insufficient_scope: presented.counts.of(Outcome::InsufficientScope),
-            rate_limited: presented.counts.of(Outcome::RateLimited),
-        },
-    });
-    let by = if step == DAY { "day" } else { "hour" };
-    response::ok(&Usage { by, from, to, series: series.collect() })
 }

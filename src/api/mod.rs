@@ -11,4 +11,5 @@ pub mod oauth;
 pub mod protected;
 pub mod routes;
 pub mod sessions;
+pub mod usage;
 pub mod verification;

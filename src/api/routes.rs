@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::{auth, authz, docs, events, health, jwks, keys, oauth, protected, sessions, verification};
+use super::{auth, authz, docs, events, health, jwks, keys, oauth, protected, sessions, usage, verification};
 use crate::accounts::limits::Limited;
 use crate::guard::requirements::Guard::{ApiKey, Flexible, Jwt, Public};
 use crate::http::lanes::Lane::{Inline, Password, Store};
@@ -34,7 +34,7 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             patch("/:id", Store, keys::change).writing(),
             delete("/:id", Store, keys::revoke),
             post("/:id/rotate", Store, keys::rotate).writing(),
-            get("/:id/usage", Store, keys::usage),
+            get("/:id/usage", Store, usage::of_key),
         ]),
         group("/keys", Flexible).with_scopes(&KEYS_VERIFY).routes([
             post("/verify", Store, verification::verify),

@@ -10,13 +10,14 @@ use crate::audit::event::By;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Challenge, Error, Presenter, Sent};
 use crate::base::id::{KeyId, UserId};
+use crate::base::period::{HOUR, Period};
 use crate::base::sharded::lock;
 use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal, KeySecret, KnownKey};
 use crate::keys::rules::Replacement;
 use crate::keys::scopes::Scopes;
 use crate::keys::settings::KeySettings;
 use crate::keys::store::KeyStore;
-use crate::keys::usage::{Counts, HOUR, Outcome};
+use crate::keys::usage::{Counts, Outcome};
 use crate::keys::usage_counter::UsageCounter;
 use crate::memory::limiter::{Limiter, Quota, Rate};
 
@@ -25,13 +26,6 @@ const LISTED: i64 = 1000;
 
 /// How many keys' rate limits are counted at once.
 const LIMITED_KEYS: usize = 128 * 1024;
-
-/// A period of time that is shown in steps of an hour or a day.
-pub struct Period {
-    pub from: Timestamp,
-    pub to: Timestamp,
-    pub step: Duration,
-}
 
 /// How often a key was presented in the hour or day that begins at `start`.
 pub struct UsagePoint {
@@ -205,22 +199,12 @@ impl Keys {
     /// How often the owner's key was presented in each step of the period, in order, without gaps.
     pub fn usage(&self, owner: UserId, id: &str, period: &Period) -> Result<Vec<UsagePoint>, Error> {
         let id = self.parse_id(id)?;
-        let (from, to) = (period.from.start_of(period.step), period.to);
-        let read = || self.usage.stored(owner, id, from, to);
+        let read = || self.usage.stored(owner, id, period.start(), period.to);
         let (stored, pending) = self.usage.with_pending(read, |_| vec![id])?;
-        let mut series = Vec::new();
-        let mut start = from;
-        while start < to {
-            series.push(UsagePoint { start, counts: Counts::default() });
-            start = start.plus(period.step);
-        }
+        let mut series = period.points(|start| UsagePoint { start, counts: Counts::default() });
         let stored = stored.ok_or_else(not_found)?;
         for noted in stored.into_iter().chain(pending.into_iter().flatten()) {
-            if noted.hour < from || noted.hour >= to {
-                continue;
-            }
-            let steps = (noted.hour.millis() - from.millis()) / period.step.as_millis() as i64;
-            if let Some(point) = usize::try_from(steps).ok().and_then(|index| series.get_mut(index)) {
+            if let Some(point) = period.point_of(&mut series, noted.hour) {
                 point.counts.add_all(&noted.counts);
             }
         }

@@ -1,14 +1,9 @@
 //! The use of a key: how each presentation ended, counted by the hour.
 
-use std::time::Duration;
-
 use crate::base::clock::Timestamp;
 
-pub const HOUR: Duration = Duration::from_secs(60 * 60);
-pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// How the presentation of a key ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     Allowed,
     /// Revoked or paused, or its owner is inactive.
@@ -20,13 +15,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub(crate) const ALL: [Outcome; 5] =
+        [Outcome::Allowed, Outcome::Disabled, Outcome::Expired, Outcome::InsufficientScope, Outcome::RateLimited];
+
     /// Whether the key itself is valid. A key over its rate limit or without a required scope is valid.
     pub(crate) fn is_of_good_key(self) -> bool {
         matches!(self, Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope)
     }
 }
 
-const OUTCOMES: usize = 5;
+const OUTCOMES: usize = Outcome::ALL.len();
 
 /// How often a key was presented, by how that ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{KeyId, UserId};
+use crate::base::period::HOUR;
 use crate::base::sharded::{Sharded, lock};
 use crate::keys::store::UsageStore;
-use crate::keys::usage::{HOUR, HourOfUse, Outcome};
+use crate::keys::usage::{HourOfUse, Outcome};
 
 /// The unwritten use of one key.
 struct KeyUse {

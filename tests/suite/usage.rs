@@ -1,7 +1,7 @@
 //! How often keys were used.
 
 use keyward::base::clock::Timestamp;
-use keyward::keys::usage::{DAY, HOUR};
+use keyward::base::period::{DAY, HOUR};
 use keyward_harness::http_client::PATIENCE;
 use keyward_harness::service::{Account, Service, broken_rules, error, on_both_stores, within};
 use serde_json::{Value, json};

@@ -8,8 +8,9 @@ use super::SqlStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
+use crate::base::period::HOUR;
 use crate::keys::store::UsageStore;
-use crate::keys::usage::{HOUR, HourOfUse, Outcome};
+use crate::keys::usage::{HourOfUse, Outcome};
 use crate::store::driver::{Column, Driver, Value, first, unexpected};
 
 /// As a column: hours since the epoch.
