@@ -140,7 +140,7 @@ impl App {
                 accounts.clone(),
                 clock.clone(),
             ),
-            keys: Keys::new(stores.keys, usage.clone(), *keys, clock.clone()),
+            keys: Keys::new(stores.keys, usage.clone(), keys.clone(), clock.clone()),
             users,
             tokens,
             usage,

@@ -107,6 +107,12 @@ mod tests {
                  write https://b.example; accepted: origins, separated by commas, such as https://app.example.com or \
                  http://localhost:5173",
             ),
+            (
+                "KEY_PREFIX",
+                "sk-live",
+                "KEY_PREFIX: \"sk-live\" has another character; accepted: 1 to 24 lower-case letters, digits \
+                 and underscores",
+            ),
             ("SIGNUP", "yes", "SIGNUP: \"yes\" is neither; accepted: open or closed"),
             ("JWT_SECRET", "hunter2", "JWT_SECRET: the value has 7 bytes; accepted: 32 bytes or more"),
             (

@@ -16,11 +16,9 @@ use crate::base::metadata::Metadata;
 use crate::keys::allowed_ips::AllowedIps;
 use crate::keys::scopes::Scopes;
 use crate::keys::usage::Outcome;
+use crate::keys::written_form::{HEX_DIGITS, KeyPrefix, is_key, start_of_digits};
 use crate::memory::limiter::Rate;
 use crate::memory::lookup::Cacheable;
-
-const PREFIX: &str = "sk_";
-const HEX_DIGITS: usize = 64;
 
 /// How many ended keys are kept of an owner who may have `most` usable ones.
 pub(crate) fn most_ended(most: u32) -> i64 {
@@ -35,13 +33,13 @@ pub(crate) const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct KeySecret(String);
 
 impl KeySecret {
-    /// `sk_` and 256 bits from the system's random source, as 64 hexadecimal digits.
-    pub(crate) fn generate() -> Result<KeySecret, Error> {
+    /// 256 bits from the system's random source, as 64 hexadecimal digits after the prefix.
+    pub(crate) fn generate(prefix: &KeyPrefix) -> Result<KeySecret, Error> {
         let mut bytes = [0; HEX_DIGITS / 2];
         SysRng
             .try_fill_bytes(&mut bytes)
             .map_err(|error| Error::Internal(format!("the system's random source: {error}")))?;
-        Ok(KeySecret(format!("{PREFIX}{}", hex::encode(bytes))))
+        Ok(KeySecret(prefix.write(&hex::encode(bytes))))
     }
 
     pub fn expose(&self) -> &str {
@@ -50,8 +48,8 @@ impl KeySecret {
 
     /// `sk_1a2b…9f0e`: enough to tell keys apart, too little to help somebody guess the rest.
     pub(crate) fn hint(&self) -> String {
-        let digits = &self.0[PREFIX.len()..];
-        format!("{PREFIX}{}…{}", &digits[..4], &digits[HEX_DIGITS - 4..])
+        let (prefix, digits) = self.0.split_at(start_of_digits(&self.0));
+        format!("{prefix}{}…{}", &digits[..4], &digits[HEX_DIGITS - 4..HEX_DIGITS])
     }
 }
 
@@ -63,10 +61,7 @@ pub struct KeyHash([u8; 32]);
 impl KeyHash {
     /// `None`: it does not have the form of a key.
     pub fn of(key: &[u8]) -> Option<KeyHash> {
-        let digits = key.strip_prefix(PREFIX.as_bytes())?;
-        let well_formed =
-            digits.len() == HEX_DIGITS && digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-        if !well_formed {
+        if !is_key(key) {
             return None;
         }
         digest::digest(&digest::SHA256, key).as_ref().try_into().ok().map(KeyHash)
@@ -291,10 +286,12 @@ mod tests {
 
     #[test]
     fn a_generated_key_is_well_formed_and_its_hint_tells_no_more_than_eight_digits() {
-        let key = KeySecret::generate().unwrap();
-        assert!(KeyHash::of(key.expose().as_bytes()).is_some());
-        let digits = &key.expose()[3..];
-        assert_eq!(key.hint(), format!("sk_{}…{}", &digits[..4], &digits[60..]));
+        for prefix in ["sk", "acme_live"] {
+            let key = KeySecret::generate(&KeyPrefix::parse(prefix).unwrap()).unwrap();
+            assert!(KeyHash::of(key.expose().as_bytes()).is_some());
+            let digits = &key.expose()[prefix.len() + 1..][..64];
+            assert_eq!(key.hint(), format!("{prefix}_{}…{}", &digits[..4], &digits[60..]));
+        }
     }
 
     #[test]

@@ -11,3 +11,4 @@ pub mod store;
 pub mod usage;
 pub mod usage_counter;
 pub mod verification;
+pub mod written_form;

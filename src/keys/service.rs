@@ -85,7 +85,7 @@ impl Keys {
     /// Creates a key. The secret is returned here and stored nowhere.
     pub fn create(&self, owner: UserId, spec: KeySpec, by: &By) -> Result<(ApiKey, KeySecret), Error> {
         let KeySpec { name, expires_at, scopes, rate_limit } = spec;
-        let (secret, hash) = new_secret()?;
+        let (secret, hash) = self.new_secret()?;
         let key = ApiKey {
             id: KeyId::new(),
             owner,
@@ -126,7 +126,7 @@ impl Keys {
     /// or when it expires if that is earlier. Of several concurrent rotations of a key, one succeeds.
     pub fn rotate(&self, owner: UserId, id: &str, grace: Duration, by: &By) -> Result<Successor, Error> {
         let id = self.parse_id(id)?;
-        let (secret, hash) = new_secret()?;
+        let (secret, hash) = self.new_secret()?;
         let now = self.clock.now();
         let draft = KeyDraft { id: KeyId::new(), hash, hint: secret.hint(), created_at: now };
         let Replacement { key, old_expires_at } =
@@ -149,6 +149,13 @@ impl Keys {
         });
         self.usage.note(key.id, outcome, now);
         (outcome, quota)
+    }
+
+    fn new_secret(&self) -> Result<(KeySecret, KeyHash), Error> {
+        let secret = KeySecret::generate(&self.settings.prefix)?;
+        let hash = KeyHash::of(secret.expose().as_bytes())
+            .ok_or_else(|| Error::Internal("a generated key is ill-formed".to_string()))?;
+        Ok((secret, hash))
     }
 
     fn parse_id(&self, id: &str) -> Result<KeyId, Error> {
@@ -265,13 +272,6 @@ fn refused(refusal: KeyRefusal) -> Error {
         ),
         KeyRefusal::NotGranted(scopes) => Error::InsufficientScope { scopes: scopes.to_string(), by: Presenter::User },
     }
-}
-
-fn new_secret() -> Result<(KeySecret, KeyHash), Error> {
-    let secret = KeySecret::generate()?;
-    let hash = KeyHash::of(secret.expose().as_bytes())
-        .ok_or_else(|| Error::Internal("a generated key is ill-formed".to_string()))?;
-    Ok((secret, hash))
 }
 
 fn not_found() -> Error {

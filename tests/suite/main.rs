@@ -21,6 +21,7 @@ mod instances;
 mod introspection;
 mod key_life;
 mod key_limits;
+mod key_prefix;
 mod keys;
 mod lock_waits;
 mod openapi;

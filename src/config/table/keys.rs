@@ -2,8 +2,17 @@
 
 use super::read::{LIFETIMES, lifetime, whole_number};
 use crate::config::setting::Setting;
+use crate::keys::written_form::KeyPrefix;
 
 pub(super) static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "KEY_PREFIX",
+        default: Some("sk"),
+        accepts: "1 to 24 lower-case letters, digits and underscores",
+        meaning: "What new API keys begin with, before a `_`; with another one than sk, they end in a checksum",
+        secret: false,
+        read: |config, value| KeyPrefix::parse(value).map(|prefix| config.keys.prefix = prefix).map_err(str::to_string),
+    },
     Setting {
         name: "MAX_KEYS_PER_USER",
         default: Some("100"),
