@@ -6,6 +6,7 @@ use std::sync::atomic::{self, AtomicU32};
 use std::sync::mpsc;
 
 use log::warn;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::base::error::Error;
 use crate::base::pool::Pool;
@@ -20,8 +21,27 @@ static COMMON: &[u8] = include_bytes!("../../static/common-passwords.txt");
 /// The highest cost that `BCRYPT_COST` can be. Refusals are not slowed down to match a stored hash of a higher one.
 const HIGHEST_COST: u32 = 15;
 
-/// A new password that obeys the rules. It has no `Debug`, so that no log can show it.
+/// A new password that obeys the rules, composed. It has no `Debug`, so that no log can show it.
 pub struct NewPassword(String);
+
+/// As Unicode composes it (NFC). Keyboards and systems differ in this, and the person who types cannot see it.
+fn composed(password: &str) -> String {
+    password.nfc().collect()
+}
+
+/// Whether two texts are one password.
+pub fn is_same(one: &str, other: &str) -> bool {
+    one.nfc().eq(other.nfc())
+}
+
+/// How a right password was typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Typed {
+    /// As it is hashed.
+    AsHashed,
+    /// In another form: only its composed form is what is hashed.
+    Otherwise,
+}
 
 /// The rules for new passwords. There are no composition rules: they make passwords worse (ASVS 6.2.5).
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +58,9 @@ impl PasswordRules {
         PasswordRules { shortest, too_short: too_short.leak() }
     }
 
-    /// The error is the broken rule; it follows the field's name.
+    /// Judges the composed form, which is what is hashed. The error is the broken rule; it follows the field's name.
     pub fn judge(&self, text: &str) -> Result<NewPassword, &'static str> {
+        let text = composed(text);
         if text.chars().count() < self.shortest {
             return Err(self.too_short);
         }
@@ -51,10 +72,10 @@ impl PasswordRules {
         if text.contains('\0') {
             return Err("must not contain NUL characters");
         }
-        if is_common(text) {
+        if is_common(&text) {
             return Err("is too common");
         }
-        Ok(NewPassword(text.to_string()))
+        Ok(NewPassword(text))
     }
 }
 
@@ -123,43 +144,59 @@ impl Passwords {
             .map_err(|error| Error::Internal(format!("hashing a password: {error}")))
     }
 
-    /// Whether the password belongs to the hash. Every refusal takes the same time, also without a hash (no such user).
+    /// Whether the password belongs to the hash: as it was typed, or else composed. `None`: it does not.
     ///
-    /// Hashes that were made by Keyward's predecessor cut passwords at 72 bytes; verifying does the same.
-    pub(crate) fn verify(&self, password: String, hash: Option<&PasswordHash>) -> Result<bool, Error> {
+    /// Every refusal takes the same time, also without a hash (no such user). A password that is not composed takes twice
+    /// as long, whatever the hash is. Hashes that were made by Keyward's predecessor cut passwords at 72 bytes; verifying
+    /// does the same.
+    pub(crate) fn verify(&self, password: String, hash: Option<&PasswordHash>) -> Result<Option<Typed>, Error> {
         if let Some(hash) = hash {
             self.note_cost(&hash.0);
         }
         let known = hash.is_some();
         let highest_cost = self.highest_cost.load(atomic::Ordering::Relaxed);
         let hash = hash.map_or_else(|| dummy_hash(highest_cost), |hash| hash.0.clone());
+        let composed = Some(composed(&password)).filter(|composed| *composed != password);
+        let forms: Vec<_> = [(password, Typed::AsHashed)]
+            .into_iter()
+            .chain(composed.map(|composed| (composed, Typed::Otherwise)))
+            .collect();
         self.run(move || {
-            if bcrypt::verify(&password, &hash)? && known {
-                return Ok(true);
+            for (form, typed) in &forms {
+                if bcrypt::verify(form, &hash)? && known {
+                    return Ok(Some(*typed));
+                }
             }
             // Each cost step doubles the work, so verifying once at each missing cost adds up to the difference.
             for missing in cost_of(&hash).unwrap_or(highest_cost)..highest_cost {
-                bcrypt::verify(&password, &dummy_hash(missing))?;
+                for (form, _) in &forms {
+                    bcrypt::verify(form, &dummy_hash(missing))?;
+                }
             }
-            Ok(false)
+            Ok(None)
         })?
         .map_err(|error: bcrypt::BcryptError| Error::Internal(format!("verifying a password: {error}")))
     }
 
-    /// A hash of the configured cost, if the stored one has a lower cost. If it cannot be made, the stored one stays
-    /// until the next login.
-    pub(crate) fn rehash(&self, password: &str, stored: &PasswordHash) -> Option<PasswordHash> {
+    /// A new hash of the right password, if the stored one has a lower cost than the configured one, or is of a form that
+    /// is not composed, as earlier versions made it. If it cannot be made, the stored one stays until the next login.
+    pub(crate) fn rehash(&self, password: &str, typed: Typed, stored: &PasswordHash) -> Option<PasswordHash> {
         let cost = self.cost;
-        if cost_of(&stored.0)? >= cost {
+        let stored_cost = cost_of(&stored.0)?;
+        let composed = composed(password);
+        // A longer password is cut at 72 bytes, as it was for the stored hash. Composed, it would be cut elsewhere.
+        let is_cut = password.len().max(composed.len()) > LONGEST_BYTES;
+        let is_of_another_form = typed == Typed::AsHashed && composed != password && !is_cut;
+        if stored_cost >= cost && !is_of_another_form {
             return None;
         }
-        // A longer password is cut at 72 bytes, as it was for the stored hash.
-        let password = password.to_string();
+        let cost = cost.max(stored_cost);
+        let password = if is_cut && typed == Typed::AsHashed { password.to_string() } else { composed };
         let hashed = self.run(move || bcrypt::hash(password, cost));
         hashed
-            .inspect_err(|error| warn!("a password could not be hashed again at the configured cost: {error:?}"))
+            .inspect_err(|error| warn!("a password could not be hashed again: {error:?}"))
             .ok()?
-            .inspect_err(|error| warn!("a password could not be hashed again at the configured cost: {error}"))
+            .inspect_err(|error| warn!("a password could not be hashed again: {error}"))
             .ok()
             .map(PasswordHash)
     }
@@ -200,14 +237,53 @@ mod tests {
     fn a_hash_verifies_its_own_password_only() {
         let passwords = passwords();
         let hash = passwords.hash(PasswordRules::new(8).judge("correct horse").ok().unwrap()).ok().unwrap();
-        assert!(passwords.verify("correct horse".into(), Some(&hash)).unwrap());
-        assert!(!passwords.verify("correct horsf".into(), Some(&hash)).unwrap());
+        assert_eq!(passwords.verify("correct horse".into(), Some(&hash)).unwrap(), Some(Typed::AsHashed));
+        assert_eq!(passwords.verify("correct horsf".into(), Some(&hash)).unwrap(), None);
+    }
+
+    #[test]
+    fn a_password_is_verified_as_it_was_typed_and_then_composed() {
+        let passwords = passwords();
+        let (composed, other) = ("gr\u{fc}ne \u{c5}pfel", "gru\u{308}ne A\u{30a}pfel");
+        let new = passwords.hash(PasswordRules::new(8).judge(other).ok().unwrap()).ok().unwrap();
+        assert_eq!(passwords.verify(composed.into(), Some(&new)).unwrap(), Some(Typed::AsHashed));
+        assert_eq!(passwords.verify(other.into(), Some(&new)).unwrap(), Some(Typed::Otherwise));
+        // As earlier versions hashed it.
+        let old = PasswordHash(bcrypt::hash(other, 10).unwrap());
+        assert_eq!(passwords.verify(other.into(), Some(&old)).unwrap(), Some(Typed::AsHashed));
+        assert_eq!(passwords.verify(composed.into(), Some(&old)).unwrap(), None);
+        // Unicode's other equivalence is another password.
+        assert_eq!(passwords.verify("gr\u{fc}ne \u{ff21}\u{30a}pfel".into(), Some(&new)).unwrap(), None);
+        assert!(is_same(composed, other) && !is_same("\u{fb01}", "fi"));
+    }
+
+    #[test]
+    fn a_hash_of_a_form_that_is_not_composed_is_replaced() {
+        let passwords = passwords();
+        let (composed, other) = ("gr\u{fc}n", "gru\u{308}n");
+        for cost in [4, 10, 11] {
+            let old = PasswordHash(bcrypt::hash(other, cost).unwrap());
+            let new = passwords.rehash(other, Typed::AsHashed, &old).unwrap();
+            assert_eq!(cost_of(&new.0), Some(cost.max(10)));
+            assert!(bcrypt::verify(composed, &new.0).unwrap());
+        }
+        let new = PasswordHash(bcrypt::hash(composed, 10).unwrap());
+        assert_eq!(passwords.rehash(other, Typed::Otherwise, &new), None);
+        assert_eq!(passwords.rehash(composed, Typed::AsHashed, &new), None);
+        // Composed it would be cut elsewhere, so what was cut keeps its form.
+        let long = other.repeat(20);
+        let old = PasswordHash(bcrypt::hash(&long, 10).unwrap());
+        assert_eq!(passwords.rehash(&long, Typed::AsHashed, &old), None);
+        let old = PasswordHash(bcrypt::hash(&long, 4).unwrap());
+        let new = passwords.rehash(&long, Typed::AsHashed, &old).unwrap();
+        assert!(bcrypt::verify(&long, &new.0).unwrap());
     }
 
     #[test]
     fn without_a_user_the_hash_that_stands_for_one_is_read() {
         // A dummy that bcrypt cannot read would be an error, and return at once.
-        assert!(!passwords().verify("anything".into(), None).unwrap());
+        assert_eq!(passwords().verify("anything".into(), None).unwrap(), None);
+        assert_eq!(passwords().verify("u\u{308}".into(), None).unwrap(), None);
     }
 
     #[test]
@@ -229,13 +305,14 @@ mod tests {
     fn only_a_hash_of_a_lower_cost_is_replaced() {
         let passwords = passwords();
         let stored = |cost| PasswordHash(bcrypt::hash("x".repeat(80), cost).unwrap());
-        assert_eq!(passwords.rehash("anything", &stored(10)), None);
-        assert_eq!(passwords.rehash("anything", &PasswordHash("nonsense".into())), None);
+        assert_eq!(passwords.rehash("anything", Typed::AsHashed, &stored(10)), None);
+        assert_eq!(passwords.rehash("anything", Typed::AsHashed, &PasswordHash("nonsense".into())), None);
         // What was cut at 72 bytes stays so.
-        let hash = passwords.rehash(&"x".repeat(80), &stored(4)).unwrap();
+        let hash = passwords.rehash(&"x".repeat(80), Typed::AsHashed, &stored(4)).unwrap();
         assert_eq!(cost_of(&hash.0), Some(10));
-        assert!(passwords.verify("x".repeat(80), Some(&hash)).unwrap());
-        assert!(passwords.verify("x".repeat(72), Some(&hash)).unwrap());
+        for length in [72, 80] {
+            assert_eq!(passwords.verify("x".repeat(length), Some(&hash)).unwrap(), Some(Typed::AsHashed));
+        }
     }
 
     #[test]
@@ -247,6 +324,12 @@ mod tests {
         assert!(rules.judge(&"x".repeat(72)).is_ok());
         assert!(rules.judge(&"x".repeat(73)).is_err());
         assert!(rules.judge(&"ä".repeat(37)).is_err());
+        // Composed it has four characters, or 72 bytes, or is longer than it was typed.
+        assert_eq!(rules.judge(&"a\u{308}".repeat(4)).err(), short);
+        assert!(rules.judge(&"a\u{308}".repeat(36)).is_ok());
+        assert!(rules.judge(&"a\u{308}".repeat(37)).is_err());
+        assert!(rules.judge(&"\u{958}".repeat(12)).is_ok());
+        assert_eq!(rules.judge(&"\u{958}".repeat(13)).err(), Some("must be shorter than or equal to 72 bytes"));
         let rules = PasswordRules::new(15);
         assert_eq!(rules.judge("fourteen chars").err(), Some("must be longer than or equal to 15 characters"));
         assert!(rules.judge("fifteen  chars!").is_ok());

@@ -87,19 +87,19 @@ impl Sessions {
         for round in 0..2 {
             let found = self.users.store.user_by_email(email)?;
             let attempt = PasswordAttempt {
-                email: email.as_str(),
+                email: found.as_ref().map_or(email.as_str(), |(user, _)| &user.email),
                 user: found.as_ref().map(|(user, _)| user.id),
                 hash: found.as_ref().map(|(_, hash)| hash),
                 is_active: found.as_ref().is_some_and(|(user, _)| user.is_active),
                 by: &by,
                 failure: Kind::LoginFailed,
             };
-            self.users.throttle.verify(&attempt, password)?;
+            let typed = self.users.throttle.verify(&attempt, password)?;
             let Some((user, hash)) = found else { break };
             if round == 0 {
                 self.writes.spend(Write::LogIn, user.id)?;
             }
-            let rehashed = self.users.passwords.rehash(password, &hash);
+            let rehashed = self.users.passwords.rehash(password, typed, &hash);
             let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
             let by = By::user(session.id, origin.clone());
             match self.store.open_session(&session, &hash, rehashed.as_ref(), self.settings.max_sessions, &by)? {

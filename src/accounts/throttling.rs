@@ -12,7 +12,7 @@ use std::time::Duration;
 use log::warn;
 use uuid::Uuid;
 
-use crate::accounts::passwords::{PasswordHash, Passwords};
+use crate::accounts::passwords::{PasswordHash, Passwords, Typed};
 use crate::accounts::store::SessionStore;
 use crate::audit::event::{By, Kind};
 use crate::audit::events::Events;
@@ -47,6 +47,7 @@ const ADDRESSES: i64 = 200;
 
 /// Someone tries a password.
 pub(crate) struct PasswordAttempt<'a> {
+    /// The user's as it is stored, or the normal form of one that nobody has: however it is typed, it is counted once.
     pub email: &'a str,
     /// The user with this e-mail, active or not. Inactive users count too: otherwise deactivating a user would end a
     /// wait, and so reveal that there is one.
@@ -120,9 +121,9 @@ impl LoginThrottle {
         LoginThrottle { store, passwords, events, failures, account_limit, clock }
     }
 
-    /// Succeeds if the password is right. An error: it is wrong, which counts as a failure, or the client has to wait.
+    /// How the password was typed, if it is right. An error: it is wrong, which counts as a failure, or the client has to wait.
     /// A wrong password takes the same time whether there is such a user or not.
-    pub(crate) fn verify(&self, attempt: &PasswordAttempt<'_>, password: &str) -> Result<(), Error> {
+    pub(crate) fn verify(&self, attempt: &PasswordAttempt<'_>, password: &str) -> Result<Typed, Error> {
         let failed = || self.events.note_failure(attempt.failure, attempt.user, attempt.by);
         // Attempts during a wait are recorded too, so that an attack that goes on shows in the audit trail.
         self.check_waits(attempt).inspect_err(|error| {
@@ -130,8 +131,8 @@ impl LoginThrottle {
                 failed();
             }
         })?;
-        let right = self.passwords.verify(password.to_string(), attempt.hash.filter(|_| attempt.is_active))?;
-        self.count(attempt, right).inspect_err(|_| failed())
+        let typed = self.passwords.verify(password.to_string(), attempt.hash.filter(|_| attempt.is_active))?;
+        self.count(attempt, typed).inspect_err(|_| failed())
     }
 
     /// Called before the password is verified. An error: the client has to wait; asking does not make the wait longer.
@@ -145,11 +146,11 @@ impl LoginThrottle {
     /// Counts a failure; a right password clears the failures from this address. Attempts may be verified at the same
     /// time: once one of them has started a wait, the others are refused even if they are right, so parallel attempts
     /// gain nothing.
-    fn count(&self, attempt: &PasswordAttempt<'_>, right: bool) -> Result<(), Error> {
+    fn count(&self, attempt: &PasswordAttempt<'_>, right: Option<Typed>) -> Result<Typed, Error> {
         let now = self.clock.elapsed();
         let counted = self.failures.with(&attempt.account_at_address(), now, |failures| {
             failures.wait(now)?;
-            if right {
+            if right.is_some() {
                 *failures = Failures::default();
             } else {
                 failures.add(now);
@@ -157,8 +158,8 @@ impl LoginThrottle {
             Ok(failures.wait(now).err())
         });
         let wait = counted.map_err(too_many)?;
-        if right {
-            return Ok(());
+        if let Some(typed) = right {
+            return Ok(typed);
         }
         if let Some(wait) = wait {
             warn!("too many failed logins to one account from {}: it waits {} s", attempt.by.ip(), wait.as_secs());

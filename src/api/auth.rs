@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::accounts::email::Email;
+use crate::accounts::passwords::is_same;
 use crate::accounts::sessions::LoggedIn;
 use crate::accounts::user::parse_name;
 use crate::app::App;
@@ -152,7 +153,7 @@ pub(crate) fn change_password(app: &App, request: &mut Request) -> Result<Respon
     let mut form = Form::read(request, &["currentPassword", "newPassword"])?;
     let current = form.required("currentPassword", |text| Ok(text.to_string()));
     let new = form.required("newPassword", |text| match &current {
-        Some(current) if current == text => Err("must differ from the current password"),
+        Some(current) if is_same(current, text) => Err("must differ from the current password"),
         _ => app.password_rules.judge(text),
     });
     let (current, new) = form.finish(current.zip(new))?;
