@@ -66,8 +66,13 @@ pub trait UserStore: Send + Sync {
 
     fn user(&self, id: UserId) -> Result<Option<User>, StoreError>;
 
-    /// The user and the hash of their password, whether they are active or not.
+    /// The user and the hash of their password, whether they are active or not: the one whose e-mail is stored as it is
+    /// typed here, or else one whose e-mail is the same address.
     fn user_by_email(&self, email: &Email) -> Result<Option<(User, PasswordHash)>, StoreError>;
+
+    /// The next e-mail after this one that an older account has in another spelling, and up to a thousand users whose
+    /// e-mail it is.
+    fn respelled(&self, after: &str) -> Result<Option<(String, Vec<User>)>, StoreError>;
 
     /// Up to `limit` users by ascending id, from the one after `after`.
     fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError>;

@@ -72,6 +72,17 @@ impl Users {
         Ok(self.store.users(after, limit)?)
     }
 
+    /// The next e-mail after this one that several users have, in different spellings, and up to a thousand of them.
+    pub fn sharing_email(&self, after: &str) -> Result<Option<(String, Vec<User>)>, Error> {
+        let mut found = self.store.respelled(after)?;
+        while let Some((email, users)) = &found
+            && users.len() < 2
+        {
+            found = self.store.respelled(email)?;
+        }
+        Ok(found)
+    }
+
     /// Deactivating ends the user's sessions and turns their keys off; activating turns the keys back on. False: there
     /// is no such user.
     pub fn set_active(&self, id: UserId, active: bool, by: &By) -> Result<bool, Error> {

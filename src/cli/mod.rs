@@ -30,7 +30,7 @@ Usage: keyward [COMMAND] [OPTIONS]
 Commands:
   serve                     Start the server (the same as keyward without a command)
   migrate [--check]         Bring the database up to date; with --check, only report what is missing
-  user list                 List all users
+  user list [--same-email]  List all users, or those whose e-mail is another's too, in another spelling
   user show USER            Show one user; USER is an e-mail or an id
   user create EMAIL [--name NAME]
                             Create a user; the password is asked for, or read from standard input

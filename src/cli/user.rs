@@ -44,10 +44,21 @@ fn named_user(mut arguments: Arguments) -> Result<UserRef, Failure> {
     Ok(name)
 }
 
-fn list(json: bool, arguments: Arguments) -> Result<(), Failure> {
+fn list(json: bool, mut arguments: Arguments) -> Result<(), Failure> {
+    let same_email = arguments.contains("--same-email");
     finish(arguments)?;
     let app = open_app()?;
     let mut rows = Rows::start(json, HEADER)?;
+    if same_email {
+        let mut after = String::new();
+        while let Some((email, users)) = app.users.sharing_email(&after)? {
+            for user in &users {
+                rows.write(&line(user), &object(user))?;
+            }
+            after = email;
+        }
+        return rows.end();
+    }
     let mut after = None;
     loop {
         let users = app.users.list(after, PAGE)?;

@@ -2,6 +2,7 @@
 //! checksum. Several instances may start at once; a database that is newer than the binary is refused.
 
 use super::driver::{Driver, Migration, Row, Transaction, Value};
+use super::spellings;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 
@@ -54,6 +55,9 @@ fn apply_next<D: Driver>(transaction: &mut dyn Transaction, now: Timestamp) -> R
     let applied = applied(transaction.query(SELECT_APPLIED, &[])?)?;
     let Some(next) = pending::<D>(&applied)?.first() else { return Ok(None) };
     transaction.script(next.sql)?;
+    if next.version == spellings::MIGRATION {
+        spellings::note(transaction)?;
+    }
     transaction.execute(
         "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
         &[

@@ -5,6 +5,7 @@ pub mod driver;
 pub mod migrate;
 pub mod postgres;
 pub mod settings;
+mod spellings;
 pub mod sql;
 pub mod sqlite;
 

@@ -33,6 +33,7 @@ mod query_plans;
 mod refresh;
 mod service_tokens;
 mod sessions;
+mod spellings;
 mod sqlite_files;
 mod static_files;
 mod stores;

@@ -128,6 +128,11 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     let noted = Arc::new(Mutex::new(BTreeSet::new()));
     let clock = Clock::stopped();
     migrate::migrate(&driver, clock.now()).unwrap();
+    // An older account.
+    let older = "INSERT INTO users (id, email, normal_email, password_hash, is_active, created_at) VALUES \
+        ('0192f0c1-0000-7000-8000-000000000001', 'a@xn--bcher-kva.example', 'a@b\u{fc}cher.example', '', FALSE, \
+         '2026-01-01T00:00:00.000Z')";
+    driver.execute(older, &[]).unwrap();
     let changes = Arc::new(Changes::default());
     let store = SqlStore::new(Noting { driver, noted: noted.clone() }, changes.clone(), clock.clone());
     let store: Arc<dyn Store> = Arc::new(store);
@@ -174,6 +179,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
     app.users.by_id(bob.id).unwrap();
     app.users.list(None, 10).unwrap();
+    app.users.sharing_email("").unwrap();
     for active in [false, false, true] {
         app.users.set_active(bob.id, active, &By::operator()).unwrap();
     }

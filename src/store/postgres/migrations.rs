@@ -25,4 +25,9 @@ pub(crate) const ALL: &[Migration] = &[
         sql: include_str!("../../../sql/postgres/0009_session_epochs.sql"),
     },
     Migration { version: 10, name: "grants", sql: include_str!("../../../sql/postgres/0010_grants.sql") },
+    Migration {
+        version: 11,
+        name: "email_spellings",
+        sql: include_str!("../../../sql/postgres/0011_email_spellings.sql"),
+    },
 ];

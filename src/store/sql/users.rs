@@ -56,6 +56,12 @@ pub(crate) fn max_keys(row: &mut Row, column: usize) -> Result<Option<u32>, Stor
     row.optional_int(column)?.map(|most| u32::try_from(most).map_err(|_| unexpected(column))).transpose()
 }
 
+/// Whether no older account has this e-mail in another spelling. That none has it as it is, the index sees to.
+fn is_free(transaction: &mut dyn Transaction, email: &str) -> Result<bool, StoreError> {
+    let taken = "SELECT id FROM users WHERE normal_email = $1 ORDER BY id LIMIT 1";
+    Ok(transaction.query(taken, &[Value::Text(email.to_string())])?.is_empty())
+}
+
 /// Deletes some of a deleted user's keys and of their counts of use. False: there were none.
 fn delete_some_keys(transaction: &mut dyn Transaction, user: &[Value]) -> Result<bool, StoreError> {
     const HOURS: usize = 1000;
@@ -81,6 +87,9 @@ impl<D: Driver> UserStore for SqlStore<D> {
         by: &By,
     ) -> Result<Created, StoreError> {
         let outcome = self.driver.transaction(|transaction| {
+            if !is_free(transaction, &user.email)? {
+                return Ok(Created::EmailTaken);
+            }
             transaction.execute(
                 "INSERT INTO users (id, email, name, password_hash, is_active, created_at, kind, email_verified, \
                  scopes, metadata, max_keys) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
@@ -100,12 +109,12 @@ impl<D: Driver> UserStore for SqlStore<D> {
             )?;
             session.map_or(Ok(()), |session| sessions::insert(transaction, session))?;
             let kind = if session.is_some() { Kind::UserSignedUp } else { Kind::UserCreated };
-            record(transaction, &Event::new(kind, user.id, by, user.created_at))
+            record(transaction, &Event::new(kind, user.id, by, user.created_at))?;
+            Ok(Created::Done)
         });
         match outcome {
-            Ok(()) => Ok(Created::Done),
             Err(StoreError::Conflict(_)) => Ok(Created::EmailTaken),
-            Err(error) => Err(error),
+            outcome => outcome,
         }
     }
 
@@ -119,8 +128,14 @@ impl<D: Driver> UserStore for SqlStore<D> {
 
     fn user_by_email(&self, email: &Email) -> Result<Option<(User, PasswordHash)>, StoreError> {
         let rows = self.driver.query(
-            concat!("SELECT ", user_columns!(), ", password_hash FROM users WHERE email = $1"),
-            &[Value::Text(email.as_str().to_string())],
+            concat!(
+                "SELECT ",
+                user_columns!(),
+                ", password_hash FROM users WHERE id = COALESCE((SELECT id FROM users WHERE email = $1), \
+                 (SELECT id FROM users WHERE email = $2), (SELECT id FROM users WHERE email = $3), \
+                 (SELECT id FROM users WHERE normal_email = $3 ORDER BY id LIMIT 1))"
+            ),
+            &email.spellings().map(|spelling| Value::Text(spelling.to_string())),
         )?;
         first(rows).map(|mut row| Ok((user(&mut row)?, PasswordHash::from_stored(row.text(FURTHER)?)))).transpose()
     }
@@ -136,6 +151,19 @@ impl<D: Driver> UserStore for SqlStore<D> {
             &[Value::Uuid(after), Value::Int(limit)],
         )?;
         rows.into_iter().map(|mut row| user(&mut row)).collect()
+    }
+
+    fn respelled(&self, after: &str) -> Result<Option<(String, Vec<User>)>, StoreError> {
+        let next = "SELECT normal_email FROM users WHERE normal_email > $1 ORDER BY normal_email LIMIT 1";
+        let Some(mut row) = first(self.driver.query(next, &[Value::Text(after.to_string())])?) else { return Ok(None) };
+        let email = row.text(0)?;
+        let rows = self.driver.query(
+            concat!("SELECT ", user_columns!(), " FROM users WHERE email = $1 OR normal_email = $1 LIMIT 1000"),
+            &[Value::Text(email.clone())],
+        )?;
+        let mut users = rows.into_iter().map(|mut row| user(&mut row)).collect::<Result<Vec<_>, _>>()?;
+        users.sort_by_key(|user| user.id);
+        Ok(Some((email, users)))
     }
 
     fn set_user_active(&self, id: UserId, active: bool, by: &By, now: Timestamp) -> Result<bool, StoreError> {
@@ -250,8 +278,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
         self.change(id.0, is_so, |transaction| {
             // Only the id stays, until the rows that refer to it are deleted, and no statement finds the user by it.
             let found = transaction.execute(
-                "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, name = NULL, password_hash = '', \
-                 last_login_at = NULL, scopes = '', metadata = NULL \
+                "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, normal_email = NULL, name = NULL, \
+                 password_hash = '', last_login_at = NULL, scopes = '', metadata = NULL \
                  WHERE id = $1 AND deleted_at IS NULL AND (password_hash = $2 OR $2 IS NULL)",
                 &[
                     Value::Uuid(id.0),

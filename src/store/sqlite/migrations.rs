@@ -21,4 +21,9 @@ pub(crate) const ALL: &[Migration] = &[
     Migration { version: 8, name: "deleted_users", sql: include_str!("../../../sql/sqlite/0008_deleted_users.sql") },
     Migration { version: 9, name: "session_epochs", sql: include_str!("../../../sql/sqlite/0009_session_epochs.sql") },
     Migration { version: 10, name: "grants", sql: include_str!("../../../sql/sqlite/0010_grants.sql") },
+    Migration {
+        version: 11,
+        name: "email_spellings",
+        sql: include_str!("../../../sql/sqlite/0011_email_spellings.sql"),
+    },
 ];

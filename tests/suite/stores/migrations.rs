@@ -10,11 +10,33 @@ use keyward::store::postgres::Postgres;
 use keyward::store::sqlite::Sqlite;
 use keyward_harness::http_client::Client;
 use keyward_harness::openapi;
-use keyward_harness::program::in_both_homes;
+use keyward_harness::program::{Home, in_both_homes};
 use keyward_harness::service::{PASSWORD, account};
 use serde_json::json;
 
 use super::{execute, recorded};
+
+/// A database as it was before the migration of this version.
+fn make_before(home: &Home, version: i64) {
+    execute(
+        home,
+        "CREATE TABLE schema_migrations \
+         (version BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)",
+    );
+    let migrations = if home.database().is_some() { Postgres::MIGRATIONS } else { Sqlite::MIGRATIONS };
+    for migration in migrations.iter().filter(|migration| migration.version < version) {
+        execute(home, migration.sql);
+        execute(
+            home,
+            &format!(
+                "INSERT INTO schema_migrations VALUES ({}, '{}', '{}', '2026-01-01T00:00:00.000Z')",
+                migration.version,
+                migration.name,
+                migration.checksum()
+            ),
+        );
+    }
+}
 
 in_both_homes! {
     fn servers_that_start_at_once_on_an_empty_database_all_come_up(home) {
@@ -122,5 +144,92 @@ in_both_homes! {
             ask(&format!("/keys/{key}/usage?{span}"))["series"],
             json!([point("2026-01-01T11:00:00.000Z", 0, 0, 1), point("2026-01-01T12:00:00.000Z", 7, 2, 0)])
         );
+    }
+    fn accounts_whose_e_mails_become_the_same_stay_two_and_are_told_of_once(home) {
+        make_before(&home, 11);
+        let id = |number: usize| format!("0192f0c1-0000-7000-8000-00000000000{number}");
+        let hash = bcrypt::hash(PASSWORD, 4).unwrap();
+        let stored = [
+            // One is stored as new accounts are, the other is not.
+            "ann@b\u{fc}cher.example", "ann@xn--bcher-kva.example",
+            // Neither is.
+            "eve@\u{ff42}\u{fc}cher.example", "eve@xn--bcher-kva.example",
+            // Letters that are not composed, which the oldest versions stored as they were typed.
+            "\u{d55c}@example.com", "\u{1112}\u{1161}\u{11ab}@example.com",
+            // No other account has the same.
+            "bob@xn--bcher-kva.example", "j\u{f6}rg@example.com", "kim@example.com", "kim@xn--zzzzzzzzz.example",
+        ];
+        for (number, email) in stored.iter().enumerate() {
+            execute(&home, &format!(
+                "INSERT INTO users (id, email, password_hash, is_active, created_at) \
+                 VALUES ('{}', '{email}', '{hash}', TRUE, '2026-01-01T00:00:00.000Z')", id(number)
+            ));
+        }
+        let told = |log: &[String]| {
+            log.iter().filter(|line| line.contains("--same-email")).cloned().collect::<Vec<_>>()
+        };
+        let server = home.start(&[]);
+        let [line] = &told(server.log())[..] else { panic!("{:?}", server.log()) };
+        assert!(line.contains("6 accounts have an e-mail that is also another account's"), "{line}");
+        for number in 0..stored.len() {
+            assert_eq!(line.contains(&id(number)), number < 6, "{line}");
+        }
+        server.stop();
+        let server = home.start(&[]);
+        assert_eq!(told(server.log()), [""; 0]);
+
+        let account_of = |email: &str| {
+            let form = json!({ "email": email, "password": PASSWORD });
+            let user = server.client().post("/auth/login").json(form).send().json()["user"].clone();
+            (user["id"].as_str().unwrap().to_string(), user["email"].as_str().unwrap().to_string())
+        };
+        for (number, email) in stored.iter().enumerate() {
+            assert_eq!(account_of(email), (id(number), email.to_string()));
+        }
+        for (other, number) in [
+            ("ann@bu\u{308}cher.example", 0), ("ann@\u{ff42}\u{fc}cher.example", 0), ("bob@b\u{fc}cher.example", 6),
+            ("eve@b\u{fc}cher.example", 2), ("\u{d55c}@\u{ff45}xample.com", 4),
+        ] {
+            assert_eq!(account_of(other), (id(number), stored[number].to_string()));
+        }
+        let sign_up = |email: &str| {
+            server.client().post("/auth/signup").json(json!({ "email": email, "password": PASSWORD })).send().status
+        };
+        for email in stored.iter().chain(&["bob@b\u{fc}cher.example", "eve@b\u{fc}cher.example", "eve@bu\u{308}cher.example"]) {
+            assert_eq!(sign_up(email), 409, "{email}");
+        }
+
+        let listed = || {
+            let listed = home.run(&["user", "list", "--same-email", "--json"]).succeeded();
+            let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+            listed.iter().map(|user| user["email"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(), stored[..6]);
+        home.run(&["user", "delete", stored[1]]).succeeded();
+        home.run(&["user", "delete", "bob@b\u{fc}cher.example"]).succeeded();
+        assert_eq!(listed(), stored[2..6]);
+        assert_eq!(account_of(stored[1]), (id(0), stored[0].to_string()));
+        assert_eq!(sign_up(stored[6]), 201);
+        assert_eq!(account_of(stored[6]).1, "bob@b\u{fc}cher.example");
+    }
+
+    fn many_accounts_are_read_in_parts_at_the_upgrade(home) {
+        make_before(&home, 11);
+        const MANY: usize = 2500;
+        let rows: Vec<String> = (0..MANY).map(|number| format!(
+            "('0192f0c1-0000-7000-8000-{number:012x}', 'a{number}@xn--bcher-kva.example', '', TRUE, '2026-01-01T00:00:00.000Z')"
+        )).collect();
+        execute(&home, &format!("INSERT INTO users (id, email, password_hash, is_active, created_at) VALUES {}", rows.join(",")));
+        let pair = "'0192f0c1-0000-7000-9000-000000000000', 'a7@b\u{fc}cher.example', '', TRUE, '2026-01-01T00:00:00.000Z'";
+        execute(&home, &format!("INSERT INTO users (id, email, password_hash, is_active, created_at) VALUES ({pair})"));
+        // The command tells of them too.
+        let finished = home.run(&["migrate"]);
+        assert!(finished.stderr.contains("2 accounts have an e-mail that is also another account's"), "{finished:?}");
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        for number in [0, 999, 1000, MANY - 1] {
+            let shown = home.run(&["user", "show", &format!("a{number}@b\u{fc}cher.example")]).succeeded();
+            assert!(shown.contains(&format!("a{number}@xn--bcher-kva.example")), "{shown}");
+        }
+        assert_eq!(home.run(&["user", "list", "--same-email"]).succeeded().lines().count(), 3);
     }
 }
