@@ -81,8 +81,11 @@ impl Job {
     }
 
     /// Does a part and decides when the next one is due.
-    fn run(&mut self, now: Duration, act: impl FnOnce(Part) -> Result<bool, Error>) {
-        match self.attempt(act) {
+    fn run(&mut self, now: impl Fn() -> Duration, act: impl FnOnce(Part) -> Result<bool, Error>) {
+        let outcome = self.attempt(act);
+        // A part that takes long must be followed by the same rest as a short one: others need the store, too.
+        let now = now();
+        match outcome {
             Ok(more) => {
                 if self.is_failing {
                     info!("can {} again", self.name);
@@ -155,16 +158,12 @@ fn work(app: &App, mut clock_check: ClockCheck, stopping: &Receiver<()>) {
     // Real time, also while a test stops the clock; a test that advances the clock does not wait for periods.
     let started = Instant::now();
     let now = || started.elapsed() + app.clock.advanced();
+    let is_stopping = |pause| matches!(stopping.recv_timeout(pause), Err(RecvTimeoutError::Disconnected));
     loop {
         let is_right = clock_check.is_right(app.clock.now(), app.clock.elapsed());
-        let mut pause = SECOND;
-        for job in jobs.iter_mut().filter(|job| is_right || !job.needs_right_clock) {
-            if job.due <= now() {
-                job.run(now(), |part| part(app));
-            }
-            pause = pause.min(job.due.saturating_sub(now()));
-        }
-        if let Err(RecvTimeoutError::Disconnected) = stopping.recv_timeout(pause.max(BETWEEN_PARTS)) {
+        let allowed = jobs.iter_mut().filter(|job| is_right || !job.needs_right_clock);
+        let pause = take_turns(allowed, now, || is_stopping(Duration::ZERO), |part| part(app));
+        if is_stopping(pause) {
             break;
         }
     }
@@ -173,8 +172,30 @@ fn work(app: &App, mut clock_check: ClockCheck, stopping: &Receiver<()>) {
     }
 }
 
+/// Does a part of each of these jobs that is due, until the server stops. Returns how long to rest before the next turns.
+fn take_turns<'a>(
+    jobs: impl Iterator<Item = &'a mut Job>,
+    now: impl Fn() -> Duration,
+    is_stopping: impl Fn() -> bool,
+    mut act: impl FnMut(Part) -> Result<bool, Error>,
+) -> Duration {
+    let mut pause = SECOND;
+    for job in jobs {
+        if is_stopping() {
+            break;
+        }
+        if job.due <= now() {
+            job.run(&now, &mut act);
+        }
+        pause = pause.min(job.due.saturating_sub(now()));
+    }
+    pause.max(BETWEEN_PARTS)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     type Turn = fn() -> Result<bool, Error>;
@@ -184,7 +205,7 @@ mod tests {
     }
 
     fn run(job: &mut Job, seconds: u64, turn: Turn) {
-        job.run(at(seconds), |_| turn());
+        job.run(|| at(seconds), |_| turn());
     }
 
     #[test]
@@ -204,6 +225,37 @@ mod tests {
             assert_eq!(job.due, at(5 + next));
             run(&mut job, 100, || Ok(false));
             assert_eq!(job.due, at(100) + period, "as ever when it works again");
+        }
+    }
+
+    #[test]
+    fn others_get_their_turn_after_a_part_however_long_it_took() {
+        for (turn, rest) in [
+            ((|| Ok(false)) as Turn, SECOND),
+            (|| Err(Error::Unavailable("away".to_string())), SECOND),
+            (|| Ok(true), Duration::ZERO),
+        ] {
+            let now = Cell::new(at(5));
+            let mut job = Job::every(SECOND, "be a test", |_| Ok(false));
+            let part = |_: Part| {
+                now.set(at(8));
+                turn()
+            };
+            job.run(|| now.get(), part);
+            assert_eq!(job.due, at(8) + rest);
+        }
+    }
+
+    #[test]
+    fn a_stop_lets_only_the_part_under_way_finish() {
+        for parts_before_the_stop in 0..3 {
+            let (done, mut jobs) = (Cell::new(0), [(); 3].map(|()| Job::every(SECOND, "be a test", |_| Ok(false))));
+            let part = |_: Part| {
+                done.set(done.get() + 1);
+                Ok(false)
+            };
+            take_turns(jobs.iter_mut(), || Duration::ZERO, || done.get() == parts_before_the_stop, part);
+            assert_eq!(done.get(), parts_before_the_stop);
         }
     }
 
