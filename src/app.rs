@@ -107,27 +107,9 @@ impl App {
         let users = Arc::new(Users::new(stores.users, passwords, throttle, scopes, clock.clone()));
         let (by_hash, by_id, sessions) = (stores.keys.clone(), stores.keys.clone(), stores.sessions.clone());
         App {
-            known_keys: Lookup::new(
-                "keys",
-                entries,
-                fetchers(),
-                changes.clone(),
-                Box::new(move |hashes| by_hash.keys_by_hash(hashes)),
-            ),
-            service_keys: Lookup::new(
-                "service-keys",
-                entries,
-                1,
-                changes.clone(),
-                Box::new(move |ids| by_id.keys_by_id(ids)),
-            ),
-            live_sessions: Lookup::new(
-                "sessions",
-                entries,
-                fetchers(),
-                changes.clone(),
-                Box::new(move |ids| sessions.live_sessions(ids)),
-            ),
+            known_keys: Lookup::new(entries, changes.clone(), Box::new(move |hashes| by_hash.keys_by_hash(hashes))),
+            service_keys: Lookup::new(entries, changes.clone(), Box::new(move |ids| by_id.keys_by_id(ids))),
+            live_sessions: Lookup::new(entries, changes.clone(), Box::new(move |ids| sessions.live_sessions(ids))),
             changes,
             address_limits: AddressLimits::new(accounts.address_rates, clock.clone()),
             writes: writes.clone(),
@@ -147,5 +129,15 @@ impl App {
             events,
             clock,
         }
+    }
+
+    /// Starts the threads that fetch keys and sessions from the store. A server needs them; a command fetches none, and
+    /// closes the store at its end.
+    pub fn start_lookups(&self) -> Result<(), String> {
+        self.known_keys
+            .start("keys", fetchers())
+            .and_then(|()| self.service_keys.start("service-keys", 1))
+            .and_then(|()| self.live_sessions.start("sessions", fetchers()))
+            .map_err(|error| format!("the threads that fetch keys and sessions cannot be started: {error}"))
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -64,12 +65,8 @@ const WAITING: usize = 16 * 1024;
 /// The most keys that are remembered not to exist. They have a table of their own, so that they do not displace others.
 const UNKNOWN: usize = 4096;
 
-/// Remembers values by key, and fetches them on threads of its own, which start with the first fetches: a command that
-/// fetches nothing has none.
+/// Remembers values by key, and fetches them on threads of its own, once it is started.
 pub struct Lookup<K, V> {
-    name: &'static str,
-    /// How many queries may run at once.
-    fetchers: usize,
     shared: Arc<Shared<K, V>>,
 }
 
@@ -88,11 +85,10 @@ struct Queue<K, V> {
     /// The keys that are not being fetched yet, in order.
     next: Vec<K>,
     waiters: usize,
-    /// Threads that have been started.
-    fetchers: usize,
     /// Sleeping threads. Waking costs a system call even if none sleeps.
     idle: usize,
-    closing: bool,
+    /// Whether there are threads that fetch. Not before the start, and not after the end.
+    is_open: bool,
 }
 
 impl<K, V> Lookup<K, V>
@@ -100,16 +96,8 @@ where
     K: Copy + Eq + Hash + Send + Sync + 'static,
     V: Cacheable,
 {
-    /// `fetchers`: how many queries may run at once.
-    pub(crate) fn new(
-        name: &'static str,
-        entries: usize,
-        fetchers: usize,
-        changes: Arc<Changes>,
-        fetch: Fetch<K, V>,
-    ) -> Lookup<K, V> {
-        let queue =
-            Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, fetchers: 0, idle: 0, closing: false };
+    pub(crate) fn new(entries: usize, changes: Arc<Changes>, fetch: Fetch<K, V>) -> Lookup<K, V> {
+        let queue = Queue { waiting: HashMap::new(), next: Vec::new(), waiters: 0, idle: 0, is_open: false };
         let shared = Arc::new(Shared {
             known: Cache::with_weighter(entries, entries as u64, ByText),
             unknown: Cache::new(UNKNOWN),
@@ -118,7 +106,17 @@ where
             queue: Mutex::new(queue),
             arrived: Condvar::new(),
         });
-        Lookup { name, fetchers, shared }
+        Lookup { shared }
+    }
+
+    /// Starts the threads. `fetchers`: how many queries may run at once. A fetch before this gets an error.
+    pub(crate) fn start(&self, name: &str, fetchers: usize) -> io::Result<()> {
+        self.shared.lock().is_open = true;
+        for number in 0..fetchers {
+            let shared = self.shared.clone();
+            std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || shared.work())?;
+        }
+        Ok(())
     }
 
     /// What is remembered: a value, or that there is none. `None`: nothing is remembered; ask the store.
@@ -157,37 +155,25 @@ where
         receiver
     }
 
-    /// Fetches the value and calls `answer` with it on another thread; with an error at once if too many wait.
+    /// Fetches the value and calls `answer` with it on another thread. If too many wait, or there are no threads that
+    /// fetch, it calls `answer` with an error at once.
     pub(crate) fn ask(&self, key: K, answer: Answer<V>) {
         let mut queue = self.shared.lock();
-        if queue.waiters >= WAITING || queue.closing {
-            drop(queue);
-            return answer(Err(Error::Unavailable("too many requests wait for the store".to_string())));
-        }
-        queue.wait_for(key, answer);
-        if queue.idle == 0 && queue.fetchers < self.fetchers {
-            return self.start_fetcher(queue);
-        }
-        let wake = queue.idle > 0;
-        drop(queue);
-        if wake {
-            self.shared.arrived.notify_one();
-        }
-    }
-
-    /// Without any fetcher, everyone who waits gets an error.
-    fn start_fetcher(&self, mut queue: MutexGuard<'_, Queue<K, V>>) {
-        let name = format!("{}-{}", self.name, queue.fetchers);
-        let shared = self.shared.clone();
-        match std::thread::Builder::new().name(name).spawn(move || shared.work()) {
-            Ok(_) => queue.fetchers += 1,
-            Err(_) if queue.fetchers > 0 => {}
-            Err(error) => {
-                let keys = std::mem::take(&mut queue.next);
+        let refusal = match &*queue {
+            Queue { is_open: false, .. } => "keys and sessions are not being fetched",
+            Queue { waiters, .. } if *waiters >= WAITING => "too many requests wait for the store",
+            _ => {
+                queue.wait_for(key, answer);
+                let wake = queue.idle > 0;
                 drop(queue);
-                self.shared.fail(&keys, &StoreError::Unavailable(format!("no thread can be started: {error}")));
+                if wake {
+                    self.shared.arrived.notify_one();
+                }
+                return;
             }
-        }
+        };
+        drop(queue);
+        answer(Err(Error::Unavailable(refusal.to_string())));
     }
 }
 
@@ -234,7 +220,7 @@ where
                 let count = queue.next.len().min(BATCH);
                 return Some(queue.next.drain(..count).collect());
             }
-            if queue.closing {
+            if !queue.is_open {
                 return None;
             }
             queue.idle += 1;
@@ -294,7 +280,7 @@ impl<K: Eq + Hash, V> Queue<K, V> {
 
 impl<K, V> Drop for Lookup<K, V> {
     fn drop(&mut self) {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).closing = true;
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).is_open = false;
         self.shared.arrived.notify_all();
     }
 }

@@ -40,6 +40,7 @@ pub fn open_app(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), 
         info!("migration {migration} was applied");
     }
     let app = App::new(stores(&store), jwt_keys, service_settings(config), password_threads(cores()), clock, changes);
+    app.start_lookups()?;
     Ok((app, store))
 }
 

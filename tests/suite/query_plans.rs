@@ -141,6 +141,7 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     config.accounts.session_max_age = Some(Duration::from_secs(86_400));
     let (jwt_keys, settings) = (JwtKeys::ephemeral().unwrap(), run::service_settings(&config));
     let app = App::new(run::stores(&store), jwt_keys, settings, 8, clock.clone(), changes);
+    app.start_lookups().unwrap();
     do_everything(&app, &*store, &config);
     std::mem::take(&mut *noted.lock().unwrap())
 }
