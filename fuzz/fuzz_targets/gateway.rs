@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
     }
     assert_eq!(seen(demand(&asked)), model(query), "{text:?}");
 
-    asked.parameters = Parameters::new(vec![("*", parameter.to_string())]);
+    asked.parameters = Parameters::new("/authz/ext-authz/*", [parameter.to_string(), String::new()]);
     let ours = before_path(parameter, query);
     assert_eq!(seen(demand_before_path(&asked)), ours.and_then(model), "{text:?}");
 

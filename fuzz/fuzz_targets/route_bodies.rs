@@ -37,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
             if route.requirements.oauth { "application/x-www-form-urlencoded" } else { "application/json" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         let mut request = request(headers, None, &account.fill(body));
-        request.parameters = Parameters::new(vec![("id", account.key_id.clone())]);
+        request.parameters = Parameters::new(route.path, [account.key_id.clone(), String::new()]);
         request.principal = match route.guard {
             Guard::Public => Principal::Anonymous,
             Guard::Jwt => account.as_user(),

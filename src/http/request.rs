@@ -43,19 +43,32 @@ impl Request {
     }
 }
 
+/// The most parameters that the path of a route may have.
+pub const PARAMETERS: usize = 2;
+
 /// The values of a path's parameters by their names; that of a `*` has the name `*`.
 #[derive(Default)]
-pub struct Parameters(Vec<(&'static str, String)>);
+pub struct Parameters {
+    /// The route's.
+    path: &'static str,
+    values: [String; PARAMETERS],
+}
 
 impl Parameters {
-    pub fn new(values: Vec<(&'static str, String)>) -> Parameters {
-        Parameters(values)
+    /// `path`: the route's. `values`: in the order of the path's parameters.
+    pub fn new(path: &'static str, values: [String; PARAMETERS]) -> Parameters {
+        Parameters { path, values }
     }
 
     /// Empty if the path has no such parameter.
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+        parameter_names(self.path).zip(&self.values).find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
+}
+
+/// The names in the path of a route: `/keys/:id/*` has `id` and `*`.
+pub(crate) fn parameter_names(path: &'static str) -> impl Iterator<Item = &'static str> {
+    path.split('/').filter_map(|segment| if segment == "*" { Some(segment) } else { segment.strip_prefix(':') })
 }
 
 /// The id that the client sent, if it is a short token. It goes into the log; keys and JWTs are too long to pass.

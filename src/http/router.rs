@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use http::Method;
 
-use crate::http::request::Parameters;
+use crate::http::request::{PARAMETERS, Parameters, parameter_names};
 use crate::http::route::Route;
 
 /// Where a request goes.
@@ -20,23 +20,14 @@ pub enum Destination<'a> {
     Nowhere,
 }
 
-/// The segments of a path that its parameters stand for, in their order.
-pub struct Values<'a>(Vec<&'a str>);
+/// The segments of a path that its parameters stand for, in their order. Those that are left over are empty.
+pub struct Values<'a>([&'a str; PARAMETERS]);
 
 impl Values<'_> {
     /// With the names that the route has for them.
     pub fn named(self, route: &'static Route) -> Parameters {
-        if self.0.is_empty() {
-            return Parameters::default();
-        }
-        let names = route.path.split('/').filter_map(parameter_name);
-        Parameters::new(names.zip(self.0.into_iter().map(str::to_string)).collect())
+        Parameters::new(route.path, self.0.map(str::to_string))
     }
-}
-
-/// `:id` → `id`, `*` → `*`; `None` for a fixed segment.
-fn parameter_name(segment: &'static str) -> Option<&'static str> {
-    if segment == "*" { Some(segment) } else { segment.strip_prefix(':') }
 }
 
 /// All routes of one path.
@@ -69,15 +60,16 @@ impl Pattern {
     }
 
     /// The values of the parameters, if the path fits. `whole` still has the trailing slash that `path` may have lost.
-    fn values<'a>(&self, path: &'a str, whole: &'a str) -> Option<Vec<&'a str>> {
-        let mut values = Vec::new();
+    fn values<'a>(&self, path: &'a str, whole: &'a str) -> Option<Values<'a>> {
+        let mut values = [""; PARAMETERS];
+        let mut free = values.iter_mut();
         let mut rest = Some(path);
         let mut position = 0_usize;
         for segment in &self.0 {
             if *segment == Segment::Rest {
                 // With the slash before it, or nothing.
-                values.push(&whole[position.saturating_sub(1).min(whole.len())..]);
-                return Some(values);
+                *free.next()? = &whole[position.saturating_sub(1).min(whole.len())..];
+                return Some(Values(values));
             }
             let (text, after) = match rest?.split_once('/') {
                 Some((text, after)) => (text, Some(after)),
@@ -85,13 +77,13 @@ impl Pattern {
             };
             match segment {
                 Segment::Fixed(fixed) if *fixed == text => {}
-                Segment::Parameter if !text.is_empty() => values.push(text),
+                Segment::Parameter if !text.is_empty() => *free.next()? = text,
                 _ => return None,
             }
             position += text.len() + 1;
             rest = after;
         }
-        rest.is_none().then_some(values)
+        rest.is_none().then_some(Values(values))
     }
 
     /// Whether some path fits both.
@@ -140,10 +132,13 @@ fn allow<'a>(routes: impl IntoIterator<Item = &'a Route>) -> &'static str {
 }
 
 impl Router {
-    /// Refuses a table in which two routes claim the same requests.
+    /// Refuses a table in which two routes claim the same requests, or a path has more than [`PARAMETERS`].
     pub fn new(routes: &'static [Route]) -> Result<Router, String> {
         let mut by_pattern: Vec<(Pattern, Vec<&'static Route>)> = Vec::new();
         for route in routes {
+            if parameter_names(route.path).count() > PARAMETERS {
+                return Err(format!("{} has more than {PARAMETERS} parameters", route.path));
+            }
             let pattern = Pattern::of(route.path);
             match by_pattern.iter_mut().find(|(known, _)| known.0 == pattern.0) {
                 Some((_, same)) if same.iter().any(|other| other.shares_a_method_with(route)) => {
@@ -182,7 +177,7 @@ impl Router {
             Some("") | None => path,
             Some(shorter) => shorter,
         };
-        let fixed = self.fixed.get(path).map(|resource| (resource, Vec::new()));
+        let fixed = self.fixed.get(path).map(|resource| (resource, Values([""; PARAMETERS])));
         let with_parameters =
             || self.patterns.iter().find_map(|(pattern, resource)| Some((resource, pattern.values(path, whole)?)));
         let Some((resource, values)) = fixed.or_else(with_parameters) else {
@@ -194,7 +189,7 @@ impl Router {
         };
         let wanted = if method == Method::HEAD { &Method::GET } else { method };
         match resource.routes.iter().find(|route| route.takes(wanted)) {
-            Some(route) => Destination::Route(route, Values(values)),
+            Some(route) => Destination::Route(route, values),
             None if method == Method::OPTIONS => Destination::Options(resource.allow),
             None => Destination::OtherMethods(resource.allow),
         }
@@ -317,6 +312,7 @@ mod tests {
     fn a_table_that_contradicts_itself_is_refused() {
         assert!(router([getting("/a/:id"), getting("/a/:name")]).is_err());
         assert!(router([all("/a"), getting("/a")]).is_err());
+        assert!(router([getting("/:a/:b/:c")]).is_err());
         for below_a_rest in [
             [getting("/a/*"), getting("/a/b")],
             [getting("/a/*"), posting("/a")],
