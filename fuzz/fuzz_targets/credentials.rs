@@ -2,6 +2,7 @@
 //! admitted sent exactly what admits.
 #![no_main]
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use base64::Engine;
@@ -34,7 +35,8 @@ fuzz_target!(|data: &[u8]| {
     let wanted: Vec<&str> = [SCOPE, "other"].into_iter().filter(|scope| says(scope)).collect();
     let scopes = Scopes::parse(&wanted).expect("scopes");
     let (derived, limited, oauth) = (says("derived"), says("limited"), says("oauth"));
-    let requirements = Requirements { scopes: &scopes, derived, limited, even_paused: false, oauth };
+    let requirements = Requirements { scopes: &scopes, derived, limited, even_paused: false, from_anywhere: false, oauth };
+    let client = IpAddr::from([127, 0, 0, 1]);
     let mut headers = HeaderMap::new();
     for line in lines {
         let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
@@ -45,10 +47,10 @@ fuzz_target!(|data: &[u8]| {
     let expected = model(account, guard, requirements, &headers);
     let whom = |admitted: Option<Principal>| admitted.map(|principal| principal.ids());
     let settle = |credentials| guard.settle(app, requirements, credentials).expect("a store that answers");
-    let admitted = settle(guard.read(app, requirements, &headers));
+    let admitted = settle(guard.read(app, requirements, &headers, client));
     assert_eq!(whom(admitted.clone()), expected, "{}", data.escape_ascii());
     if let Some(principal) = admitted {
-        let again = settle(guard.read_again(app, requirements, &headers, &principal));
+        let again = settle(guard.read_again(app, requirements, &headers, client, &principal));
         assert_eq!(whom(again), expected, "{}", data.escape_ascii());
     }
 });

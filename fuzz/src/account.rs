@@ -89,7 +89,7 @@ impl Account {
         let grants = Grants::parse(&[SCOPE]).expect("a scope");
         let change = ScopeChange::Grant(grants.clone());
         app.users.change_scopes(owner, &change, &By::operator()).expect("a user with the scope");
-        let settings = KeySpec { name: "fuzz".to_string(), expires_at: None, scopes: scopes.clone(), rate_limit: None };
+        let settings = KeySpec { name: "fuzz".to_string(), scopes: scopes.clone(), ..KeySpec::default() };
         let (key, secret) = app.keys.create(owner, settings, &By::operator()).expect("a new key");
         let ends = app.clock.now().plus(Duration::from_secs(3600));
         let account = Account {

@@ -10,11 +10,15 @@ use crate::base::duration;
 use crate::base::error::Error;
 use crate::base::form_encoding::url_encoded;
 use crate::base::id::KeyId;
+use crate::base::metadata::Metadata;
 use crate::base::period::DAY;
 use crate::http::form::Form;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
-use crate::keys::key::{ApiKey, KeyChange, KeySecret, LONGEST_WINDOW, MOST_IN_A_WINDOW, parse_key_name};
+use crate::keys::allowed_ips::AllowedIps;
+use crate::keys::key::{
+    ApiKey, KeyChange, KeySecret, LONGEST_WINDOW, MOST_IN_A_WINDOW, parse_external_id, parse_key_name,
+};
 use crate::keys::scopes::Scopes;
 use crate::keys::service::KeySpec;
 use crate::memory::limiter::Rate;
@@ -29,6 +33,27 @@ struct NewKey<'a> {
     created_at: Timestamp,
     scopes: &'a Scopes,
     rate_limit: Option<ShownLimit>,
+    // What was not given is left out: most keys have none of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Metadata>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_ips: Option<&'a AllowedIps>,
+}
+
+/// What the list without pages leaves out: of a thousand keys, it would be megabytes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details<'a> {
+    metadata: Option<&'a Metadata>,
+    allowed_ips: Option<&'a AllowedIps>,
+}
+
+impl Details<'_> {
+    fn of(key: &ApiKey) -> Details<'_> {
+        Details { metadata: key.metadata.as_ref(), allowed_ips: key.allowed_ips.as_ref() }
+    }
 }
 
 /// A rate limit in requests and answers.
@@ -54,6 +79,9 @@ impl<'a> NewKey<'a> {
             created_at: key.created_at,
             scopes: &key.scopes,
             rate_limit: key.rate_limit.map(ShownLimit::from),
+            external_id: key.external_id.as_deref(),
+            metadata: key.metadata.as_ref(),
+            allowed_ips: key.allowed_ips.as_ref(),
         }
     }
 }
@@ -74,10 +102,17 @@ struct ListedKey<'a> {
     rate_limit: Option<ShownLimit>,
     revoked_at: Option<Timestamp>,
     replaced_by: Option<KeyId>,
+    external_id: Option<&'a str>,
+    #[serde(flatten)]
+    details: Option<Details<'a>>,
 }
 
 impl ListedKey<'_> {
-    fn new((key, uses_last_24h): &(ApiKey, u64)) -> ListedKey<'_> {
+    fn new(counted: &(ApiKey, u64)) -> ListedKey<'_> {
+        ListedKey { details: Some(Details::of(&counted.0)), ..ListedKey::without_details(counted) }
+    }
+
+    fn without_details((key, uses_last_24h): &(ApiKey, u64)) -> ListedKey<'_> {
         ListedKey {
             id: key.id,
             name: &key.name,
@@ -91,6 +126,8 @@ impl ListedKey<'_> {
             rate_limit: key.rate_limit.map(ShownLimit::from),
             revoked_at: key.revoked_at,
             replaced_by: key.replaced_by,
+            external_id: key.external_id.as_deref(),
+            details: None,
         }
     }
 }
@@ -111,12 +148,16 @@ struct ReplacedKey {
 
 /// `POST /keys/create` → 201, the only answer that shows the key.
 pub(crate) fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read(request, &["name", "expiresAt", "scopes", "rateLimit"])?;
+    const FIELDS: [&str; 7] = ["name", "expiresAt", "scopes", "rateLimit", "externalId", "metadata", "allowedIps"];
+    let mut form = Form::read(request, &FIELDS)?;
     let name = form.required("name", parse_key_name);
     let expires_at = form.optional("expiresAt", |text| app.keys.parse_expiry(text));
     let scopes = form.texts("scopes", Scopes::parse).unwrap_or_default();
     let rate_limit = rate_limit(&mut form).flatten();
-    let spec = name.map(|name| KeySpec { name, expires_at, scopes, rate_limit });
+    let external_id = form.optional("externalId", parse_external_id);
+    let metadata = form.any_object("metadata", Metadata::new).flatten();
+    let allowed_ips = form.nullable_texts("allowedIps", AllowedIps::parse).flatten();
+    let spec = name.map(|name| KeySpec { name, expires_at, scopes, rate_limit, external_id, metadata, allowed_ips });
     let spec = form.finish(spec)?;
     let (key, secret) = app.keys.create(request.principal.user()?.id, spec, &request.by())?;
     response::created(&NewKey::new(&key, &secret))
@@ -147,7 +188,8 @@ pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> 
     let mut asked = url_encoded(request.query.as_deref().unwrap_or_default()).flatten();
     // Other fields in the query are ignored, as they always were.
     if !asked.any(|(name, _)| PAGE.contains(&&*name)) {
-        return response::ok(&listed(&app.keys.of_owner(owner)?));
+        let keys = app.keys.of_owner(owner)?;
+        return response::ok(&keys.iter().map(ListedKey::without_details).collect::<Vec<_>>());
     }
     let mut form = Form::read_query(request, &PAGE)?;
     let limit = form.optional("limit", |text| match text.parse() {
@@ -161,26 +203,33 @@ pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> 
     // The key of `after` may have been deleted since. An empty page would claim that nothing comes after it.
     let unknown = || Error::BrokenRules(vec!["after must be the id of one of your API keys".to_string()]);
     let page = page.ok_or_else(unknown)?;
-    let mut response = response::ok(&listed(&page.keys))?;
+    let mut response = response::ok(&page.keys.iter().map(ListedKey::new).collect::<Vec<_>>())?;
     if let Some((last, _)) = page.keys.last().filter(|_| page.more) {
         response::tell_next(&mut response, &format!("/keys?limit={limit}&after={}", last.id));
     }
     Ok(response)
 }
 
-fn listed(keys: &[(ApiKey, u64)]) -> Vec<ListedKey<'_>> {
-    keys.iter().map(ListedKey::new).collect()
+/// `GET /keys/:id` → 200 with the key; 404 for anyone but the owner.
+pub(crate) fn show(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let key = app.keys.get(request.principal.user()?.id, request.parameters.get("id"))?;
+    response::ok(&ListedKey::new(&key))
 }
 
 /// `PATCH /keys/:id` → 200 with the key; 409 if it is revoked or if too many would be usable.
 pub(crate) fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read(request, &["name", "isActive", "expiresAt", "scopes", "rateLimit"])?;
+    const FIELDS: [&str; 8] =
+        ["name", "isActive", "expiresAt", "scopes", "rateLimit", "externalId", "metadata", "allowedIps"];
+    let mut form = Form::read(request, &FIELDS)?;
     let change = KeyChange {
         name: form.given("name", parse_key_name),
         is_active: form.boolean("isActive"),
         expires_at: form.nullable("expiresAt", |text| app.keys.parse_expiry(text)),
         scopes: form.texts("scopes", Scopes::parse),
         rate_limit: rate_limit(&mut form),
+        external_id: form.nullable("externalId", parse_external_id),
+        metadata: form.any_object("metadata", Metadata::new),
+        allowed_ips: form.nullable_texts("allowedIps", AllowedIps::parse),
     };
     let change = form.finish(Some(change))?;
     let key = app.keys.change(request.principal.user()?.id, request.parameters.get("id"), &change, &request.by())?;

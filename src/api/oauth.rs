@@ -3,9 +3,11 @@
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::verification::parse_ip;
 use crate::app::App;
 use crate::base::error::Error;
 use crate::base::id::{KeyId, SessionId, UserId};
+use crate::base::metadata::Metadata;
 use crate::guard::credentials::Credentials;
 use crate::guard::principal::Principal;
 use crate::guard::requirements::{Guard, Requirements};
@@ -42,6 +44,10 @@ struct Introspection<'a> {
     jti: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sid: Option<SessionId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Metadata>,
 }
 
 impl<'a> Introspection<'a> {
@@ -66,6 +72,8 @@ impl<'a> Introspection<'a> {
                     sub: Some(service.key.owner),
                     iat: Some(service.key.created_at.seconds()),
                     exp: service.key.expires_at.map(|expires_at| expires_at.seconds()),
+                    external_id: service.key.external_id.as_deref(),
+                    metadata: service.key.metadata.as_ref(),
                     ..Introspection::default()
                 }
             }
@@ -90,17 +98,19 @@ impl<'a> Introspection<'a> {
 /// guard would admit is active. It counts as a use of the key, like `/keys/verify`. Refresh tokens are never active
 /// here.
 pub(crate) fn introspect(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read_url_encoded(request, &["token", "token_type_hint"])?;
+    let mut form = Form::read_url_encoded(request, &["token", "token_type_hint", "ip"])?;
     let token = form.required("token", |text| match text {
         "" => Err("should not be empty"),
         text => Ok(text.to_string()),
     });
     // `token_type_hint` is ignored: the form of a token tells its kind.
     form.optional("token_type_hint", |_| Ok(()));
+    let client = form.optional("ip", parse_ip);
     let token = form.finish(token)?;
     let hash = KeyHash::of(token.as_bytes());
     let claims = if hash.is_none() { app.tokens.judge(&token) } else { None };
-    let credentials = hash.map(Credentials::of_key).or_else(|| claims.clone().map(Credentials::of_token));
+    let credentials = hash.map(|hash| Credentials::of_key(hash, client));
+    let credentials = credentials.or_else(|| claims.clone().map(|claims| Credentials::of_token(claims, client)));
     let principal = match credentials {
         Some(credentials) => Guard::Flexible.settle(app, Requirements::plain(), credentials)?,
         None => None,

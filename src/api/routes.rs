@@ -31,6 +31,7 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         group("/keys", Jwt).routes([
             post("/create", Store, keys::create).writing(),
             get("", Store, keys::list).with_large_answer(),
+            get("/:id", Store, keys::show),
             patch("/:id", Store, keys::change).writing(),
             delete("/:id", Store, keys::revoke),
             post("/:id/rotate", Store, keys::rotate).writing(),
@@ -40,10 +41,13 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             post("/verify", Store, verification::verify),
             post("/verify-batch", Store, verification::verify_batch).with_body_bytes(256 * 1024),
         ]),
-        // Somebody who finds a leaked key must be able to end it: also while others use up its limit, and while it is
-        // paused, before somebody resumes it.
-        group("/keys", ApiKey)
-            .routes([post("/revoke-self", Store, keys::revoke_self).without_derived().without_limit().even_paused()]),
+        // Somebody who finds a leaked key must be able to end it: wherever they are, while others use up its limit, and
+        // while it is paused, before somebody resumes it.
+        group("/keys", ApiKey).routes([post("/revoke-self", Store, keys::revoke_self)
+            .without_derived()
+            .without_limit()
+            .even_paused()
+            .accepted_from_anywhere()]),
         group("/oauth", ApiKey)
             .with_scopes(&KEYS_VERIFY)
             .routes([post("/introspect", Store, oauth::introspect).with_oauth_credentials()]),

@@ -61,6 +61,7 @@ pub(crate) struct Uses {
 struct Refused {
     disabled: u64,
     expired: u64,
+    forbidden_address: u64,
     insufficient_scope: u64,
     rate_limited: u64,
 }
@@ -72,6 +73,7 @@ impl From<&Counts> for Uses {
             refused: Refused {
                 disabled: counts.of(Outcome::Disabled),
                 expired: counts.of(Outcome::Expired),
+                forbidden_address: counts.of(Outcome::ForbiddenAddress),
                 insufficient_scope: counts.of(Outcome::InsufficientScope),
                 rate_limited: counts.of(Outcome::RateLimited),
             },

@@ -1,5 +1,7 @@
 //! `/keys/verify…`: services ask about keys that others have presented to them.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use crate::accounts::limits::Limited;
@@ -8,6 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::duration;
 use crate::base::error::Error;
 use crate::base::id::{KeyId, UserId};
+use crate::base::metadata::Metadata;
 use crate::guard::principal::Principal;
 use crate::http::form::Form;
 use crate::http::request::Request;
@@ -30,6 +33,8 @@ struct Verified<'a> {
     scopes: Option<&'a Scopes>,
     expires_at: Option<Timestamp>,
     rate_limit: Option<ShownQuota>,
+    external_id: Option<&'a str>,
+    metadata: Option<&'a Metadata>,
 }
 
 /// Times are in seconds from now, as in the fields `RateLimit` and `Retry-After`.
@@ -57,6 +62,7 @@ impl Verified<'_> {
             Outcome::Allowed => "VALID",
             Outcome::Disabled => "DISABLED",
             Outcome::Expired => "EXPIRED",
+            Outcome::ForbiddenAddress => "FORBIDDEN_ADDRESS",
             Outcome::InsufficientScope => "INSUFFICIENT_SCOPE",
             Outcome::RateLimited => "RATE_LIMITED",
         };
@@ -74,6 +80,8 @@ impl Verified<'_> {
             scopes: Some(&key.scopes),
             expires_at: key.expires_at,
             rate_limit: quota.as_ref().map(ShownQuota::from),
+            external_id: key.external_id.as_deref(),
+            metadata: key.metadata.as_ref(),
         }
     }
 }
@@ -90,12 +98,18 @@ impl From<&Quota> for ShownQuota {
     }
 }
 
-const FIELDS: [&str; 2] = ["key", "scopes"];
+const FIELDS: [&str; 3] = ["key", "scopes", "ip"];
 
 fn question(form: &mut Form) -> Option<Question> {
     let key = form.required("key", |text| Ok(KeyHash::of(text.as_bytes())));
     let scopes = form.texts("scopes", Scopes::parse).unwrap_or_default();
-    key.map(|key| Question { key, scopes })
+    let client = form.optional("ip", parse_ip);
+    key.map(|key| Question { key, scopes, client })
+}
+
+/// The address of the client who has sent the key to the service that asks.
+pub(super) fn parse_ip(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "must be an IP address")
 }
 
 /// A user who asks about unknown keys is limited as if they had presented them. A service that asks with its own key is

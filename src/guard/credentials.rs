@@ -1,5 +1,6 @@
 //! Reads the credentials of a request from its headers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -44,12 +45,14 @@ pub struct Credentials {
     /// now.
     pub again: Option<Principal>,
     pub token: Credential<AccessClaims, LiveSession>,
+    /// The address of the client who presented them. `None`: it is not known.
+    pub client: Option<IpAddr>,
     /// A key was sent in more than one way (RFC 6749 §2.3).
     pub in_several_ways: bool,
 }
 
 impl Credentials {
-    fn none() -> Credentials {
+    fn none(client: Option<IpAddr>) -> Credentials {
         Credentials {
             key: Credential::Absent,
             derived: Credential::Absent,
@@ -57,18 +60,20 @@ impl Credentials {
             quota: None,
             again: None,
             token: Credential::Absent,
+            client,
             in_several_ways: false,
         }
     }
 
-    pub(crate) fn of_key(hash: KeyHash) -> Credentials {
-        Credentials { key: Credential::Plausible(hash), ..Credentials::none() }
+    pub(crate) fn of_key(hash: KeyHash, client: Option<IpAddr>) -> Credentials {
+        Credentials { key: Credential::Plausible(hash), ..Credentials::none(client) }
     }
 
-    pub(crate) fn of_token(claims: Claims) -> Credentials {
+    pub(crate) fn of_token(claims: Claims, client: Option<IpAddr>) -> Credentials {
+        let none = Credentials::none(client);
         match claims {
-            Claims::User(claims) => Credentials { token: Credential::Plausible(claims), ..Credentials::none() },
-            Claims::Service(claims) => Credentials { derived: Credential::Plausible(claims), ..Credentials::none() },
+            Claims::User(claims) => Credentials { token: Credential::Plausible(claims), ..none },
+            Claims::Service(claims) => Credentials { derived: Credential::Plausible(claims), ..none },
         }
     }
 
@@ -101,10 +106,10 @@ impl Credentials {
 }
 
 impl Guard {
-    /// Reads the credentials that this guard takes.
-    pub fn read(self, app: &App, requirements: Requirements<'_>, headers: &HeaderMap) -> Credentials {
+    /// Reads the credentials that this guard takes. `client`: the address of the client.
+    pub fn read(self, app: &App, requirements: Requirements<'_>, headers: &HeaderMap, client: IpAddr) -> Credentials {
         let derived = self.takes_key() && requirements.derived;
-        let mut credentials = Credentials::none();
+        let mut credentials = Credentials::none(Some(client));
         if self.takes_key() {
             credentials.key = presented_key(headers);
         }
@@ -139,9 +144,10 @@ impl Guard {
         app: &App,
         requirements: Requirements<'_>,
         headers: &HeaderMap,
+        client: IpAddr,
         principal: &Principal,
     ) -> Credentials {
-        let mut credentials = self.read(app, requirements, headers);
+        let mut credentials = self.read(app, requirements, headers, client);
         credentials.again = Some(principal.clone());
         if matches!(principal, Principal::User(_)) && !matches!(credentials.key, Credential::Absent) {
             credentials.key = Credential::Bad;

@@ -65,6 +65,9 @@ impl Guard {
             (Some((Outcome::InsufficientScope, by)), _) => {
                 return Error::InsufficientScope { scopes: requirements.scopes.to_string(), by };
             }
+            (Some((Outcome::ForbiddenAddress, _)), _) => {
+                return Error::Forbidden("API key may not be used from this address");
+            }
             (Some((Outcome::RateLimited, _)), Some(quota)) => {
                 let message = "API key is over its rate limit";
                 return Error::TooMany { message, wait: quota.retry_after() };
@@ -135,8 +138,8 @@ fn present(
     now: Timestamp,
 ) -> Option<Decision> {
     let narrowed = derived.as_ref().map(|claims| &claims.scopes);
-    let Requirements { scopes, limited, even_paused, .. } = requirements;
-    let demand = Demand { scopes, narrowed, limited, even_paused };
+    let Requirements { scopes, limited, even_paused, from_anywhere, .. } = requirements;
+    let demand = Demand { scopes, narrowed, limited, even_paused, client: credentials.client, from_anywhere };
     let outcome = if let Some(admitted) = &credentials.again {
         if !matches!(admitted, Principal::Service(service) if service.key.id == key.id) {
             return None;

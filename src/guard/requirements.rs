@@ -25,6 +25,8 @@ pub struct Requirements<'a> {
     pub limited: bool,
     /// Whether a paused key is accepted.
     pub even_paused: bool,
+    /// Whether a key is accepted from every address, whatever it allows.
+    pub from_anywhere: bool,
     /// Whether a key is also accepted as the token of `Bearer` or the password of `Basic`, as OAuth clients send their
     /// secrets (RFC 6749 §2.3.1).
     pub oauth: bool,
@@ -33,7 +35,14 @@ pub struct Requirements<'a> {
 impl Requirements<'static> {
     /// Any valid key or token derived from one.
     pub(crate) const fn plain() -> Requirements<'static> {
-        Requirements { scopes: &NO_SCOPES, derived: true, limited: true, even_paused: false, oauth: false }
+        Requirements {
+            scopes: &NO_SCOPES,
+            derived: true,
+            limited: true,
+            even_paused: false,
+            from_anywhere: false,
+            oauth: false,
+        }
     }
 }
 

@@ -243,7 +243,7 @@ async fn run(
         *unread = None;
     }
     let judged = route.takes_body().then(|| front.app.changes.now());
-    let credentials = guard.read(&front.app, requirements, &request.headers);
+    let credentials = guard.read(&front.app, requirements, &request.headers, request.client);
     request.principal = identify(front, guard, requirements, &request, credentials, &mut requester.quota).await?;
     if route.writes
         && let Some(user) = request.principal.account()
@@ -262,7 +262,8 @@ async fn run(
         }
         // While the body arrived, the credential may have been revoked.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
-            let credentials = guard.read_again(&front.app, requirements, &request.headers, &request.principal);
+            let Request { headers, client, principal, .. } = &request;
+            let credentials = guard.read_again(&front.app, requirements, headers, *client, principal);
             let again = identify(front, guard, requirements, &request, credentials, &mut requester.quota);
             request.principal = Box::pin(again).await?;
         }

@@ -1,5 +1,6 @@
 //! The fields of a body or a query, with messages a person can act on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::base::error::Error;
@@ -26,6 +28,8 @@ fn shown(name: &str) -> &str {
 /// The fields of a body or a query. Reading them collects the broken rules; [`Form::finish`] reports them all.
 pub struct Form {
     fields: Map<String, Value>,
+    /// The JSON in which the fields were sent. Empty: they are no JSON, or part of a larger one.
+    json: Bytes,
     broken: Vec<String>,
 }
 
@@ -33,20 +37,18 @@ impl Form {
     /// `known`: the fields that the route accepts; any other field is a broken rule.
     pub fn read(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
         let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
-        let fields = if body.is_empty() && !request.headers.contains_key(CONTENT_TYPE) {
-            Map::new()
-        } else {
-            is_readable(&request.headers, JSON)?;
-            // RFC 8259 §8.1: a byte order mark may be ignored.
-            let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&body);
-            let Unambiguous(value) = serde_json::from_slice(body)
-                .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
-            let Value::Object(fields) = value else {
-                return Err(Error::Malformed("Request body must be a JSON object".to_string()));
-            };
-            fields
+        if body.is_empty() && !request.headers.contains_key(CONTENT_TYPE) {
+            return Ok(Form::of(Map::new(), known));
+        }
+        is_readable(&request.headers, JSON)?;
+        // RFC 8259 §8.1: a byte order mark may be ignored.
+        let json = if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body };
+        let Unambiguous(value) = serde_json::from_slice(&json)
+            .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
+        let Value::Object(fields) = value else {
+            return Err(Error::Malformed("Request body must be a JSON object".to_string()));
         };
-        Ok(Form::of(fields, known))
+        Ok(Form { json, ..Form::of(fields, known) })
     }
 
     /// The fields of the query. All are text.
@@ -88,7 +90,7 @@ impl Form {
             .filter(|name| !known.contains(&name.as_str()))
             .map(|name| format!("property {} should not exist", shown(name)))
             .collect();
-        Form { fields, broken }
+        Form { fields, json: Bytes::new(), broken }
     }
 
     /// A required text. `rule` reads it; its error follows the field's name in the message. A field that is missing or
@@ -138,6 +140,18 @@ impl Form {
         }
     }
 
+    /// An optional list of texts; `Some(None)` is null.
+    pub fn nullable_texts<T>(
+        &mut self,
+        name: &str,
+        rule: impl FnOnce(&[&str]) -> Result<T, &'static str>,
+    ) -> Option<Option<T>> {
+        match self.fields.get(name) {
+            Some(Value::Null) => Some(None),
+            _ => self.texts(name, rule).map(Some),
+        }
+    }
+
     /// An optional list of texts; null counts as an empty one.
     pub fn texts<T>(&mut self, name: &str, rule: impl FnOnce(&[&str]) -> Result<T, &'static str>) -> Option<T> {
         let items = match self.fields.remove(name)? {
@@ -166,6 +180,25 @@ impl Form {
         }
         // It is whole and in range, so the cast is exact.
         number.map(|number| number as u32)
+    }
+
+    /// An optional object of any JSON, in a field of the body itself; `Some(None)` is null. `rule` gets it as it was
+    /// sent, because a parsed number would lose digits.
+    pub fn any_object<T>(
+        &mut self,
+        name: &str,
+        rule: impl FnOnce(&RawValue) -> Result<T, &'static str>,
+    ) -> Option<Option<T>> {
+        let is_object = match self.fields.remove(name)? {
+            Value::Null => return Some(None),
+            value => value.is_object(),
+        };
+        let sent: BTreeMap<String, &RawValue> = serde_json::from_slice(&self.json).unwrap_or_default();
+        let read = match sent.get(name).filter(|_| is_object) {
+            Some(object) => rule(object),
+            None => Err("must be an object"),
+        };
+        read.map(Some).map_err(|rule| self.broken.push(format!("{name} {rule}"))).ok()
     }
 
     /// An optional object with these known fields; `Some(None)` is null.
@@ -259,6 +292,7 @@ impl Form {
 }
 
 const JSON: &str = "application/json";
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const URL_ENCODED: &str = "application/x-www-form-urlencoded";
 
 fn not_decodable(what: &str) -> Error {

@@ -182,6 +182,12 @@ impl Endpoint {
         self.0.requirements.even_paused = true;
         self
     }
+
+    /// A key is accepted from every address, whatever it allows.
+    pub(crate) fn accepted_from_anywhere(mut self) -> Endpoint {
+        self.0.requirements.from_anywhere = true;
+        self
+    }
 }
 
 impl Route {

@@ -1,6 +1,7 @@
 //! API keys: what they look like, how they are stored, and what they are valid for.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,15 @@ impl fmt::Debug for KeyHash {
 
 /// The name of a key.
 pub fn parse_key_name(text: &str) -> Result<String, &'static str> {
+    parse_text(text)
+}
+
+/// The owner's own id of whom a key is for.
+pub(crate) fn parse_external_id(text: &str) -> Result<String, &'static str> {
+    parse_text(text)
+}
+
+fn parse_text(text: &str) -> Result<String, &'static str> {
     match text.chars().count() {
         0 => Err("should not be empty"),
         1..=255 => Ok(text.to_string()),
@@ -135,6 +145,9 @@ pub struct KeyChange {
     pub expires_at: Option<Option<Timestamp>>,
     pub scopes: Option<Scopes>,
     pub rate_limit: Option<Option<Rate>>,
+    pub external_id: Option<Option<String>>,
+    pub metadata: Option<Option<Metadata>>,
+    pub allowed_ips: Option<Option<AllowedIps>>,
 }
 
 impl KeyChange {
@@ -148,6 +161,15 @@ impl KeyChange {
             key.scopes.clone_from(scopes);
         }
         key.rate_limit = self.rate_limit.unwrap_or(key.rate_limit);
+        if let Some(external_id) = &self.external_id {
+            key.external_id.clone_from(external_id);
+        }
+        if let Some(metadata) = &self.metadata {
+            key.metadata.clone_from(metadata);
+        }
+        if let Some(allowed_ips) = &self.allowed_ips {
+            key.allowed_ips.clone_from(allowed_ips);
+        }
     }
 
     /// The names of the settings that it changes.
@@ -158,6 +180,9 @@ impl KeyChange {
             ("expiresAt", self.expires_at.is_some()),
             ("scopes", self.scopes.is_some()),
             ("rateLimit", self.rate_limit.is_some()),
+            ("externalId", self.external_id.is_some()),
+            ("metadata", self.metadata.is_some()),
+            ("allowedIps", self.allowed_ips.is_some()),
         ];
         named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
     }
@@ -219,6 +244,8 @@ impl KnownKey {
             Outcome::Disabled
         } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
             Outcome::Expired
+        } else if self.allowed_ips.as_ref().is_some_and(|allowed| !demand.comes_from(allowed)) {
+            Outcome::ForbiddenAddress
         } else if !self.scopes.cover(scopes) || narrowed.is_some_and(|narrowed| !narrowed.cover(scopes)) {
             Outcome::InsufficientScope
         } else {
@@ -238,6 +265,16 @@ pub(crate) struct Demand<'a> {
     pub limited: bool,
     /// Whether a paused key is accepted.
     pub even_paused: bool,
+    /// The client's address. `None`: it is not known.
+    pub client: Option<IpAddr>,
+    /// Whether the key is accepted from every address.
+    pub from_anywhere: bool,
+}
+
+impl Demand<'_> {
+    fn comes_from(&self, allowed: &AllowedIps) -> bool {
+        self.from_anywhere || self.client.is_some_and(|client| allowed.contain(client))
+    }
 }
 
 impl Cacheable for KnownKey {

@@ -10,8 +10,10 @@ use crate::audit::event::By;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Challenge, Error, Presenter, Sent};
 use crate::base::id::{KeyId, UserId};
+use crate::base::metadata::Metadata;
 use crate::base::period::{HOUR, Period};
 use crate::base::sharded::lock;
+use crate::keys::allowed_ips::AllowedIps;
 use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal, KeySecret, KnownKey};
 use crate::keys::rules::Replacement;
 use crate::keys::scopes::Scopes;
@@ -42,11 +44,15 @@ pub struct Successor {
 }
 
 /// What a new key is created from.
+#[derive(Default)]
 pub struct KeySpec {
     pub name: String,
     pub expires_at: Option<Timestamp>,
     pub scopes: Scopes,
     pub rate_limit: Option<Rate>,
+    pub external_id: Option<String>,
+    pub metadata: Option<Metadata>,
+    pub allowed_ips: Option<AllowedIps>,
 }
 
 pub struct Keys {
@@ -84,7 +90,7 @@ impl Keys {
 
     /// Creates a key. The secret is returned here and stored nowhere.
     pub fn create(&self, owner: UserId, spec: KeySpec, by: &By) -> Result<(ApiKey, KeySecret), Error> {
-        let KeySpec { name, expires_at, scopes, rate_limit } = spec;
+        let KeySpec { name, expires_at, scopes, rate_limit, external_id, metadata, allowed_ips } = spec;
         let (secret, hash) = self.new_secret()?;
         let key = ApiKey {
             id: KeyId::new(),
@@ -95,9 +101,9 @@ impl Keys {
             expires_at,
             scopes,
             rate_limit,
-            external_id: None,
-            metadata: None,
-            allowed_ips: None,
+            external_id,
+            metadata,
+            allowed_ips,
             last_used_at: None,
             created_at: self.clock.now(),
             revoked_at: None,
@@ -118,6 +124,15 @@ impl Keys {
         let id = self.parse_id(id)?;
         self.store.update_key(owner, id, change, by, self.clock.now(), self.settings.max_keys)?.map_err(refused)?;
         // A missing key means that the owner has been deleted meanwhile.
+        self.read(owner, id)
+    }
+
+    /// One of the owner's keys, with how often it was allowed in the last 24 hours.
+    pub fn get(&self, owner: UserId, id: &str) -> Result<(ApiKey, u64), Error> {
+        self.read(owner, self.parse_id(id)?)
+    }
+
+    fn read(&self, owner: UserId, id: KeyId) -> Result<(ApiKey, u64), Error> {
         let read = |since| Ok(self.store.key_of(owner, id, since)?);
         self.counted(read, |key| key.as_mut_slice())?.ok_or_else(not_found)
     }
@@ -137,7 +152,9 @@ impl Keys {
     /// Judges a key that is presented, spends its rate limit and counts the use.
     pub(crate) fn present(&self, key: &KnownKey, demand: Demand<'_>, now: Timestamp) -> (Outcome, Option<Quota>) {
         let mut outcome = key.outcome(demand, now);
-        let quota = key.rate_limit.map(|limit| {
+        // A client at a wrong address, who may have stolen the key, does not hear how much it is used.
+        let limit = key.rate_limit.filter(|_| outcome != Outcome::ForbiddenAddress);
+        let quota = limit.map(|limit| {
             let elapsed = self.clock.elapsed();
             if outcome != Outcome::Allowed || !demand.limited {
                 return self.limiter.look(&key.id, limit, elapsed);

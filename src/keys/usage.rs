@@ -9,18 +9,27 @@ pub enum Outcome {
     /// Revoked or paused, or its owner is inactive.
     Disabled,
     Expired,
+    /// The client's address is not among those that the key allows.
+    ForbiddenAddress,
     /// It lacks a required scope.
     InsufficientScope,
     RateLimited,
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Outcome; 5] =
-        [Outcome::Allowed, Outcome::Disabled, Outcome::Expired, Outcome::InsufficientScope, Outcome::RateLimited];
+    pub(crate) const ALL: [Outcome; 6] = [
+        Outcome::Allowed,
+        Outcome::Disabled,
+        Outcome::Expired,
+        Outcome::ForbiddenAddress,
+        Outcome::InsufficientScope,
+        Outcome::RateLimited,
+    ];
 
-    /// Whether the key itself is valid. A key over its rate limit or without a required scope is valid.
+    /// Whether the key itself is valid. A key over its rate limit, without a required scope or at
+    /// another address than it allows is valid.
     pub(crate) fn is_of_good_key(self) -> bool {
-        matches!(self, Outcome::Allowed | Outcome::RateLimited | Outcome::InsufficientScope)
+        !matches!(self, Outcome::Disabled | Outcome::Expired)
     }
 }
 

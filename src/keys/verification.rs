@@ -1,5 +1,6 @@
 //! Verifies keys for services that have received them from others, as if the keys had been presented to Keyward.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::base::clock::Clock;
@@ -16,11 +17,20 @@ pub(crate) struct Question {
     /// `None`: the text does not have the form of a key.
     pub key: Option<KeyHash>,
     pub scopes: Scopes,
+    /// The address of the client who has sent the key.
+    pub client: Option<IpAddr>,
 }
 
 impl Question {
     fn demand(&self) -> Demand<'_> {
-        Demand { scopes: &self.scopes, narrowed: None, limited: true, even_paused: false }
+        Demand {
+            scopes: &self.scopes,
+            narrowed: None,
+            limited: true,
+            even_paused: false,
+            client: self.client,
+            from_anywhere: false,
+        }
     }
 }
 

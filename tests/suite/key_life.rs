@@ -30,7 +30,7 @@ fn revoke(service: &Service, owner: &Account, id: &str) {
 }
 
 fn listed(service: &Service, owner: &Account, id: &str) -> Value {
-    let keys = service.get("/keys").bearer(&owner.access).send().json();
+    let keys = service.get("/keys?limit=100").bearer(&owner.access).send().json();
     keys.as_array().unwrap().iter().find(|key| key["id"] == id).unwrap().clone()
 }
 

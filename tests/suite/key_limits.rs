@@ -104,7 +104,7 @@ on_both_stores! {
             assert_eq!(today["allowed"], 1);
             assert_eq!(
                 today["refused"],
-                json!({ "disabled": 0, "expired": 0, "insufficientScope": 0, "rateLimited": 2 })
+                json!({ "disabled": 0, "expired": 0, "forbiddenAddress": 0, "insufficientScope": 0, "rateLimited": 2 })
             );
             service.restart();
         }

@@ -19,6 +19,8 @@ mod grants;
 mod http2;
 mod instances;
 mod introspection;
+mod key_addresses;
+mod key_details;
 mod key_life;
 mod key_limits;
 mod key_prefix;

@@ -303,6 +303,9 @@ fn every_operation_answers_as_documented() {
     see("GET", "/auth/events", service.get("/auth/events?limit=0").bearer(&ann.access).send());
     see("GET", "/keys/x/usage", service.get("/keys/x/usage").bearer(&ann.access).send());
     see("GET", "/keys/x/usage", service.get("/keys/x/usage").send());
+    see("GET", "/keys/x", service.get(&format!("/keys/{id}")).bearer(&ann.access).send());
+    see("GET", "/keys/x", service.get("/keys/x").bearer(&ann.access).send());
+    see("GET", "/keys/x", service.get("/keys/x").send());
     see("DELETE", "/keys/x", service.delete(&format!("/keys/{id}")).bearer(&ann.access).send());
     see("DELETE", "/keys/x", service.delete("/keys/x").bearer(&ann.access).send());
     see("DELETE", "/keys/x", service.delete("/keys/x").send());

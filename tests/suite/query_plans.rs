@@ -16,7 +16,6 @@ use keyward::base::period::{DAY, Period};
 use keyward::config::Config;
 use keyward::keys::grants::Grants;
 use keyward::keys::key::{KeyChange, KeyHash};
-use keyward::keys::scopes::Scopes;
 use keyward::keys::service::KeySpec;
 use keyward::keys::usage::Outcome;
 use keyward::memory::changes::Changes;
@@ -194,8 +193,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let settings = || KeySpec {
         name: "ci".to_string(),
         expires_at: Some(app.clock.now().plus(Duration::from_secs(60))),
-        scopes: Scopes::from_stored(String::new()),
-        rate_limit: None,
+        ..KeySpec::default()
     };
     let (key, secret) = app.keys.create(id, settings(), &by).unwrap();
     let hash = KeyHash::of(secret.expose().as_bytes()).unwrap();

@@ -13,7 +13,7 @@ fn usage(service: &Service, access: &str, id: &str, query: &str) -> Value {
 }
 
 fn point(start: Timestamp, allowed: u64, disabled: u64, expired: u64) -> Value {
-    let refused = json!({ "disabled": disabled, "expired": expired, "insufficientScope": 0, "rateLimited": 0 });
+    let refused = json!({ "disabled": disabled, "expired": expired, "forbiddenAddress": 0, "insufficientScope": 0, "rateLimited": 0 });
     json!({ "start": start.to_string(), "allowed": allowed, "refused": refused })
 }
 

@@ -14,7 +14,7 @@ fn verify(service: &Service, owner: &Account, body: Value) -> Value {
 fn not_found() -> Value {
     json!({
         "valid": false, "code": "NOT_FOUND", "keyId": null, "userId": null, "name": null, "scopes": null,
-        "expiresAt": null, "rateLimit": null,
+        "expiresAt": null, "rateLimit": null, "externalId": null, "metadata": null,
     })
 }
 
@@ -23,7 +23,7 @@ on_both_stores! {
         let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
         let made = service.create_key(&ann.access, json!({
             "name": "ci", "expiresAt": "2999-01-01T00:00:00Z", "scopes": ["a", "b"],
-            "rateLimit": { "limit": 2, "window": "120s" },
+            "rateLimit": { "limit": 2, "window": "120s" }, "externalId": "customer-42", "metadata": { "plan": "pro" },
         }));
         let key = made["key"].as_str().unwrap();
         let said = |valid: bool, code: &str, remaining: u32, reset: u32, retry_after: Value| json!({
@@ -32,6 +32,7 @@ on_both_stores! {
             "rateLimit": {
                 "limit": 2, "window": "2m", "remaining": remaining, "reset": reset, "retryAfter": retry_after,
             },
+            "externalId": "customer-42", "metadata": { "plan": "pro" },
         });
         // Scopes are judged before anything is spent.
         let lacking = json!({ "key": key, "scopes": ["a", "c"] });
@@ -48,7 +49,7 @@ on_both_stores! {
         assert_eq!(today["allowed"], 2);
         assert_eq!(
             today["refused"],
-            json!({ "disabled": 0, "expired": 0, "insufficientScope": 1, "rateLimited": 2 })
+            json!({ "disabled": 0, "expired": 0, "forbiddenAddress": 0, "insufficientScope": 1, "rateLimited": 2 })
         );
     }
 

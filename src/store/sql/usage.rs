@@ -35,6 +35,7 @@ impl<D: Driver> UsageStore for SqlStore<D> {
                 count(Outcome::Allowed),
                 count(Outcome::Disabled),
                 count(Outcome::Expired),
+                count(Outcome::ForbiddenAddress),
                 count(Outcome::InsufficientScope),
                 count(Outcome::RateLimited),
                 Value::or_null(noted.last_allowed, Value::Timestamp),
@@ -45,11 +46,13 @@ impl<D: Driver> UsageStore for SqlStore<D> {
                 // The key may have been deleted meanwhile. Its counts are seen by nobody and deleted with the old ones;
                 // checking for the key would cost more than all the rest.
                 "INSERT INTO key_hours \
-                 (key_id, hour, allowed, disabled, expired, insufficient_scope, rate_limited, last_allowed_at) ROWS \
+                 (key_id, hour, allowed, disabled, expired, forbidden_address, insufficient_scope, rate_limited, \
+                 last_allowed_at) ROWS \
                  ON CONFLICT (key_id, hour) DO UPDATE SET \
                  allowed = key_hours.allowed + excluded.allowed, \
                  disabled = key_hours.disabled + excluded.disabled, \
                  expired = key_hours.expired + excluded.expired, \
+                 forbidden_address = key_hours.forbidden_address + excluded.forbidden_address, \
                  insufficient_scope = key_hours.insufficient_scope + excluded.insufficient_scope, \
                  rate_limited = key_hours.rate_limited + excluded.rate_limited, \
                  last_allowed_at = CASE WHEN key_hours.last_allowed_at IS NULL \
@@ -57,6 +60,7 @@ impl<D: Driver> UsageStore for SqlStore<D> {
                  THEN excluded.last_allowed_at ELSE key_hours.last_allowed_at END",
                 &[
                     Column::Uuid,
+                    Column::Int,
                     Column::Int,
                     Column::Int,
                     Column::Int,
@@ -79,8 +83,8 @@ impl<D: Driver> UsageStore for SqlStore<D> {
     ) -> Result<Option<Vec<HourOfUse>>, StoreError> {
         // The join gives a row for the key even if nothing was counted.
         let rows = self.driver.query(
-            "SELECT hour, allowed, disabled, expired, insufficient_scope, rate_limited FROM api_keys \
-             LEFT JOIN key_hours ON key_hours.key_id = api_keys.id AND hour >= $3 AND hour <= $4 \
+            "SELECT hour, allowed, disabled, expired, insufficient_scope, rate_limited, forbidden_address \
+             FROM api_keys LEFT JOIN key_hours ON key_hours.key_id = api_keys.id AND hour >= $3 AND hour <= $4 \
              WHERE id = $1 AND user_id = $2",
             &[Value::Uuid(key.0), Value::Uuid(owner.0), hour(from), hour(to)],
         )?;
@@ -97,6 +101,7 @@ impl<D: Driver> UsageStore for SqlStore<D> {
                 (3, Outcome::Expired),
                 (4, Outcome::InsufficientScope),
                 (5, Outcome::RateLimited),
+                (6, Outcome::ForbiddenAddress),
             ] {
                 noted.counts.add(outcome, u64::try_from(row.int(column)?).unwrap_or(0));
             }

@@ -136,7 +136,7 @@ in_both_homes! {
             json!({
                 "start": start, "allowed": allowed,
                 "refused": {
-                    "disabled": disabled, "expired": expired, "insufficientScope": 0, "rateLimited": 0,
+                    "disabled": disabled, "expired": expired, "forbiddenAddress": 0, "insufficientScope": 0, "rateLimited": 0,
                 },
             })
         };
