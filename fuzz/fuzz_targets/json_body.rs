@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     let json = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let fields = match serde_json::from_slice(json) {
         Ok(Value::Object(fields)) if is_json => Some(fields),
-        _ if body.is_empty() && content_type.is_empty() => Some(Map::new()),
+        _ if body.is_empty() => Some(Map::new()),
         _ => None,
     };
     let names = fields.iter().flatten().map(|(name, _)| name.as_str());

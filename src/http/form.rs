@@ -31,24 +31,24 @@ pub struct Form {
     /// The JSON in which the fields were sent. Empty: they are no JSON, or part of a larger one.
     json: Bytes,
     broken: Vec<String>,
+    /// Why there is nothing to read, if the body is empty. Told only if a field is missing.
+    unreadable: Option<Error>,
 }
 
 impl Form {
-    /// `known`: the fields that the route accepts; any other field is a broken rule.
+    /// `known`: the fields that the route accepts; any other field is a broken rule. An empty body has no fields, whatever
+    /// its type.
     pub fn read(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
         let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
-        if body.is_empty() && !request.headers.contains_key(CONTENT_TYPE) {
-            return Ok(Form::of(Map::new(), known));
+        match json_fields(&request.headers, &body) {
+            Ok((json, fields)) => Ok(Form { json, ..Form::of(fields, known) }),
+            // Some clients declare a type for a body that they do not send.
+            Err(error) if body.is_empty() => {
+                let unreadable = request.headers.contains_key(CONTENT_TYPE).then_some(error);
+                Ok(Form { unreadable, ..Form::of(Map::new(), known) })
+            }
+            Err(error) => Err(error),
         }
-        is_readable(&request.headers, JSON)?;
-        // RFC 8259 §8.1: a byte order mark may be ignored.
-        let json = if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body };
-        let Unambiguous(value) = serde_json::from_slice(&json)
-            .map_err(|error| Error::Malformed(format!("Request body is not valid JSON: {error}")))?;
-        let Value::Object(fields) = value else {
-            return Err(Error::Malformed("Request body must be a JSON object".to_string()));
-        };
-        Ok(Form { json, ..Form::of(fields, known) })
     }
 
     /// The fields of the query. All are text.
@@ -90,7 +90,7 @@ impl Form {
             .filter(|name| !known.contains(&name.as_str()))
             .map(|name| format!("property {} should not exist", shown(name)))
             .collect();
-        Form { fields, json: Bytes::new(), broken }
+        Form { fields, json: Bytes::new(), broken, unreadable: None }
     }
 
     /// A required text. `rule` reads it; its error follows the field's name in the message. A field that is missing or
@@ -277,8 +277,9 @@ impl Form {
 
     /// The values, or the broken rules: of many, the first.
     pub fn finish<T>(mut self, values: Option<T>) -> Result<T, Error> {
-        match values {
-            Some(values) if self.broken.is_empty() => Ok(values),
+        match (values, self.unreadable) {
+            (Some(values), _) if self.broken.is_empty() => Ok(values),
+            (_, Some(error)) => Err(error),
             _ => {
                 let more = self.broken.len().saturating_sub(TOLD);
                 if more > 0 {
@@ -297,6 +298,18 @@ const URL_ENCODED: &str = "application/x-www-form-urlencoded";
 
 fn not_decodable(what: &str) -> Error {
     Error::Malformed(format!("{what} is not percent-encoded UTF-8"))
+}
+
+/// The JSON of a body, and its fields.
+fn json_fields(headers: &HeaderMap, body: &Bytes) -> Result<(Bytes, Map<String, Value>), Error> {
+    is_readable(headers, JSON)?;
+    // RFC 8259 §8.1: a byte order mark may be ignored.
+    let json = body.slice(if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 }..);
+    match serde_json::from_slice(&json) {
+        Ok(Unambiguous(Value::Object(fields))) => Ok((json, fields)),
+        Ok(_) => Err(Error::Malformed("Request body must be a JSON object".to_string())),
+        Err(error) => Err(Error::Malformed(format!("Request body is not valid JSON: {error}"))),
+    }
 }
 
 /// Checks that the body has this type, is not compressed, and is in UTF-8 (RFC 9110 §8.3, §8.4).

@@ -163,6 +163,37 @@ on_both_stores! {
         assert_eq!(service.post("/auth/login").send().json(), with_charset.json());
     }
 
+    fn an_empty_body_is_an_empty_form_where_every_field_is_optional(service) {
+        let ann = service.sign_up("ann@example.com");
+        let types = ["application/json", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=x", ""];
+        for content_type in types {
+            let made = service.create_key(&ann.access, json!({ "name": "ci" }));
+            let key = made["key"].as_str().unwrap();
+            let path = |more: &str| format!("/keys/{}{more}", made["id"].as_str().unwrap());
+            let session = service.log_in(&ann.email);
+            for (request, expected) in [
+                (service.post("/auth/token").api_key(key), 200),
+                (service.patch(&path("")).bearer(&ann.access), 200),
+                (service.post(&path("/rotate")).bearer(&ann.access), 201),
+                (service.post("/auth/logout").bearer(&session.access), 200),
+                (service.post("/keys/revoke-self").api_key(key), 200),
+            ] {
+                let answer = request.header("content-encoding", "gzip").body(content_type, "").send();
+                assert_eq!(answer.status, expected, "{content_type}: {answer:?}");
+            }
+            // Only an empty one.
+            let answer = service.post("/auth/token").api_key(key).body(content_type, " ").send();
+            assert_ne!(answer.status, 200, "{content_type}: {answer:?}");
+        }
+        for (content_type, message) in [
+            ("application/json", "Request body is not valid JSON: EOF while parsing a value at line 1 column 0"),
+            ("text/plain", "Content-Type must be application/json"),
+        ] {
+            let answer = service.post("/keys/create").bearer(&ann.access).body(content_type, "").send();
+            assert_eq!((answer.status, answer.json()), (400, error(400, message)));
+        }
+    }
+
     fn an_imported_password_may_be_short_or_cut_at_72_bytes(service) {
         let ann = service.sign_up("ann@example.com");
         // As the service before this one stored them: the shortest work factor it had, passwords cut silently.
