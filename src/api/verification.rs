@@ -35,6 +35,8 @@ struct Verified<'a> {
     rate_limit: Option<ShownQuota>,
     external_id: Option<&'a str>,
     metadata: Option<&'a Metadata>,
+    /// What is left of the key's limit; null where `rate_limit` is.
+    remaining: Option<u32>,
 }
 
 /// Times are in seconds from now, as in the fields `RateLimit` and `Retry-After`.
@@ -82,6 +84,7 @@ impl Verified<'_> {
             rate_limit: quota.as_ref().map(ShownQuota::from),
             external_id: key.external_id.as_deref(),
             metadata: key.metadata.as_ref(),
+            remaining: quota.map(|quota| quota.remaining),
         }
     }
 }
@@ -98,13 +101,14 @@ impl From<&Quota> for ShownQuota {
     }
 }
 
-const FIELDS: [&str; 3] = ["key", "scopes", "ip"];
+const FIELDS: [&str; 4] = ["key", "scopes", "ip", "consume"];
 
 fn question(form: &mut Form) -> Option<Question> {
     let key = form.required("key", |text| Ok(KeyHash::of(text.as_bytes())));
     let scopes = form.texts("scopes", Scopes::parse).unwrap_or_default();
     let client = form.optional("ip", parse_ip);
-    key.map(|key| Question { key, scopes, client })
+    let consume = form.boolean("consume").unwrap_or(true);
+    key.map(|key| Question { key, scopes, client, consume })
 }
 
 /// The address of the client who has sent the key to the service that asks.
@@ -129,7 +133,7 @@ fn judge(app: &App, request: &Request, asked: &[Question]) -> Result<Vec<Verific
     Ok(verdicts)
 }
 
-/// `POST /keys/verify` → 200, whatever the key's state. It counts as a use of the key.
+/// `POST /keys/verify` → 200, whatever the key's state. It counts as a use of the key, unless `consume` is false.
 pub(crate) fn verify(app: &App, request: &mut Request) -> Result<Response, Error> {
     let mut form = Form::read(request, &FIELDS)?;
     let asked = question(&mut form);

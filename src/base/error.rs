@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use crate::base::id::KeyId;
+
 /// Why a request was not granted.
 ///
 /// The texts are for the client. What only the log may know is in `Unavailable` and `Internal`.
@@ -36,6 +38,12 @@ pub enum Error {
     },
     NotFound(Cow<'static, str>),
     Conflict(Cow<'static, str>),
+    /// A conflict about a key that was rotated.
+    KeyReplaced {
+        message: &'static str,
+        /// The key that replaces it.
+        by: KeyId,
+    },
     /// A rate limit was reached; the client may try again after `wait`.
     TooMany {
         message: &'static str,

@@ -46,6 +46,7 @@ impl From<Error> for Failure {
             Error::NotFound(what) => what.into_owned(),
             Error::Forbidden(what) => what.to_string(),
             Error::Conflict(what) => what.into_owned(),
+            Error::KeyReplaced { message, .. } => message.to_string(),
             Error::BrokenRules(rules) => rules.join(", "),
             other => format!("{other:?}"),
         })

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::base::error::{Challenge, Error, Presenter, Sent};
+use crate::base::id::KeyId;
 use crate::memory::limiter::Quota;
 
 pub(crate) type Response = http::Response<Bytes>;
@@ -72,7 +73,7 @@ pub(crate) fn with_entity_tag(mut response: Response, tag: HeaderValue, asked: &
     // Strong comparison (§8.8.3.2).
     if asked.contains_key(IF_MATCH) && !tags(asked, IF_MATCH).any(|wanted| wanted == b"*" || wanted == tag.as_bytes()) {
         let message = Message::One("If-Match names another version than there is");
-        return error_body(StatusCode::PRECONDITION_FAILED, message, None);
+        return error_body(StatusCode::PRECONDITION_FAILED, message, More::default());
     }
     // Weak comparison.
     let is = |known: &[u8]| known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes();
@@ -99,8 +100,18 @@ struct ErrorBody<'a> {
     status_code: u16,
     message: Message<'a>,
     error: &'a str,
+    #[serde(flatten)]
+    more: More<'a>,
+}
+
+/// What only some errors have.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct More<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<KeyId>,
 }
 
 #[derive(Serialize)]
@@ -110,9 +121,9 @@ enum Message<'a> {
     Many(&'a [String]),
 }
 
-fn error_body(status: StatusCode, message: Message<'_>, request_id: Option<&str>) -> Response {
+fn error_body(status: StatusCode, message: Message<'_>, more: More<'_>) -> Response {
     let error = status.canonical_reason().unwrap_or("Error");
-    let body = ErrorBody { status_code: status.as_u16(), message, error, request_id };
+    let body = ErrorBody { status_code: status.as_u16(), message, error, more };
     json(status, &body).unwrap_or_else(|_| with_body(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", Bytes::new()))
 }
 
@@ -126,7 +137,7 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
         Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
         Error::Forbidden(_) | Error::InsufficientScope { .. } => StatusCode::FORBIDDEN,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
-        Error::Conflict(_) => StatusCode::CONFLICT,
+        Error::Conflict(_) | Error::KeyReplaced { .. } => StatusCode::CONFLICT,
         Error::TooMany { .. } => too_many,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -143,7 +154,7 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
         Error::TooSlow => Message::One("Request body was not received in time"),
         Error::UnsupportedCoding => Message::One("Content-Encoding must be identity"),
         Error::UnsupportedCharset => Message::One("Charset must be utf-8"),
-        Error::Unauthenticated { message, .. } => Message::One(message),
+        Error::Unauthenticated { message, .. } | Error::KeyReplaced { message, .. } => Message::One(message),
         Error::Forbidden(what) => Message::One(what),
         Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
         Error::InsufficientScope { scopes, by } => {
@@ -160,7 +171,12 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
         Error::Unavailable(_) => Message::One("Service temporarily unavailable, try again shortly"),
         Error::Internal(_) => Message::One("Internal server error"),
     };
-    let mut response = error_body(status, message, matches!(error, Error::Internal(_)).then_some(request_id));
+    let more = match error {
+        Error::Internal(_) => More { request_id: Some(request_id), ..More::default() },
+        Error::KeyReplaced { by, .. } => More { replaced_by: Some(*by), ..More::default() },
+        _ => More::default(),
+    };
+    let mut response = error_body(status, message, more);
     let headers = response.headers_mut();
     match error {
         Error::Unauthenticated { challenge, .. } => {
@@ -200,13 +216,13 @@ fn challenges(challenge: Challenge) -> impl Iterator<Item = &'static str> {
 
 /// 404 for an unknown path.
 pub(crate) fn no_such_route(method: &http::Method, path: &str) -> Response {
-    error_body(StatusCode::NOT_FOUND, Message::One(&format!("Cannot {method} {path}")), None)
+    error_body(StatusCode::NOT_FOUND, Message::One(&format!("Cannot {method} {path}")), More::default())
 }
 
 /// 405 for a path that has only other methods.
 pub(crate) fn method_not_allowed(method: &http::Method, path: &str, allow: &str) -> Response {
     let text = format!("Cannot {method} {path}; allowed: {allow}");
-    let mut response = error_body(StatusCode::METHOD_NOT_ALLOWED, Message::One(&text), None);
+    let mut response = error_body(StatusCode::METHOD_NOT_ALLOWED, Message::One(&text), More::default());
     if let Ok(allow) = HeaderValue::from_str(allow) {
         response.headers_mut().insert(ALLOW, allow);
     }
@@ -224,14 +240,14 @@ pub fn options(allow: &'static str) -> Response {
 /// 501 for CONNECT, which is for proxies. Anything the client sent after it is meant for the other end of the tunnel,
 /// so it is not read.
 pub(crate) fn no_tunnel() -> Response {
-    let mut response = error_body(StatusCode::NOT_IMPLEMENTED, Message::One("Cannot CONNECT"), None);
+    let mut response = error_body(StatusCode::NOT_IMPLEMENTED, Message::One("Cannot CONNECT"), More::default());
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 /// 400 for a request that two parties could read differently. Nothing after it on the connection can be trusted.
 pub(crate) fn ambiguous(why: &str) -> Response {
-    let mut response = error_body(StatusCode::BAD_REQUEST, Message::One(why), None);
+    let mut response = error_body(StatusCode::BAD_REQUEST, Message::One(why), More::default());
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -244,7 +260,7 @@ pub(crate) fn refused(status: StatusCode, most_bytes: usize, most_fields: usize)
         StatusCode::HTTP_VERSION_NOT_SUPPORTED => "HTTP/1.1 is spoken here",
         _ => "Request head is malformed",
     };
-    let mut response = error_body(status, Message::One(message), None);
+    let mut response = error_body(status, Message::One(message), More::default());
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

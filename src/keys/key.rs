@@ -201,9 +201,10 @@ pub struct KeyDraft {
 pub enum KeyRefusal {
     /// The owner has no such key, or there is no such active owner.
     Gone,
-    Revoked,
-    /// It has been rotated, so its end is set.
-    Replaced,
+    /// With the key that a rotation has made in its place, if there is one.
+    Revoked(Option<KeyId>),
+    /// It has been rotated, so its end is set. The key that replaces it is named.
+    Replaced(KeyId),
     Expired,
     /// The owner has as many keys as they may have: this many.
     TooMany(u32),

@@ -61,15 +61,17 @@ pub(crate) fn change<E>(
     usable: impl FnOnce() -> Result<u64, E>,
 ) -> Result<Result<ApiKey, KeyRefusal>, E> {
     if old.revoked_at.is_some() {
-        return Ok(Err(KeyRefusal::Revoked));
+        return Ok(Err(KeyRefusal::Revoked(old.replaced_by)));
     }
     if let Err(refusal) = change.scopes.as_ref().map_or(Ok(()), |scopes| owner.may_hand_out(scopes)) {
         return Ok(Err(refusal));
     }
     let mut new = old.clone();
     change.apply(&mut new);
-    if old.replaced_by.is_some() && new.expires_at.is_none_or(|end| Some(end) > old.expires_at) {
-        return Ok(Err(KeyRefusal::Replaced));
+    if let Some(successor) = old.replaced_by
+        && new.expires_at.is_none_or(|end| Some(end) > old.expires_at)
+    {
+        return Ok(Err(KeyRefusal::Replaced(successor)));
     }
     if old.has_expired(now) && new.is_usable(now) {
         return Ok(owner.has_room(usable()?).map(|()| new));
@@ -91,10 +93,10 @@ pub(crate) fn rotate<E>(
 ) -> Result<Result<Replacement, KeyRefusal>, E> {
     let now = draft.created_at;
     if old.revoked_at.is_some() {
-        return Ok(Err(KeyRefusal::Revoked));
+        return Ok(Err(KeyRefusal::Revoked(old.replaced_by)));
     }
-    if old.replaced_by.is_some() {
-        return Ok(Err(KeyRefusal::Replaced));
+    if let Some(successor) = old.replaced_by {
+        return Ok(Err(KeyRefusal::Replaced(successor)));
     }
     if old.has_expired(now) {
         return Ok(Err(KeyRefusal::Expired));
@@ -137,6 +139,7 @@ mod tests {
     use std::time::Duration;
 
     use serde_json::json;
+    use uuid::Uuid;
 
     use super::*;
     use crate::keys::allowed_ips::AllowedIps;
@@ -146,6 +149,7 @@ mod tests {
 
     const MOST: u32 = 3;
     const NOW: u64 = 1000;
+    const SUCCESSOR: KeyId = KeyId(Uuid::max());
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::EPOCH.plus(Duration::from_secs(seconds))
@@ -214,7 +218,7 @@ mod tests {
     }
 
     fn replaced(key: ApiKey) -> ApiKey {
-        ApiKey { replaced_by: Some(KeyId::new()), ..key }
+        ApiKey { replaced_by: Some(SUCCESSOR), ..key }
     }
 
     fn expiry(seconds: Option<u64>) -> KeyChange {
@@ -258,15 +262,27 @@ mod tests {
             ("a good key", key(), &expiry(Some(NOW + 1)), None, Ok(Some(at(NOW + 1)))),
             ("a good key ends at once", key(), &expiry(Some(NOW)), None, Ok(Some(at(NOW)))),
             ("a good key lives longer", until(NOW + 1), &expiry(None), None, Ok(None)),
-            ("revoked", revoked(key()), &name, None, Err(Revoked)),
-            ("revoked and expired", revoked(until(10)), &expiry(None), None, Err(Revoked)),
-            ("revoked and replaced", revoked(replaced(until(NOW + 9))), &expiry(Some(NOW + 1)), None, Err(Revoked)),
+            ("revoked", revoked(key()), &name, None, Err(Revoked(None))),
+            ("revoked and expired", revoked(until(10)), &expiry(None), None, Err(Revoked(None))),
+            (
+                "revoked and replaced",
+                revoked(replaced(until(NOW + 9))),
+                &expiry(Some(NOW + 1)),
+                None,
+                Err(Revoked(Some(SUCCESSOR))),
+            ),
             ("replaced", replaced(until(NOW + 9)), &name, None, Ok(Some(at(NOW + 9)))),
             ("replaced, earlier", replaced(until(NOW + 9)), &expiry(Some(NOW + 8)), None, Ok(Some(at(NOW + 8)))),
             ("replaced, the same", replaced(until(NOW + 9)), &expiry(Some(NOW + 9)), None, Ok(Some(at(NOW + 9)))),
-            ("replaced, later", replaced(until(NOW + 9)), &expiry(Some(NOW + 10)), None, Err(Replaced)),
-            ("replaced, for ever", replaced(until(NOW + 9)), &expiry(None), None, Err(Replaced)),
-            ("replaced and expired, later", replaced(until(10)), &expiry(Some(NOW + 1)), None, Err(Replaced)),
+            ("replaced, later", replaced(until(NOW + 9)), &expiry(Some(NOW + 10)), None, Err(Replaced(SUCCESSOR))),
+            ("replaced, for ever", replaced(until(NOW + 9)), &expiry(None), None, Err(Replaced(SUCCESSOR))),
+            (
+                "replaced and expired, later",
+                replaced(until(10)),
+                &expiry(Some(NOW + 1)),
+                None,
+                Err(Replaced(SUCCESSOR)),
+            ),
             ("expired", until(NOW), &name, None, Ok(Some(at(NOW)))),
             ("expired, other end", until(NOW), &expiry(Some(NOW - 1)), None, Ok(Some(at(NOW - 1)))),
             ("expired, back", until(NOW), &expiry(Some(NOW + 1)), Some(2), Ok(Some(at(NOW + 1)))),
@@ -340,10 +356,16 @@ mod tests {
             ("too many in their grace", key(), NOW + 60, Some(3), Err(TooMany(MOST))),
             // In their order: the reason that is final comes first.
             ("expired", until(NOW), NOW + 60, None, Err(Expired)),
-            ("replaced", replaced(until(NOW + 60)), NOW + 60, None, Err(Replaced)),
-            ("replaced and expired", replaced(until(NOW)), NOW + 60, None, Err(Replaced)),
-            ("revoked", revoked(key()), NOW + 60, None, Err(Revoked)),
-            ("revoked, replaced and expired", revoked(replaced(until(NOW))), NOW + 60, None, Err(Revoked)),
+            ("replaced", replaced(until(NOW + 60)), NOW + 60, None, Err(Replaced(SUCCESSOR))),
+            ("replaced and expired", replaced(until(NOW)), NOW + 60, None, Err(Replaced(SUCCESSOR))),
+            ("revoked", revoked(key()), NOW + 60, None, Err(Revoked(None))),
+            (
+                "revoked, replaced and expired",
+                revoked(replaced(until(NOW))),
+                NOW + 60,
+                None,
+                Err(Revoked(Some(SUCCESSOR))),
+            ),
         ] {
             assert_eq!(rotated(&old, grace_end, in_grace), expected, "{case}");
         }

@@ -152,9 +152,7 @@ impl Keys {
     /// Judges a key that is presented, spends its rate limit and counts the use.
     pub(crate) fn present(&self, key: &KnownKey, demand: Demand<'_>, now: Timestamp) -> (Outcome, Option<Quota>) {
         let mut outcome = key.outcome(demand, now);
-        // A client at a wrong address, who may have stolen the key, does not hear how much it is used.
-        let limit = key.rate_limit.filter(|_| outcome != Outcome::ForbiddenAddress);
-        let quota = limit.map(|limit| {
+        let quota = told_limit(key, outcome).map(|limit| {
             let elapsed = self.clock.elapsed();
             if outcome != Outcome::Allowed || !demand.limited {
                 return self.limiter.look(&key.id, limit, elapsed);
@@ -166,6 +164,16 @@ impl Keys {
         });
         self.usage.note(key.id, outcome, now);
         (outcome, quota)
+    }
+
+    /// Judges a key as [`Keys::present`] does, but spends and counts nothing.
+    pub(crate) fn look(&self, key: &KnownKey, demand: Demand<'_>, now: Timestamp) -> (Outcome, Option<Quota>) {
+        let outcome = key.outcome(demand, now);
+        let quota = told_limit(key, outcome).map(|limit| self.limiter.look(&key.id, limit, self.clock.elapsed()));
+        match outcome {
+            Outcome::Allowed if quota.is_some_and(|quota| quota.remaining == 0) => (Outcome::RateLimited, quota),
+            outcome => (outcome, quota),
+        }
     }
 
     fn new_secret(&self) -> Result<(KeySecret, KeyHash), Error> {
@@ -276,12 +284,21 @@ impl Keys {
     }
 }
 
+/// A client at a wrong address, who may have stolen the key, does not hear how much it is used.
+fn told_limit(key: &KnownKey, outcome: Outcome) -> Option<Rate> {
+    key.rate_limit.filter(|_| outcome != Outcome::ForbiddenAddress)
+}
+
+const REVOKED: &str = "API key has been revoked, which is final";
+
 fn refused(refusal: KeyRefusal) -> Error {
     match refusal {
         KeyRefusal::Gone => not_found(),
-        KeyRefusal::Revoked => Error::Conflict("API key has been revoked, which is final".into()),
-        KeyRefusal::Replaced => {
-            Error::Conflict("API key has been rotated; it can only be ended earlier than its grace period".into())
+        KeyRefusal::Revoked(None) => Error::Conflict(REVOKED.into()),
+        KeyRefusal::Revoked(Some(by)) => Error::KeyReplaced { message: REVOKED, by },
+        KeyRefusal::Replaced(by) => {
+            let message = "API key has been rotated; it can only be ended earlier than its grace period";
+            Error::KeyReplaced { message, by }
         }
         KeyRefusal::Expired => Error::Conflict("API key has expired; give it a later expiresAt first".into()),
         KeyRefusal::TooMany(most) => Error::Conflict(

@@ -19,6 +19,8 @@ pub(crate) struct Question {
     pub scopes: Scopes,
     /// The address of the client who has sent the key.
     pub client: Option<IpAddr>,
+    /// Whether the question counts as a use of the key and spends its rate limit.
+    pub consume: bool,
 }
 
 impl Question {
@@ -41,7 +43,8 @@ pub(crate) enum Verification {
 }
 
 /// Answers in the order of the questions. Each known key is counted and spends its rate limit, as if the client had
-/// presented it here. Keys that are not in memory are read from the store, so this may block.
+/// presented it here, unless the question says otherwise. Keys that are not in memory are read from the store, so this
+/// may block.
 pub(crate) fn verify(
     keys: &Keys,
     known_keys: &Lookup<KeyHash, KnownKey>,
@@ -54,7 +57,8 @@ pub(crate) fn verify(
     let judged = questions.iter().map(|question| {
         let known = question.key.and_then(|_| found.next().flatten());
         known.map_or(Verification::NotFound, |key| {
-            let (outcome, quota) = keys.present(&key, question.demand(), now);
+            let judge = if question.consume { Keys::present } else { Keys::look };
+            let (outcome, quota) = judge(keys, &key, question.demand(), now);
             Verification::Judged { key, outcome, quota }
         })
     });

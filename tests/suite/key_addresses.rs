@@ -145,6 +145,7 @@ on_both_stores! {
             json!({
                 "valid": false, "code": "FORBIDDEN_ADDRESS", "keyId": made["id"], "userId": ann.id, "name": "ci",
                 "scopes": ["a"], "expiresAt": null, "rateLimit": null, "externalId": "42", "metadata": null,
+                "remaining": null,
             })
         );
         // Each key of a batch has its own.

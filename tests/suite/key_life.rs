@@ -25,6 +25,13 @@ fn rotate(service: &Service, owner: &Account, id: &str, body: Value) -> Answer {
     service.post(&format!("/keys/{id}/rotate")).bearer(&owner.access).json(body).send()
 }
 
+/// The refusal of a key that was rotated.
+fn replaced(message: &str, successor: &Value) -> Value {
+    let mut body = error(409, message);
+    body["replacedBy"] = successor.clone();
+    body
+}
+
 fn revoke(service: &Service, owner: &Account, id: &str) {
     assert_eq!(service.delete(&format!("/keys/{id}")).bearer(&owner.access).send().status, 200);
 }
@@ -292,18 +299,24 @@ on_both_stores! {
     fn a_rotated_key_can_only_be_ended_earlier(service) {
         let ann = service.sign_up("ann@example.com");
         let (id, key) = new_key(service, &ann, json!({ "name": "ci" }));
-        assert_eq!(rotate(service, &ann, &id, json!({ "gracePeriod": "1h" })).status, 201);
+        let rotated = rotate(service, &ann, &id, json!({ "gracePeriod": "1h" }));
+        assert_eq!(rotated.status, 201);
+        let successor = rotated.json()["id"].take();
         for body in [json!({ "expiresAt": null }), json!({ "expiresAt": "2999-01-01T00:00:00Z" })] {
             let answer = change(service, &ann, &id, body);
-            assert_eq!((answer.status, answer.json()), (409, error(409, ROTATED)));
+            assert_eq!((answer.status, answer.json()), (409, replaced(ROTATED, &successor)));
         }
         let again = rotate(service, &ann, &id, json!({}));
-        assert_eq!((again.status, again.json()), (409, error(409, ROTATED)));
+        assert_eq!((again.status, again.json()), (409, replaced(ROTATED, &successor)));
         let sooner = service.clock.now().plus(Duration::from_secs(60)).to_string();
         assert_eq!(change(service, &ann, &id, json!({ "name": "old ci", "expiresAt": sooner })).status, 200);
         assert_eq!(service.key_status(&key), 200);
         service.advance(60);
         assert_eq!(service.key_status(&key), 401);
+        revoke(service, &ann, &id);
+        for answer in [change(service, &ann, &id, json!({})), rotate(service, &ann, &id, json!({}))] {
+            assert_eq!((answer.status, answer.json()), (409, replaced(REVOKED, &successor)));
+        }
     }
 
     fn an_expired_key_is_not_rotated_and_comes_back_when_it_is_prolonged(service) {
@@ -327,6 +340,10 @@ on_both_stores! {
         let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
         statuses.sort_unstable();
         assert_eq!(statuses, [201, 409, 409, 409, 409, 409]);
+        // Those who lose learn which one it is.
+        let made = answers.iter().find(|answer| answer.status == 201).unwrap().json();
+        let mut others = answers.iter().filter(|answer| answer.status == 409);
+        assert!(others.all(|answer| answer.json() == replaced(ROTATED, &made["id"])), "{answers:?}");
         assert_eq!(service.get("/keys").bearer(&ann.access).send().json().as_array().unwrap().len(), 2);
     }
 

@@ -206,6 +206,9 @@ on_both_stores! {
         assert_eq!(as_user("/keys/verify-batch").json(batch).send().status, 200);
         assert_eq!(as_user("/keys/verify").json(body.clone()).send().status, 200);
         assert_eq!(told(&as_user("/keys/verify").json(json!({ "key": key })).send()), too_many(KEYS, "20"));
+        // So do those that are only asked about.
+        let asked = json!({ "key": key, "consume": false });
+        assert_eq!(told(&as_user("/keys/verify").json(asked).send()), too_many(KEYS, "20"));
         for _ in 0..5 {
             let as_service = from(HERE, service.post("/keys/verify")).api_key(key).json(body.clone()).send();
             assert_eq!((as_service.status, &as_service.json()["code"]), (200, &json!("NOT_FOUND")));

@@ -14,7 +14,7 @@ fn verify(service: &Service, owner: &Account, body: Value) -> Value {
 fn not_found() -> Value {
     json!({
         "valid": false, "code": "NOT_FOUND", "keyId": null, "userId": null, "name": null, "scopes": null,
-        "expiresAt": null, "rateLimit": null, "externalId": null, "metadata": null,
+        "expiresAt": null, "rateLimit": null, "externalId": null, "metadata": null, "remaining": null,
     })
 }
 
@@ -33,6 +33,7 @@ on_both_stores! {
                 "limit": 2, "window": "2m", "remaining": remaining, "reset": reset, "retryAfter": retry_after,
             },
             "externalId": "customer-42", "metadata": { "plan": "pro" },
+            "remaining": remaining,
         });
         // Scopes are judged before anything is spent.
         let lacking = json!({ "key": key, "scopes": ["a", "c"] });
@@ -51,6 +52,48 @@ on_both_stores! {
             today["refused"],
             json!({ "disabled": 0, "expired": 0, "forbiddenAddress": 0, "insufficientScope": 1, "rateLimited": 2 })
         );
+    }
+
+    fn asking_without_consuming_spends_nothing_and_counts_no_use(service) {
+        let ann = service.sign_up("ann@example.com");
+        let limit = json!({ "name": "ci", "scopes": ["a"], "rateLimit": { "limit": 2, "window": "1d" } });
+        let made = service.create_key(&ann.access, limit);
+        let key = &made["key"];
+        let ask = |body: Value| {
+            let mut said = verify(service, &ann, body.clone());
+            let batch = service.post("/keys/verify-batch").bearer(&ann.access);
+            let in_batch = batch.json(json!({ "keys": [body] })).send().json()["results"][0].take();
+            assert_eq!(in_batch, said);
+            (said["code"].take(), said["remaining"].take())
+        };
+        let look = json!({ "key": key, "consume": false });
+        for _ in 0..3 {
+            assert_eq!(ask(look.clone()), (json!("VALID"), json!(2)));
+        }
+        let lacking = json!({ "key": key, "scopes": ["b"], "consume": false });
+        assert_eq!(ask(lacking), (json!("INSUFFICIENT_SCOPE"), json!(2)));
+        // Both are consumed where nothing else is said.
+        let use_up = json!({ "keys": [{ "key": key }, look.clone(), { "key": key, "consume": true }, { "key": key }] });
+        let said = service.post("/keys/verify-batch").bearer(&ann.access).json(use_up).send().json();
+        let told: Vec<_> = said["results"].as_array().unwrap().iter().map(|said| (&said["code"], &said["remaining"])).collect();
+        let (valid, limited) = (json!("VALID"), json!("RATE_LIMITED"));
+        let (one, none) = (json!(1), json!(0));
+        assert_eq!(told, [(&valid, &one), (&valid, &one), (&valid, &none), (&limited, &none)]);
+        assert_eq!(ask(look), (limited, none));
+        let target = format!("/keys/{}/usage?by=day", made["id"].as_str().unwrap());
+        let usage = service.get(&target).bearer(&ann.access).send().json();
+        let today = usage["series"].as_array().unwrap().last().unwrap().clone();
+        assert_eq!(today["allowed"], 2);
+        let refused: Vec<_> = today["refused"].as_object().unwrap().iter().filter(|(_, count)| **count != 0).collect();
+        assert_eq!(refused, [(&"rateLimited".to_string(), &one)]);
+        let free = service.create_key(&ann.access, json!({ "name": "free" }));
+        assert_eq!(ask(json!({ "key": free["key"], "consume": false })), (valid, json!(null)));
+        assert_eq!(service.get("/keys").bearer(&ann.access).send().json()[0]["lastUsedAt"], json!(null));
+        for consume in [json!(null), json!("false"), json!(0)] {
+            let answer = service.post("/keys/verify").bearer(&ann.access).json(json!({ "key": "x", "consume": consume }));
+            let answer = answer.send();
+            assert_eq!((answer.status, answer.json()), (400, broken_rules(&["consume must be a boolean value"])));
+        }
     }
 
     fn of_a_key_that_is_no_good_others_than_its_owner_hear_only_the_code(service) {
