@@ -59,7 +59,17 @@ fn seen(demand: Result<GatewayDemand, Error>) -> Seen {
 /// Whether PHP or CGI would read it as a name of ours, and a gateway would not.
 fn passes_for_ours(name: &str) -> bool {
     let variable = |name: &str| name.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    let ours = ["x-auth-type", "x-auth-user-id", "x-auth-email", "x-auth-key-id", "x-auth-key-name", "x-auth-scopes"];
+    let ours = [
+        "x-auth-type",
+        "x-auth-user-id",
+        "x-auth-email",
+        "x-auth-email-verified",
+        "x-auth-key-id",
+        "x-auth-key-name",
+        "x-auth-key-expires-at",
+        "x-auth-external-id",
+        "x-auth-scopes",
+    ];
     ours.iter().any(|ours| variable(ours) == variable(name) && !ours.eq_ignore_ascii_case(name))
 }
 

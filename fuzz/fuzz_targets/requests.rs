@@ -71,7 +71,17 @@ fn check(call: &Call, answer: &Answer) {
     assert_eq!(answer.header("access-control-allow-credentials"), None, "{}", shown());
     if call.operation.path.starts_with("/authz/") && answer.status == 200 && call.as_documented {
         assert!(answer.body.is_empty(), "{}", shown());
-        for name in ["type", "user-id", "email", "key-id", "key-name", "scopes"] {
+        for name in [
+            "type",
+            "user-id",
+            "email",
+            "email-verified",
+            "key-id",
+            "key-name",
+            "key-expires-at",
+            "external-id",
+            "scopes",
+        ] {
             assert!(answer.header(&format!("x-auth-{name}")).is_some(), "{}", shown());
         }
     }

@@ -25,42 +25,66 @@ const X_AUTH_EMAIL: HeaderName = HeaderName::from_static("x-auth-email");
 const X_AUTH_KEY_ID: HeaderName = HeaderName::from_static("x-auth-key-id");
 const X_AUTH_KEY_NAME: HeaderName = HeaderName::from_static("x-auth-key-name");
 const X_AUTH_SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
+const X_AUTH_EMAIL_VERIFIED: HeaderName = HeaderName::from_static("x-auth-email-verified");
+const X_AUTH_EXTERNAL_ID: HeaderName = HeaderName::from_static("x-auth-external-id");
+const X_AUTH_KEY_EXPIRES_AT: HeaderName = HeaderName::from_static("x-auth-key-expires-at");
 
 /// The headers of [`admit`]'s answer.
-static TOLD: [HeaderName; 6] =
-    [X_AUTH_TYPE, X_AUTH_USER_ID, X_AUTH_EMAIL, X_AUTH_KEY_ID, X_AUTH_KEY_NAME, X_AUTH_SCOPES];
+static TOLD: [HeaderName; 9] = [
+    X_AUTH_TYPE,
+    X_AUTH_USER_ID,
+    X_AUTH_EMAIL,
+    X_AUTH_EMAIL_VERIFIED,
+    X_AUTH_KEY_ID,
+    X_AUTH_KEY_NAME,
+    X_AUTH_KEY_EXPIRES_AT,
+    X_AUTH_EXTERNAL_ID,
+    X_AUTH_SCOPES,
+];
 
 /// The characters that are percent-encoded: all but letters, digits and the usual ones of e-mails and scopes. `+` is
 /// encoded, because some read it as a space.
 const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@').remove(b':').remove(b'/');
 
-/// Any method, `/authz/forward-auth`, `/authz/auth-request` and `/authz/ext-authz/*` → 200 without a body; six headers
-/// tell whose request it is. All six are always there, empty if need be: a gateway that copies them overwrites what the
+/// Any method, `/authz/forward-auth`, `/authz/auth-request` and `/authz/ext-authz/*` → 200 without a body; the headers
+/// in [`TOLD`] tell whose request it is. All are always there, empty if need be: a gateway that copies them overwrites what the
 /// client has sent under these names. A client's header with another spelling of such a name would reach the service,
 /// so it is a 403.
 pub(crate) fn admit(_: &App, request: &mut Request) -> Result<Response, Error> {
-    let nothing = || Ok(HeaderValue::from_static(""));
-    let (kind, user, email, key_id, key_name, scopes) = match &request.principal {
-        Principal::User(user) => ("user", user.id.0, &*user.email, nothing(), nothing(), list(user.scopes.iter())),
-        Principal::Service(service) => {
-            let key = &*service.key;
-            ("service", key.owner.0, &*key.email, id(key.id.0), text(&key.name), list(service.scopes()))
-        }
-        Principal::Anonymous => return Err(Error::Internal("a gateway's route has no guard".to_string())),
-    };
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
     // These, and the headers of every answer.
-    headers.reserve(12);
-    headers.insert(X_AUTH_TYPE, HeaderValue::from_static(kind));
-    headers.insert(X_AUTH_USER_ID, id(user)?);
+    headers.reserve(15);
+    let (user, email, is_verified) = match &request.principal {
+        Principal::User(user) => {
+            headers.insert(X_AUTH_TYPE, HeaderValue::from_static("user"));
+            headers.insert(X_AUTH_SCOPES, list(user.scopes.iter())?);
+            for none in [X_AUTH_KEY_ID, X_AUTH_KEY_NAME, X_AUTH_KEY_EXPIRES_AT, X_AUTH_EXTERNAL_ID] {
+                headers.insert(none, EMPTY);
+            }
+            (user.id, &user.email, user.email_verified)
+        }
+        Principal::Service(service) => {
+            let key = &*service.key;
+            let expires_at = key.expires_at.map(|expires_at| value(&expires_at.to_string()));
+            headers.insert(X_AUTH_TYPE, HeaderValue::from_static("service"));
+            headers.insert(X_AUTH_SCOPES, list(service.scopes())?);
+            headers.insert(X_AUTH_KEY_ID, id(key.id.0)?);
+            headers.insert(X_AUTH_KEY_NAME, text(&key.name)?);
+            headers.insert(X_AUTH_KEY_EXPIRES_AT, expires_at.unwrap_or(Ok(EMPTY))?);
+            headers.insert(X_AUTH_EXTERNAL_ID, key.external_id.as_deref().map_or(Ok(EMPTY), text)?);
+            (key.owner, &key.email, key.email_verified)
+        }
+        Principal::Anonymous => return Err(Error::Internal("a gateway's route has no guard".to_string())),
+    };
+    headers.insert(X_AUTH_USER_ID, id(user.0)?);
     headers.insert(X_AUTH_EMAIL, text(email)?);
-    headers.insert(X_AUTH_KEY_ID, key_id?);
-    headers.insert(X_AUTH_KEY_NAME, key_name?);
-    headers.insert(X_AUTH_SCOPES, scopes?);
+    headers.insert(X_AUTH_EMAIL_VERIFIED, HeaderValue::from_static(if is_verified { "true" } else { "false" }));
     Ok(response)
 }
+
+const EMPTY: HeaderValue = HeaderValue::from_static("");
 
 fn id(id: Uuid) -> Result<HeaderValue, Error> {
     value(id.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]))

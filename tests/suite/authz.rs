@@ -40,6 +40,9 @@ fn admission<'a>(
         ("x-auth-key-id", key),
         ("x-auth-key-name", name),
         ("x-auth-scopes", scopes),
+        ("x-auth-email-verified", "false"),
+        ("x-auth-key-expires-at", ""),
+        ("x-auth-external-id", ""),
         ("cache-control", "no-store"),
         ("content-length", "0"),
         ("x-content-type-options", "nosniff"),
@@ -62,7 +65,7 @@ fn derive(service: &Service, key: &Value, body: Value) -> String {
 }
 
 on_both_stores! {
-    fn those_who_are_admitted_are_named_in_six_headers_empty_ones_included(service) {
+    fn those_who_are_admitted_are_named_in_nine_headers_empty_ones_included(service) {
         let ann = service.sign_up("ann@example.com");
         let key = service.create_key(&ann.access, json!({ "name": "ci", "scopes": ["orders:read", "orders:write"] }));
         let bare = service.create_key(&ann.access, json!({ "name": "bare" }));
@@ -109,14 +112,16 @@ on_both_stores! {
             ("\"a\\b\", c=d; e", "%22a%5Cb%22%2C%20c%3Dd%3B%20e"),
             (" leading and trailing ", "%20leading%20and%20trailing%20"),
         ] {
-            let key = service.create_key(&ann.access, json!({ "name": name, "scopes": ["a:b/c.d-e_f~g@h", "x,y%+;="] }));
+            let key = service.create_key(&ann.access, json!({
+                "name": name, "scopes": ["a:b/c.d-e_f~g@h", "x,y%+;="], "externalId": name,
+            }));
             let answer = service.get("/authz/forward-auth").api_key(text(&key["key"])).send();
             assert_eq!(
                 head(&answer),
                 admission(
                     ["service", &ann.id, "o%27neil%2Btag%2541@example.com"],
                     [text(&key["id"]), encoded, "a:b/c.d-e_f~g@h x%2Cy%25%2B%3B%3D"],
-                    &[],
+                    &[("x-auth-external-id", encoded)],
                 )
             );
             let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8().unwrap();
@@ -124,17 +129,35 @@ on_both_stores! {
         }
     }
 
-    fn the_longest_name_and_all_scopes_find_room(service) {
+    fn the_longest_texts_and_all_scopes_find_room(service) {
         let ann = service.sign_up("ann@example.com");
         let name = "😀".repeat(255);
         let scopes: Vec<String> = (0..50).map(|number| format!("{number:%>100}")).collect();
-        let key = service.create_key(&ann.access, json!({ "name": name, "scopes": scopes }));
+        let key = service.create_key(&ann.access, json!({ "name": name, "scopes": scopes, "externalId": name }));
         let answer = service.get("/authz/forward-auth").api_key(text(&key["key"])).send();
         let decoded = |name: &str| {
             let value = answer.header(name).unwrap();
             percent_encoding::percent_decode_str(value).decode_utf8().unwrap().into_owned()
         };
-        assert_eq!((answer.status, decoded("x-auth-key-name"), decoded("x-auth-scopes")), (200, name, scopes.join(" ")));
+        assert_eq!((answer.status, decoded("x-auth-key-name"), decoded("x-auth-external-id")), (200, name.clone(), name));
+        assert_eq!(decoded("x-auth-scopes"), scopes.join(" "));
+    }
+
+    fn when_the_key_ends_and_whether_the_owner_has_verified_their_address_is_told(service) {
+        let ann = service.sign_up("ann@example.com");
+        let key = service.create_key(&ann.access, json!({ "name": "ci", "expiresAt": "2999-01-31" }));
+        let derived = derive(service, &key, json!({}));
+        service.restart();
+        service.execute("UPDATE users SET email_verified = TRUE");
+        let bearer = |token: &str| service.get("/authz/forward-auth").bearer(token).send();
+        let by_key = service.get("/authz/forward-auth").api_key(text(&key["key"])).send();
+        // A derived token ends within the hour; it is the key that is told of.
+        for (answer, expires_at) in
+            [(by_key, "2999-01-31T00:00:00.000Z"), (bearer(&derived), "2999-01-31T00:00:00.000Z"), (bearer(&ann.access), "")]
+        {
+            let told = ["x-auth-email-verified", "x-auth-key-expires-at"].map(|name| answer.header(name));
+            assert_eq!(told, [Some("true"), Some(expires_at)], "{answer:?}");
+        }
     }
 
     fn without_a_good_credential_nothing_passes_and_nobody_is_named(service) {
@@ -175,6 +198,9 @@ on_both_stores! {
                 .header("X-Auth-Key-Id", "00000000-0000-0000-0000-000000000000")
                 .header("X-Auth-Key-Name", "root")
                 .header("X-Auth-Scopes", "everything")
+                .header("X-Auth-Email-Verified", "true")
+                .header("X-Auth-External-Id", "root")
+                .header("X-Auth-Key-Expires-At", "2999-01-01T00:00:00.000Z")
                 .header("X-Original-URL", "/authz/forward-auth?allow=service")
                 .header("X-Forwarded-Uri", "/?allow=service")
                 .header("X-Forwarded-Method", "DELETE")
@@ -185,7 +211,10 @@ on_both_stores! {
 
     fn another_spelling_of_what_keyward_says_is_let_through_for_nobody(service) {
         let ann = service.sign_up("ann@example.com");
-        let names = ["X-Auth-Type", "X-Auth-User-Id", "X-Auth-Email", "X-Auth-Key-Id", "X-Auth-Key-Name", "X-Auth-Scopes"];
+        let names = [
+            "X-Auth-Type", "X-Auth-User-Id", "X-Auth-Email", "X-Auth-Key-Id", "X-Auth-Key-Name", "X-Auth-Scopes",
+            "X-Auth-Email-Verified", "X-Auth-External-Id", "X-Auth-Key-Expires-At",
+        ];
         let message = "A header has another spelling of a name that begins with X-Auth-";
         for target in GATEWAYS {
             let spelled = |name: &str| [name.replace('-', "_"), name.replacen('-', ".", 2), name.to_uppercase().replacen('-', "~", 1)];

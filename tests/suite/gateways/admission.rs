@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::site::{FORGED, Gateway, Site, behind_each_gateway};
 use super::upstream::HELLO;
-use super::{exchange, last_exchange, sign_up_with_key, told, with_headers};
+use super::{GRANTED, exchange, last_exchange, sign_up_with_key, told, with_headers};
 
 behind_each_gateway! {
     fn a_user_and_a_service_come_through_and_the_service_is_told_who_they_are(site) {
@@ -180,24 +180,32 @@ behind_each_gateway! {
 fn those_who_are_admitted_come_through_until_they_are_not(site: &Site) {
     let ann = site.service.sign_up("ann+ci@example.com");
     let name = "Schlüssel 100% \"€\" 😀\u{202e}";
-    let key = site.service.create_key(&ann.access, json!({ "name": name, "scopes": ["a:b", "c"] }));
+    site.service.execute("UPDATE users SET email_verified = TRUE");
+    let key = site.service.create_key(
+        &ann.access,
+        json!({
+            "name": name, "scopes": ["a:b", "c"], "externalId": name, "expiresAt": "2999-01-31T12:00:00Z",
+        }),
+    );
     let (id, secret) = (key["id"].as_str().unwrap(), key["key"].as_str().unwrap());
     let email = "ann%2Bci@example.com";
     let user = told([
         ("type", "user"),
         ("user_id", &ann.id),
         ("email", email),
-        ("key_id", ""),
-        ("key_name", ""),
-        ("scopes", ""),
+        ("email_verified", "true"),
+        ("scopes", GRANTED),
     ]);
     let encoded = "Schl%C3%BCssel%20100%25%20%22%E2%82%AC%22%20%F0%9F%98%80%E2%80%AE";
     let service = told([
         ("type", "service"),
         ("user_id", &ann.id),
         ("email", email),
+        ("email_verified", "true"),
         ("key_id", id),
         ("key_name", encoded),
+        ("key_expires_at", "2999-01-31T12:00:00.000Z"),
+        ("external_id", encoded),
         ("scopes", "a:b c"),
     ]);
     let bearer = format!("Bearer {}", ann.access);

@@ -31,8 +31,11 @@ fn sign_up_with_key(site: &Site, scopes: &[&str]) -> Key {
     Key { id: text("id"), secret: text("key"), owner }
 }
 
+/// What the harness grants to every new user.
+const GRANTED: &str = "%2A keys:verify";
+
 /// As [`upstream::Seen::told`] has it.
-fn told(words: [(&str, &str); 6]) -> BTreeMap<String, String> {
+fn told<const N: usize>(words: [(&str, &str); N]) -> BTreeMap<String, String> {
     let words = words.into_iter().filter(|(_, value)| !value.is_empty());
     words.map(|(name, value)| (format!("x_auth_{name}"), value.to_string())).collect()
 }
@@ -43,6 +46,7 @@ impl Key {
             ("type", "service"),
             ("user_id", &self.owner.id),
             ("email", "ann@example.com"),
+            ("email_verified", "false"),
             ("key_id", &self.id),
             ("key_name", "ci"),
             ("scopes", scopes),
@@ -55,9 +59,8 @@ fn user_told(user: &Account) -> BTreeMap<String, String> {
         ("type", "user"),
         ("user_id", &user.id),
         ("email", &user.email),
-        ("key_id", ""),
-        ("key_name", ""),
-        ("scopes", ""),
+        ("email_verified", "false"),
+        ("scopes", GRANTED),
     ])
 }
 

@@ -131,10 +131,10 @@ behind_each_gateway! {
         assert_eq!(site.upstream.take_seen().len(), 250);
     }
 
-    fn the_longest_name_and_the_most_scopes_arrive_whole(site) {
+    fn the_longest_texts_and_the_most_scopes_arrive_whole(site) {
         let ann = site.service.sign_up("ann@example.com");
         let (name, scopes) = ("😀".repeat(255), (0..50).map(|n| format!("{n:!<100}")).collect::<Vec<String>>());
-        let key = site.service.create_key(&ann.access, json!({ "name": name, "scopes": scopes }));
+        let key = site.service.create_key(&ann.access, json!({ "name": name, "scopes": scopes, "externalId": name }));
         let answer = site.client().get("/x").api_key(key["key"].as_str().unwrap()).send();
         assert_eq!(answer.status, 200, "{answer:?}");
         let seen = site.upstream.take_one();
@@ -142,7 +142,7 @@ behind_each_gateway! {
             let value = seen.header(name).unwrap();
             percent_encoding::percent_decode_str(value).decode_utf8().unwrap().into_owned()
         };
-        assert_eq!(decoded("x-auth-key-name"), name);
+        assert_eq!((decoded("x-auth-key-name"), decoded("x-auth-external-id")), (name.clone(), name));
         assert_eq!(decoded("x-auth-scopes").split(' ').count(), 50);
     }
 

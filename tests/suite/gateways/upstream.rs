@@ -9,8 +9,17 @@ use std::thread::{self, JoinHandle};
 use tiny_http::{Header, Response, Server};
 
 /// The headers in which Keyward says whose request it is.
-pub const NAMES: [&str; 6] =
-    ["X-Auth-Type", "X-Auth-User-Id", "X-Auth-Email", "X-Auth-Key-Id", "X-Auth-Key-Name", "X-Auth-Scopes"];
+pub const NAMES: [&str; 9] = [
+    "X-Auth-Type",
+    "X-Auth-User-Id",
+    "X-Auth-Email",
+    "X-Auth-Email-Verified",
+    "X-Auth-Key-Id",
+    "X-Auth-Key-Name",
+    "X-Auth-Key-Expires-At",
+    "X-Auth-External-Id",
+    "X-Auth-Scopes",
+];
 
 /// A request that has arrived.
 #[derive(Debug)]
