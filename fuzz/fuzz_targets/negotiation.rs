@@ -16,7 +16,12 @@ use libfuzzer_sys::fuzz_target;
 
 static APP: LazyLock<App> = LazyLock::new(|| open(&config()));
 static ROUTER: LazyLock<Router> = LazyLock::new(|| Router::new(&ROUTES).expect("a sound table"));
-static CORS: LazyLock<Cors> = LazyLock::new(|| Cors::parse(ORIGIN).expect("an origin"));
+static CORS: LazyLock<Cors> = LazyLock::new(|| {
+    let mut cors = Cors::default();
+    cors.set_origins(ORIGIN).expect("an origin");
+    cors
+});
+static ADDRESS_HEADER: HeaderName = HeaderName::from_static("x-client-address");
 
 fuzz_target!(|data: &[u8]| {
     let mut lines = data.split(|b| *b == b'\n');
@@ -60,7 +65,13 @@ fuzz_target!(|data: &[u8]| {
     CORS.finish(origin.clone(), &mut answer);
     assert_eq!(answer.headers().get("access-control-allow-origin"), origin.as_ref());
     let mut preflight = response::options("GET");
-    CORS.preflight(origin.as_ref(), &headers, "GET", &mut preflight);
+    CORS.preflight(origin.as_ref(), &headers, &ADDRESS_HEADER, "GET", &mut preflight);
     let is_preflight = origin.is_some() && headers.contains_key("access-control-request-method");
     assert_eq!(preflight.headers().contains_key("access-control-allow-methods"), is_preflight);
+    let allowed = preflight.headers().get("access-control-allow-headers").map_or("", |list| list.to_str().expect("ASCII"));
+    assert!(allowed.len() < 64 * 130 + 80, "{allowed}");
+    for name in allowed.split(", ") {
+        assert!(!["*", "forwarded", "host", "x-client-address", "x-real-ip"].contains(&name), "{allowed}");
+        assert!(!name.starts_with("x-forwarded-"), "{allowed}");
+    }
 });

@@ -5,7 +5,10 @@ use super::table::settings;
 
 /// `is_set`: whether the operator has set a setting.
 pub(crate) fn check(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
-    check_database(config, is_set).and_then(|()| check_tls(config)).map_err(ConfigError)
+    check_database(config, &is_set)
+        .and_then(|()| check_tls(config))
+        .and_then(|()| check_cors(config, is_set))
+        .map_err(ConfigError)
 }
 
 fn check_database(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), String> {
@@ -46,4 +49,18 @@ fn check_tls(config: &Config) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+fn check_cors(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), String> {
+    let address_header = &config.http.proxies.header;
+    if is_set("CORS_HEADERS") && !is_set("CORS_ORIGINS") {
+        return Err("CORS_HEADERS: is set, but CORS_ORIGINS is not; accepted: both, or CORS_ORIGINS alone".to_string());
+    }
+    if config.http.cors.headers.lists(address_header) {
+        return Err(format!(
+            "CORS_HEADERS: has {address_header}, which is TRUSTED_PROXY_HEADER; accepted: headers that proxies do not \
+             report addresses in"
+        ));
+    }
+    Ok(())
 }

@@ -108,6 +108,17 @@ mod tests {
                  http://localhost:5173",
             ),
             (
+                "CORS_HEADERS",
+                "traceparent",
+                "CORS_HEADERS: is set, but CORS_ORIGINS is not; accepted: both, or CORS_ORIGINS alone",
+            ),
+            (
+                "CORS_HEADERS",
+                "*",
+                "CORS_HEADERS: \"*\" has *, which is not the name of a header; accepted: any, none, or names of headers, \
+                 separated by commas or spaces, together with CORS_ORIGINS",
+            ),
+            (
                 "KEY_PREFIX",
                 "sk-live",
                 "KEY_PREFIX: \"sk-live\" has another character; accepted: 1 to 24 lower-case letters, digits \

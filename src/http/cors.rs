@@ -10,8 +10,9 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::http::page_headers::PageHeaders;
 use crate::http::response::Response;
 
 /// The origins whose pages may read answers. If there are none, answers do not mention origins.
@@ -19,10 +20,10 @@ use crate::http::response::Response;
 pub struct Cors {
     /// As browsers write them. Static, so that answers on several threads do not contend for one reference count.
     origins: Vec<HeaderValue>,
+    /// What their pages may send.
+    pub headers: PageHeaders,
 }
 
-/// Headers that pages may send, beside those that they always may.
-const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type, x-api-key, x-request-id");
 /// Headers that pages may read, beside those that they always may.
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("etag, link, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id");
@@ -30,15 +31,16 @@ const EXPOSED_HEADERS: HeaderValue =
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 impl Cors {
-    /// Reads origins, separated by commas. The error says what is wrong with the list and, where possible, what was
+    /// Takes origins, separated by commas. The error says what is wrong with the list and, where possible, what was
     /// meant.
-    pub fn parse(list: &str) -> Result<Cors, String> {
+    pub fn set_origins(&mut self, list: &str) -> Result<(), String> {
         let origins = list.split(',').map(|text| {
             let origin = origin(text.trim())?;
             // A handful of texts, made once for the life of the process.
             Ok(HeaderValue::from_static(origin.leak()))
         });
-        Ok(Cors { origins: origins.collect::<Result<_, String>>()? })
+        self.origins = origins.collect::<Result<_, String>>()?;
+        Ok(())
     }
 
     /// The request's origin, if it is listed.
@@ -51,11 +53,13 @@ impl Cors {
         self.origins.iter().find(|listed| *listed == sent).cloned()
     }
 
-    /// Adds to the answer to a preflight what a page of this origin may ask of the path.
+    /// Adds to the answer to a preflight what a page of this origin may ask of the path. `address_header`: in which
+    /// proxies name the client's address.
     pub fn preflight(
         &self,
         origin: Option<&HeaderValue>,
         asked: &HeaderMap,
+        address_header: &HeaderName,
         allow: &'static str,
         answer: &mut Response,
     ) {
@@ -67,7 +71,7 @@ impl Cors {
         headers.append(VARY, on);
         if origin.is_some() && asked.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(allow));
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.headers.allowed(asked, address_header));
             headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         }
     }
@@ -181,7 +185,9 @@ mod tests {
         ] {
             assert_eq!(origin(text).unwrap_err(), fault);
         }
-        assert_eq!(Cors::parse("https://a.example, http://b.example").unwrap().origins.len(), 2);
-        assert!(Cors::parse("https://a.example,").is_err());
+        let mut cors = Cors::default();
+        cors.set_origins("https://a.example, http://b.example").unwrap();
+        assert_eq!(cors.origins.len(), 2);
+        assert!(cors.set_origins("https://a.example,").is_err());
     }
 }

@@ -79,7 +79,8 @@ pub(crate) async fn answer(
             Destination::Tunnel => response::no_tunnel(),
             Destination::Options(allow) => {
                 let mut response = response::options(allow);
-                front.cors.preflight(origin.as_ref(), &head.headers, allow, &mut response);
+                let address_header = &front.proxies.header;
+                front.cors.preflight(origin.as_ref(), &head.headers, address_header, allow, &mut response);
                 response
             }
             Destination::OtherMethods(allow) => response::method_not_allowed(&head.method, path, allow),

@@ -14,6 +14,7 @@ pub mod form;
 mod front;
 pub mod lanes;
 pub mod limits;
+pub mod page_headers;
 pub mod request;
 mod request_body;
 pub mod response;

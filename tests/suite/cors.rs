@@ -162,3 +162,67 @@ fn a_preflight_of_every_path_is_answered_without_a_credential_and_spends_no_limi
     // A path that is not there cannot be asked.
     assert_eq!(preflight(&service, "/nowhere", "GET", APP).send().status, 404);
 }
+
+/// What a page of ours may send, of what it asks for, beside what it always may.
+fn allowed(service: &Service, asked: &str) -> String {
+    let request = service.method("OPTIONS", "/auth/login").header("origin", APP);
+    let request = request.header("access-control-request-method", "POST");
+    let answer = request.header("access-control-request-headers", asked).send();
+    let on = ["access-control-request-headers", "access-control-request-method", "origin"];
+    assert_eq!((answer.status, vary(&answer)), (204, BTreeSet::from(on)));
+    let list = answer.header("access-control-allow-headers").unwrap();
+    let own = "authorization, content-type, x-api-key, x-request-id";
+    list.strip_prefix(own).unwrap_or_else(|| panic!("{list}")).trim_start_matches(", ").to_string()
+}
+
+const TRACED: &str = "authorization,baggage,content-type,sentry-trace,traceparent,x-datadog-trace-id,x-requested-with";
+
+#[test]
+fn pages_may_send_the_headers_of_libraries_that_trace_them() {
+    let service = open_service();
+    let added = "baggage, sentry-trace, traceparent, x-datadog-trace-id, x-requested-with";
+    assert_eq!(allowed(&service, TRACED), added);
+    // And the request itself is answered as without them.
+    let traced = service.get("/health").header("origin", APP).header("traceparent", "00-1-2-01").send();
+    assert_eq!((traced.status, traced.header("access-control-allow-origin")), (200, Some(APP)));
+}
+
+#[test]
+fn pages_may_not_send_what_proxies_are_believed_to_report() {
+    let service = open_service();
+    assert_eq!(allowed(&service, "forwarded,x-forwarded-for,x-forwarded-host,x-real-ip,x-other"), "x-other");
+    // A wildcard would let all of them pass.
+    assert_eq!(allowed(&service, "*,x-other"), "x-other");
+    assert_eq!(allowed(&service, "x-client-address,x-other"), "x-client-address, x-other");
+    let service = service_with(&[("CORS_ORIGINS", APP), ("TRUSTED_PROXY_HEADER", "X-Client-Address")]);
+    assert_eq!(allowed(&service, "x-client-address,x-other"), "x-other");
+}
+
+#[test]
+fn the_operator_may_name_the_headers_that_pages_may_send() {
+    let service = service_with(&[("CORS_ORIGINS", APP), ("CORS_HEADERS", "Traceparent, X-Requested-With")]);
+    assert_eq!(allowed(&service, TRACED), "traceparent, x-requested-with");
+    assert_eq!(allowed(&service_with(&[("CORS_ORIGINS", APP), ("CORS_HEADERS", "none")]), TRACED), "");
+}
+
+#[test]
+fn a_page_that_asks_for_any_number_of_headers_gets_a_short_answer() {
+    let service = open_service();
+    let many = |separator: &str| (0..2000).map(|number| format!("x{number}")).collect::<Vec<_>>().join(separator);
+    let answer = allowed(&service, &many(","));
+    assert_eq!(answer.split(", ").count(), 64, "{answer}");
+    assert_eq!(allowed(&service, &",".repeat(10_000)), "");
+    assert_eq!(allowed(&service, &"x".repeat(10_000)), "");
+    assert_eq!(allowed(&service, &many(" ")), "");
+}
+
+#[test]
+fn no_answer_invites_a_page_to_send_the_browsers_own_credentials() {
+    let service = open_service();
+    for answer in
+        [preflight(&service, "/auth/login", "POST", APP).send(), service.get("/health").header("origin", APP).send()]
+    {
+        assert_eq!(answer.header("access-control-allow-credentials"), None);
+        assert_eq!(answer.header("set-cookie"), None);
+    }
+}

@@ -5,7 +5,7 @@ use http::HeaderName;
 use super::read::{list, path, whole_number};
 use crate::base::network::Network;
 use crate::config::setting::Setting;
-use crate::http::cors::Cors;
+use crate::http::page_headers::PageHeaders;
 
 pub(super) static SETTINGS: &[Setting] = &[
     Setting {
@@ -87,7 +87,15 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "origins, separated by commas, such as https://app.example.com or http://localhost:5173",
         meaning: "Origins whose web pages may call Keyward from a browser and read its answers",
         secret: false,
-        read: |config, value| Cors::parse(value).map(|cors| config.http.cors = cors),
+        read: |config, value| config.http.cors.set_origins(value),
+    },
+    Setting {
+        name: "CORS_HEADERS",
+        default: Some("any"),
+        accepts: "any, none, or names of headers, separated by commas or spaces, together with CORS_ORIGINS",
+        meaning: "Headers that these pages may send beside Authorization, Content-Type, x-api-key and x-request-id",
+        secret: false,
+        read: |config, value| PageHeaders::parse(value).map(|headers| config.http.cors.headers = headers),
     },
     Setting {
         name: "MAX_CONNECTIONS",
