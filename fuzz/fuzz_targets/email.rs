@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use idna::AsciiDenyList;
+use idna::uts46::{DnsLength, Hyphens, Uts46};
 use keyward::accounts::email::Email;
 use keyward::accounts::passwords::PasswordRules;
 use keyward::accounts::user::{UserRef, parse_name};
@@ -15,11 +17,15 @@ static COMMON: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("../../static/common-passwords.txt").lines().collect());
 static RULES: LazyLock<PasswordRules> = LazyLock::new(|| PasswordRules::new(8));
 
-/// If each label of the domain can be written so.
+/// If the domain can be written so.
 fn in_punycode(email: &str) -> Option<String> {
     let (local, domain) = email.rsplit_once('@')?;
-    let labels = domain.split('.').map(|label| idna::domain_to_ascii(label).ok().filter(|label| label.len() <= 63));
-    Some(format!("{local}@{}", labels.collect::<Option<Vec<_>>>()?.join(".")))
+    let labels = domain.split('.').map(|label| {
+        let name = Uts46::new().to_ascii(label.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow, DnsLength::Ignore);
+        name.ok().filter(|name| name.len() <= 63)
+    });
+    let email = format!("{local}@{}", labels.collect::<Option<Vec<_>>>()?.join("."));
+    (email.chars().count() <= 254).then_some(email)
 }
 
 fuzz_target!(|text: &str| {

@@ -13,3 +13,4 @@ pub mod store;
 pub mod throttling;
 pub mod user;
 pub mod users;
+mod words;

@@ -1,5 +1,7 @@
 //! E-mails and passwords that are the same text, typed in different ways.
 
+use std::sync::Barrier;
+
 use keyward_harness::http_client::Answer;
 use keyward_harness::service::{PASSWORD, Service, broken_rules, error, on_both_stores};
 use serde_json::{Value, json};
@@ -32,6 +34,8 @@ on_both_stores! {
             ("ติดต่อ@ตัวอย่าง.ไทย", "ติดต่อ@ตัวอย่าง.ไทย", &["ติดต่อ@xn--72c1a1bt4awk9o.xn--o3cw4h"]),
             ("\u{623}حمد@مثال.السعودية", "\u{623}حمد@مثال.السعودية", &["\u{627}\u{654}حمد@xn--mgbh0fb.xn--mgberp4a5d4ar"]),
             ("ש\u{5b8}\u{5c1}לום@example.com", "ש\u{5b8}\u{5c1}לום@example.com", &["ש\u{5c1}\u{5b8}לום@example.com"]),
+            // A joiner between two words of a Persian one: nobody sees it, so it is shown in Punycode.
+            ("ann@نامه\u{200c}ای.example", "ann@xn--mgba3gch31f060k.example", &["ann@xn--mgba3gch31f060k.example"]),
             // What exists in Punycode alone, and what is none.
             ("ann@xn--i-7iq.example", "ann@xn--i-7iq.example", &["ann@XN--I-7IQ.example"]),
             ("ann@xn--zzzzzzzzz.example", "ann@xn--zzzzzzzzz.example", &["ann@XN--ZZZZZZZZZ.example"]),
@@ -43,6 +47,25 @@ on_both_stores! {
                 let answer = log_in(service, other, PASSWORD);
                 assert_eq!((answer.status, &answer.json()["user"]), (200, &body["user"]), "{other:?}");
             }
+        }
+    }
+
+    fn of_two_sign_ups_that_race_in_different_spellings_one_wins(service) {
+        for round in 0..3 {
+            let start = &Barrier::new(2);
+            let mut statuses = std::thread::scope(|scope| {
+                let racers = ["b\u{fc}cher.example", "xn--bcher-kva.example"].map(|domain| {
+                    let client = service.client();
+                    scope.spawn(move || {
+                        start.wait();
+                        let email = format!("ann{round}@{domain}");
+                        client.post("/auth/signup").json(json!({ "email": email, "password": PASSWORD })).send().status
+                    })
+                });
+                racers.map(|racer| racer.join().unwrap())
+            });
+            statuses.sort_unstable();
+            assert_eq!(statuses, [201, 409]);
         }
     }
 

@@ -198,6 +198,9 @@ in_both_homes! {
         for email in stored.iter().chain(&["bob@b\u{fc}cher.example", "eve@b\u{fc}cher.example", "eve@bu\u{308}cher.example"]) {
             assert_eq!(sign_up(email), 409, "{email}");
         }
+        let create = ["user", "create", "bob@b\u{fc}cher.example"];
+        let refused = home.run_reading(&create, &format!("{PASSWORD}\n"));
+        assert!(refused.failed(1).contains("already exists"), "{refused:?}");
 
         let listed = || {
             let listed = home.run(&["user", "list", "--same-email", "--json"]).succeeded();
