@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use keyward::app::App;
 use keyward::guard::principal::Principal;
 use keyward::guard::requirements::{Guard, Requirements};
+use keyward::keys::key::KeyHash;
 use keyward::keys::scopes::Scopes;
 use keyward_fuzz::account::{Account, SCOPE, config, open};
 use libfuzzer_sys::fuzz_target;
@@ -75,9 +76,15 @@ fn model(
     // What is sent in two ways is sent in none (RFC 6749 §2.3).
     let takes_authorization = bearer.is_some() || basic.is_some() || headers.get_all(AUTHORIZATION).iter().count() > 1;
     let is_twice = requirements.oauth && headers.contains_key(X_API_KEY) && takes_authorization;
-    let by_oauth =
-        requirements.oauth && (bearer == Some(key) || basic.is_some_and(|pair| is_basic(pair, &account.key)));
-    let by_key = (only(&X_API_KEY) == Some(key) && !is_twice) || (by_oauth && !headers.contains_key(X_API_KEY));
+    let by_basic = requirements.oauth && basic.is_some_and(|pair| is_basic(pair, &account.key));
+    let by_header = only(&X_API_KEY) == Some(key);
+    // Of two keys neither counts, unless they are the same.
+    let by_key = match (headers.contains_key(X_API_KEY), bearer.is_some_and(|token| KeyHash::of(token).is_some())) {
+        _ if is_twice => false,
+        (true, true) => by_header && bearer == Some(key),
+        (true, false) => by_header,
+        (false, _) => by_basic || bearer == Some(key),
+    };
     let by_derived = requirements.derived && bearer == Some(account.derived.as_bytes()) && !is_twice;
     let by_user = bearer == Some(account.access.as_bytes());
     let takes_key = guard == Guard::ApiKey || guard == Guard::Flexible;

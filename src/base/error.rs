@@ -59,9 +59,17 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presenter {
     Key,
-    /// A token that was derived from it.
+    /// A key as the token of `Bearer`.
+    BearerKey,
+    /// A token that was derived from a key.
     Token,
     User,
+}
+
+impl Presenter {
+    pub(crate) fn sent_key(self) -> bool {
+        matches!(self, Presenter::Key | Presenter::BearerKey)
+    }
 }
 
 /// What a 401 asks for (RFC 9110 §11.6.1).

@@ -47,8 +47,21 @@ pub struct Credentials {
     pub token: Credential<AccessClaims, LiveSession>,
     /// The address of the client who presented them. `None`: it is not known.
     pub client: Option<IpAddr>,
-    /// A key was sent in more than one way (RFC 6749 §2.3).
-    pub in_several_ways: bool,
+    /// Whether a key was sent as the token of `Bearer`.
+    pub bearer_key: bool,
+    /// Why no key counts, whatever the keys are worth.
+    pub misuse: Option<Misuse>,
+}
+
+/// How keys must not be sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Misuse {
+    /// In more than one way, where OAuth forbids it (RFC 6749 §2.3).
+    SeveralWays,
+    /// It is not clear which of two keys counts.
+    TwoKeys,
+    /// As `Bearer`, on a route that takes only users' tokens.
+    InPlaceOfToken,
 }
 
 impl Credentials {
@@ -61,7 +74,8 @@ impl Credentials {
             again: None,
             token: Credential::Absent,
             client,
-            in_several_ways: false,
+            bearer_key: false,
+            misuse: None,
         }
     }
 
@@ -74,6 +88,19 @@ impl Credentials {
         match claims {
             Claims::User(claims) => Credentials { token: Credential::Plausible(claims), ..none },
             Claims::Service(claims) => Credentials { derived: Credential::Plausible(claims), ..none },
+        }
+    }
+
+    fn add_bearer_key(&mut self, guard: Guard, hash: KeyHash) {
+        self.bearer_key = true;
+        match self.key {
+            _ if !guard.takes_key() => self.misuse = Some(Misuse::InPlaceOfToken),
+            Credential::Absent => self.key = Credential::Plausible(hash),
+            Credential::Plausible(other) if other == hash => {}
+            _ => {
+                self.key = Credential::Bad;
+                self.misuse = Some(Misuse::TwoKeys);
+            }
         }
     }
 
@@ -100,7 +127,7 @@ impl Credentials {
     /// Whether an invalid key was presented. A key that is valid but over its limit or without the scope does not count
     /// as one.
     pub(crate) fn key_failed(&self) -> bool {
-        let is_real = matches!(self.outcome, Some((outcome, Presenter::Key)) if outcome.is_of_good_key());
+        let is_real = self.outcome.is_some_and(|(outcome, by)| by.sent_key() && outcome.is_of_good_key());
         self.again.is_none() && !is_real && !matches!(self.key, Credential::Absent)
     }
 }
@@ -113,18 +140,18 @@ impl Guard {
         if self.takes_key() {
             credentials.key = presented_key(headers);
         }
-        let authorization = if self.takes_token() || derived || requirements.oauth {
-            authorization(app, requirements, headers)
-        } else {
-            Authorization::Absent
-        };
-        match authorization {
+        if self == Guard::Public {
+            return credentials;
+        }
+        let takes_jwt = self.takes_token() || derived || requirements.oauth;
+        match authorization(app, takes_jwt, requirements.oauth, headers) {
             Authorization::Absent => {}
             _ if requirements.oauth && !matches!(credentials.key, Credential::Absent) => {
                 credentials.key = Credential::Bad;
-                credentials.in_several_ways = true;
+                credentials.misuse = Some(Misuse::SeveralWays);
             }
-            Authorization::Key(key) => credentials.key = key,
+            Authorization::Key(hash) => credentials.add_bearer_key(self, hash),
+            Authorization::Password(key) => credentials.key = key,
             Authorization::Token(Claims::User(claims)) if self.takes_token() => {
                 credentials.token = Credential::Plausible(claims);
             }
@@ -171,11 +198,14 @@ enum Authorization {
     Absent,
     Bad,
     Token(Claims),
-    Key(Credential<KeyHash, KnownKey>),
+    /// A key as the token of `Bearer`.
+    Key(KeyHash),
+    /// A key as the password of `Basic`.
+    Password(Credential<KeyHash, KnownKey>),
 }
 
 /// RFC 6750 §2.1, RFC 7617 §2. A credential of a scheme that the route does not accept is ignored.
-fn authorization(app: &App, requirements: Requirements<'_>, headers: &HeaderMap) -> Authorization {
+fn authorization(app: &App, takes_jwt: bool, takes_basic: bool, headers: &HeaderMap) -> Authorization {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Authorization::Absent,
@@ -183,14 +213,17 @@ fn authorization(app: &App, requirements: Requirements<'_>, headers: &HeaderMap)
         (Some(_), Some(_)) => return Authorization::Bad,
     };
     if let Some(token) = of_scheme(b"Bearer ", value) {
-        if let Some(hash) = KeyHash::of(token).filter(|_| requirements.oauth) {
-            return Authorization::Key(Credential::Plausible(hash));
+        if let Some(hash) = KeyHash::of(token) {
+            return Authorization::Key(hash);
+        }
+        if !takes_jwt {
+            return Authorization::Absent;
         }
         let claims = std::str::from_utf8(token).ok().and_then(|token| app.tokens.judge(token));
         return claims.map_or(Authorization::Bad, Authorization::Token);
     }
-    match of_scheme(b"Basic ", value).filter(|_| requirements.oauth) {
-        Some(pair) => Authorization::Key(password(pair).map_or(Credential::Bad, Credential::Plausible)),
+    match of_scheme(b"Basic ", value).filter(|_| takes_basic) {
+        Some(pair) => Authorization::Password(password(pair).map_or(Credential::Bad, Credential::Plausible)),
         None => Authorization::Absent,
     }
 }

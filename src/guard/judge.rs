@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Challenge, Error, Presenter, Sent};
 use crate::base::id::{KeyId, SessionId};
-use crate::guard::credentials::{Credential, Credentials};
+use crate::guard::credentials::{Credential, Credentials, Misuse};
 use crate::guard::principal::{AuthenticatedService, AuthenticatedUser, Principal};
 use crate::guard::requirements::{Guard, Requirements};
 use crate::keys::key::{Demand, KeyHash, KnownKey};
@@ -60,7 +60,7 @@ impl Guard {
     /// The error if no credential is valid; a key's error comes before a token's.
     fn refusal(self, requirements: Requirements<'_>, credentials: &Credentials) -> Error {
         let key_is_absent = matches!(credentials.key, Credential::Absent);
-        let told = credentials.outcome.filter(|(_, by)| *by == Presenter::Key || key_is_absent);
+        let told = credentials.outcome.filter(|(_, by)| by.sent_key() || key_is_absent);
         match (told, credentials.quota) {
             (Some((Outcome::InsufficientScope, by)), _) => {
                 return Error::InsufficientScope { scopes: requirements.scopes.to_string(), by };
@@ -74,20 +74,22 @@ impl Guard {
             }
             _ => {}
         }
-        let derived = !matches!(credentials.derived, Credential::Absent);
-        let sent = if derived || !matches!(credentials.token, Credential::Absent) { Sent::Yes } else { Sent::No };
+        // A token that was derived from a key, or a key in its place.
+        let of_service = credentials.bearer_key || !matches!(credentials.derived, Credential::Absent);
+        let sent = if of_service || !matches!(credentials.token, Credential::Absent) { Sent::Yes } else { Sent::No };
         let challenge = Challenge {
-            token: (derived || self.takes_token() || requirements.oauth).then_some(sent),
+            token: (of_service || self.takes_token() || requirements.oauth).then_some(sent),
             key: self.takes_key(),
             basic: requirements.oauth,
         };
-        match credentials.key {
-            Credential::Absent => Error::unauthorized(challenge),
-            _ if credentials.in_several_ways => {
-                Error::Unauthenticated { message: "Send the API key in one way only", challenge }
-            }
-            _ => Error::Unauthenticated { message: "Invalid or expired API key", challenge },
-        }
+        let message = match credentials.misuse {
+            Some(Misuse::SeveralWays) => "Send the API key in one way only",
+            Some(Misuse::TwoKeys) => "Two different API keys were sent, send one",
+            Some(Misuse::InPlaceOfToken) => "API keys are not accepted here, send a user's access token",
+            None if key_is_absent => return Error::unauthorized(challenge),
+            None => "Invalid or expired API key",
+        };
+        Error::Unauthenticated { message, challenge }
     }
 }
 
@@ -154,7 +156,11 @@ fn present(
         }
         outcome
     };
-    let presenter = if narrowed.is_some() { Presenter::Token } else { Presenter::Key };
+    let presenter = match narrowed {
+        Some(_) => Presenter::Token,
+        None if credentials.bearer_key => Presenter::BearerKey,
+        None => Presenter::Key,
+    };
     // If both were sent, the error is about the key.
     credentials.outcome.get_or_insert((outcome, presenter));
     (outcome == Outcome::Allowed).then_some(Decision::Admit(Principal::Service(AuthenticatedService { key, derived })))

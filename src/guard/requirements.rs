@@ -8,7 +8,7 @@ pub enum Guard {
     Public,
     /// An access token, as `Authorization: Bearer`.
     Jwt,
-    /// An API key, as `x-api-key`.
+    /// An API key, as `x-api-key` or `Authorization: Bearer`.
     ApiKey,
     /// Either; a valid key comes first.
     Flexible,
@@ -27,8 +27,8 @@ pub struct Requirements<'a> {
     pub even_paused: bool,
     /// Whether a key is accepted from every address, whatever it allows.
     pub from_anywhere: bool,
-    /// Whether a key is also accepted as the token of `Bearer` or the password of `Basic`, as OAuth clients send their
-    /// secrets (RFC 6749 §2.3.1).
+    /// Whether a key is also accepted as the password of `Basic`, as OAuth clients send their secrets (RFC 6749 §2.3.1).
+    /// Then it is accepted in one way at a time (§2.3).
     pub oauth: bool,
 }
 

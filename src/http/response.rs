@@ -159,7 +159,7 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
         Error::NotFound(what) | Error::Conflict(what) => Message::One(what),
         Error::InsufficientScope { scopes, by } => {
             let what = match by {
-                Presenter::Key => "API key",
+                Presenter::Key | Presenter::BearerKey => "API key",
                 Presenter::Token => "Token",
                 Presenter::User => "User",
             };

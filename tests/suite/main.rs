@@ -6,6 +6,7 @@
 mod audit;
 mod auth;
 mod authz;
+mod bearer_keys;
 mod client_address;
 mod command_line;
 mod concurrent_changes;

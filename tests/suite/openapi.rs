@@ -53,8 +53,8 @@ fn the_document_asks_for_the_credential_that_the_route_takes() {
             Guard::ApiKey if route.requirements.oauth => {
                 json!([{ "apiKey": [] }, { "keyAsBearer": [] }, { "keyAsPassword": [] }])
             }
-            Guard::ApiKey => json!([{ "apiKey": [] }]),
-            Guard::Flexible => json!([{ "jwt": [] }, { "apiKey": [] }]),
+            Guard::ApiKey => json!([{ "apiKey": [] }, { "keyAsBearer": [] }]),
+            Guard::Flexible => json!([{ "jwt": [] }, { "apiKey": [] }, { "keyAsBearer": [] }]),
         };
         for (method, path) in operations(route) {
             let security = &DOCUMENT["paths"][&path][method.to_lowercase()]["security"];
