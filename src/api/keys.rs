@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::paging;
 use crate::app::App;
 use crate::base::clock::Timestamp;
 use crate::base::duration;
@@ -19,6 +20,7 @@ use crate::keys::allowed_ips::AllowedIps;
 use crate::keys::key::{
     ApiKey, KeyChange, KeySecret, LONGEST_WINDOW, MOST_IN_A_WINDOW, parse_external_id, parse_key_name,
 };
+use crate::keys::listing::{KeyFilter, KeyStatus};
 use crate::keys::scopes::Scopes;
 use crate::keys::service::KeySpec;
 use crate::memory::limiter::Rate;
@@ -176,13 +178,10 @@ fn rate_limit(form: &mut Form) -> Option<Option<Rate>> {
 }
 
 /// The query fields of a page.
-const PAGE: [&str; 2] = ["limit", "after"];
+const PAGE: [&str; 5] = ["name", "externalId", "status", "limit", "after"];
 
-/// The most keys of a page, and the default.
-const PAGE_KEYS: usize = 100;
-
-/// `GET /keys` → 200, newest first, a thousand at most. With `?limit=` or `?after=` (the id of the last key of the page
-/// before): a page, with a link to the next one if there is one.
+/// `GET /keys` → 200, newest first, a thousand at most. With any of [`PAGE`]: a page of those that have this external id
+/// and status and whose names begin so, with a link to the next one if there may be one.
 pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let owner = request.principal.user()?.id;
     let mut asked = url_encoded(request.query.as_deref().unwrap_or_default()).flatten();
@@ -192,22 +191,20 @@ pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> 
         return response::ok(&keys.iter().map(ListedKey::without_details).collect::<Vec<_>>());
     }
     let mut form = Form::read_query(request, &PAGE)?;
-    let limit = form.optional("limit", |text| match text.parse() {
-        Ok(limit) if (1..=PAGE_KEYS).contains(&limit) => Ok(limit),
-        _ => Err("must be a whole number from 1 to 100"),
-    });
+    let filter = KeyFilter {
+        owner: Some(owner),
+        name: form.optional("name", parse_key_name),
+        external_id: form.optional("externalId", parse_external_id),
+        status: form.optional("status", KeyStatus::parse),
+    };
+    let limit = paging::limit(&mut form);
     let after = form.optional("after", |text| KeyId::parse(text).ok_or("must be a UUID"));
     form.finish(Some(()))?;
-    let limit = limit.unwrap_or(PAGE_KEYS);
-    let page = app.keys.page(owner, after, limit)?;
-    // The key of `after` may have been deleted since. An empty page would claim that nothing comes after it.
-    let unknown = || Error::BrokenRules(vec!["after must be the id of one of your API keys".to_string()]);
-    let page = page.ok_or_else(unknown)?;
-    let mut response = response::ok(&page.keys.iter().map(ListedKey::new).collect::<Vec<_>>())?;
-    if let Some((last, _)) = page.keys.last().filter(|_| page.more) {
-        response::tell_next(&mut response, &format!("/keys?limit={limit}&after={}", last.id));
-    }
-    Ok(response)
+    let page = app.keys.page(&filter, after, limit)?;
+    let what = if filter.name.is_some() { "one of the API keys in this list" } else { "one of your API keys" };
+    let page = page.ok_or_else(|| paging::no_such_place(what))?;
+    let shown: Vec<_> = page.keys.iter().map(ListedKey::new).collect();
+    paging::answer(request, "/keys", limit, &shown, page.next)
 }
 
 /// `GET /keys/:id` → 200 with the key; 404 for anyone but the owner.

@@ -8,6 +8,7 @@ pub mod health;
 pub mod jwks;
 pub mod keys;
 pub mod oauth;
+mod paging;
 pub mod protected;
 pub mod routes;
 pub mod sessions;

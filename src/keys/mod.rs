@@ -3,6 +3,7 @@
 pub mod allowed_ips;
 pub mod grants;
 pub mod key;
+pub mod listing;
 pub mod rules;
 pub mod scopes;
 pub mod service;

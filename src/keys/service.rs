@@ -15,6 +15,7 @@ use crate::base::period::{HOUR, Period};
 use crate::base::sharded::lock;
 use crate::keys::allowed_ips::AllowedIps;
 use crate::keys::key::{ApiKey, Demand, KeyChange, KeyDraft, KeyHash, KeyRefusal, KeySecret, KnownKey};
+use crate::keys::listing::{KeyFilter, KeyPage};
 use crate::keys::rules::Replacement;
 use crate::keys::scopes::Scopes;
 use crate::keys::settings::KeySettings;
@@ -63,13 +64,6 @@ pub struct Keys {
     /// The user with whom [`Keys::trim`] continues.
     trimming: Mutex<UserId>,
     clock: Clock,
-}
-
-/// A page of keys, each with how often it was allowed in the last 24 hours.
-pub struct KeyPage {
-    pub keys: Vec<(ApiKey, u64)>,
-    /// Whether there are more keys after these.
-    pub more: bool,
 }
 
 /// The first user, in the order of their ids.
@@ -194,17 +188,11 @@ impl Keys {
         self.counted(read, Vec::as_mut_slice)
     }
 
-    /// Up to `limit` of the owner's keys, newest first, from the one after `after`. `None`: the owner has no key
-    /// `after`.
-    pub fn page(&self, owner: UserId, after: Option<KeyId>, limit: usize) -> Result<Option<KeyPage>, Error> {
-        // One more than asked for shows whether there is a next page.
-        let read = |since| Ok(self.store.page_of_keys(owner, after, since, limit as i64 + 1)?);
-        let keys = self.counted(read, |keys| keys.as_deref_mut().unwrap_or_default())?;
-        Ok(keys.map(|mut keys| {
-            let more = keys.len() > limit;
-            keys.truncate(limit);
-            KeyPage { keys, more }
-        }))
+    /// A page of up to `limit` of the keys that the filter takes, from the one after `after`. `None`: there is no key
+    /// `after`, or the list cannot have it.
+    pub fn page(&self, filter: &KeyFilter, after: Option<KeyId>, limit: usize) -> Result<Option<KeyPage>, Error> {
+        let read = |since| Ok(self.store.page_of_keys(filter, after, limit, since, self.clock.now())?);
+        self.counted(read, |page| page.as_mut().map(|page| &mut *page.keys).unwrap_or_default())
     }
 
     /// Reads keys with how often each was allowed since a time, and adds the uses that are not written yet.

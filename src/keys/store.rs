@@ -12,6 +12,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
 use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey};
+use crate::keys::listing::{KeyFilter, KeyPage};
 use crate::keys::rules::Replacement;
 use crate::keys::usage::HourOfUse;
 
@@ -63,14 +64,17 @@ pub trait KeyStore: Send + Sync {
         limit: i64,
     ) -> Result<Vec<(ApiKey, u64)>, StoreError>;
 
-    /// Up to `limit` of the owner's keys, newest first, from the one after `after`. `None`: they have no such key.
+    /// Up to `limit` of the keys that the filter takes at this time, from the one after `after`, each as for
+    /// [`KeyStore::key_of`]: those of which it names the beginning of the name, but no external id, in the order of
+    /// names; others from the newest on. `None`: there is no key `after`, or the list cannot have it.
     fn page_of_keys(
         &self,
-        owner: UserId,
+        filter: &KeyFilter,
         after: Option<KeyId>,
+        limit: usize,
         since: Timestamp,
-        limit: i64,
-    ) -> Result<Option<Vec<(ApiKey, u64)>>, StoreError>;
+        now: Timestamp,
+    ) -> Result<Option<KeyPage>, StoreError>;
 
     /// Up to `limit` keys from the one after `after`: of one owner, oldest first, or of all owners, by ascending id.
     fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError>;

@@ -24,6 +24,7 @@ mod key_addresses;
 mod key_details;
 mod key_life;
 mod key_limits;
+mod key_lists;
 mod key_prefix;
 mod keys;
 mod lock_waits;

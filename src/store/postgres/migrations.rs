@@ -30,4 +30,5 @@ pub(crate) const ALL: &[Migration] = &[
         name: "email_spellings",
         sql: include_str!("../../../sql/postgres/0011_email_spellings.sql"),
     },
+    Migration { version: 13, name: "key_lists", sql: include_str!("../../../sql/postgres/0013_key_lists.sql") },
 ];

@@ -16,6 +16,7 @@ use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
 use crate::keys::grants::Grants;
 use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, most_ended};
+use crate::keys::listing::{KeyFilter, KeyPage};
 use crate::keys::rules::{self, KeyOwner, Replacement};
 use crate::keys::store::KeyStore;
 use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
@@ -247,29 +248,13 @@ impl<D: Driver> KeyStore for SqlStore<D> {
 
     fn page_of_keys(
         &self,
-        owner: UserId,
+        filter: &KeyFilter,
         after: Option<KeyId>,
+        limit: usize,
         since: Timestamp,
-        limit: i64,
-    ) -> Result<Option<Vec<(ApiKey, u64)>>, StoreError> {
-        let (created_at, id) = match after {
-            None => (Timestamp::LAST, Uuid::max()),
-            Some(id) => {
-                let rows = self.driver.query(
-                    "SELECT created_at FROM api_keys WHERE id = $1 AND user_id = $2",
-                    &[Value::Uuid(id.0), Value::Uuid(owner.0)],
-                )?;
-                let Some(mut row) = first(rows) else { return Ok(None) };
-                (row.timestamp(0)?, id.0)
-            }
-        };
-        let rows = self.driver.query(
-            "SELECT id FROM api_keys WHERE user_id = $1 AND (created_at, id) < ($2, $3) \
-             ORDER BY created_at DESC, id DESC LIMIT $4",
-            &[Value::Uuid(owner.0), Value::Timestamp(created_at), Value::Uuid(id), Value::Int(limit)],
-        )?;
-        let ids = rows.into_iter().map(|mut row| row.uuid(0).map(Value::Uuid)).collect::<Result<_, _>>()?;
-        self.counted(ids, since).map(Some)
+        now: Timestamp,
+    ) -> Result<Option<KeyPage>, StoreError> {
+        self.read_page(filter, after, limit, since, now)
     }
 
     fn keys(&self, owner: Option<UserId>, after: Option<&ApiKey>, limit: i64) -> Result<Vec<ApiKey>, StoreError> {
@@ -386,7 +371,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
 
 impl<D: Driver> SqlStore<D> {
     /// The stored keys among `ids`, newest first, each with how often it was allowed from `since` on.
-    fn counted(&self, ids: Vec<Value>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
+    pub(super) fn counted(&self, ids: Vec<Value>, since: Timestamp) -> Result<Vec<(ApiKey, u64)>, StoreError> {
         // An empty list has no type to be sent as.
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -5,6 +5,7 @@
 
 mod events;
 mod instance;
+mod key_pages;
 mod key_rows;
 mod keys;
 mod listening;
