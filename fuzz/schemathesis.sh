@@ -12,21 +12,10 @@
 # Needs Python 3.11 with venv, PostgreSQL's server binaries, and the network for the first time: schemathesis is installed
 # below target/. Without options it takes two minutes a store.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/server.sh"
 
 version=4.32.5
-root=$PWD
 venv=$root/target/schemathesis-$version
-work=$(mktemp -d)
-running=()
-finish() {
-  for pid in "${running[@]}"; do
-    kill -INT "$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true
-  done
-  rm -rf "$work"
-}
-trap finish EXIT
 
 if [ ! -x "$venv/bin/schemathesis" ]; then
   python3 -m venv "$venv"
@@ -58,22 +47,7 @@ start_postgres() {
   export DATABASE_URL=postgres://keyward@127.0.0.1:$port/postgres
 }
 
-# Waits until Keyward answers, and sets its address.
-start_keyward() {
-  cd "$work"
-  : >"$1.log"
-  RUST_LOG=info,access=off HOST=127.0.0.1 PORT=0 KEYWARD_DB=$work/keyward.db MAX_KEYS_PER_USER=1000000 \
-    RATE_LIMIT_SIGNUP=off RATE_LIMIT_LOGIN=off RATE_LIMIT_REFRESH=off RATE_LIMIT_FAILED_KEYS=off RATE_LIMIT_WRITES=off \
-    "$root/target/debug/keyward" 2>"$1.log" &
-  keyward=$!
-  running+=("$keyward")
-  until address=$(grep -om1 'listening on http://[0-9.:]*' "$1.log"); do
-    kill -0 "$keyward" || { cat "$1.log"; exit 1; }
-    sleep 0.1
-  done
-  address=${address#listening on }
-}
-
+export KEYWARD=$root/target/debug/keyward KEYWARD_DB=$work/keyward.db
 failed=0
 for store in ${STORES:-sqlite postgres}; do
   case $store in
@@ -86,15 +60,17 @@ for store in ${STORES:-sqlite postgres}; do
       ;;
     *) echo "STORES: sqlite and postgres are known, not $store" >&2; exit 2 ;;
   esac
-  start_keyward "$store"
+  cd "$work"
+  start_keyward "$work/$store.log" MAX_KEYS_PER_USER=1000000 RATE_LIMIT_REFRESH=off RATE_LIMIT_FAILED_KEYS=off \
+    RATE_LIMIT_WRITES=off
   echo "== $store: process $keyward at $address"
   PYTHONPATH=$root/fuzz PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=schemathesis_hooks "$venv/bin/schemathesis" run \
     "$address/api/docs/openapi.json" --checks all --phases examples,coverage,fuzzing,stateful --mode all \
     --max-examples 100 --continue-on-failure "$@" || failed=1
   # It must be there still, and have had no fault.
   kill -0 "$keyward" || failed=1
-  if grep -qE ' ERROR |panicked' "$store.log"; then failed=1; fi
+  if grep -qE ' ERROR |panicked' "$work/$store.log"; then failed=1; fi
   # Why something was a 503; of queries that gateways would not send there are thousands.
-  if [ "$failed" != 0 ]; then grep -vE ' INFO |a gateway.s request is denied' "$store.log" | tail -20 || true; fi
+  if [ "$failed" != 0 ]; then grep -vE ' INFO |a gateway.s request is denied' "$work/$store.log" | tail -20 || true; fi
 done
 exit "$failed"
