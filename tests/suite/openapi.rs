@@ -135,17 +135,27 @@ fn a_saved_document_refers_to_nothing_outside_itself() {
     assert!(!linked.is_empty() && linked.is_subset(&operations), "{linked:?} are not all among {operations:?}");
 }
 
-/// Gateway paths have a row for each method, and most readers come for users and keys.
+/// A newcomer reads from the top. Gateways' paths have a row for each method, and what operators do is for few.
 #[test]
-fn gateways_come_last_and_every_operation_has_one_listed_tag() {
-    let listed: Vec<&Value> = DOCUMENT["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
-    assert_eq!(*listed[listed.len() - 1], "Gateways");
+fn the_tour_comes_first_gateways_and_operators_last_and_every_operation_has_one_listed_tag() {
+    let listed: Vec<&str> =
+        DOCUMENT["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap()).collect();
+    let mut operators = BTreeSet::new();
     for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            let tags = operation["tags"].as_array().unwrap();
-            assert!(tags.len() == 1 && listed.contains(&&tags[0]), "{method} {path} has the tags {tags:?}");
+            let tags: Vec<&str> =
+                operation["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect();
+            assert!(tags.len() == 1 && listed.contains(&tags[0]), "{method} {path} has the tags {tags:?}");
+            if path.starts_with("/admin/") {
+                operators.insert(tags[0]);
+            }
         }
     }
+    assert_eq!(listed[..3], ["Auth", "API keys", "Protected"]);
+    let last: Vec<&str> = ["Gateways"].into_iter().chain(operators).collect();
+    assert!(listed.ends_with(&last), "{listed:?} do not end in {last:?}");
+    let (_, paths) = TEXT.split_once("\"paths\": {").unwrap();
+    assert!(paths.trim_start().starts_with("\"/auth/signup\""), "the tour begins with signing up");
 }
 
 #[test]
