@@ -142,7 +142,7 @@ impl Endpoint {
         self
     }
 
-    /// A key may also be sent in the ways of OAuth.
+    /// A key may also be sent as the password of `Basic`.
     pub(crate) fn with_oauth_credentials(mut self) -> Endpoint {
         self.0.requirements.oauth = true;
         self

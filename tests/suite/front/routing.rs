@@ -77,7 +77,7 @@ fn options_says_what_a_path_takes() {
         ("/auth/login", "POST, OPTIONS"),
         ("/auth/me", "GET, HEAD, DELETE, OPTIONS"),
         ("/keys", "GET, HEAD, OPTIONS"),
-        ("/keys/x", "PATCH, DELETE, OPTIONS"),
+        ("/keys/x", "GET, HEAD, PATCH, DELETE, OPTIONS"),
         ("/api/docs/docs.js", "GET, HEAD, OPTIONS"),
         ("/protected/flexible", "GET, HEAD, OPTIONS"),
         ("*", "POST, GET, HEAD, DELETE, PATCH, OPTIONS"),

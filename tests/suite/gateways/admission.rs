@@ -216,6 +216,7 @@ fn those_who_are_admitted_come_through_until_they_are_not(site: &Site) {
     for (header, value, expected) in [
         ("authorization", bearer.as_str(), &user),
         ("x-api-key", secret, &service),
+        ("authorization", &format!("Bearer {secret}"), &service),
         ("authorization", &derived, &narrowed),
     ] {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
