@@ -65,6 +65,20 @@ mod tests {
     }
 
     #[test]
+    fn both_urls_lead_to_the_same_schema() {
+        let url = |options: &str| format!("postgres://u:hunter2@localhost/db?options={options}");
+        let fault =
+            |url: &str, direct: &str| read(&[("DATABASE_URL", url), ("DATABASE_URL_DIRECT", direct)]).unwrap_err();
+        let (here, there, nowhere) = (url("-csearch_path%3Da"), url("-c%20search_path=b"), url("-cgeqo%3Doff"));
+        for (one, other) in [(&here, &here), (&here, &nowhere), (&nowhere, &there)] {
+            read(&[("DATABASE_URL", one), ("DATABASE_URL_DIRECT", other)]).unwrap();
+        }
+        assert_eq!(fault(&here, &there), "DATABASE_URL_DIRECT: the value has another search_path than DATABASE_URL");
+        let fault = fault(&url("-csearch_path%3D%22hunter2"), &here);
+        assert_eq!(fault, "DATABASE_URL: the value has a search_path that does not name a schema");
+    }
+
+    #[test]
     fn a_bad_value_is_one_line_with_name_fault_and_what_is_accepted() {
         for (name, value, expected) in [
             ("PORT", "70000", "PORT: \"70000\" is out of range; accepted: 0 to 65535; 0 takes a free port"),

@@ -30,9 +30,10 @@ pub(crate) fn open(
         Database::Postgres(target) => {
             // A migration may take long, or wait for another instance's.
             let migrating = Postgres::connect(target.direct(), Patience::Endless)?;
+            let driver = Postgres::connect(target, patience)?;
+            driver.check_schema(&migrating)?;
             let applied = migrate::migrate(&migrating, clock.now())?;
-            let store = SqlStore::new(Postgres::connect(target, patience)?, changes, clock.clone());
-            Ok((Arc::new(store), applied))
+            Ok((Arc::new(SqlStore::new(driver, changes, clock.clone())), applied))
         }
     }
 }

@@ -153,8 +153,12 @@ pub trait Driver: Send + Sync + 'static {
     const PAUSE: Duration;
     /// This database's migrations, in order.
     const MIGRATIONS: &'static [Migration];
-    /// A query that has a row if the table `$1` exists.
-    const FIND_TABLE: &'static str;
+    /// A query for those of the relations `$1` that exist, which is a list of names. It has a row for each of their
+    /// columns: the relation, the column, and where it is, for a message. The name of a relation in another schema begins
+    /// with that schema's.
+    const FIND_RELATIONS: &'static str;
+    /// What an operator can do if the tables are another program's: sentences for a message.
+    const ELSEWHERE: &'static str;
     /// A statement whose lock is held until the transaction ends, so that only one instance migrates at a time.
     const LOCK_SCHEMA: Option<&'static str>;
 

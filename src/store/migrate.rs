@@ -3,6 +3,7 @@
 
 use super::driver::{Driver, Migration, Row, Transaction, Value};
 use super::spellings;
+use super::strangers::{Found, Query};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 
@@ -20,40 +21,57 @@ impl Pending {
     }
 }
 
-const TABLE: &str = "schema_migrations";
-
 /// Returns what [`migrate`] would apply; changes nothing.
 pub(crate) fn check<D: Driver>(driver: &D) -> Result<Pending, StoreError> {
-    let known = !driver.query(D::FIND_TABLE, &[Value::Text(TABLE.to_string())])?.is_empty();
-    let applied = if known { applied(driver.query(SELECT_APPLIED, &[])?)? } else { Vec::new() };
-    let pending = pending::<D>(&applied)?;
-    Ok(Pending { migrations: pending.iter().map(|migration| migration.title()).collect() })
+    let missing = missing::<D>(&mut |sql, parameters| driver.query(sql, parameters))?;
+    Ok(Pending { migrations: missing.iter().map(Migration::title).collect() })
 }
 
 /// Applies the migrations that are missing, and returns them.
 pub fn migrate<D: Driver>(driver: &D, now: Timestamp) -> Result<Pending, StoreError> {
     let mut done = Vec::new();
     // Each turn looks again: another instance may have applied the migration meanwhile.
-    while let Some(title) = driver.transaction(|transaction| apply_next::<D>(transaction, now))? {
+    while let Some(title) = driver.transaction(|transaction| apply_next::<D>(transaction, now, done.is_empty()))? {
         done.push(title);
     }
     Ok(Pending { migrations: done })
 }
 
+/// The migrations that a database lacks. Refuses one that is another program's, or whose history is not ours.
+pub(crate) fn missing<D: Driver>(query: Query<'_>) -> Result<&'static [Migration], StoreError> {
+    let found = Found::look::<D>(query)?;
+    let mut applied = Vec::new();
+    if found.has_history() {
+        applied = self::applied(query(SELECT_APPLIED, &[])?).map_err(|_| found.refuse_history::<D>())?;
+        if applied.first().is_some_and(|first| D::MIGRATIONS.first().is_some_and(|ours| ours.name != first.name)) {
+            return Err(found.refuse_history::<D>());
+        }
+    }
+    let missing = pending::<D>(&applied)?;
+    found.check::<D>(applied.len(), found.has_history())?;
+    Ok(missing)
+}
+
 const SELECT_APPLIED: &str = "SELECT version, name, checksum FROM schema_migrations ORDER BY version";
 
-fn apply_next<D: Driver>(transaction: &mut dyn Transaction, now: Timestamp) -> Result<Option<String>, StoreError> {
+/// `is_first`: it is not known yet whose database this is.
+fn apply_next<D: Driver>(
+    transaction: &mut dyn Transaction,
+    now: Timestamp,
+    is_first: bool,
+) -> Result<Option<String>, StoreError> {
     if let Some(lock) = D::LOCK_SCHEMA {
         transaction.script(lock)?;
     }
-    if transaction.query(D::FIND_TABLE, &[Value::Text(TABLE.to_string())])?.is_empty() {
-        transaction.script(
-            "CREATE TABLE schema_migrations \
-             (version BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)",
-        )?;
-    }
-    let applied = applied(transaction.query(SELECT_APPLIED, &[])?)?;
-    let Some(next) = pending::<D>(&applied)?.first() else { return Ok(None) };
+    let missing = match is_first {
+        true => missing::<D>(&mut |sql, parameters| transaction.query(sql, parameters))?,
+        false => pending::<D>(&applied(transaction.query(SELECT_APPLIED, &[])?)?)?,
+    };
+    let Some(next) = missing.first() else { return Ok(None) };
+    transaction.script(
+        "CREATE TABLE IF NOT EXISTS schema_migrations \
+         (version BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)",
+    )?;
     transaction.script(next.sql)?;
     if next.version == spellings::MIGRATION {
         spellings::note(transaction)?;

@@ -8,6 +8,7 @@ pub mod settings;
 mod spellings;
 pub mod sql;
 pub mod sqlite;
+mod strangers;
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;

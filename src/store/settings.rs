@@ -52,7 +52,9 @@ impl StoreSettings {
             (None, None) => return Ok(Database::Sqlite(self.sqlite_file.clone())),
         };
         let target = match &self.direct_url {
-            Some(url) => target.with_direct(from_url("DATABASE_URL_DIRECT", url)?),
+            Some(url) => target
+                .with_direct(from_url("DATABASE_URL_DIRECT", url)?)
+                .map_err(|fault| format!("DATABASE_URL_DIRECT: the value {fault}"))?,
             None => target,
         };
         Ok(Database::Postgres(Box::new(target)))

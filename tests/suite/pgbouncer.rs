@@ -195,3 +195,31 @@ fn with_the_direct_url_as_well_changes_made_elsewhere_take_effect_at_once() {
         assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
     }
 }
+
+#[test]
+fn a_schema_of_its_own_is_set_in_each_transaction_through_a_pooler() {
+    let Some((_pooler, mut home)) = home_behind_a_pooler() else { return };
+    let database = home.database().unwrap();
+    let direct = database.url();
+    database.client().batch_execute("CREATE TABLE users (id INTEGER); CREATE SCHEMA keyward").unwrap();
+    let tables = |home: &Home| -> i64 {
+        let count = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+        home.database().unwrap().client().query_one(count, &[]).unwrap().get(0)
+    };
+    // The pooler refuses options that it does not know.
+    let url = format!("{}?options=-csearch_path%3Dkeyward", home.setting("DATABASE_URL").unwrap());
+    home.set("DATABASE_URL", &url);
+    let server = home.start(&[]);
+    let (answers, wrong) = ask_for_everything(&server.client(), 1);
+    assert!(wrong.is_empty(), "of {answers}: {wrong:?}");
+    server.stop();
+    // The other URL need not say it again.
+    home.set("DATABASE_URL_DIRECT", &direct);
+    let server = home.start(&[]);
+    let (answers, wrong) = ask_for_everything(&server.client(), 2);
+    assert!(wrong.is_empty(), "of {answers}: {wrong:?}");
+    let said = server.stop().stderr;
+    assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+    assert_eq!(home.run(&["user", "list"]).succeeded().lines().count(), 3);
+    assert_eq!(tables(&home), 1);
+}

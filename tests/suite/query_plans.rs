@@ -54,7 +54,8 @@ impl<D: Driver> Driver for Noting<D> {
     type Link = D::Link;
     const PAUSE: Duration = D::PAUSE;
     const MIGRATIONS: &'static [Migration] = D::MIGRATIONS;
-    const FIND_TABLE: &'static str = D::FIND_TABLE;
+    const FIND_RELATIONS: &'static str = D::FIND_RELATIONS;
+    const ELSEWHERE: &'static str = D::ELSEWHERE;
     const LOCK_SCHEMA: Option<&'static str> = D::LOCK_SCHEMA;
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {

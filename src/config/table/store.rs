@@ -24,7 +24,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     Setting {
         name: "DATABASE_URL",
         default: None,
-        accepts: "postgres://user:password@host:port/name, also with ?sslmode= and &sslrootcert=",
+        accepts: "postgres://user:password@host:port/name, also with ?sslmode=, sslrootcert= and options=-csearch_path%3DSCHEMA",
         meaning: "PostgreSQL as one URL; wins over DB_*",
         secret: true,
         read: |config, value| secret(&mut config.store.url, value),

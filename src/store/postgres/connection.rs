@@ -16,6 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::findings::Findings;
 use super::link::Link;
+use super::search_path::SearchPath;
 use super::values::{fault, parameter_type, references, tells_of_a_pooler};
 use crate::base::error::StoreError;
 use crate::store::driver::Value;
@@ -46,11 +47,34 @@ impl Patience {
     }
 }
 
+/// How transactions begin.
+pub(crate) struct Begin {
+    /// With settings that hold for the transaction only, because other clients of the pooler get the server process after
+    /// us.
+    pooled: String,
+}
+
+impl Begin {
+    /// The isolation is named because the statements rely on seeing what others have committed, whatever the database's
+    /// default is.
+    const DIRECT: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+    pub(crate) fn new(patience: Patience, search_path: Option<&SearchPath>) -> Begin {
+        let settings = patience.settings().map(|(name, value)| format!("; SET LOCAL {name} = {value}")).concat();
+        let path = search_path.map(|path| format!("; SET LOCAL search_path = {}", path.statement_list()));
+        Begin { pooled: format!("{}{settings}{}", Begin::DIRECT, path.unwrap_or_default()) }
+    }
+
+    pub(crate) fn script(&self, pooled: bool) -> &str {
+        if pooled { &self.pooled } else { Begin::DIRECT }
+    }
+}
+
 pub(crate) struct Connection {
     /// `None`: it was given up, or the server has closed it.
     open: Option<(Runtime, Link)>,
     statements: HashMap<String, Statement>,
-    patience: Patience,
+    begin: Arc<Begin>,
     pooled: bool,
     in_transaction: bool,
     was_silent: bool,
@@ -68,14 +92,14 @@ impl Connection {
         runtime: Runtime,
         link: Link,
         pooled: bool,
-        patience: Patience,
+        begin: Arc<Begin>,
         tls: MakeRustlsConnect,
         findings: Arc<Findings>,
     ) -> Connection {
         Connection {
             open: Some((runtime, link)),
             statements: HashMap::new(),
-            patience,
+            begin,
             pooled,
             in_transaction: false,
             was_silent: false,
@@ -104,6 +128,11 @@ impl Connection {
     /// Whether each transaction may run on another server process, in another session.
     pub(crate) fn is_pooled(&self) -> bool {
         self.pooled || self.findings.has_pooler()
+    }
+
+    /// The schema that the tables are in.
+    pub(crate) fn schema(&self) -> &str {
+        self.findings.schema()
     }
 
     pub(crate) fn set_deadline(&mut self, deadline: Option<Instant>) {
@@ -144,8 +173,8 @@ impl Connection {
     }
 
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
-        let begin = self.begin_script();
-        self.script(&begin)?;
+        let begin = self.begin.clone();
+        self.script(begin.script(self.is_pooled()))?;
         self.in_transaction = true;
         Ok(())
     }
@@ -157,28 +186,16 @@ impl Connection {
         Ok(())
     }
 
-    /// The isolation is named because the statements rely on seeing what others have committed, whatever the database's
-    /// default is.
-    fn begin_script(&self) -> String {
-        const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
-        if !self.is_pooled() {
-            return BEGIN.to_string();
-        }
-        // Other clients of the pooler get the server process after us, so settings hold for the transaction only.
-        let settings = self.patience.settings();
-        let settings: String = settings.iter().map(|(name, value)| format!("; SET LOCAL {name} = {value}")).collect();
-        format!("{BEGIN}{settings}")
-    }
-
     /// One statement through a pooler. Outside a transaction it gets its own, for the settings; all is sent at once.
     fn unprepared<T>(&mut self, ask: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<T, StoreError> {
         if self.in_transaction {
             return self.wait(ask);
         }
-        let begin = self.begin_script();
+        let begin = self.begin.clone();
+        let begin = begin.script(true);
         self.wait(async |client| {
             let (begun, answer, ended) =
-                tokio::join!(client.batch_execute(&begin), ask(client), client.batch_execute("COMMIT"));
+                tokio::join!(client.batch_execute(begin), ask(client), client.batch_execute("COMMIT"));
             begun?;
             let answer = answer?;
             ended.map(|()| answer)

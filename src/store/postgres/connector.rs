@@ -10,12 +10,13 @@ use tokio::time::{timeout, timeout_at};
 use tokio_postgres::{Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::connection::{Connection, Patience, SIGN_OF_LIFE, silent};
+use super::connection::{Begin, Connection, Patience, SIGN_OF_LIFE, silent};
 use super::findings::{Findings, Trust};
 use super::link::Link;
 use super::pooler::announced_process;
+use super::search_path::{SearchPath, quoted};
 use super::target::{Endpoint, PostgresTarget};
-use super::values::fault;
+use super::values::{fault, without_controls};
 use crate::base::deadline;
 use crate::base::error::StoreError;
 
@@ -42,6 +43,7 @@ pub(crate) struct Connector {
     /// The endpoint that accepted the last connection. It is tried first.
     latest: AtomicUsize,
     patience: Patience,
+    begin: Arc<Begin>,
     findings: Arc<Findings>,
 }
 
@@ -53,8 +55,14 @@ impl Connector {
             target: target.clone(),
             latest: AtomicUsize::new(0),
             patience,
+            begin: Arc::new(Begin::new(patience, target.search_path())),
             findings: Arc::new(Findings::new()),
         })
+    }
+
+    /// The schema that the tables are in. Empty before the first connection.
+    pub(crate) fn schema(&self) -> &str {
+        self.findings.schema()
     }
 
     /// When somebody who begins now stops waiting for all that they ask.
@@ -111,8 +119,8 @@ impl Connector {
             .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: cannot connect: {error}")))?;
         match runtime.block_on(self.try_addresses(endpoint, deadline)) {
             Ok((link, pooled)) => {
-                let (tls, findings) = (self.tls.clone(), self.findings.clone());
-                Ok(Connection::new(runtime, link, pooled, self.patience, tls, findings))
+                let (begin, tls, findings) = (self.begin.clone(), self.tls.clone(), self.findings.clone());
+                Ok(Connection::new(runtime, link, pooled, begin, tls, findings))
             }
             Err(error) => {
                 // The lookup of a name may still be under way, and is not waited for.
@@ -145,24 +153,56 @@ impl Connector {
     async fn set_up(&self, config: &Config) -> Result<(Link, bool), StoreError> {
         let (client, wire) = config.connect(self.tls.clone()).await.map_err(fault)?;
         let mut link = Link::new(client, wire);
-        let about = "SELECT pg_backend_pid(), current_setting('transaction_read_only')";
-        let answer = link.ask(async |client| client.simple_query(about).await).await.map_err(fault)?;
+        // Nothing is set yet: a pooler may give its next client the same server process.
+        let about = "SELECT pg_backend_pid(), current_setting('transaction_read_only'), current_schema(), \
+            current_setting('search_path'), current_user";
+        let about = format!("{}; {about}; COMMIT", self.begin.script(true));
+        let answer = link.ask(async |client| client.simple_query(&about).await).await.map_err(fault)?;
         let row = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some((row.get(0), row.get(1))),
+            SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
+        let text = |column: usize| row.and_then(|row| row.get(column));
         // A standby learns of a revocation late, and cannot notify of one.
-        let Some((pid, Some("off"))) = row else {
+        let (pid, Some("off")) = (text(0), text(1)) else {
             return Err(StoreError::Unavailable("PostgreSQL: database does not allow writes".to_string()));
         };
+        self.enter(text(2), text(3).unwrap_or_default(), text(4).unwrap_or_default())?;
         let process: Option<i32> = pid.and_then(|pid| pid.parse().ok());
         let announced = announced_process(link.client()).await;
         let pooled = announced.is_none() || process != announced || self.findings.has_pooler();
         if !pooled {
             let settings = self.patience.settings().into_iter().chain(OWN_SETTINGS);
-            let settings: String = settings.map(|(name, value)| format!("SET {name} = {value}; ")).collect();
+            let mut settings: String = settings.map(|(name, value)| format!("SET {name} = {value}; ")).collect();
+            if let Some(path) = self.target.search_path() {
+                settings += &format!("SET search_path = {}", path.statement_list());
+            }
             link.ask(async |client| client.batch_execute(&settings).await).await.map_err(fault)?;
         }
         Ok((link, pooled))
     }
+
+    /// Takes note of the schema that the tables are in. Refuses one that is not meant.
+    fn enter(&self, schema: Option<&str>, server_path: &str, role: &str) -> Result<(), StoreError> {
+        let asked = self.target.search_path();
+        let Some(schema) = schema.filter(|schema| asked.is_none_or(|path| path.means(schema, role))) else {
+            let path = asked.cloned().or_else(|| SearchPath::parse(server_path));
+            return Err(no_schema(path.as_ref().and_then(SearchPath::first).unwrap_or("public"), role));
+        };
+        let first = self.findings.settle(schema);
+        if first != schema {
+            return Err(StoreError::Unavailable(format!(
+                "PostgreSQL: search_path leads to the schema {schema}, but at the start it led to {first}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn no_schema(schema: &str, role: &str) -> StoreError {
+    let [name, owner] = [schema, role].map(quoted);
+    StoreError::Unavailable(without_controls(&format!(
+        "PostgreSQL: the schema {schema} of search_path does not exist, or {role} may not use it; make it with CREATE \
+         SCHEMA {name} AUTHORIZATION {owner}, or allow it with GRANT USAGE, CREATE ON SCHEMA {name} TO {owner}"
+    )))
 }

@@ -1,13 +1,16 @@
-//! What the connections to one server find out and share: that there is a pooler between, that the server is silent.
+//! What the connections to one server find out and share: that there is a pooler between, that the server is silent,
+//! which schema they are in.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 pub(crate) struct Findings {
     /// Prepared statements did not hold on a connection that looked like a direct one.
     pooled: AtomicBool,
     silence: Mutex<Silence>,
+    /// Where the first of them found the tables' place.
+    schema: OnceLock<String>,
 }
 
 struct Silence {
@@ -29,7 +32,21 @@ pub(crate) enum Trust {
 impl Findings {
     pub(crate) fn new() -> Findings {
         let now = Instant::now();
-        Findings { pooled: AtomicBool::new(false), silence: Mutex::new(Silence { noticed: now, confirmed: now }) }
+        Findings {
+            pooled: AtomicBool::new(false),
+            silence: Mutex::new(Silence { noticed: now, confirmed: now }),
+            schema: OnceLock::new(),
+        }
+    }
+
+    /// The schema of the first connection, which is this one's if there was none before.
+    pub(crate) fn settle(&self, schema: &str) -> &str {
+        self.schema.get_or_init(|| schema.to_string())
+    }
+
+    /// Empty before the first connection.
+    pub(crate) fn schema(&self) -> &str {
+        self.schema.get().map_or("", String::as_str)
     }
 
     pub(crate) fn has_pooler(&self) -> bool {

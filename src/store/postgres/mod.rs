@@ -7,6 +7,7 @@ mod link;
 mod migrations;
 mod notify;
 mod pooler;
+mod search_path;
 mod target;
 mod values;
 
@@ -63,6 +64,18 @@ impl Postgres {
             .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
         let direct = Connector::new(target.direct(), Patience::OfAClient)?;
         Ok(Postgres { pool, connector, direct, deaf: AtomicBool::new(false) })
+    }
+
+    /// Refuses to go on if another connection leads to another schema: migrations and notifications would miss the
+    /// tables.
+    pub(crate) fn check_schema(&self, direct: &Postgres) -> Result<(), StoreError> {
+        let [own, other] = [self, direct].map(|one| one.connector.schema());
+        if own == other {
+            return Ok(());
+        }
+        Err(StoreError::Internal(format!(
+            "DATABASE_URL leads to the schema {own}, and DATABASE_URL_DIRECT to {other}; give both the same search_path"
+        )))
     }
 
     /// A connection of the pool that can be expected to answer.
@@ -152,11 +165,22 @@ impl Driver for Postgres {
     const PAUSE: Duration = Duration::ZERO;
 
     const MIGRATIONS: &'static [Migration] = migrations::ALL;
-    const FIND_TABLE: &'static str =
-        "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() AND tablename = $1::text";
-    // A migration may take its time. The number is arbitrary.
-    const LOCK_SCHEMA: Option<&'static str> =
-        Some("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7739562938471253)");
+    const FIND_RELATIONS: &'static str = "WITH relations AS (\
+            SELECT pg_class.oid, CASE WHEN nspname = current_schema() THEN relname::text \
+                ELSE nspname::text || '.' || relname::text END AS name \
+            FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace) \
+        SELECT name, attname::text, 'the schema ' || current_schema()::text \
+        FROM relations LEFT JOIN pg_attribute ON attrelid = relations.oid AND attnum > 0 AND NOT attisdropped \
+        WHERE name = ANY($1)";
+    const ELSEWHERE: &'static str = "Let Keyward have a database of its own, or a schema in this one: run CREATE SCHEMA \
+        keyward, and end DATABASE_URL with ?options=-csearch_path%3Dkeyward";
+    // A migration may take its time. The number is arbitrary. Other schemas have locks of their own; that of `public` is
+    // the one of earlier versions.
+    const LOCK_SCHEMA: Option<&'static str> = Some(
+        "SET LOCAL statement_timeout = 0; \
+        SELECT pg_advisory_xact_lock(7739562938471253 + CASE nspname WHEN 'public' THEN 0 ELSE oid::bigint END) \
+        FROM pg_namespace WHERE nspname = current_schema()",
+    );
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         rows(self.begin(|connection| connection.query(sql, parameters))?.1)

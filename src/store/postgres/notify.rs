@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest;
 use log::{info, warn};
 use uuid::Uuid;
 
@@ -13,7 +14,20 @@ use crate::memory::changes::{Change, Changes};
 use crate::store::driver::Value;
 
 /// The channel of NOTIFY on which instances tell each other of changes. The payload is the id of what changed.
-const CHANNEL: &str = "keyward_changes";
+///
+/// Channels belong to the whole database, so each schema has its own. That of `public` is the one of earlier versions.
+fn channel(schema: &str) -> String {
+    const CHANNEL: &str = "keyward_changes";
+    match schema {
+        "public" => CHANNEL.to_string(),
+        // A name of a channel has at most 63 bytes, as a schema's has.
+        _ => {
+            let digest = digest::digest(&digest::SHA256, schema.as_bytes());
+            format!("{CHANNEL}_{}", hex::encode(&digest.as_ref()[..16]))
+        }
+    }
+}
+
 /// How often the connection that listens is checked.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How often an instance behind a pooler proves that notifications arrive.
@@ -21,7 +35,7 @@ const PROOF: Duration = Duration::from_secs(10);
 
 /// Tells the other instances of a change when the transaction commits.
 pub(super) fn notify(connection: &mut Connection, change: Uuid) -> Result<(), StoreError> {
-    let parameters = [Value::Text(CHANNEL.to_string()), Value::Text(change.to_string())];
+    let parameters = [Value::Text(channel(connection.schema())), Value::Text(change.to_string())];
     connection.execute("SELECT pg_notify($1, $2)", &parameters, None)?;
     Ok(())
 }
@@ -40,12 +54,12 @@ impl Listener {
     /// `direct`: to PostgreSQL itself, if there is a way around the pooler.
     pub(super) fn start(direct: &Connector, changes: &Changes) -> Result<Listener, StoreError> {
         let mut connection = direct.connect()?;
-        let channel = format!("keyward_listener_{}", Uuid::now_v7().simple());
+        let own = format!("keyward_listener_{}", Uuid::now_v7().simple());
         connection.set_deadline(Some(Instant::now() + SIGN_OF_LIFE));
-        connection.script(&format!("LISTEN {CHANNEL}; LISTEN {channel}"))?;
+        connection.script(&format!("LISTEN {}; LISTEN {own}", channel(connection.schema())))?;
         // Earlier notifications were missed.
         changes.note(Change::Everything);
-        Ok(Listener { connection, channel, notified: None, heard: None })
+        Ok(Listener { connection, channel: own, notified: None, heard: None })
     }
 
     /// Whether the server did not answer in time.

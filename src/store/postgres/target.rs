@@ -15,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
+use super::search_path::SearchPath;
 use crate::base::error::StoreError;
 use crate::base::tls_verifier::Verifier;
 
@@ -48,6 +49,10 @@ pub struct PostgresTarget {
     config: Config,
     tls: TlsMode,
     root_cert: Option<PathBuf>,
+    /// That of the URL. `None`: the role's or the database's counts.
+    search_path: Option<SearchPath>,
+    /// The URL's `options` without it.
+    options: Option<String>,
     /// `DATABASE_URL_DIRECT`: the same database without a pooler.
     direct: Option<Box<PostgresTarget>>,
 }
@@ -94,7 +99,8 @@ impl PostgresTarget {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err("names no host; accepted: postgres://user:password@host:port/name".to_string());
         }
-        PostgresTarget { config, tls, root_cert, direct: None }.checked()
+        let (search_path, options) = SearchPath::of_options(config.get_options().unwrap_or_default())?;
+        PostgresTarget { config, tls, root_cert, search_path, options, direct: None }.checked()
     }
 
     pub(crate) fn from_parts(
@@ -117,7 +123,7 @@ impl PostgresTarget {
         if let Some(name) = name {
             config.dbname(name);
         }
-        PostgresTarget { config, tls, root_cert, direct: None }.checked()
+        PostgresTarget { config, tls, root_cert, search_path: None, options: None, direct: None }.checked()
     }
 
     fn checked(mut self) -> Result<PostgresTarget, String> {
@@ -149,9 +155,18 @@ impl PostgresTarget {
         Ok(self)
     }
 
-    /// The same database without a pooler before it.
-    pub(crate) fn with_direct(self, direct: PostgresTarget) -> PostgresTarget {
-        PostgresTarget { direct: Some(Box::new(direct)), ..self }
+    /// The same database without a pooler before it. If only one of both names a schema, it counts for the other too.
+    pub(crate) fn with_direct(self, mut direct: PostgresTarget) -> Result<PostgresTarget, String> {
+        let search_path = self.search_path.or(direct.search_path.clone());
+        if direct.search_path.is_some() && direct.search_path != search_path {
+            return Err("has another search_path than DATABASE_URL".to_string());
+        }
+        direct.search_path = search_path.clone();
+        Ok(PostgresTarget { search_path, direct: Some(Box::new(direct)), ..self })
+    }
+
+    pub(super) fn search_path(&self) -> Option<&SearchPath> {
+        self.search_path.as_ref()
     }
 
     /// For what needs a session, such as LISTEN and migrations.
@@ -201,7 +216,7 @@ impl PostgresTarget {
         from.get_user().map(|user| config.user(user));
         from.get_password().map(|password| config.password(password));
         from.get_dbname().map(|name| config.dbname(name));
-        from.get_options().map(|options| config.options(options));
+        self.options.as_ref().map(|options| config.options(options));
         from.get_application_name().map(|name| config.application_name(name));
         from.get_tcp_user_timeout().map(|timeout| config.tcp_user_timeout(*timeout));
         config.ssl_mode(from.get_ssl_mode()).ssl_negotiation(from.get_ssl_negotiation());

@@ -139,6 +139,6 @@ pub(crate) fn fault(error: tokio_postgres::Error) -> StoreError {
 }
 
 /// The text comes from the server and goes to terminals and logs.
-fn without_controls(text: &str) -> String {
+pub(crate) fn without_controls(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -71,7 +71,8 @@ mod tests {
         type Link = ();
         const PAUSE: Duration = Duration::ZERO;
         const MIGRATIONS: &'static [Migration] = &[];
-        const FIND_TABLE: &'static str = "";
+        const FIND_RELATIONS: &'static str = "";
+        const ELSEWHERE: &'static str = "";
         const LOCK_SCHEMA: Option<&'static str> = None;
 
         fn query(&self, _: &'static str, _: &[Value]) -> Result<Vec<Row>, StoreError> {

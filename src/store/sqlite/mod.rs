@@ -21,6 +21,7 @@ use crate::base::error::StoreError;
 use crate::base::files::{self, full};
 use crate::memory::changes::{Change, Changes};
 use crate::store::driver::{Column, Driver, Migration, Row, Transaction, Value};
+use crate::store::migrate;
 
 const READERS: u32 = 4;
 /// How long to wait for another process to finish writing, or for a free reader. Shorter than a request may take.
@@ -46,6 +47,7 @@ impl Sqlite {
         judge(path)?;
         create_private(path).map_err(|error| not_opened(path, error))?;
         let writer = connect(path)?;
+        refuse_strangers(&writer, path)?;
         // SQLite itself does not always wait for another process that does the same.
         patiently(|| writer.pragma_update(None, "journal_mode", "WAL")).map_err(|error| describe(path, error))?;
         Sqlite::over(writer, path, READ_WRITE)
@@ -101,6 +103,16 @@ fn judge(path: &Path) -> Result<(), StoreError> {
         Unfit::Fault(error) => describe(path, error),
         Unfit::Unreadable(error) => not_opened(path, error),
     })
+}
+
+/// Before the file is written: changing to WAL writes it.
+fn refuse_strangers(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let read = || connection.query_row("SELECT count(*) FROM sqlite_master", (), |_| Ok(()));
+    patiently(read).map_err(|error| describe(path, error))?;
+    run(connection, "BEGIN").map_err(fault)?;
+    let outcome = migrate::missing::<Sqlite>(&mut |sql, parameters| query(connection, sql, parameters));
+    run(connection, "COMMIT").map_err(fault)?;
+    outcome.map(drop)
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {
@@ -195,7 +207,11 @@ impl Driver for Sqlite {
     const PAUSE: Duration = POLL;
 
     const MIGRATIONS: &'static [Migration] = migrations::ALL;
-    const FIND_TABLE: &'static str = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1";
+    // Names differ by more than capitals.
+    const FIND_RELATIONS: &'static str = "SELECT $1, columns.name, 'the database' \
+        FROM sqlite_master AS relations LEFT JOIN pragma_table_info(relations.name) AS columns \
+        WHERE relations.name = ANY($1) COLLATE NOCASE AND relations.type IN ('table', 'view', 'index')";
+    const ELSEWHERE: &'static str = "Let KEYWARD_DB name another file";
     // Not needed: our transactions lock the file from their start (BEGIN IMMEDIATE).
     const LOCK_SCHEMA: Option<&'static str> = None;
 

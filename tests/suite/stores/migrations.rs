@@ -10,33 +10,11 @@ use keyward::store::postgres::Postgres;
 use keyward::store::sqlite::Sqlite;
 use keyward_harness::http_client::Client;
 use keyward_harness::openapi;
-use keyward_harness::program::{Home, in_both_homes};
+use keyward_harness::program::in_both_homes;
 use keyward_harness::service::{PASSWORD, account};
 use serde_json::json;
 
-use super::{execute, recorded};
-
-/// A database as it was before the migration of this version.
-fn make_before(home: &Home, version: i64) {
-    execute(
-        home,
-        "CREATE TABLE schema_migrations \
-         (version BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)",
-    );
-    let migrations = if home.database().is_some() { Postgres::MIGRATIONS } else { Sqlite::MIGRATIONS };
-    for migration in migrations.iter().filter(|migration| migration.version < version) {
-        execute(home, migration.sql);
-        execute(
-            home,
-            &format!(
-                "INSERT INTO schema_migrations VALUES ({}, '{}', '{}', '2026-01-01T00:00:00.000Z')",
-                migration.version,
-                migration.name,
-                migration.checksum()
-            ),
-        );
-    }
-}
+use super::{execute, make_before, recorded};
 
 in_both_homes! {
     fn servers_that_start_at_once_on_an_empty_database_all_come_up(home) {

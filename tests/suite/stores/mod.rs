@@ -6,8 +6,13 @@ mod contents;
 mod deleting;
 mod migrations;
 mod postgres_tls;
+mod schemas;
 mod sharing;
+mod strangers;
 
+use keyward::store::driver::Driver;
+use keyward::store::postgres::Postgres;
+use keyward::store::sqlite::Sqlite;
 use keyward_harness::program::Home;
 use keyward_harness::service::{Account, Service};
 use serde_json::{Value, json};
@@ -46,5 +51,27 @@ fn recorded(home: &Home) -> Vec<String> {
             let mut statement = connection.prepare(SELECT).unwrap();
             statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
         }
+    }
+}
+
+/// A database as it was before the migration of this version.
+fn make_before(home: &Home, version: i64) {
+    execute(
+        home,
+        "CREATE TABLE schema_migrations \
+         (version BIGINT PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at TEXT NOT NULL)",
+    );
+    let migrations = if home.database().is_some() { Postgres::MIGRATIONS } else { Sqlite::MIGRATIONS };
+    for migration in migrations.iter().filter(|migration| migration.version < version) {
+        execute(home, migration.sql);
+        execute(
+            home,
+            &format!(
+                "INSERT INTO schema_migrations VALUES ({}, '{}', '{}', '2026-01-01T00:00:00.000Z')",
+                migration.version,
+                migration.name,
+                migration.checksum()
+            ),
+        );
     }
 }
