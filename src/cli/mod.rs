@@ -54,7 +54,8 @@ Options:
   -h, --help                Print this text
   -V, --version             Print the version
 
-Settings, from the environment or from .env in the working directory [default]:
+Settings, from the environment or from .env in the working directory [default]. NAME_FILE names a file that holds the
+secret NAME:
 ";
 
 /// Runs the command that the arguments name. They do not include the program's own name.

@@ -1,5 +1,6 @@
 //! `keyward serve`, or `keyward` alone: the server, until a signal ends it.
 
+use log::warn;
 use pico_args::Arguments;
 
 use crate::base::clock::Clock;
@@ -14,6 +15,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     finish(arguments)?;
     let config = settings()?;
     logging::start(&config.log);
+    for line in &config.warnings {
+        warn!("{line}");
+    }
     let outcome = Signals::register().and_then(|signals| {
         let mut keyward = Keyward::start(&config, Clock::default())?;
         let lost = keyward.lost();

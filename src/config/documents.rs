@@ -7,8 +7,9 @@ pub fn help() -> String {
     let mut text = String::new();
     for setting in settings() {
         let default = setting.default.map(|value| format!(" [{value}]")).unwrap_or_default();
+        let file = setting.file_variable().map(|name| format!(" or {name}")).unwrap_or_default();
         text.push_str(&format!(
-            "  {}{default}\n      {}.\n      Accepted: {}.\n",
+            "  {}{file}{default}\n      {}.\n      Accepted: {}.\n",
             setting.name, setting.meaning, setting.accepts
         ));
     }
@@ -19,7 +20,7 @@ pub fn help() -> String {
 pub fn env_example() -> String {
     let mut text = String::from(
         "# Settings of Keyward: copy this file to .env and uncomment what you change. The environment wins over .env.\n\
-         # Put a value with spaces, # or $ in single quotes.\n",
+         # Put a value with spaces, # or $ in single quotes. NAME_FILE names a file with the value of NAME.\n",
     );
     for setting in settings() {
         text.push_str(&format!(
@@ -29,6 +30,9 @@ pub fn env_example() -> String {
             setting.name,
             setting.default.unwrap_or_default()
         ));
+        if let Some(name) = setting.file_variable() {
+            text.push_str(&format!("#{name}=\n"));
+        }
     }
     text
 }
@@ -38,7 +42,11 @@ pub fn markdown_rows() -> String {
     let mut text = String::new();
     for setting in settings() {
         let default = setting.default.map_or("none".to_string(), |value| format!("`{value}`"));
-        text.push_str(&format!("| `{}` | {default} | {} | {} |\n", setting.name, setting.meaning, setting.accepts));
+        let file = setting.file_variable().map(|name| format!("; or `{name}`, a file with it")).unwrap_or_default();
+        text.push_str(&format!(
+            "| `{}` | {default} | {} | {}{file} |\n",
+            setting.name, setting.meaning, setting.accepts
+        ));
     }
     text
 }

@@ -2,42 +2,47 @@
 
 use std::collections::HashMap;
 
-use super::setting::Setting;
 use super::settings::{Config, ConfigError};
 use super::table::settings;
-use super::{checks, dotenv};
+use super::{checks, kubernetes, sources};
 
 impl Config {
-    /// Reads the environment, and `.env` in the working directory for what the environment leaves out.
+    /// Reads the environment, files and credentials that hold secrets, and `.env` in the working directory for what the
+    /// others leave out.
     pub(crate) fn load() -> Result<Config, ConfigError> {
-        let mut given = dotenv::read()?;
-        for Setting { name, .. } in settings() {
-            match std::env::var(name) {
-                Ok(value) => {
-                    given.insert(name.to_string(), value);
-                }
-                Err(std::env::VarError::NotPresent) => {}
-                Err(std::env::VarError::NotUnicode(_)) => {
-                    return Err(ConfigError(format!("{name}: the value is not UTF-8")));
-                }
-            }
-        }
-        Config::from_values(&given)
+        let given = sources::read()?;
+        Config::read(|name| given.get(name).map(|given| (given.value.as_str(), given.place.as_str())))
     }
 
     /// Reads settings by name. An empty value counts as unset, as in a compose file that passes variables through.
     pub fn from_values(given: &HashMap<String, String>) -> Result<Config, ConfigError> {
-        let given = |name: &str| given.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        Config::read(|name| given.get_key_value(name).map(|(name, value)| (value.as_str(), name.as_str())))
+    }
+
+    /// `given`: the value of a setting, and what the operator calls the place that it comes from.
+    fn read<'a>(given: impl Fn(&str) -> Option<(&'a str, &'a str)>) -> Result<Config, ConfigError> {
         let mut config = Config::unread();
+        let given = |name: &str| given(name).filter(|(value, _)| !value.is_empty());
+        let injected = kubernetes::injected(|name| given(name).map(|(value, _)| value));
+        let given = |name: &str| given(name).filter(|_| injected != Some(name));
         for setting in settings() {
-            let Some(value) = given(setting.name).or(setting.default) else { continue };
+            let Some((value, place)) = given(setting.name).or(setting.default.map(|value| (value, setting.name)))
+            else {
+                continue;
+            };
             (setting.read)(&mut config, value).map_err(|fault| {
                 let shown = if setting.secret { "the value".to_string() } else { format!("{value:?}") };
-                ConfigError(format!("{}: {shown} {fault}; accepted: {}", setting.name, setting.accepts))
+                ConfigError(format!("{place}: {shown} {fault}; accepted: {}", setting.accepts))
             })?;
         }
         config.http.hosts_given = given("HOST").is_some();
         checks::check(&config, |name| given(name).is_some())?;
+        config.warnings.extend(injected.map(kubernetes::warning));
+        for setting in settings() {
+            if let (Some((_, place)), Err(why)) = (given(setting.name), (setting.counts)(&config)) {
+                config.warnings.push(format!("{place}: is set, but has no effect: {why}"));
+            }
+        }
         Ok(config)
     }
 }
@@ -241,5 +246,62 @@ mod tests {
         .unwrap();
         let shown = format!("{config:?}");
         assert!(!shown.contains(secret) && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn a_setting_that_has_no_effect_beside_the_others_is_told_in_one_line() {
+        let (url, host) = (("DATABASE_URL", "postgres://u@h/db"), ("DB_HOST", "h"));
+        let (strict, socket) = (("DATABASE_URL", "postgres://u@h/db?sslmode=require"), ("DB_HOST", "/run/postgresql"));
+        let cert = ("DB_SSLROOTCERT", "ca.pem");
+        for (values, told) in [
+            (&[url, host][..], &["DB_HOST"][..]),
+            (&[url, ("DB_PORT", "1"), ("DB_USERNAME", "u"), ("DB_NAME", "db")], &["DB_PORT", "DB_USERNAME", "DB_NAME"]),
+            (&[url, ("DB_PASSWORD", "hunter2")], &["DB_PASSWORD"]),
+            (&[url, ("KEYWARD_DB", "users.db")], &["KEYWARD_DB"]),
+            (&[host, ("KEYWARD_DB", "keyward.db")], &["KEYWARD_DB"]),
+            (&[("KEYWARD_DB", "users.db")], &[]),
+            (&[host, ("DB_PORT", "1"), ("DB_USERNAME", "u"), ("DB_PASSWORD", "hunter2"), ("DB_NAME", "db")], &[]),
+            (&[url, ("DB_SSLMODE", "require")], &[]),
+            (&[strict, ("DB_SSLMODE", "disable")], &["DB_SSLMODE"]),
+            (&[strict, ("DATABASE_URL_DIRECT", "postgres://u@h/db"), ("DB_SSLMODE", "disable")], &[]),
+            (&[socket, ("DB_SSLMODE", "require")], &["DB_SSLMODE"]),
+            (&[url, cert], &["DB_SSLROOTCERT"]),
+            (&[host, cert, ("DB_SSLMODE", "disable")], &["DB_SSLROOTCERT"]),
+            (&[host, cert, ("DB_SSLMODE", "require")], &[]),
+            (&[socket, cert, ("DB_SSLMODE", "verify-full")], &["DB_SSLMODE", "DB_SSLROOTCERT"]),
+            (&[strict, cert], &[]),
+            (&[("DATABASE_URL", "postgres://u@h/db?sslmode=require&sslrootcert=a.pem"), cert], &["DB_SSLROOTCERT"]),
+            (&[("TRUSTED_PROXIES", "none"), ("TRUSTED_PROXY_HEADER", "X-Real-IP")], &["TRUSTED_PROXY_HEADER"]),
+            // What signs no token still verifies those that it signed.
+            (&[("JWT_ALG", "EdDSA"), ("JWT_SECRET", "a secret of thirty-two bytes or so")], &[]),
+            (&[("JWT_PRIVATE_KEY_FILE", "jwt.pem")], &[]),
+            (&[("DB_PORT", "")], &[]),
+        ] {
+            let warnings = read(values).unwrap().warnings;
+            let names: Vec<&str> =
+                warnings.iter().map(|line| line.split(": is set, but has no effect: ").next().unwrap()).collect();
+            assert_eq!(names, told, "{values:?}");
+            assert!(!format!("{warnings:?}").contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn a_port_that_kubernetes_sets_is_passed_over_unless_it_is_needed() {
+        let (url, host) = (("DATABASE_URL", "postgres://u@h/db"), ("DB_HOST", "h"));
+        for port in ["tcp://10.0.0.1:5432", "tcp://[fd00::1]:5432", "udp://10.0.0.1:53"] {
+            let port = ("DB_PORT", port);
+            for values in [&[port][..], &[port, url], &[port, ("DB_HOST", "")]] {
+                let warnings = read(values).unwrap().warnings;
+                assert!(warnings.len() == 1 && warnings[0].starts_with("DB_PORT: is passed over: "), "{warnings:?}");
+            }
+            assert_eq!(read(&[port, url, host]).unwrap().warnings.len(), 2);
+            let error = read(&[port, host]).unwrap_err();
+            assert!(error.starts_with(&format!("DB_PORT: {:?} is not a whole number", port.1)), "{error}");
+            let error = read(&[port, ("DB_NAME", "db")]).unwrap_err();
+            assert!(error.starts_with("DB_NAME: is set, but DB_HOST is not"), "{error}");
+        }
+        for values in [&[("DB_PORT", "http://10.0.0.1")][..], &[("DB_PORT", "http"), url], &[("DB_PORT", "5432")]] {
+            assert!(read(values).is_err(), "{values:?}");
+        }
     }
 }

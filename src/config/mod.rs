@@ -5,9 +5,11 @@
 mod checks;
 mod documents;
 mod dotenv;
+mod kubernetes;
 mod load;
 mod setting;
 mod settings;
+mod sources;
 mod table;
 
 pub use self::documents::{env_example, help, markdown_rows};

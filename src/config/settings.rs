@@ -22,6 +22,8 @@ pub struct Config {
     pub audit: AuditSettings,
     pub memory: MemorySettings,
     pub log: LogSettings,
+    /// What the operator has set in vain: one line each, without a secret.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -36,6 +38,7 @@ impl Config {
             audit: AuditSettings::default(),
             memory: MemorySettings::default(),
             log: LogSettings::default(),
+            warnings: Vec::new(),
         }
     }
 }

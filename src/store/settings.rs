@@ -59,6 +59,15 @@ impl StoreSettings {
         };
         Ok(Database::Postgres(Box::new(target)))
     }
+
+    /// Whether there are URLs, and each has this parameter.
+    pub(crate) fn urls_have(&self, parameter: &str) -> bool {
+        let has = |url: &Secret| {
+            let query = url.expose().split_once('?').map_or("", |(_, query)| query);
+            query.split('&').any(|pair| pair.split_once('=').is_some_and(|(name, _)| name == parameter))
+        };
+        self.url.is_some() && [&self.url, &self.direct_url].into_iter().flatten().all(has)
+    }
 }
 
 impl Database {

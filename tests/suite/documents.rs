@@ -209,6 +209,35 @@ fn the_example_file_of_settings_is_the_programs() {
     assert_eq!(read(".env.example"), example, ".env.example is out of date: {UPDATE}");
 }
 
+/// In the examples for systemd, Compose and Kubernetes as well.
+#[test]
+fn every_file_and_credential_that_the_pages_name_is_read_as_a_setting() {
+    let variables: BTreeSet<String> = config::settings()
+        .flat_map(|setting| setting.file_variable().into_iter().chain([setting.name.to_string()]))
+        .collect();
+    let credentials: BTreeSet<String> = config::settings()
+        .filter(|setting| setting.file_variable().is_some())
+        .map(|setting| setting.name.to_lowercase())
+        .collect();
+    let (mut wrong, mut found) = (Vec::new(), 0);
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+        for word in words.filter(|word| word.ends_with("_FILE") && !["_FILE", "NAME_FILE"].contains(word)) {
+            found += 1;
+            wrong.extend((!variables.contains(word)).then(|| word.to_string()));
+        }
+        for rest in text.split("LoadCredential=").skip(1) {
+            found += 1;
+            let (name, _) = rest.split_once(':').unwrap();
+            let is_a_path = text.contains(&format!("=%d/{name}"));
+            wrong.extend((!credentials.contains(name) && !is_a_path).then(|| name.to_string()));
+        }
+    }
+    assert_eq!(wrong, [""; 0], "these are no settings");
+    assert!(found > 15, "only {found} were found");
+}
+
 #[test]
 fn the_table_of_events_has_every_type() {
     let page = read("docs/audit.md");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::{LIFETIMES_OR_OFF, RATES_OR_OFF, lifetime, lifetime_or_off, rate_or_off, whole_number};
-use crate::config::setting::Setting;
+use crate::config::setting::{ALWAYS, Setting};
 use crate::keys::grants::{Grants, is_reserved};
 
 const LONGEST_GRACE: Duration = Duration::from_secs(60);
@@ -15,6 +15,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "open or closed",
         meaning: "Whether anyone may sign up; when closed, `keyward user create` makes users",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| {
             config.accounts.signup_open = match value {
                 "open" => true,
@@ -30,6 +31,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "scopes separated by spaces, such as reports:read orders:*; none that begins with keyward: or keys:",
         meaning: "What new users may do and may hand to their keys; `keyward user grant` gives one user more",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| {
             let tokens: Vec<&str> = value.split(' ').filter(|token| !token.is_empty()).collect();
             if tokens.iter().any(|token| is_reserved(token)) {
@@ -44,6 +46,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "8 to 64",
         meaning: "Fewest characters of a new password",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| whole_number(value, 8..=64).map(|length| config.accounts.password_min_length = length),
     },
     Setting {
@@ -52,6 +55,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "10 to 15; each step doubles the work",
         meaning: "Work factor of new password hashes; a hash with a lower one is replaced at the next login",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| whole_number(value, 10..=15).map(|cost| config.accounts.bcrypt_cost = cost),
     },
     Setting {
@@ -60,6 +64,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: LIFETIMES_OR_OFF,
         meaning: "How long after its login a session ends, however often it is refreshed",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| lifetime_or_off(value).map(|span| config.accounts.session_max_age = span),
     },
     Setting {
@@ -68,6 +73,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: LIFETIMES_OR_OFF,
         meaning: "How long after its login or last refresh a session ends; access tokens live at most half as long",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| lifetime_or_off(value).map(|span| config.accounts.session_idle = span),
     },
     Setting {
@@ -76,6 +82,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "a whole number with a unit (s, m), such as 10s; at most 1m",
         meaning: "How long a used refresh token still gets the current pair of tokens; for other tabs and lost answers",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| match lifetime(value)? {
             span if span > LONGEST_GRACE => Err("is out of range".to_string()),
             span => {
@@ -90,6 +97,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: LIFETIMES_OR_OFF,
         meaning: "How long a used refresh token still gets a new pair, if the pair that it gave was never used",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| lifetime_or_off(value).map(|span| config.accounts.rotation.retry = span),
     },
     Setting {
@@ -98,6 +106,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "1 to 1000",
         meaning: "Most sessions of one user; a login beyond that ends others, first those that were never refreshed",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| whole_number(value, 1..=1000).map(|sessions| config.accounts.max_sessions = sessions),
     },
     Setting {
@@ -106,6 +115,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: RATES_OR_OFF,
         meaning: "Sign-ups from one address",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| rate_or_off(value).map(|rate| config.accounts.address_rates.sign_up = rate),
     },
     Setting {
@@ -114,6 +124,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: RATES_OR_OFF,
         meaning: "Logins from one address, successful or not",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| rate_or_off(value).map(|rate| config.accounts.address_rates.log_in = rate),
     },
     Setting {
@@ -122,6 +133,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: RATES_OR_OFF,
         meaning: "Refreshes from one address",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| rate_or_off(value).map(|rate| config.accounts.address_rates.refresh = rate),
     },
     Setting {
@@ -130,6 +142,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: RATES_OR_OFF,
         meaning: "Uses of invalid API keys from one address; valid keys are not counted",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| rate_or_off(value).map(|rate| config.accounts.address_rates.failed_keys = rate),
     },
     Setting {
@@ -138,6 +151,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: RATES_OR_OFF,
         meaning: "Changes by one user, and as many logins, from all addresses together; ending something is never refused",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| rate_or_off(value).map(|rate| config.accounts.write_rate = rate),
     },
 ];

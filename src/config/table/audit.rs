@@ -1,7 +1,7 @@
 //! The audit trail.
 
 use super::read::{LIFETIMES, lifetime};
-use crate::config::setting::Setting;
+use crate::config::setting::{ALWAYS, Setting};
 
 pub(super) static SETTINGS: &[Setting] = &[Setting {
     name: "AUDIT_RETENTION",
@@ -9,5 +9,6 @@ pub(super) static SETTINGS: &[Setting] = &[Setting {
     accepts: LIFETIMES,
     meaning: "How long events are kept",
     secret: false,
+    counts: ALWAYS,
     read: |config, value| lifetime(value).map(|span| config.audit.retention = span),
 }];

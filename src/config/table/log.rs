@@ -1,7 +1,7 @@
 //! The log.
 
 use crate::base::logging::LogFormat;
-use crate::config::setting::Setting;
+use crate::config::setting::{ALWAYS, Setting};
 
 pub(super) static SETTINGS: &[Setting] = &[
     Setting {
@@ -10,6 +10,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "error, warn, info, debug, trace or off, also by target, such as info,access=off",
         meaning: "What is logged; the target access has one line per request",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| {
             // The library takes a misspelt level for a target, and then logs nothing else.
             let is_level = |text: &str| text.parse::<log::LevelFilter>().is_ok();
@@ -27,6 +28,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "text or json",
         meaning: "How log lines are written to standard error",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| {
             config.log.format = LogFormat::parse(value).ok_or("is neither")?;
             Ok(())

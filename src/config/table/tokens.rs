@@ -1,7 +1,7 @@
 //! How tokens are signed, what they say, and how long they live.
 
 use super::read::{LIFETIMES, lifetime, list, path, signing_secret, text};
-use crate::config::setting::Setting;
+use crate::config::setting::{ALWAYS, Setting};
 use crate::tokens::jws::Algorithm;
 
 pub(super) static SETTINGS: &[Setting] = &[
@@ -11,6 +11,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "32 bytes or more",
         meaning: "Signs access tokens (HS256); generated with SQLite, required with PostgreSQL unless JWT_ALG is EdDSA",
         secret: true,
+        counts: ALWAYS,
         read: |config, value| signing_secret(&mut config.tokens.secret, value),
     },
     Setting {
@@ -19,6 +20,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: LIFETIMES,
         meaning: "Lifetime of an access token",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| lifetime(value).map(|span| config.tokens.access_lifetime = span),
     },
     Setting {
@@ -27,6 +29,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "32 bytes or more",
         meaning: "Signs refresh tokens; generated with SQLite, required with PostgreSQL",
         secret: true,
+        counts: ALWAYS,
         read: |config, value| signing_secret(&mut config.tokens.refresh_secret, value),
     },
     Setting {
@@ -35,6 +38,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: LIFETIMES,
         meaning: "Lifetime of a refresh token; every refresh gives a new one",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| lifetime(value).map(|span| config.tokens.refresh_lifetime = span),
     },
     Setting {
@@ -43,6 +47,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "32 bytes or more",
         meaning: "The previous or the next JWT_SECRET; access tokens that it signed are accepted, and it signs none",
         secret: true,
+        counts: ALWAYS,
         read: |config, value| signing_secret(&mut config.tokens.previous_secret, value),
     },
     Setting {
@@ -51,6 +56,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "32 bytes or more",
         meaning: "The previous or the next JWT_REFRESH_SECRET; refresh tokens that it signed are accepted, and it signs none",
         secret: true,
+        counts: ALWAYS,
         read: |config, value| signing_secret(&mut config.tokens.previous_refresh_secret, value),
     },
     Setting {
@@ -59,6 +65,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "HS256 or EdDSA",
         meaning: "How access tokens are signed: HS256 with JWT_SECRET, EdDSA with an Ed25519 key whose public half lets other services verify them",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| {
             config.tokens.algorithm = Algorithm::parse(value).ok_or("is neither")?;
             Ok(())
@@ -70,6 +77,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "the path of a PEM file, made by `openssl genpkey -algorithm ed25519`",
         meaning: "Signs access tokens (EdDSA); generated with SQLite, required with PostgreSQL if JWT_ALG is EdDSA",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| path(&mut config.tokens.private_key_file, value),
     },
     Setting {
@@ -78,6 +86,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "paths of PEM files, separated by commas; public keys will do",
         meaning: "Further Ed25519 keys, such as the previous or the next one; they are published, tokens that they signed are accepted, and they sign none",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| {
             let file = |path: &str| if path.is_empty() { Err("has an empty path") } else { Ok(path.into()) };
             config.tokens.previous_key_files = list(value, file)?;
@@ -90,6 +99,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "a text, such as https://auth.example.com",
         meaning: "Written into tokens as `iss` and required of them; setting or changing it logs everyone out",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| text(&mut config.tokens.parties.issuer, value),
     },
     Setting {
@@ -98,6 +108,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         accepts: "a text, such as https://api.example.com",
         meaning: "Written into tokens as `aud` and required of them; setting or changing it logs everyone out",
         secret: false,
+        counts: ALWAYS,
         read: |config, value| text(&mut config.tokens.parties.audience, value),
     },
 ];

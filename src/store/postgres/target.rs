@@ -132,10 +132,8 @@ impl PostgresTarget {
                         such as /etc/ssl/certs/ca-certificates.crt"
                 .to_string());
         }
-        // As with libpq, there is no TLS over a Unix socket.
-        let local = self.config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
         self.config.ssl_mode(match self.tls {
-            _ if local && self.config.get_hostaddrs().is_empty() => SslMode::Disable,
+            _ if self.is_local() => SslMode::Disable,
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyFull => SslMode::Require,
@@ -172,6 +170,24 @@ impl PostgresTarget {
     /// For what needs a session, such as LISTEN and migrations.
     pub(crate) fn direct(&self) -> &PostgresTarget {
         self.direct.as_deref().unwrap_or(self)
+    }
+
+    /// Whether all hosts are Unix sockets. As with libpq, there is no TLS over them.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_socket = |host: &Host| matches!(host, Host::Unix(_));
+        self.config.get_hostaddrs().is_empty() && self.config.get_hosts().iter().all(is_socket)
+    }
+
+    /// Whether a connection, also past the pooler, checks the server by the certificate authorities that are set.
+    pub(crate) fn checks_server(&self) -> bool {
+        self.authorities().is_some() || self.direct.as_ref().is_some_and(|direct| direct.checks_server())
+    }
+
+    fn authorities(&self) -> Option<&PathBuf> {
+        match self.tls {
+            TlsMode::Require | TlsMode::VerifyFull => self.root_cert.as_ref(),
+            TlsMode::Disable | TlsMode::Prefer => None,
+        }
     }
 
     pub(super) fn endpoints(&self) -> Vec<Endpoint> {
@@ -235,7 +251,7 @@ impl PostgresTarget {
             .map_err(|error| failed(error.to_string()))?;
         let mut verifier =
             Verifier { trusted: Vec::new(), chain: None, name: self.tls == TlsMode::VerifyFull, provider };
-        if let (Some(path), TlsMode::Require | TlsMode::VerifyFull) = (&self.root_cert, self.tls) {
+        if let Some(path) = self.authorities() {
             let (trusted, roots) = read_roots(path).map_err(failed)?;
             let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), verifier.provider.clone())
                 .build()

@@ -1,6 +1,7 @@
 //! The program as a process: how it starts, what it refuses to start with, what it logs, and how it ends.
 
 mod log;
+mod secrets;
 mod settings;
 mod starting;
 mod stopping;
@@ -9,8 +10,17 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use keyward_harness::http_client::{self, Client};
+use keyward_harness::program::{Home, finish};
 use keyward_harness::service::PASSWORD;
 use serde_json::{Value, json};
+
+/// Starts the program with these settings and expects it to stop at once; returns the one line it says.
+#[track_caller]
+fn refusal(home: &Home, settings: &[(&str, &str)]) -> String {
+    let finished = finish(home.command(&[]).envs(settings.iter().copied()), "");
+    assert_eq!(finished.stdout, "");
+    finished.failed(1).to_string()
+}
 
 fn credentials(email: &str) -> Value {
     json!({ "email": email, "password": PASSWORD })

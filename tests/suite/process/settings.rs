@@ -5,18 +5,11 @@ use std::time::Instant;
 
 use keyward_harness::http_client::PATIENCE;
 use keyward_harness::postgres_cluster;
-use keyward_harness::program::Home;
-use keyward_harness::program::finish;
+use keyward_harness::program::{Home, Server, finish, in_both_homes};
 use keyward_harness::relay::Relay;
 use keyward_harness::service::Backend;
 
-/// Starts the program with these settings and expects it to stop at once; returns the one line it says.
-#[track_caller]
-fn refusal(home: &Home, settings: &[(&str, &str)]) -> String {
-    let finished = finish(home.command(&[]).envs(settings.iter().copied()), "");
-    assert_eq!(finished.stdout, "");
-    finished.failed(1).to_string()
-}
+use super::refusal;
 
 #[test]
 fn a_bad_value_stops_the_start_with_one_line_that_names_the_variable() {
@@ -138,9 +131,59 @@ fn database_url_wins_over_the_single_settings() {
     }
     let home = Home::fresh(Backend::Postgres);
     let server = home.start(&[("DB_HOST", "127.0.0.1"), ("DB_PORT", "1"), ("DB_NAME", "no_such_database")]);
+    for name in ["DB_HOST", "DB_PORT", "DB_NAME"] {
+        assert_eq!(warnings(&server, name).len(), 1, "{name}: {:?}", server.log());
+    }
     server.client().sign_up("ann@example.com");
     let users = home.database().unwrap().client().query_one("SELECT email FROM users", &[]).unwrap();
     assert_eq!(users.get::<_, String>(0), "ann@example.com");
+}
+
+/// The warnings that name a setting.
+fn warnings<'a>(server: &'a Server<'_>, name: &str) -> Vec<&'a str> {
+    let lines = server.log().iter().map(String::as_str).filter(|line| line.contains("WARN"));
+    lines.filter(|line| line.contains(&format!("{name}: "))).collect()
+}
+
+#[test]
+fn a_setting_that_has_no_effect_is_told_at_the_start_and_not_by_commands() {
+    if !postgres_cluster::available() {
+        return;
+    }
+    let mut home = Home::fresh(Backend::Postgres);
+    home.set("KEYWARD_DB", "users.db");
+    home.set("DB_PASSWORD", "hunter2");
+    home.run(&["migrate"]).succeeded();
+    home.run(&["user", "list"]).succeeded();
+    let server = home.start(&[]);
+    let told = warnings(&server, "KEYWARD_DB");
+    assert!(told.len() == 1 && told[0].contains("has no effect: the database is PostgreSQL"), "{told:?}");
+    assert_eq!(warnings(&server, "DB_PASSWORD").len(), 1, "{:?}", server.log());
+    assert_eq!(warnings(&server, "DATABASE_URL"), [""; 0]);
+    assert!(!server.stop().stderr.contains("hunter2"));
+
+    let file = home.path("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    home.unset("DB_PASSWORD");
+    home.unset("KEYWARD_DB");
+    let server = home.start(&[("DB_PASSWORD_FILE", file.to_str().unwrap())]);
+    assert_eq!(warnings(&server, "DB_PASSWORD_FILE").len(), 1, "{:?}", server.log());
+}
+
+in_both_homes! {
+    fn the_port_that_kubernetes_sets_for_a_service_called_db_is_passed_over_with_a_warning(home) {
+        let port = ("DB_PORT", "tcp://10.0.0.1:5432");
+        let server = home.start(&[port]);
+        let told = warnings(&server, "DB_PORT");
+        assert!(told.len() == 1 && told[0].contains("Kubernetes"), "{told:?}");
+        server.client().sign_up("ann@example.com");
+        server.stop();
+        // Of a port that is needed, nothing is guessed.
+        let mut home = home;
+        home.unset("DATABASE_URL");
+        let line = refusal(&home, &[port, ("DB_HOST", "127.0.0.1")]);
+        assert!(line.starts_with("DB_PORT: \"tcp://10.0.0.1:5432\" is not a whole number; accepted: 1 to 65535"), "{line}");
+    }
 }
 
 #[test]
