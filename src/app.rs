@@ -24,6 +24,8 @@ use crate::keys::usage_counter::UsageCounter;
 use crate::memory::changes::Changes;
 use crate::memory::lookup::Lookup;
 use crate::memory::settings::MemorySettings;
+use crate::statistics::service::Statistics;
+use crate::statistics::store::StatisticsStore;
 use crate::tokens::key_files::JwtKeys;
 use crate::tokens::service::Tokens;
 use crate::tokens::settings::TokenSettings;
@@ -36,6 +38,7 @@ pub struct Stores {
     pub keys: Arc<dyn KeyStore>,
     pub usage: Arc<dyn UsageStore>,
     pub events: Arc<dyn EventStore>,
+    pub statistics: Arc<dyn StatisticsStore>,
 }
 
 pub struct App {
@@ -49,6 +52,7 @@ pub struct App {
     pub keys: Keys,
     pub usage: Arc<UsageCounter>,
     pub events: Arc<Events>,
+    pub statistics: Arc<Statistics>,
     pub changes: Arc<Changes>,
     pub known_keys: Lookup<KeyHash, KnownKey>,
     /// The keys behind service tokens.
@@ -101,7 +105,8 @@ impl App {
         let passwords = Arc::new(Passwords::new(accounts.bcrypt_cost, cores(), hashing_callers));
         let usage = Arc::new(UsageCounter::new(stores.usage, keys.usage_retention));
         let events = Arc::new(Events::new(stores.events, audit.retention, clock.clone()));
-        let writes = Arc::new(WriteLimits::new(accounts.write_rate, clock.clone()));
+        let statistics = Arc::new(Statistics::new(stores.statistics, keys.usage_retention, clock.clone()));
+        let writes = Arc::new(WriteLimits::new(accounts.write_rates, clock.clone()));
         let throttle = LoginThrottle::new(stores.sessions.clone(), passwords.clone(), events.clone(), clock.clone());
         let scopes = accounts.user_scopes.clone();
         let users = Arc::new(Users::new(stores.users, passwords, throttle, scopes, clock.clone()));
@@ -119,6 +124,7 @@ impl App {
                 stores.sessions,
                 tokens.clone(),
                 writes,
+                statistics.clone(),
                 accounts.clone(),
                 clock.clone(),
             ),
@@ -127,6 +133,7 @@ impl App {
             tokens,
             usage,
             events,
+            statistics,
             clock,
         }
     }

@@ -28,5 +28,6 @@ pub mod http;
 pub mod keys;
 pub mod memory;
 pub mod run;
+pub mod statistics;
 pub mod store;
 pub mod tokens;

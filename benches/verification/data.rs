@@ -55,7 +55,7 @@ fn post(address: SocketAddr, path: &str, headers: &str, body: &Value) -> io::Res
 }
 
 /// How many keys each of the users has.
-const KEYS_A_USER: usize = 100;
+pub const KEYS_A_USER: usize = 100;
 
 /// This many keys that look like any other, the same ones each time.
 pub fn keys(count: usize) -> Keys {
@@ -75,25 +75,26 @@ struct Stored {
 }
 
 /// The rows of these keys, in the order in which the index on their hashes takes them quickest.
-fn rows(keys: &Keys, owners: &[UserId]) -> Vec<Stored> {
+fn rows(keys: &Keys, owners: &[UserId], each: usize) -> Vec<Stored> {
     let hash = |number| KeyHash::of(keys.get(number)).expect("it is well-formed");
-    let stored = |number: usize| Stored { id: KeyId::new(), owner: owners[number / KEYS_A_USER], hash: hash(number) };
+    let stored = |number: usize| Stored { id: KeyId::new(), owner: owners[number / each], hash: hash(number) };
     let mut rows: Vec<Stored> = (0..keys.count()).map(stored).collect();
     rows.sort_unstable_by(|a, b| a.hash.as_bytes().cmp(b.hash.as_bytes()));
     rows
 }
 
-fn owners(keys: &Keys) -> Vec<UserId> {
-    (0..keys.count().div_ceil(KEYS_A_USER)).map(|_| UserId::new()).collect()
+fn owners(keys: &Keys, each: usize) -> Vec<UserId> {
+    (0..keys.count().div_ceil(each)).map(|_| UserId::new()).collect()
 }
 
-/// Stores the keys and their owners in a SQLite file that has been migrated and that no server uses.
-pub fn store_in_sqlite(file: &Path, keys: &Keys) -> rusqlite::Result<()> {
+/// Stores the keys and their owners, who have `each` of them, in a SQLite file that has been migrated and that no server
+/// uses.
+pub fn store_in_sqlite(file: &Path, keys: &Keys, each: usize) -> rusqlite::Result<()> {
     let now = Clock::default().now().to_string();
     let mut connection = rusqlite::Connection::open(file)?;
     connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "cache_size", -500_000)?;
-    let owners = owners(keys);
+    let owners = owners(keys, each);
     let transaction = connection.transaction()?;
     {
         let mut insert = transaction.prepare(
@@ -106,7 +107,7 @@ pub fn store_in_sqlite(file: &Path, keys: &Keys) -> rusqlite::Result<()> {
             "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, created_at) \
              VALUES (?1, ?2, ?3, 'sk_1a2b…9f0e', 'bench', 1, ?4)",
         )?;
-        for row in rows(keys, &owners) {
+        for row in rows(keys, &owners, each) {
             insert.execute((row.id.to_string(), row.owner.to_string(), row.hash.as_bytes(), &now))?;
         }
     }
@@ -115,17 +116,21 @@ pub fn store_in_sqlite(file: &Path, keys: &Keys) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Stores the keys and their owners in a PostgreSQL database that has been migrated.
-pub fn store_in_postgres(client: &mut postgres::Client, keys: &Keys) -> Result<(), Box<dyn std::error::Error>> {
+/// Stores the keys and their owners, who have `each` of them, in a PostgreSQL database that has been migrated.
+pub fn store_in_postgres(
+    client: &mut postgres::Client,
+    keys: &Keys,
+    each: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
     let now = Clock::default().now().to_string();
-    let owners = owners(keys);
+    let owners = owners(keys, each);
     let mut copy = client.copy_in("COPY users (id, email, password_hash, is_active, created_at) FROM STDIN")?;
     for owner in &owners {
         writeln!(copy, "{owner}\t{owner}@example.com\tnone\tt\t{now}")?;
     }
     copy.finish()?;
     let mut copy = client.copy_in("COPY api_keys (id, user_id, hash, hint, name, is_active, created_at) FROM STDIN")?;
-    for row in rows(keys, &owners) {
+    for row in rows(keys, &owners, each) {
         let hash = hex::encode(row.hash.as_bytes());
         writeln!(copy, "{}\t{}\t\\\\x{hash}\tsk_1a2b…9f0e\tbench\tt\t{now}", row.id, row.owner)?;
     }

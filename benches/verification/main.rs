@@ -6,6 +6,7 @@
 
 mod bare;
 mod data;
+mod lists;
 mod load;
 mod neighbour;
 mod process;

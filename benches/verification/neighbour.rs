@@ -32,7 +32,7 @@ pub fn section() -> Result<(), Box<dyn Error>> {
     let folder = Folder::new("neighbour")?;
     let settings: Vec<_> = [SILENT].into_iter().chain(BEHIND_A_PROXY).collect();
     drop(Server::keyward(&folder, &settings)?);
-    data::store_in_sqlite(&folder.path("keyward.db"), &keys)?;
+    data::store_in_sqlite(&folder.path("keyward.db"), &keys, data::KEYS_A_USER)?;
     beside_the_worst("SQLite", &Server::keyward(&folder, &settings)?, &keys, span)?;
     if !available() {
         return Ok(());
@@ -41,7 +41,7 @@ pub fn section() -> Result<(), Box<dyn Error>> {
     let url = database.url();
     let settings: Vec<_> = on_postgres(&url).into_iter().chain(BEHIND_A_PROXY).collect();
     let server = Server::keyward(&folder, &settings)?;
-    data::store_in_postgres(&mut database.client(), &keys)?;
+    data::store_in_postgres(&mut database.client(), &keys, data::KEYS_A_USER)?;
     beside_the_worst("PostgreSQL", &server, &keys, span)
 }
 

@@ -56,6 +56,15 @@ impl Server {
         Server::start(command, folder)
     }
 
+    /// A command of the operator on the data of a server with these settings.
+    pub fn operate(folder: &Folder, settings: &[(&str, &str)], arguments: &[&str]) -> io::Result<()> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
+        command.env_clear().envs(settings.iter().copied()).current_dir(&folder.0).args(arguments);
+        let output = command.output()?;
+        let failure = || io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned());
+        output.status.success().then_some(()).ok_or_else(failure)
+    }
+
     fn start(mut command: Command, folder: &Folder) -> io::Result<Server> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use keyward_harness::postgres_cluster::{Database, available};
 
 use crate::data::{self, Account, EMAIL, PASSWORD};
+use crate::lists;
 use crate::load::{Clients, Keys, Pace, Requests, Seen};
 use crate::neighbour;
 use crate::process::{Folder, SILENT, Server, ask, on_postgres};
@@ -24,6 +25,7 @@ pub const ALL: &[(&str, Section)] = &[
     ("logins", logins),
     ("memory", memory),
     ("neighbour", neighbour::section),
+    ("lists", lists::section),
 ];
 
 /// All clients of a measurement have one address, and one account.
@@ -42,7 +44,7 @@ fn with_key(path: &str, key: &str) -> String {
     get(path, &format!("x-api-key: {key}"))
 }
 
-fn with_token(path: &str, token: &str) -> String {
+pub fn with_token(path: &str, token: &str) -> String {
     get(path, &format!("authorization: Bearer {token}"))
 }
 
@@ -51,13 +53,13 @@ fn whole_answer(server: &Server, request: &str) -> io::Result<String> {
     ask(server.address, &request.replace("host: a\r\n", "host: a\r\nconnection: close\r\n"))
 }
 
-struct Scenario<'a> {
+pub struct Scenario<'a> {
     name: &'a str,
     server: &'a Server,
     requests: Requests<'a>,
 }
 
-fn scenario<'a>(name: &'a str, server: &'a Server, request: &str) -> Scenario<'a> {
+pub fn scenario<'a>(name: &'a str, server: &'a Server, request: &str) -> Scenario<'a> {
     Scenario { name, server, requests: Requests::same(request) }
 }
 
@@ -79,7 +81,7 @@ fn measure(scenario: &mut Scenario<'_>, connections: usize, span: Duration) -> i
 }
 
 /// All scenarios in turn, again and again; first once for nothing.
-fn alternate<'a>(
+pub fn alternate<'a>(
     scenarios: &mut [Scenario<'a>],
     connections: usize,
     rounds: usize,
@@ -167,7 +169,7 @@ fn growth() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-const MILLION: usize = 1_000_000;
+pub const MILLION: usize = 1_000_000;
 
 /// A request with each of the keys in turn.
 fn each(keys: &Keys) -> Requests<'_> {
@@ -183,7 +185,7 @@ fn sqlite() -> Result<(), Box<dyn Error>> {
     let server = Server::keyward(&many, &[SILENT])?;
     let in_large = with_key(SERVICE_ONLY, &Account::sign_up(server.address)?.key);
     drop(server);
-    data::store_in_sqlite(&many.path("keyward.db"), &keys)?;
+    data::store_in_sqlite(&many.path("keyward.db"), &keys, data::KEYS_A_USER)?;
     start_up(&few, &many)?;
 
     let large = Server::keyward(&many, &[SILENT])?;
@@ -208,7 +210,7 @@ fn sqlite() -> Result<(), Box<dyn Error>> {
     let Some(program) = baseline() else { return Ok(()) };
     let folder = Folder::new("million-base")?;
     drop(Server::of_program(&program, &folder, &[SILENT])?);
-    data::store_in_sqlite(&folder.path("keyward.db"), &keys)?;
+    data::store_in_sqlite(&folder.path("keyward.db"), &keys, data::KEYS_A_USER)?;
     let base = Server::of_program(&program, &folder, &[SILENT])?;
     title("The same beside the baseline");
     each_beside_baseline(&large, &base, &keys)
@@ -233,7 +235,7 @@ fn postgres() -> Result<(), Box<dyn Error>> {
     let url = database.url();
     let settings = on_postgres(&url);
     let server = Server::keyward(&folder, &settings)?;
-    data::store_in_postgres(&mut database.client(), &keys)?;
+    data::store_in_postgres(&mut database.client(), &keys, data::KEYS_A_USER)?;
     title("PostgreSQL: keys that are not remembered, beside plain selects of one row through the same driver");
     // One is what asks for keys here, twenty are all connections of an instance.
     const CLIENTS: [usize; 4] = [1, 2, 10, 20];
@@ -269,7 +271,7 @@ fn postgres() -> Result<(), Box<dyn Error>> {
     let (folder, database) = (Folder::new("postgres-base")?, Database::fresh());
     let url = database.url();
     let base = Server::of_program(&program, &folder, &on_postgres(&url))?;
-    data::store_in_postgres(&mut database.client(), &keys)?;
+    data::store_in_postgres(&mut database.client(), &keys, data::KEYS_A_USER)?;
     title("The same beside the baseline");
     each_beside_baseline(&server, &base, &keys)
 }
@@ -467,7 +469,7 @@ fn memory() -> Result<(), Box<dyn Error>> {
     let keys = data::keys(REMEMBERED);
     let folder = Folder::new("memory")?;
     drop(Server::keyward(&folder, &[SILENT])?);
-    data::store_in_sqlite(&folder.path("keyward.db"), &keys)?;
+    data::store_in_sqlite(&folder.path("keyward.db"), &keys, data::KEYS_A_USER)?;
     let server = Server::keyward(&folder, &[SILENT])?;
     title("Memory, resident");
     let megabytes = |bytes: u64| bytes as f64 / 1e6;

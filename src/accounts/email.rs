@@ -52,6 +52,11 @@ impl Email {
         &self.normal
     }
 
+    /// The beginning of an address, as addresses are stored.
+    pub(crate) fn beginning(text: &str) -> String {
+        fold(text)
+    }
+
     /// How accounts with this address may be stored, beginning with what was typed. Those that are older than migration
     /// 0011 have the domain as it was typed, and the oldest also the form of the letters.
     pub fn spellings(&self) -> [&str; 3] {

@@ -90,12 +90,14 @@ impl Limited {
 
 /// What is limited for a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Write {
+pub enum Write {
     /// Counted separately, so that someone who has stolen a session cannot use up the limit and keep the user from
     /// logging in to end it.
     LogIn,
     /// Everything else that creates or changes something. Ending or deleting something is not limited.
     Change,
+    /// What an operator creates or changes of others.
+    Administer,
 }
 
 /// How many counts are kept: one for each user and [`Write`].
@@ -103,24 +105,33 @@ const USERS: usize = 128 * 1024;
 
 /// How much each user may write, from all addresses together.
 pub struct WriteLimits {
-    /// `None`: no limit.
-    rate: Option<Rate>,
+    rates: WriteRates,
     limiter: Limiter,
     clock: Clock,
 }
 
+/// `None`: no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteRates {
+    /// Of changes by a user, and of their logins.
+    pub own: Option<Rate>,
+    /// Of an operator's changes of others.
+    pub operators: Option<Rate>,
+}
+
 impl WriteLimits {
-    pub(crate) fn new(rate: Option<Rate>, clock: Clock) -> WriteLimits {
-        WriteLimits { rate, limiter: Limiter::new(USERS), clock }
+    pub(crate) fn new(rates: WriteRates, clock: Clock) -> WriteLimits {
+        WriteLimits { rates, limiter: Limiter::new(USERS), clock }
     }
 
     /// Counts one write. An error: the limit is reached.
     pub(crate) fn spend(&self, what: Write, user: UserId) -> Result<(), Error> {
-        let Some(rate) = self.rate else { return Ok(()) };
-        let message = match what {
-            Write::LogIn => "Too many logins to this account, try again later",
-            Write::Change => "Too many changes to this account, try again later",
+        let (rate, message) = match what {
+            Write::LogIn => (self.rates.own, "Too many logins to this account, try again later"),
+            Write::Change => (self.rates.own, "Too many changes to this account, try again later"),
+            Write::Administer => (self.rates.operators, "Too many changes by this operator, try again later"),
         };
+        let Some(rate) = rate else { return Ok(()) };
         let spent = self.limiter.spend(&(what, user), rate, self.clock.elapsed());
         spent.map(drop).map_err(|quota| Error::TooMany { message, wait: quota.retry_after() })
     }

@@ -1,9 +1,11 @@
 //! Users and their sessions: signing up, logging in, passwords, and how often a password may be guessed.
 
+pub mod changing;
 pub mod email;
 pub mod ending;
 pub mod granting;
 pub mod limits;
+pub mod operators;
 pub mod passwords;
 pub mod refresh;
 pub mod session;

@@ -23,6 +23,7 @@ use crate::audit::event::{Actor, By, Kind, Origin};
 use crate::base::clock::Clock;
 use crate::base::error::{Challenge, Error, Sent};
 use crate::base::id::{SessionId, UserId};
+use crate::statistics::service::Statistics;
 use crate::tokens::service::{TokenPair, Tokens};
 
 /// The most sessions that one listing gives.
@@ -39,6 +40,7 @@ pub struct Sessions {
     store: Arc<dyn SessionStore>,
     tokens: Arc<Tokens>,
     writes: Arc<WriteLimits>,
+    statistics: Arc<Statistics>,
     lifespan: Lifespan,
     settings: AccountSettings,
     clock: Clock,
@@ -50,11 +52,12 @@ impl Sessions {
         store: Arc<dyn SessionStore>,
         tokens: Arc<Tokens>,
         writes: Arc<WriteLimits>,
+        statistics: Arc<Statistics>,
         settings: AccountSettings,
         clock: Clock,
     ) -> Sessions {
         let lifespan = settings.lifespan(tokens.lifetime());
-        Sessions { users, store, tokens, writes, lifespan, settings, clock }
+        Sessions { users, store, tokens, writes, statistics, lifespan, settings, clock }
     }
 
     /// Refuses a sign-up if sign-up is closed. Called before the form is checked.
@@ -103,7 +106,10 @@ impl Sessions {
             let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
             let by = By::user(session.id, origin.clone());
             match self.store.open_session(&session, &hash, rehashed.as_ref(), self.settings.max_sessions, &by)? {
-                Opened::Done => return self.logged_in(user, &session),
+                Opened::Done => {
+                    self.statistics.note_login();
+                    return self.logged_in(user, &session);
+                }
                 Opened::UserChanged => {}
             }
         }
@@ -139,8 +145,13 @@ impl Sessions {
 
     /// Ends all of the user's sessions except `kept`. An error: `kept` itself has ended, so none is ended.
     pub fn end_others(&self, user: UserId, kept: SessionId, by: &By) -> Result<(), Error> {
-        let ended = self.store.end_other_sessions(user, kept, by, self.clock.now())?;
+        let ended = self.store.end_sessions(user, Some(kept), by, self.clock.now())?;
         ended.then_some(()).ok_or_else(refused)
+    }
+
+    /// Ends all of a user's sessions. False: there is no such user.
+    pub fn end_all(&self, user: UserId, by: &By) -> Result<bool, Error> {
+        Ok(self.store.end_sessions(user, None, by, self.clock.now())?)
     }
 
     /// Changes the password of a user who gives the current one. Ends all their sessions and opens a new one.

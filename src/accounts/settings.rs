@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use crate::accounts::limits::AddressRates;
+use crate::accounts::limits::{AddressRates, WriteRates};
 use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::Lifespan;
 use crate::keys::grants::Grants;
-use crate::memory::limiter::Rate;
 
 #[derive(Clone, Debug, Default)]
 pub struct AccountSettings {
@@ -25,8 +24,7 @@ pub struct AccountSettings {
     pub session_idle: Option<Duration>,
     pub rotation: RotationRules,
     pub address_rates: AddressRates,
-    /// How much a user may write. `None`: no limit.
-    pub write_rate: Option<Rate>,
+    pub write_rates: WriteRates,
 }
 
 impl AccountSettings {

@@ -7,17 +7,17 @@
 //! instances. Any method returns `Unavailable` if the database cannot be reached; only other outcomes are documented at
 //! the methods.
 
+use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
-use crate::accounts::user::User;
+use crate::accounts::user::{User, UserFilter};
 use crate::audit::event::By;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::{SessionId, UserId};
-use crate::keys::grants::Grants;
 use crate::tokens::claims::UserClaims;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,26 @@ pub enum Created {
     EmailTaken,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ScopesChanged {
-    /// To these.
-    To(Grants),
+/// What became of an operator's change of a user.
+#[derive(Clone, Debug)]
+pub enum UserChanged {
+    /// The user as they are now.
+    To(Box<User>),
     NoSuchUser,
+    EmailTaken,
+    /// It would have taken away the last operator.
+    LastOperator,
+    /// The rule that it would have broken; it follows the field's name.
+    Breaks(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    Done,
+    /// Or they have another password.
+    NoSuchUser,
+    /// It would have taken away the last operator.
+    LastOperator,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,20 +89,20 @@ pub trait UserStore: Send + Sync {
     /// e-mail it is.
     fn respelled(&self, after: &str) -> Result<Option<(String, Vec<User>)>, StoreError>;
 
-    /// Up to `limit` users by ascending id, from the one after `after`.
-    fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError>;
+    /// Up to `limit` users that pass the filter, from the one after `after`: in the order of their e-mails if the filter
+    /// names some, otherwise of their ids. `None`: there is no user `after`, so their e-mail is not known.
+    fn users(&self, filter: &UserFilter, after: Option<UserId>, limit: i64) -> Result<Option<Vec<User>>, StoreError>;
 
-    /// Deactivating ends the user's sessions. False: no such user.
-    fn set_user_active(&self, id: UserId, active: bool, by: &By, now: Timestamp) -> Result<bool, StoreError>;
+    /// Deactivating ends the user's sessions.
+    fn change_user(&self, id: UserId, change: &UserChange, by: &By, now: Timestamp) -> Result<UserChanged, StoreError>;
 
-    /// Changes the user's grants. `Err`: the rule that they would break.
     fn change_scopes(
         &self,
         id: UserId,
         change: &ScopeChange,
         by: &By,
         now: Timestamp,
-    ) -> Result<Result<ScopesChanged, &'static str>, StoreError>;
+    ) -> Result<UserChanged, StoreError>;
 
     /// Ends the user's sessions. False: no such user.
     fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError>;
@@ -107,14 +122,14 @@ pub trait UserStore: Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Deletes the user; with a password, only if it still is theirs. From then on nobody finds the user, their
-    /// sessions or their keys; the rows stay until [`UserStore::delete_rows_of_deleted_users`]. False: no such user.
+    /// sessions or their keys; the rows stay until [`UserStore::delete_rows_of_deleted_users`].
     fn delete_user(
         &self,
         id: UserId,
         password: Option<&PasswordHash>,
         by: &By,
         now: Timestamp,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Deleted, StoreError>;
 
     /// Deletes up to some thousand rows that deleted users left. False: there were none.
     fn delete_rows_of_deleted_users(&self) -> Result<bool, StoreError>;
@@ -164,8 +179,8 @@ pub trait SessionStore: Send + Sync {
     /// Ends a session of the user's. False: they have no such session, or it has already ended or expired.
     fn end_session(&self, id: SessionId, user: UserId, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Ends all sessions of the user but `kept`. False, and none ends: `kept` itself has ended.
-    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<bool, StoreError>;
+    /// Ends all sessions of the user but `kept`. False, and none ends: `kept` itself has ended, or there is no such user.
+    fn end_sessions(&self, user: UserId, kept: Option<SessionId>, by: &By, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Deletes up to a thousand sessions that have expired, whether they have ended or not. False: there were none.
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError>;

@@ -72,6 +72,15 @@ impl User {
     }
 }
 
+/// Which users are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct UserFilter {
+    /// What their e-mails begin with.
+    pub email: Option<String>,
+    pub kind: Option<UserKind>,
+    pub is_active: Option<bool>,
+}
+
 /// How an operator names a user on the command line.
 #[derive(Clone, Debug)]
 pub enum UserRef {

@@ -4,17 +4,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::granting::ScopeChange;
+use crate::accounts::operators::LAST_OPERATOR;
 use crate::accounts::passwords::{NewPassword, PasswordHash, Passwords};
 use crate::accounts::session::NewSession;
-use crate::accounts::store::{Created, ScopesChanged, UserStore};
+use crate::accounts::store::{Created, Deleted, UserChanged, UserStore};
 use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
-use crate::accounts::user::{User, UserRef, new_user};
+use crate::accounts::user::{User, UserFilter, UserRef, new_user};
 use crate::audit::event::{By, Kind};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::UserId;
+use crate::base::page::Page;
 use crate::keys::grants::Grants;
 
 /// How long the answer to a user who deletes their account waits for the rows that belong to it to be deleted.
@@ -67,9 +70,11 @@ impl Users {
         Ok(self.store.user(id)?)
     }
 
-    /// Up to `limit` users in the order of their ids, from the one after `after`.
-    pub fn list(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, Error> {
-        Ok(self.store.users(after, limit)?)
+    /// A page of at most `limit` users, in the order of their e-mails if the filter names some, otherwise of their ids.
+    /// `None`: there is no user `after`.
+    pub fn page(&self, filter: &UserFilter, after: Option<UserId>, limit: usize) -> Result<Option<Page<User>>, Error> {
+        let users = self.store.users(filter, after, Page::<User>::read(limit))?;
+        Ok(users.map(|users| Page::cut(users, limit)))
     }
 
     /// The next e-mail after this one that several users have, in different spellings, and up to a thousand of them.
@@ -83,20 +88,16 @@ impl Users {
         Ok(found)
     }
 
-    /// Deactivating ends the user's sessions and turns their keys off; activating turns the keys back on. False: there
-    /// is no such user.
-    pub fn set_active(&self, id: UserId, active: bool, by: &By) -> Result<bool, Error> {
-        Ok(self.store.set_user_active(id, active, by, self.clock.now())?)
+    /// Deactivating ends the user's sessions and turns their keys off; activating turns the keys back on. `None`: there is
+    /// no such user. An error: the e-mail is taken, or no operator would be left.
+    pub fn change(&self, id: UserId, change: &UserChange, by: &By) -> Result<Option<User>, Error> {
+        changed(self.store.change_user(id, change, by, self.clock.now())?)
     }
 
     /// Changes what the user may do and may hand to their keys. Their keys and tokens lose at once what is withdrawn.
-    /// `None`: there is no such user.
-    pub fn change_scopes(&self, id: UserId, change: &ScopeChange, by: &By) -> Result<Option<Grants>, Error> {
-        let changed = self.store.change_scopes(id, change, by, self.clock.now())?;
-        match changed.map_err(|rule| Error::BrokenRules(vec![format!("scopes {rule}")]))? {
-            ScopesChanged::To(scopes) => Ok(Some(scopes)),
-            ScopesChanged::NoSuchUser => Ok(None),
-        }
+    /// `None`: there is no such user. An error: a broken rule, or no operator would be left.
+    pub fn change_scopes(&self, id: UserId, change: &ScopeChange, by: &By) -> Result<Option<User>, Error> {
+        changed(self.store.change_scopes(id, change, by, self.clock.now())?)
     }
 
     /// Sets a password without asking for the current one, and ends all of the user's sessions: someone who knew the
@@ -107,13 +108,12 @@ impl Users {
     }
 
     /// Deletes the user, their sessions and their keys, without asking for their password. False: there is no such
-    /// user.
+    /// user. An error: no operator would be left.
     ///
-    /// The rows that remain of the user are deleted before this returns: on the command line, there need not be a
-    /// server whose job would do it.
+    /// Most rows are deleted when this returns; see [`Users::delete_rows_of_deleted_users`] for the rest.
     pub fn delete(&self, id: UserId, by: &By) -> Result<bool, Error> {
-        let found = self.store.delete_user(id, None, by, self.clock.now())?;
-        while self.delete_rows_of_deleted_users()? {}
+        let found = deleted(self.store.delete_user(id, None, by, self.clock.now())?)?;
+        self.delete_rows_for_a_while();
         Ok(found)
     }
 
@@ -135,20 +135,24 @@ impl Users {
         let old = self.confirm(user, email, &current, by)?;
         let new = self.passwords.hash(new)?;
         self.with_password(user, email, &current, old, by, |old| {
-            self.store.change_password(user, old, &new, session, by)
+            Ok(self.store.change_password(user, old, &new, session, by)?)
         })
     }
 
     /// Deletes a user who gives their password, with their sessions and keys.
     pub fn delete_own(&self, user: UserId, email: &str, password: &str, by: &By) -> Result<(), Error> {
         let hash = self.confirm(user, email, password, by)?;
-        let delete = |hash: &PasswordHash| self.store.delete_user(user, Some(hash), by, self.clock.now());
+        let delete = |hash: &PasswordHash| deleted(self.store.delete_user(user, Some(hash), by, self.clock.now())?);
         self.with_password(user, email, password, hash, by, delete)?;
-        // Most accounts are gone completely after this. The job that deletes the rows of deleted users does the rest,
-        // and all of it if the store fails now.
+        self.delete_rows_for_a_while();
+        Ok(())
+    }
+
+    /// Most accounts are gone completely after this. The job that deletes the rows of deleted users does the rest, and all
+    /// of it if the store fails now.
+    fn delete_rows_for_a_while(&self) {
         let started = Instant::now();
         while started.elapsed() < DELETING && self.delete_rows_of_deleted_users().unwrap_or(false) {}
-        Ok(())
     }
 
     /// The hash of the user's password if `password` is right. A wrong one counts like a failed login.
@@ -175,7 +179,7 @@ impl Users {
         password: &str,
         hash: PasswordHash,
         by: &By,
-        act: impl Fn(&PasswordHash) -> Result<bool, StoreError>,
+        act: impl Fn(&PasswordHash) -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let done = act(&hash)? || act(&self.confirm(user, email, password, by)?)?;
         done.then_some(()).ok_or_else(Error::invalid_credentials)
@@ -185,5 +189,23 @@ impl Users {
     pub fn note_costs(&self) -> Result<(), StoreError> {
         self.store.hash_prefixes()?.iter().for_each(|prefix| self.passwords.note_cost(prefix));
         Ok(())
+    }
+}
+
+fn changed(changed: UserChanged) -> Result<Option<User>, Error> {
+    match changed {
+        UserChanged::To(user) => Ok(Some(*user)),
+        UserChanged::NoSuchUser => Ok(None),
+        UserChanged::EmailTaken => Err(Error::Conflict("User already exists".into())),
+        UserChanged::LastOperator => Err(Error::Conflict(LAST_OPERATOR.into())),
+        UserChanged::Breaks(rule) => Err(Error::BrokenRules(vec![format!("scopes {rule}")])),
+    }
+}
+
+fn deleted(deleted: Deleted) -> Result<bool, Error> {
+    match deleted {
+        Deleted::Done => Ok(true),
+        Deleted::NoSuchUser => Ok(false),
+        Deleted::LastOperator => Err(Error::Conflict(LAST_OPERATOR.into())),
     }
 }

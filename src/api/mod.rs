@@ -1,5 +1,6 @@
 //! One file a resource. A handler parses, makes one call and answers; the rules are elsewhere.
 
+pub mod admin;
 pub mod auth;
 pub mod authz;
 pub mod docs;

@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
-use super::{auth, authz, docs, events, health, jwks, keys, oauth, protected, sessions, usage, verification};
+use super::{admin, auth, authz, docs, events, health, jwks, keys, oauth, protected, sessions, usage, verification};
 use crate::accounts::limits::Limited;
 use crate::guard::requirements::Guard::{ApiKey, Flexible, Jwt, Public};
 use crate::http::lanes::Lane::{Inline, Password, Store};
 use crate::http::route::{Route, any, delete, get, group, patch, post};
-use crate::keys::scopes::KEYS_VERIFY;
+use crate::keys::scopes::{KEYS_VERIFY, KEYWARD_ADMIN};
 
 /// The whole API at a glance. `static/openapi.json` documents each line; a test compares the two.
 pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
@@ -51,6 +51,18 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         group("/oauth", ApiKey)
             .with_scopes(&KEYS_VERIFY)
             .routes([post("/introspect", Store, oauth::introspect).with_oauth_credentials()]),
+        group("/admin", Flexible).with_scopes(&KEYWARD_ADMIN).for_operators().routes([
+            get("/users", Store, admin::users::list),
+            get("/users/:id", Store, admin::users::show),
+            patch("/users/:id", Store, admin::users::change).writing(),
+            delete("/users/:id", Store, admin::users::delete),
+            post("/users/:id/grant", Store, admin::users::grant).writing(),
+            post("/users/:id/withdraw", Store, admin::users::withdraw).writing(),
+            get("/users/:id/sessions", Store, admin::sessions::list),
+            delete("/users/:id/sessions", Store, admin::sessions::end_all),
+            get("/events", Store, admin::events::list),
+            get("/stats", Store, admin::stats::stats),
+        ]),
         group("/protected", Jwt).routes([get("/user-only", Inline, protected::user_only)]),
         group("/protected", ApiKey).routes([get("/service-only", Inline, protected::service_only)]),
         group("/protected", Flexible).routes([get("/flexible", Inline, protected::flexible)]),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::accounts::session::Session;
 use crate::app::App;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
@@ -11,7 +12,7 @@ use crate::http::response::{self, Response};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ListedSession<'a> {
+pub(super) struct ListedSession<'a> {
     id: SessionId,
     created_at: Timestamp,
     last_used_at: Timestamp,
@@ -24,20 +25,21 @@ struct ListedSession<'a> {
 /// `GET /auth/sessions` → 200, newest first, without those that have ended or expired.
 pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = request.principal.user()?;
-    let sessions = app.sessions.of_user(user.id)?;
-    let listed: Vec<ListedSession<'_>> = sessions
-        .iter()
-        .map(|session| ListedSession {
-            id: session.id,
-            created_at: session.created_at,
-            last_used_at: session.last_used_at,
-            expires_at: session.expires_at,
-            ip: &session.ip,
-            user_agent: session.user_agent.as_deref(),
-            current: session.id == user.session,
-        })
-        .collect();
-    response::ok(&listed)
+    response::ok(&listed(&app.sessions.of_user(user.id)?, Some(user.session)))
+}
+
+/// Sessions as they are shown. `own`: the one that asks.
+pub(super) fn listed(sessions: &[Session], own: Option<SessionId>) -> Vec<ListedSession<'_>> {
+    let listed = sessions.iter().map(|session| ListedSession {
+        id: session.id,
+        created_at: session.created_at,
+        last_used_at: session.last_used_at,
+        expires_at: session.expires_at,
+        ip: &session.ip,
+        user_agent: session.user_agent.as_deref(),
+        current: Some(session.id) == own,
+    });
+    listed.collect()
 }
 
 /// `DELETE /auth/sessions/:id` → 200, also for the session that asks; 404 when the user has no such session.

@@ -43,10 +43,18 @@ kinds! {
     UserDeleted = "user.deleted",
     /// Details: the scopes that were granted and withdrawn.
     UserScopesChanged = "user.scopes_changed",
+    /// By an operator. Details: the names of the changed fields.
+    UserChanged = "user.changed",
+    /// By an operator: created without a password, which a reset token is to set.
+    UserInvited = "user.invited",
     /// By the operator. All the user's sessions have ended; details: how many.
     UserPasswordSet = "user.password_set",
     /// By the user. All their sessions have ended (details: how many), and a new one is opened.
     PasswordChanged = "password.changed",
+    /// An operator had a token made that sets a new password.
+    PasswordResetRequested = "password.reset_requested",
+    /// A token has set a new password. All the user's sessions have ended; details: how many.
+    PasswordReset = "password.reset",
     /// A wrong password where one confirms a change or a deletion. Gathered.
     PasswordFailed = "password.failed",
     /// A login with a wrong password, to an inactive account, or to an account that does not exist. Gathered.
@@ -90,8 +98,23 @@ pub enum Actor {
     Key { key_id: KeyId },
     /// An operator on the command line.
     Operator,
+    /// A user who is an operator, over HTTP.
+    #[serde(rename = "operator")]
+    UserAsOperator {
+        user_id: UserId,
+        #[serde(flatten)]
+        by: Option<Credential>,
+    },
     /// Keyward itself, as at an upgrade.
     System,
+}
+
+/// What a user showed to prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+pub enum Credential {
+    Session { session_id: SessionId },
+    Key { key_id: KeyId },
 }
 
 /// What something is done to.
@@ -182,6 +205,16 @@ impl Event {
         self.details.insert(name.to_string(), value.into());
         self
     }
+
+    /// As this user may see it: of an operator's session, only the operator's own events tell the id.
+    pub(crate) fn seen_by(mut self, reader: UserId) -> Event {
+        if let Actor::UserAsOperator { user_id, by: by @ Some(Credential::Session { .. }) } = &mut self.actor
+            && *user_id != reader
+        {
+            *by = None;
+        }
+        self
+    }
 }
 
 /// Which events are asked for.
@@ -194,6 +227,8 @@ pub struct Filter {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -202,5 +237,22 @@ mod tests {
             assert_eq!(Kind::parse(kind.as_str()), Some(*kind));
         }
         assert_eq!(Kind::parse("user"), None);
+    }
+
+    #[test]
+    fn an_operators_session_is_shown_to_themselves_alone() {
+        let (ann, bob, session, key) = (UserId::new(), UserId::new(), SessionId::new(), KeyId::new());
+        let shown = |credential: Credential, reader: UserId| {
+            let by = By { actor: Actor::UserAsOperator { user_id: ann, by: Some(credential) }, origin: None };
+            let event = Event::new(Kind::UserChanged, bob, &by, Timestamp::EPOCH).seen_by(reader);
+            serde_json::to_value(event.actor).unwrap()
+        };
+        let by_session = Credential::Session { session_id: session };
+        let by_key = Credential::Key { key_id: key };
+        let whole = json!({ "type": "operator", "userId": ann, "sessionId": session });
+        assert_eq!(shown(by_session, ann), whole);
+        assert_eq!(shown(by_session, bob), json!({ "type": "operator", "userId": ann }));
+        assert_eq!(shown(by_key, bob), json!({ "type": "operator", "userId": ann, "keyId": key }));
+        assert_eq!(serde_json::to_value(Actor::Operator).unwrap(), json!({ "type": "operator" }));
     }
 }

@@ -14,6 +14,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Error;
 use crate::base::id::{EventId, UserId};
 use crate::base::network::client_network;
+use crate::base::page::Page;
 use crate::base::sharded::lock;
 
 /// Failures that are counted in one event.
@@ -106,12 +107,19 @@ impl Events {
     /// Up to `limit` events of the user's account, newest first, from the one before `before`. None if `before` is not
     /// an event of this account.
     pub fn of_user(&self, user: UserId, before: Option<EventId>, limit: i64) -> Result<Vec<Event>, Error> {
-        Ok(self.store.events_of(user, before, limit)?)
+        let events = self.store.events_of(user, before, limit)?;
+        Ok(events.into_iter().map(|event| event.seen_by(user)).collect())
     }
 
     /// Up to `limit` events, oldest first, from the one after `after`.
     pub fn list(&self, filter: &Filter, after: Option<&Event>, limit: i64) -> Result<Vec<Event>, Error> {
         Ok(self.store.events(filter, after.map(|event| (event.at, event.id)), limit)?)
+    }
+
+    /// A page of at most `limit` events, newest first. `None`: there is no event `after`.
+    pub fn newest(&self, filter: &Filter, after: Option<EventId>, limit: usize) -> Result<Option<Page<Event>>, Error> {
+        let events = self.store.newest_events(filter, after, Page::<Event>::read(limit))?;
+        Ok(events.map(|events| Page::cut(events, limit)))
     }
 
     /// Deletes a part of the events that are older than the retention. False: there were none.

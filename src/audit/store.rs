@@ -25,6 +25,15 @@ pub trait EventStore: Send + Sync {
         limit: i64,
     ) -> Result<Vec<Event>, StoreError>;
 
+    /// Up to `limit` events that pass the filter, newest first, from the one after `after` in this order. `None`: there
+    /// is no event `after`.
+    fn newest_events(
+        &self,
+        filter: &Filter,
+        after: Option<EventId>,
+        limit: i64,
+    ) -> Result<Option<Vec<Event>>, StoreError>;
+
     /// Deletes up to a thousand events from before `before`. False: there were none.
     fn prune_events(&self, before: Timestamp) -> Result<bool, StoreError>;
 }

@@ -10,6 +10,7 @@ pub mod id;
 pub mod logging;
 pub mod metadata;
 pub mod network;
+pub mod page;
 pub mod period;
 pub mod pool;
 pub mod secret;

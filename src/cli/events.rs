@@ -31,7 +31,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let mut rows = Rows::start(json, HEADER)?;
     let mut page: Vec<Event> = Vec::new();
     loop {
-        page = app.events.list(&filter, page.last(), PAGE)?;
+        page = app.events.list(&filter, page.last(), PAGE as i64)?;
         for event in &page {
             rows.write(&line(event), &json!(event))?;
         }
@@ -56,7 +56,7 @@ fn parse_since(text: &str) -> Result<Timestamp, Failure> {
 }
 
 const HEADER: &str = "TIME                      TYPE                    COUNT  USER                                  \
-                      ACTOR                                         SUBJECT                                       \
+                      ACTOR                                          SUBJECT                                       \
                       IP               REQUEST                               DETAILS";
 
 fn line(event: &Event) -> String {
@@ -65,6 +65,7 @@ fn line(event: &Event) -> String {
         Actor::User { session_id } => format!("session {session_id}"),
         Actor::Key { key_id } => format!("key {key_id}"),
         Actor::Operator => "operator".to_string(),
+        Actor::UserAsOperator { user_id, .. } => format!("operator {user_id}"),
         Actor::System => "system".to_string(),
     };
     let subject = event.subject.map(|subject| match subject {
@@ -73,7 +74,7 @@ fn line(event: &Event) -> String {
         Subject::Key(id) => format!("key {id}"),
     });
     format!(
-        "{:24}  {:22}  {:5}  {:36}  {actor:44}  {:44}  {:15}  {:36}  {}",
+        "{:24}  {:22}  {:5}  {:36}  {actor:45}  {:44}  {:15}  {:36}  {}",
         event.at.to_string(),
         event.kind.as_str(),
         event.count,

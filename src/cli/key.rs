@@ -30,7 +30,7 @@ fn list(json: bool, mut arguments: Arguments) -> Result<(), Failure> {
     let mut rows = Rows::start(json, HEADER)?;
     let mut after = None;
     loop {
-        let mut keys = app.keys.list(owner, after.as_ref(), PAGE)?;
+        let mut keys = app.keys.list(owner, after.as_ref(), PAGE as i64)?;
         for key in &keys {
             rows.write(&line(key), &object(key))?;
         }

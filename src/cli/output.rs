@@ -11,7 +11,7 @@ use crate::base::clock::Timestamp;
 use crate::cli::failure::Failure;
 
 /// Rows that a list reads from the store at once.
-pub(crate) const PAGE: i64 = 1000;
+pub(crate) const PAGE: usize = 1000;
 
 /// A list, printed row by row: a table, or a JSON array.
 pub(crate) struct Rows {

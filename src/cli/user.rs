@@ -3,9 +3,10 @@
 use pico_args::Arguments;
 use serde_json::{Value, json};
 
+use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::granting::ScopeChange;
-use crate::accounts::user::{User, UserRef, parse_name};
+use crate::accounts::user::{User, UserFilter, UserRef, parse_name};
 use crate::app::App;
 use crate::audit::event::By;
 use crate::base::error::Error;
@@ -59,15 +60,20 @@ fn list(json: bool, mut arguments: Arguments) -> Result<(), Failure> {
         }
         return rows.end();
     }
+    for_every_user(&app, |user| rows.write(&line(user), &object(user)))?;
+    rows.end()
+}
+
+/// Page by page.
+fn for_every_user(app: &App, mut act: impl FnMut(&User) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut after = None;
     loop {
-        let users = app.users.list(after, PAGE)?;
-        for user in &users {
-            rows.write(&line(user), &object(user))?;
-        }
-        after = users.last().map(|user| user.id);
-        if after.is_none() {
-            return rows.end();
+        // Without a filter, nothing is looked up of the one after whom the page begins.
+        let page = app.users.page(&UserFilter::default(), after, PAGE)?.ok_or_else(Failure::no_such_user)?;
+        page.items.iter().try_for_each(&mut act)?;
+        after = page.items.last().map(|user| user.id);
+        if !page.more {
+            return Ok(());
         }
     }
 }
@@ -95,9 +101,10 @@ fn create(json: bool, mut arguments: Arguments) -> Result<(), Failure> {
 fn set_active(json: bool, name: &UserRef, active: bool) -> Result<(), Failure> {
     let app = open_app()?;
     let user = find_user(&app, name)?;
-    found(app.users.set_active(user.id, active, &By::operator())?)?;
+    let change = UserChange { is_active: Some(active), ..UserChange::default() };
+    let user = app.users.change(user.id, &change, &By::operator())?.ok_or_else(Failure::no_such_user)?;
     wait_until_applied();
-    print_user(json, &User { is_active: active, ..user })
+    print_user(json, &user)
 }
 
 /// `USER SCOPE…` or `--all SCOPE…`.
@@ -122,29 +129,23 @@ fn change_scopes(
     let app = open_app()?;
     let Some(user) = user else { return change_all(json, &app, &change) };
     let user = find_user(&app, &user)?;
-    let scopes = app.users.change_scopes(user.id, &change, &By::operator())?.ok_or_else(Failure::no_such_user)?;
+    let user = app.users.change_scopes(user.id, &change, &By::operator())?.ok_or_else(Failure::no_such_user)?;
     wait_until_applied();
-    print_user(json, &User { scopes, ..user })
+    print_user(json, &user)
 }
 
 /// User by user: a failure leaves those who come after as they were, and the command can be repeated.
 fn change_all(json: bool, app: &App, change: &ScopeChange) -> Result<(), Failure> {
-    let (mut count, mut after) = (0_u64, None);
-    loop {
-        let users = app.users.list(after, PAGE)?;
-        for user in &users {
-            let changed = app.users.change_scopes(user.id, change, &By::operator()).map_err(|error| match error {
-                Error::BrokenRules(rules) => Failure::Failed(format!("{}: {}", user.email, rules.join(", "))),
-                other => other.into(),
-            })?;
-            // They may have been deleted meanwhile.
-            count += u64::from(changed.is_some());
-        }
-        after = users.last().map(|user| user.id);
-        if after.is_none() {
-            break;
-        }
-    }
+    let mut count = 0_u64;
+    for_every_user(app, |user| {
+        let changed = app.users.change_scopes(user.id, change, &By::operator()).map_err(|error| match error {
+            Error::BrokenRules(rules) => Failure::Failed(format!("{}: {}", user.email, rules.join(", "))),
+            other => other.into(),
+        })?;
+        // They may have been deleted meanwhile.
+        count += u64::from(changed.is_some());
+        Ok(())
+    })?;
     wait_until_applied();
     print(json, &format!("{count} users"), &json!({ "users": count }))
 }
@@ -162,6 +163,8 @@ fn delete(json: bool, name: &UserRef) -> Result<(), Failure> {
     let app = open_app()?;
     let user = find_user(&app, name)?;
     found(app.users.delete(user.id, &By::operator())?)?;
+    // There need not be a server whose job would delete the rest.
+    while app.users.delete_rows_of_deleted_users()? {}
     wait_until_applied();
     print(json, &format!("deleted {}", user.email), &json!({ "deleted": user.id }))
 }

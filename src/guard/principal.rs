@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::audit::event::Actor;
+use crate::audit::event::{Actor, Credential};
 use crate::base::error::Error;
 use crate::base::id::{SessionId, UserId};
 use crate::keys::grants::Grants;
@@ -79,6 +79,16 @@ impl Principal {
             Principal::User(user) => Actor::User { session_id: user.session },
             Principal::Service(service) => Actor::Key { key_id: service.key.id },
         }
+    }
+
+    /// How the audit trail names it where it acts as an operator. A key acts for its owner.
+    pub(crate) fn operator(&self) -> Actor {
+        let (user_id, by) = match self {
+            Principal::Anonymous => return Actor::Anonymous,
+            Principal::User(user) => (user.id, Credential::Session { session_id: user.session }),
+            Principal::Service(service) => (service.key.owner, Credential::Key { key_id: service.key.id }),
+        };
+        Actor::UserAsOperator { user_id, by: Some(by) }
     }
 
     /// The user, on a route that only accepts JWTs.

@@ -16,7 +16,7 @@ use log::{error, warn};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use crate::accounts::limits::{Limited, Write};
+use crate::accounts::limits::Limited;
 use crate::app::App;
 use crate::base::deadline;
 use crate::base::error::Error;
@@ -246,10 +246,8 @@ async fn run(
     let judged = route.takes_body().then(|| front.app.changes.now());
     let credentials = guard.read(&front.app, requirements, &request.headers, request.client);
     request.principal = identify(front, guard, requirements, &request, credentials, &mut requester.quota).await?;
-    if route.writes
-        && let Some(user) = request.principal.account()
-    {
-        front.app.writes.spend(Write::Change, user)?;
+    if let (Some(write), Some(user)) = (route.writes, request.principal.account()) {
+        front.app.writes.spend(write, user)?;
     }
     let mut claim = None;
     if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {

@@ -152,6 +152,17 @@ impl Form {
         }
     }
 
+    /// A required list of texts.
+    pub fn required_texts<T>(
+        &mut self,
+        name: &str,
+        rule: impl FnOnce(&[&str]) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        // What is missing is no list.
+        self.fields.entry(name).or_insert(Value::Bool(false));
+        self.texts(name, rule)
+    }
+
     /// An optional list of texts; null counts as an empty one.
     pub fn texts<T>(&mut self, name: &str, rule: impl FnOnce(&[&str]) -> Result<T, &'static str>) -> Option<T> {
         let items = match self.fields.remove(name)? {
@@ -180,6 +191,14 @@ impl Form {
         }
         // It is whole and in range, so the cast is exact.
         number.map(|number| number as u32)
+    }
+
+    /// An optional whole number; `Some(None)` is null.
+    pub fn nullable_number(&mut self, name: &str, accepted: RangeInclusive<u32>) -> Option<Option<u32>> {
+        match self.fields.get(name)? {
+            Value::Null => Some(None),
+            _ => self.number(name, accepted).map(Some),
+        }
     }
 
     /// An optional object of any JSON, in a field of the body itself; `Some(None)` is null. `rule` gets it as it was

@@ -41,6 +41,11 @@ impl Request {
     pub(crate) fn by(&self) -> By {
         By { actor: self.principal.actor(), origin: Some(self.origin()) }
     }
+
+    /// The same on a route for operators.
+    pub(crate) fn by_operator(&self) -> By {
+        By { actor: self.principal.operator(), origin: Some(self.origin()) }
+    }
 }
 
 /// The most parameters that the path of a route may have.

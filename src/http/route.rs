@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::{Method, StatusCode};
 
-use crate::accounts::limits::Limited;
+use crate::accounts::limits::{Limited, Write};
 use crate::app::App;
 use crate::base::error::Error;
 use crate::guard::requirements::{GatewayDemand, Guard, Requirements};
@@ -29,8 +29,8 @@ pub struct Route {
     pub handler: Handler,
     /// The limit by address that each request counts against, before anything else is done.
     pub limit: Option<Limited>,
-    /// Whether each request counts against the user's limit of changes.
-    pub writes: bool,
+    /// What each request counts as against the user's limits of changes.
+    pub writes: Option<Write>,
     /// What is required of a key beside being good.
     pub requirements: Requirements<'static>,
     /// For gateways: reads from the request which credentials are accepted and which scopes they need.
@@ -54,10 +54,12 @@ pub(crate) struct Group {
     prefix: &'static str,
     guard: Guard,
     scopes: Option<&'static Scopes>,
+    /// What a request that creates or changes something counts as.
+    write: Write,
 }
 
 pub(crate) fn group(prefix: &'static str, guard: Guard) -> Group {
-    Group { prefix, guard, scopes: None }
+    Group { prefix, guard, scopes: None, write: Write::Change }
 }
 
 impl Group {
@@ -66,12 +68,18 @@ impl Group {
         Group { scopes: Some(scopes), ..self }
     }
 
+    /// What is changed here belongs to others.
+    pub(crate) fn for_operators(self) -> Group {
+        Group { write: Write::Administer, ..self }
+    }
+
     pub(crate) fn routes<const N: usize>(self, endpoints: [Endpoint; N]) -> Vec<Route> {
-        let Group { prefix, guard, scopes } = self;
+        let Group { prefix, guard, scopes, write } = self;
         let route = |Endpoint(mut route): Endpoint| {
             // Made once, for the life of the process.
             route.path = format!("{prefix}{}", route.path).leak();
             route.guard = guard;
+            route.writes = route.writes.map(|_| write);
             route.requirements.scopes = scopes.unwrap_or(route.requirements.scopes);
             route
         };
@@ -113,7 +121,7 @@ fn endpoint(method: Option<Method>, path: &'static str, lane: Lane, handler: Han
         lane,
         handler,
         limit: None,
-        writes: false,
+        writes: None,
         requirements: Requirements::plain(),
         demand: None,
         too_many: StatusCode::TOO_MANY_REQUESTS,
@@ -132,7 +140,7 @@ impl Endpoint {
 
     /// It creates or changes something: each request counts against the user's limit of changes.
     pub(crate) fn writing(mut self) -> Endpoint {
-        self.0.writes = true;
+        self.0.writes = Some(Write::Change);
         self
     }
 

@@ -13,6 +13,8 @@ pub struct Scopes(
 );
 
 pub(crate) static NO_SCOPES: Scopes = Scopes(Cow::Borrowed(""));
+/// What it takes to do what operators do.
+pub(crate) static KEYWARD_ADMIN: Scopes = Scopes(Cow::Borrowed("keyward:admin"));
 /// What it takes to have other credentials judged.
 pub(crate) static KEYS_VERIFY: Scopes = Scopes(Cow::Borrowed("keys:verify"));
 

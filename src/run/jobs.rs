@@ -27,10 +27,12 @@ fn jobs() -> Vec<Job> {
     vec![
         Job::every(SECOND, "write the uses of keys", |app| whole(app.usage.flush())).also_at_the_end(),
         Job::every(SECOND, "write failed logins", |app| whole(app.events.flush())).also_at_the_end(),
+        Job::every(SECOND, "write the number of logins", |app| whole(app.statistics.flush())).also_at_the_end(),
         Job::every(HOUR, "read the costs of stored password hashes", |app| whole(app.users.note_costs())),
         Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.delete_rows_of_deleted_users()),
         Job::every(HOUR, "delete expired sessions", |app| app.sessions.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old counts of use", |app| app.usage.prune(app.clock.now())).while_the_clock_is_right(),
+        Job::every(HOUR, "delete old figures", |app| app.statistics.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old events", |app| app.events.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete keys that ended long ago", |app| app.keys.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete surplus ended keys", |app| app.keys.trim()).while_the_clock_is_right(),
@@ -265,11 +267,15 @@ mod tests {
         let deleting = [
             "delete expired sessions",
             "delete old counts of use",
+            "delete old figures",
             "delete old events",
             "delete keys that ended long ago",
             "delete surplus ended keys",
         ];
         assert_eq!(names(|job| job.needs_right_clock), deleting);
-        assert_eq!(names(|job| job.at_the_end), ["write the uses of keys", "write failed logins"]);
+        assert_eq!(
+            names(|job| job.at_the_end),
+            ["write the uses of keys", "write failed logins", "write the number of logins"]
+        );
     }
 }

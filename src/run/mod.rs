@@ -65,6 +65,7 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
         keys: store.clone(),
         usage: store.clone(),
         events: store.clone(),
+        statistics: store.clone(),
     }
 }
 

@@ -18,9 +18,10 @@ use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::keys::store::{KeyStore, UsageStore};
+use crate::statistics::store::StatisticsStore;
 
 /// The whole store: what each noun needs of it, and what a running server needs beside.
-pub trait Store: UserStore + SessionStore + KeyStore + UsageStore + EventStore {
+pub trait Store: UserStore + SessionStore + KeyStore + UsageStore + EventStore + StatisticsStore {
     /// The time of the latest stored event or use of a key. `None`: nothing is stored.
     fn latest(&self) -> Result<Option<Timestamp>, StoreError>;
 

@@ -398,7 +398,7 @@ on_both_stores! {
         assert_eq!(change(service, &ann, &expiring, json!({ "expiresAt": null })).status, 200);
     }
     fn a_thousand_keys_are_listed_and_ended_ones_never_in_the_place_of_a_usable_one(service) {
-        service.reconfigure(|config| (config.keys.max_keys, config.accounts.write_rate) = (2000, None));
+        service.reconfigure(|config| (config.keys.max_keys, config.accounts.write_rates.own) = (2000, None));
         let ann = service.sign_up("ann@example.com");
         let (usable, _) = new_key(service, &ann, json!({ "name": "oldest" }));
         let soon = service.clock.now().plus(Duration::from_secs(600)).to_string();

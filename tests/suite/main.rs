@@ -3,6 +3,7 @@
 //! The harness starts the servers, and holds every answer against `static/openapi.json`. What a hostile network or a failing
 //! machine does is in `tests/hostile`.
 
+mod admin;
 mod audit;
 mod auth;
 mod authz;

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use keyward::accounts::changing::UserChange;
 use keyward::accounts::email::Email;
 use keyward::accounts::granting::ScopeChange;
-use keyward::accounts::user::UserRef;
+use keyward::accounts::user::{UserFilter, UserRef};
 use keyward::app::App;
 use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
 use keyward::base::clock::{Clock, Timestamp};
@@ -181,15 +182,25 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let bob = app.users.create(email("bob"), None, password(PASSWORD), &By::operator()).unwrap().unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
     app.users.by_id(bob.id).unwrap();
-    app.users.list(None, 10).unwrap();
+    for email in [None, Some("a".to_string())] {
+        let filter = UserFilter { email, ..UserFilter::default() };
+        app.users.page(&filter, Some(id), 10).unwrap().unwrap();
+    }
+    let renamed = UserChange { email: Some(email("robert")), ..UserChange::default() };
+    app.users.change(bob.id, &renamed, &by).unwrap();
     app.users.sharing_email("").unwrap();
     for active in [false, false, true] {
-        app.users.set_active(bob.id, active, &By::operator()).unwrap();
+        let change = UserChange { is_active: Some(active), ..UserChange::default() };
+        app.users.change(bob.id, &change, &By::operator()).unwrap();
     }
     app.users.set_password(bob.id, password(PASSWORD), &By::operator()).unwrap();
     app.users
         .change_scopes(bob.id, &ScopeChange::Grant(Grants::parse(&["*", "keys:verify"]).unwrap()), &By::operator())
         .unwrap();
+    let operators = |change: fn(Grants) -> ScopeChange| change(Grants::parse(&["keyward:admin"]).unwrap());
+    app.users.change_scopes(bob.id, &operators(ScopeChange::Grant), &By::operator()).unwrap();
+    assert!(app.users.change_scopes(bob.id, &operators(ScopeChange::Withdraw), &by).is_err(), "the last operator");
+    app.users.change_scopes(bob.id, &operators(ScopeChange::Withdraw), &By::operator()).unwrap();
     app.users.note_costs().unwrap();
 
     // Keys and their use.
@@ -232,8 +243,15 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     for (user, kind) in
         [(None, None), (Some(id), None), (None, Some(Kind::KeyCreated)), (Some(id), Some(Kind::KeyCreated))]
     {
-        app.events.list(&Filter { user, kind, since: None }, Some(&latest[1]), 10).unwrap();
+        let filter = Filter { user, kind, since: None };
+        app.events.list(&filter, Some(&latest[1]), 10).unwrap();
+        app.events.newest(&filter, Some(latest[0].id), 10).unwrap();
     }
+
+    // Figures.
+    app.statistics.flush().unwrap();
+    app.statistics.inventory().unwrap();
+    app.statistics.activity(&period).unwrap();
 
     // What ends and is forgotten.
     store.latest().unwrap();
@@ -242,6 +260,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.clock.advance(Duration::from_secs(400 * 86_400));
     app.sessions.prune().unwrap();
     app.usage.prune(app.clock.now()).unwrap();
+    app.statistics.prune().unwrap();
     app.events.prune().unwrap();
     app.keys.prune().unwrap();
 }
@@ -285,8 +304,19 @@ fn is_page(sql: &str) -> bool {
     sql.starts_with("SELECT id, created_at, name, external_id")
 }
 
-/// It has a row for each migration.
-const SMALL: &str = "schema_migrations";
+/// What counts everything reads everything. Operators alone ask for it, and it is done once a minute at most.
+fn counts_everything(sql: &str) -> bool {
+    sql.starts_with("SELECT kind, is_active, COUNT(*) FROM users ")
+        || ["sessions", "api_keys"]
+            .iter()
+            .any(|table| sql.starts_with("SELECT COUNT(*)") && sql.contains(&format!("FROM {table} JOIN users ")))
+}
+
+/// They have a row for each migration, and for each lock.
+const SMALL: [&str; 2] = ["schema_migrations", "locks"];
+
+/// An index of few rows: the operators.
+const OPERATORS: &str = " USING INDEX users_operators";
 
 #[test]
 fn every_statement_finds_its_rows_by_an_index_on_sqlite() {
@@ -296,7 +326,7 @@ fn every_statement_finds_its_rows_by_an_index_on_sqlite() {
     assert_nothing_is_missing(&noted);
     let database = rusqlite::Connection::open(&file).unwrap();
     let mut bad = Vec::new();
-    for (sql, columns) in &noted {
+    for (sql, columns) in noted.iter().filter(|(sql, _)| !counts_everything(sql)) {
         // As the driver does.
         let row = (1..=columns.len()).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
         let sql = sql
@@ -318,7 +348,10 @@ fn every_statement_finds_its_rows_by_an_index_on_sqlite() {
         let strays = |step: &String| step.contains("TEMP B-TREE");
         let looks_at_all = |step: &String| {
             step.strip_prefix("SCAN ").is_some_and(|what| {
-                what != "CONSTANT ROW" && !found(what) && !(is_first && what.contains(" USING COVERING INDEX "))
+                what != "CONSTANT ROW"
+                    && !found(what)
+                    && !(is_first && what.contains(" USING COVERING INDEX "))
+                    && !what.ends_with(OPERATORS)
             })
         };
         if steps.iter().any(looks_at_all) || (is_page(&sql) && steps.iter().any(strays)) {
@@ -341,7 +374,7 @@ fn every_statement_finds_its_rows_by_an_index_on_postgresql() {
     client.batch_execute(FILL).unwrap();
     client.batch_execute("SET plan_cache_mode = force_generic_plan").unwrap();
     let mut bad = Vec::new();
-    for (sql, columns) in &noted {
+    for (sql, columns) in noted.iter().filter(|(sql, _)| !counts_everything(sql)) {
         // As the driver does.
         let arrays = columns.iter().enumerate().map(|(index, kind)| format!("${}::{kind}[]", index + 1));
         let given = format!("SELECT * FROM unnest({})", arrays.collect::<Vec<_>>().join(", "));
@@ -354,7 +387,8 @@ fn every_statement_finds_its_rows_by_an_index_on_postgresql() {
         let steps: Vec<String> = steps.iter().map(|row| row.get(0)).collect();
         // A filter would pass over keys, for as long as it takes to find enough.
         let strays = |step: &String| step.contains("Sort") || step.contains("Filter");
-        let looks_at_all = |step: &String| step.contains("Seq Scan on") && !step.contains(SMALL);
+        let looks_at_all =
+            |step: &String| step.contains("Seq Scan on") && !SMALL.iter().any(|table| step.contains(table));
         if steps.iter().any(looks_at_all) || (is_page(&sql) && steps.iter().any(strays)) {
             bad.push(format!("{sql}\n    {}", steps.join("\n    ")));
         }
@@ -384,5 +418,6 @@ const FILL: &str = "
         SELECT id(4, n), now() - n * interval '1 s', 'kind' || n % 16, id(1, 1 + n % 10000),
                'operator', '{}', 1
         FROM generate_series(1, 100000) n;
+    INSERT INTO figures SELECT n, 'login', 1 FROM generate_series(1, 20000) n;
     ANALYZE;
 ";

@@ -152,6 +152,15 @@ pub(super) static SETTINGS: &[Setting] = &[
         meaning: "Changes by one user, and as many logins, from all addresses together; ending something is never refused",
         secret: false,
         counts: ALWAYS,
-        read: |config, value| rate_or_off(value).map(|rate| config.accounts.write_rate = rate),
+        read: |config, value| rate_or_off(value).map(|rate| config.accounts.write_rates.own = rate),
+    },
+    Setting {
+        name: "RATE_LIMIT_ADMIN",
+        default: Some("1200/1m"),
+        accepts: RATES_OR_OFF,
+        meaning: "Changes by one operator under /admin; ending something is never refused",
+        secret: false,
+        counts: ALWAYS,
+        read: |config, value| rate_or_off(value).map(|rate| config.accounts.write_rates.operators = rate),
     },
 ];

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::SqlStore;
-use crate::audit::event::{Actor, Event, Filter, Kind, Subject};
+use super::statistics::{self, Counted, Figures};
+use crate::audit::event::{Actor, Credential, Event, Filter, Kind, Subject};
 use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{EventId, KeyId, SessionId, UserId};
+use crate::base::period::HOUR;
 use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
 
 /// Writes an event of what the transaction changes.
@@ -21,7 +23,7 @@ pub(crate) fn record(transaction: &mut dyn Transaction, event: &Event) -> Result
 pub(crate) fn record_all(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
     transaction.execute_with_rows(
         "INSERT INTO events (id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, \
-         count) ROWS ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count",
+         count, actor_user_id) ROWS ON CONFLICT (id) DO UPDATE SET count = events.count + excluded.count",
         &[
             Column::Uuid,
             Column::Timestamp,
@@ -35,20 +37,54 @@ pub(crate) fn record_all(transaction: &mut dyn Transaction, events: &[Event]) ->
             Column::Text,
             Column::Text,
             Column::Int,
+            Column::Uuid,
         ],
         &mut events.iter().map(columns),
     )
 }
 
+/// An operator over HTTP, by a session. One by a key, and one on the command line or whose session is not shown.
+const OPERATOR_SESSION: &str = "operator session";
+const OPERATOR_KEY: &str = "operator key";
+const OPERATOR: &str = "operator";
+
+/// actor, actor_id, actor_user_id
+fn actor_columns(actor: Actor) -> (&'static str, Option<Uuid>, Option<Uuid>) {
+    match actor {
+        Actor::Anonymous => ("anonymous", None, None),
+        Actor::User { session_id } => ("user", Some(session_id.0), None),
+        Actor::Key { key_id } => ("key", Some(key_id.0), None),
+        Actor::Operator => (OPERATOR, None, None),
+        Actor::UserAsOperator { user_id, by } => match by {
+            None => (OPERATOR, None, Some(user_id.0)),
+            Some(Credential::Session { session_id }) => (OPERATOR_SESSION, Some(session_id.0), Some(user_id.0)),
+            Some(Credential::Key { key_id }) => (OPERATOR_KEY, Some(key_id.0), Some(user_id.0)),
+        },
+        Actor::System => ("system", None, None),
+    }
+}
+
+/// As [`actor_columns`] wrote it.
+fn actor(kind: &str, id: Option<Uuid>, user: Option<Uuid>) -> Option<Actor> {
+    let as_operator = |user, by| Actor::UserAsOperator { user_id: UserId(user), by };
+    Some(match (kind, id, user) {
+        ("anonymous", _, _) => Actor::Anonymous,
+        ("user", Some(id), _) => Actor::User { session_id: SessionId(id) },
+        ("key", Some(id), _) => Actor::Key { key_id: KeyId(id) },
+        (OPERATOR, _, None) => Actor::Operator,
+        (OPERATOR, _, Some(user)) => as_operator(user, None),
+        (OPERATOR_SESSION, Some(id), Some(user)) => {
+            as_operator(user, Some(Credential::Session { session_id: SessionId(id) }))
+        }
+        (OPERATOR_KEY, Some(id), Some(user)) => as_operator(user, Some(Credential::Key { key_id: KeyId(id) })),
+        ("system", _, _) => Actor::System,
+        _ => return None,
+    })
+}
+
 fn columns(event: &Event) -> Vec<Value> {
     let text = |text: &str| Value::Text(text.to_string());
-    let (actor, actor_id) = match event.actor {
-        Actor::Anonymous => ("anonymous", Value::Null),
-        Actor::User { session_id } => ("user", Value::Uuid(session_id.0)),
-        Actor::Key { key_id } => ("key", Value::Uuid(key_id.0)),
-        Actor::Operator => ("operator", Value::Null),
-        Actor::System => ("system", Value::Null),
-    };
+    let (actor, actor_id, actor_user_id) = actor_columns(event.actor);
     let (subject, subject_id) = match event.subject {
         None => (Value::Null, Value::Null),
         Some(Subject::User(id)) => (text("user"), Value::Uuid(id.0)),
@@ -61,25 +97,20 @@ fn columns(event: &Event) -> Vec<Value> {
         text(event.kind.as_str()),
         Value::or_null(event.user, |id| Value::Uuid(id.0)),
         text(actor),
-        actor_id,
+        Value::or_null(actor_id, Value::Uuid),
         subject,
         subject_id,
         Value::or_null(event.ip, |ip| Value::Text(ip.to_string())),
         Value::or_null(event.request_id.clone(), Value::Text),
         Value::Text(serde_json::Value::Object(event.details.clone()).to_string()),
         Value::Int(i64::try_from(event.count).unwrap_or(i64::MAX)),
+        Value::or_null(actor_user_id, Value::Uuid),
     ]
 }
 
 fn event(mut row: Row) -> Result<Event, StoreError> {
-    let actor = match (row.text(4)?.as_str(), row.optional_uuid(5)?) {
-        ("anonymous", _) => Actor::Anonymous,
-        ("user", Some(id)) => Actor::User { session_id: SessionId(id) },
-        ("key", Some(id)) => Actor::Key { key_id: KeyId(id) },
-        ("operator", _) => Actor::Operator,
-        ("system", _) => Actor::System,
-        _ => return Err(unexpected(4)),
-    };
+    let (kind, id, user) = (row.text(4)?, row.optional_uuid(5)?, row.optional_uuid(12)?);
+    let actor = actor(&kind, id, user).ok_or_else(|| unexpected(4))?;
     let subject = match (row.optional_text(6)?.as_deref(), row.optional_uuid(7)?) {
         (None, _) => None,
         (Some("user"), Some(id)) => Some(Subject::User(UserId(id))),
@@ -105,8 +136,8 @@ fn event(mut row: Row) -> Result<Event, StoreError> {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, count \
-             FROM events WHERE ",
+            "SELECT id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, count, \
+             actor_user_id FROM events WHERE ",
             $rest
         )
     };
@@ -114,7 +145,14 @@ macro_rules! select {
 
 impl<D: Driver> EventStore for SqlStore<D> {
     fn record_failures(&self, failures: &[Event]) -> Result<(), StoreError> {
-        self.driver.transaction(|transaction| record_all(transaction, failures))
+        let mut figures = Figures::new();
+        for failure in failures.iter().filter(|failure| failure.kind == Kind::LoginFailed) {
+            *figures.entry((failure.at.start_of(HOUR), Counted::FailedLogin)).or_default() += failure.count;
+        }
+        self.driver.transaction(|transaction| {
+            record_all(transaction, failures)?;
+            statistics::add(transaction, &figures)
+        })
     }
 
     fn events_of(&self, user: UserId, before: Option<EventId>, limit: i64) -> Result<Vec<Event>, StoreError> {
@@ -161,6 +199,42 @@ impl<D: Driver> EventStore for SqlStore<D> {
             }
         };
         self.driver.query(sql, &parameters)?.into_iter().map(event).collect()
+    }
+
+    fn newest_events(
+        &self,
+        filter: &Filter,
+        after: Option<EventId>,
+        limit: i64,
+    ) -> Result<Option<Vec<Event>>, StoreError> {
+        let (at, id) = match after {
+            None => (Timestamp::LAST, Uuid::max()),
+            Some(id) => {
+                let rows = self.driver.query("SELECT at FROM events WHERE id = $1", &[Value::Uuid(id.0)])?;
+                let Some(mut row) = first(rows) else { return Ok(None) };
+                (row.timestamp(0)?, id.0)
+            }
+        };
+        let since = filter.since.unwrap_or(Timestamp::EPOCH);
+        let mut parameters = vec![Value::Timestamp(at), Value::Uuid(id), Value::Timestamp(since), Value::Int(limit)];
+        parameters.extend(filter.user.map(|user| Value::Uuid(user.0)));
+        parameters.extend(filter.kind.map(|kind| Value::Text(kind.as_str().to_string())));
+        // The statements of `events`, backwards.
+        let sql = match (filter.user, filter.kind) {
+            (None, None) => select!("(at, id) < ($1, $2) AND at >= $3 ORDER BY at DESC, id DESC LIMIT $4"),
+            (Some(_), None) => {
+                select!("user_id = $5 AND (at, id) < ($1, $2) AND at >= $3 ORDER BY at DESC, id DESC LIMIT $4")
+            }
+            (None, Some(_)) => select!(
+                "(kind, at, id) < ($5, $1, $2) AND (kind, at) >= ($5, $3) \
+                 ORDER BY kind DESC, at DESC, id DESC LIMIT $4"
+            ),
+            (Some(_), Some(_)) => select!(
+                "user_id = $5 AND (kind, at, id) < ($6, $1, $2) AND (kind, at) >= ($6, $3) \
+                 ORDER BY kind DESC, at DESC, id DESC LIMIT $4"
+            ),
+        };
+        self.driver.query(sql, &parameters)?.into_iter().map(event).collect::<Result<_, _>>().map(Some)
     }
 
     fn prune_events(&self, before: Timestamp) -> Result<bool, StoreError> {

@@ -9,8 +9,12 @@ mod key_pages;
 mod key_rows;
 mod keys;
 mod listening;
+mod operators;
 mod sessions;
+mod statistics;
 mod usage;
+mod user_changes;
+mod user_rows;
 mod users;
 
 use std::sync::Arc;

@@ -379,11 +379,11 @@ impl<D: Driver> SessionStore for SqlStore<D> {
         })
     }
 
-    fn end_other_sessions(&self, user: UserId, kept: SessionId, by: &By, now: Timestamp) -> Result<bool, StoreError> {
+    fn end_sessions(&self, user: UserId, kept: Option<SessionId>, by: &By, now: Timestamp) -> Result<bool, StoreError> {
         // If nothing ended, what instances remember of the user still holds.
         let changed = |ended: &Option<Ended>| ended.as_ref().is_some_and(|ended| ended.any);
         let ended = self.change(user.0, changed, |transaction| {
-            let ended = end_all(transaction, user, Some(kept), now)?;
+            let ended = end_all(transaction, user, kept, now)?;
             let count = ended.as_ref().map_or(0, |ended| ended.count);
             if let Some(event) = ended_others(count, user, by, now) {
                 record(transaction, &event)?;

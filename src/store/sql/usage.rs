@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::SqlStore;
+use super::statistics::{self, Counted, Figures};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
@@ -19,7 +20,7 @@ pub(crate) fn hour(time: Timestamp) -> Value {
 }
 
 /// The start of an hour, from a column.
-fn start_of(hour: i64) -> Result<Timestamp, StoreError> {
+pub(crate) fn start_of(hour: i64) -> Result<Timestamp, StoreError> {
     hour.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis).ok_or_else(|| unexpected(0))
 }
 
@@ -41,6 +42,12 @@ impl<D: Driver> UsageStore for SqlStore<D> {
                 Value::or_null(noted.last_allowed, Value::Timestamp),
             ]
         };
+        let mut figures = Figures::new();
+        for (_, noted) in uses {
+            for outcome in Outcome::ALL {
+                *figures.entry((noted.hour, Counted::Use(outcome))).or_default() += noted.counts.of(outcome);
+            }
+        }
         self.driver.transaction(|transaction| {
             transaction.execute_with_rows(
                 // The key may have been deleted meanwhile. Its counts are seen by nobody and deleted with the old ones;
@@ -70,7 +77,8 @@ impl<D: Driver> UsageStore for SqlStore<D> {
                     Column::Timestamp,
                 ],
                 &mut uses.iter().map(row),
-            )
+            )?;
+            statistics::add(transaction, &figures)
         })
     }
 

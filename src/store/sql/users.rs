@@ -1,66 +1,28 @@
 //! The statements of users and their passwords.
 
-use uuid::Uuid;
-
 use super::events::record;
-use super::key_rows::{metadata, metadata_value};
+use super::key_rows::metadata_value;
+use super::operators::leaves_an_operator;
 use super::usage::DELETE_HOURS;
+use super::user_changes::{is_free, locked_user};
+use super::user_rows::{FURTHER, max_keys_value, user, user_columns};
 use super::{SqlStore, delete_found, is_so, sessions};
+use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::ending::ended_all;
-use crate::accounts::granting::{ScopeChange, scopes_event};
+use crate::accounts::granting::ScopeChange;
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::session::NewSession;
-use crate::accounts::store::{Created, ScopesChanged, UserStore};
-use crate::accounts::user::{User, UserKind};
+use crate::accounts::store::{Created, Deleted, UserChanged, UserStore};
+use crate::accounts::user::{User, UserFilter};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
-use crate::keys::grants::Grants;
-use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
+use crate::store::driver::{Column, Driver, Transaction, Value, first};
 
 /// There is one prefix for each cost in use. Further ones are not of our hashes.
 const PREFIXES: usize = 100;
-
-/// The columns that [`user`] reads.
-macro_rules! user_columns {
-    () => {
-        "id, email, name, is_active, created_at, last_login_at, kind, email_verified, scopes, metadata, max_keys, \
-         password_hash <> ''"
-    };
-}
-
-/// The first column after [`user_columns`].
-const FURTHER: usize = 12;
-
-fn user(row: &mut Row) -> Result<User, StoreError> {
-    Ok(User {
-        id: UserId(row.uuid(0)?),
-        email: row.text(1)?,
-        name: row.optional_text(2)?,
-        is_active: row.bool(3)?,
-        created_at: row.timestamp(4)?,
-        last_login_at: row.optional_timestamp(5)?,
-        kind: UserKind::parse(&row.text(6)?).ok_or_else(|| unexpected(6))?,
-        email_verified: row.bool(7)?,
-        scopes: Grants::from_stored(row.text(8)?),
-        metadata: metadata(row, 9)?,
-        max_keys: max_keys(row, 10)?,
-        has_password: row.bool(11)?,
-    })
-}
-
-/// How many usable keys a user may have, if it was said.
-pub(crate) fn max_keys(row: &mut Row, column: usize) -> Result<Option<u32>, StoreError> {
-    row.optional_int(column)?.map(|most| u32::try_from(most).map_err(|_| unexpected(column))).transpose()
-}
-
-/// Whether no older account has this e-mail in another spelling. That none has it as it is, the index sees to.
-fn is_free(transaction: &mut dyn Transaction, email: &str) -> Result<bool, StoreError> {
-    let taken = "SELECT id FROM users WHERE normal_email = $1 ORDER BY id LIMIT 1";
-    Ok(transaction.query(taken, &[Value::Text(email.to_string())])?.is_empty())
-}
 
 /// Deletes some of a deleted user's keys and of their counts of use. False: there were none.
 fn delete_some_keys(transaction: &mut dyn Transaction, user: &[Value]) -> Result<bool, StoreError> {
@@ -87,7 +49,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
         by: &By,
     ) -> Result<Created, StoreError> {
         let outcome = self.driver.transaction(|transaction| {
-            if !is_free(transaction, &user.email)? {
+            if !is_free(transaction, &user.email, user.id)? {
                 return Ok(Created::EmailTaken);
             }
             transaction.execute(
@@ -104,7 +66,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
                     Value::Bool(user.email_verified),
                     Value::Text(user.scopes.as_str().to_string()),
                     metadata_value(user.metadata.as_ref()),
-                    Value::or_null(user.max_keys, |most| Value::Int(i64::from(most))),
+                    max_keys_value(user.max_keys),
                 ],
             )?;
             session.map_or(Ok(()), |session| sessions::insert(transaction, session))?;
@@ -140,17 +102,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
         first(rows).map(|mut row| Ok((user(&mut row)?, PasswordHash::from_stored(row.text(FURTHER)?)))).transpose()
     }
 
-    fn users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError> {
-        let after = after.map_or(Uuid::nil(), |id| id.0);
-        let rows = self.driver.query(
-            concat!(
-                "SELECT ",
-                user_columns!(),
-                " FROM users WHERE id > $1 AND deleted_at IS NULL ORDER BY id LIMIT $2"
-            ),
-            &[Value::Uuid(after), Value::Int(limit)],
-        )?;
-        rows.into_iter().map(|mut row| user(&mut row)).collect()
+    fn users(&self, filter: &UserFilter, after: Option<UserId>, limit: i64) -> Result<Option<Vec<User>>, StoreError> {
+        self.page_of_users(filter, after, limit)
     }
 
     fn respelled(&self, after: &str) -> Result<Option<(String, Vec<User>)>, StoreError> {
@@ -166,27 +119,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
         Ok(Some((email, users)))
     }
 
-    fn set_user_active(&self, id: UserId, active: bool, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        let changed = |(_, changed): &(bool, bool)| *changed;
-        let (found, _) = self.change(id.0, changed, |transaction| {
-            let changed = transaction.execute(
-                "UPDATE users SET is_active = $2 WHERE id = $1 AND is_active <> $2 AND deleted_at IS NULL",
-                &[Value::Uuid(id.0), Value::Bool(active)],
-            )?;
-            if changed == 0 {
-                let found = transaction
-                    .query("SELECT id FROM users WHERE id = $1 AND deleted_at IS NULL", &[Value::Uuid(id.0)])?;
-                return Ok((!found.is_empty(), false));
-            }
-            if active {
-                record(transaction, &Event::new(Kind::UserActivated, id, by, now))?;
-            } else {
-                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
-                record(transaction, &ended_all(Kind::UserDeactivated, ended, id, by, now))?;
-            }
-            Ok((true, true))
-        })?;
-        Ok(found)
+    fn change_user(&self, id: UserId, change: &UserChange, by: &By, now: Timestamp) -> Result<UserChanged, StoreError> {
+        self.change_row_of_user(id, change, by, now)
     }
 
     fn change_scopes(
@@ -195,30 +129,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
         change: &ScopeChange,
         by: &By,
         now: Timestamp,
-    ) -> Result<Result<ScopesChanged, &'static str>, StoreError> {
-        let changed = |(_, changed): &(_, bool)| *changed;
-        let (outcome, _) = self.change(id.0, changed, |transaction| {
-            let user = [Value::Uuid(id.0)];
-            // Two statements: after a wait for the lock, only the second sees the row as it then is.
-            let locked = "UPDATE users SET is_active = is_active WHERE id = $1 AND deleted_at IS NULL";
-            if transaction.execute(locked, &user)? == 0 {
-                return Ok((Ok(ScopesChanged::NoSuchUser), false));
-            }
-            let rows = transaction.query("SELECT scopes FROM users WHERE id = $1", &user)?;
-            let old = first(rows).map_or(Ok(String::new()), |mut row| row.text(0)).map(Grants::from_stored)?;
-            let new = match change.apply(&old) {
-                Ok(new) => new,
-                Err(rule) => return Ok((Err(rule), false)),
-            };
-            let event = scopes_event(&old, &new, id, by, now);
-            if let Some(event) = &event {
-                let scopes = [Value::Uuid(id.0), Value::Text(new.as_str().to_string())];
-                transaction.execute("UPDATE users SET scopes = $2 WHERE id = $1", &scopes)?;
-                record(transaction, event)?;
-            }
-            Ok((Ok(ScopesChanged::To(new)), event.is_some()))
-        })?;
-        Ok(outcome)
+    ) -> Result<UserChanged, StoreError> {
+        self.change_scopes_of_user(id, change, by, now)
     }
 
     fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError> {
@@ -274,27 +186,36 @@ impl<D: Driver> UserStore for SqlStore<D> {
         password: Option<&PasswordHash>,
         by: &By,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.change(id.0, is_so, |transaction| {
-            // Only the id stays, until the rows that refer to it are deleted, and no statement finds the user by it.
-            let found = transaction.execute(
-                "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, normal_email = NULL, name = NULL, \
+    ) -> Result<Deleted, StoreError> {
+        self.change(
+            id.0,
+            |deleted| *deleted == Deleted::Done,
+            |transaction| {
+                let Some(old) = locked_user(transaction, id)? else { return Ok(Deleted::NoSuchUser) };
+                if !leaves_an_operator(transaction, &old, None, by)? {
+                    return Ok(Deleted::LastOperator);
+                }
+                // Only the id stays, until the rows that refer to it are deleted, and no statement finds the user by it.
+                let found = transaction.execute(
+                    "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, normal_email = NULL, name = NULL, \
                  password_hash = '', last_login_at = NULL, scopes = '', metadata = NULL \
                  WHERE id = $1 AND deleted_at IS NULL AND (password_hash = $2 OR $2 IS NULL)",
-                &[
-                    Value::Uuid(id.0),
-                    Value::or_null(password, |hash| Value::Text(hash.as_str().to_string())),
-                    Value::Timestamp(now),
-                    Value::Bool(false),
-                    // E-mails are unique; this is no e-mail, and no other user's.
-                    Value::Text(id.to_string()),
-                ],
-            )?;
-            if found > 0 {
+                    &[
+                        Value::Uuid(id.0),
+                        Value::or_null(password, |hash| Value::Text(hash.as_str().to_string())),
+                        Value::Timestamp(now),
+                        Value::Bool(false),
+                        // E-mails are unique; this is no e-mail, and no other user's.
+                        Value::Text(id.to_string()),
+                    ],
+                )?;
+                if found == 0 {
+                    return Ok(Deleted::NoSuchUser);
+                }
                 record(transaction, &Event::new(Kind::UserDeleted, id, by, now))?;
-            }
-            Ok(found > 0)
-        })
+                Ok(Deleted::Done)
+            },
+        )
     }
 
     fn delete_rows_of_deleted_users(&self) -> Result<bool, StoreError> {

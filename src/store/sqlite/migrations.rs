@@ -26,5 +26,7 @@ pub(crate) const ALL: &[Migration] = &[
         name: "email_spellings",
         sql: include_str!("../../../sql/sqlite/0011_email_spellings.sql"),
     },
+    Migration { version: 12, name: "operators", sql: include_str!("../../../sql/sqlite/0012_operators.sql") },
     Migration { version: 13, name: "key_lists", sql: include_str!("../../../sql/sqlite/0013_key_lists.sql") },
+    Migration { version: 14, name: "figures", sql: include_str!("../../../sql/sqlite/0014_figures.sql") },
 ];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::service::Service;
 
 /// Tables whose rows are taken along, those that others refer to first.
-const TABLES: [&str; 3] = ["users", "sessions", "api_keys"];
+const TABLES: [&str; 5] = ["users", "sessions", "api_keys", "key_hours", "events"];
 
 /// Stops the service and puts its users, sessions and keys into a database that has only the migrations up to `version`.
 pub fn take_back(service: &mut Service, version: u32) {

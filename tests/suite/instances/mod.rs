@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use keyward::accounts::changing::UserChange;
 use keyward::accounts::limits::AddressRates;
 use keyward::accounts::users::Users;
 use keyward::audit::event::By;
@@ -110,7 +111,8 @@ fn operator(config: &Config) -> Arc<Users> {
 }
 
 fn set_active(users: &Users, account: &Account, active: bool) {
-    assert!(users.set_active(UserId::parse(&account.id).unwrap(), active, &By::operator()).unwrap());
+    let change = UserChange { is_active: Some(active), ..UserChange::default() };
+    assert!(users.change(UserId::parse(&account.id).unwrap(), &change, &By::operator()).unwrap().is_some());
 }
 
 #[derive(Clone, Debug)]

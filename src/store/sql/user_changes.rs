@@ -1,0 +1,124 @@
+//! What an operator changes of a user.
+
+use super::events::record;
+use super::key_rows::metadata_value;
+use super::operators::leaves_an_operator;
+use super::user_rows::{max_keys_value, user, user_columns};
+use super::{SqlStore, sessions};
+use crate::accounts::changing::{UserChange, changed_fields};
+use crate::accounts::ending::ended_all;
+use crate::accounts::granting::{ScopeChange, scopes_event};
+use crate::accounts::store::UserChanged;
+use crate::accounts::user::User;
+use crate::audit::event::{By, Event, Kind};
+use crate::base::clock::Timestamp;
+use crate::base::error::StoreError;
+use crate::base::id::UserId;
+use crate::store::driver::{Driver, Transaction, Value, first};
+
+/// The user, whose row is locked until the transaction ends.
+pub(super) fn locked_user(transaction: &mut dyn Transaction, id: UserId) -> Result<Option<User>, StoreError> {
+    let parameters = [Value::Uuid(id.0)];
+    // Two statements: after a wait for the lock, only the second sees the row as it then is.
+    let lock = "UPDATE users SET is_active = is_active WHERE id = $1 AND deleted_at IS NULL";
+    if transaction.execute(lock, &parameters)? == 0 {
+        return Ok(None);
+    }
+    let rows = transaction.query(concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1"), &parameters)?;
+    first(rows).map(|mut row| user(&mut row)).transpose()
+}
+
+/// Whether no older account of anybody else has this e-mail in another spelling. That none has it as it is, the index sees
+/// to.
+pub(super) fn is_free(transaction: &mut dyn Transaction, email: &str, of: UserId) -> Result<bool, StoreError> {
+    let taken = "SELECT id FROM users WHERE normal_email = $1 AND id <> $2 ORDER BY id LIMIT 1";
+    Ok(transaction.query(taken, &[Value::Text(email.to_string()), Value::Uuid(of.0)])?.is_empty())
+}
+
+/// Whether the outcome is a change.
+fn is_change((_, is_change): &(UserChanged, bool)) -> bool {
+    *is_change
+}
+
+impl<D: Driver> SqlStore<D> {
+    /// [`crate::accounts::store::UserStore::change_user`]
+    pub(super) fn change_row_of_user(
+        &self,
+        id: UserId,
+        change: &UserChange,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<UserChanged, StoreError> {
+        let outcome = self.change(id.0, is_change, |transaction| {
+            let Some(old) = locked_user(transaction, id)? else { return Ok((UserChanged::NoSuchUser, false)) };
+            let new = change.apply(&old);
+            if !leaves_an_operator(transaction, &old, Some(&new), by)? {
+                return Ok((UserChanged::LastOperator, false));
+            }
+            if new.email != old.email && !is_free(transaction, &new.email, id)? {
+                return Ok((UserChanged::EmailTaken, false));
+            }
+            let fields = changed_fields(&old, &new);
+            if fields.is_empty() && new.is_active == old.is_active {
+                return Ok((UserChanged::To(Box::new(new)), false));
+            }
+            transaction.execute(
+                "UPDATE users SET email = $2, normal_email = CASE WHEN email = $2 THEN normal_email END, name = $3, \
+                 is_active = $4, email_verified = $5, metadata = $6, max_keys = $7 WHERE id = $1",
+                &[
+                    Value::Uuid(id.0),
+                    Value::Text(new.email.clone()),
+                    Value::or_null(new.name.clone(), Value::Text),
+                    Value::Bool(new.is_active),
+                    Value::Bool(new.email_verified),
+                    metadata_value(new.metadata.as_ref()),
+                    max_keys_value(new.max_keys),
+                ],
+            )?;
+            if !fields.is_empty() {
+                record(transaction, &Event::new(Kind::UserChanged, id, by, now).with("fields", fields))?;
+            }
+            match (old.is_active, new.is_active) {
+                (false, true) => record(transaction, &Event::new(Kind::UserActivated, id, by, now))?,
+                (true, false) => {
+                    let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
+                    record(transaction, &ended_all(Kind::UserDeactivated, ended, id, by, now))?;
+                }
+                _ => {}
+            }
+            Ok((UserChanged::To(Box::new(new)), true))
+        });
+        match outcome {
+            Err(StoreError::Conflict(_)) => Ok(UserChanged::EmailTaken),
+            outcome => outcome.map(|(changed, _)| changed),
+        }
+    }
+
+    /// [`crate::accounts::store::UserStore::change_scopes`]
+    pub(super) fn change_scopes_of_user(
+        &self,
+        id: UserId,
+        change: &ScopeChange,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<UserChanged, StoreError> {
+        let outcome = self.change(id.0, is_change, |transaction| {
+            let Some(old) = locked_user(transaction, id)? else { return Ok((UserChanged::NoSuchUser, false)) };
+            let new = match change.apply(&old) {
+                Ok(scopes) => User { scopes, ..old.clone() },
+                Err(rule) => return Ok((UserChanged::Breaks(rule), false)),
+            };
+            if !leaves_an_operator(transaction, &old, Some(&new), by)? {
+                return Ok((UserChanged::LastOperator, false));
+            }
+            let event = scopes_event(&old.scopes, &new.scopes, id, by, now);
+            if let Some(event) = &event {
+                let scopes = [Value::Uuid(id.0), Value::Text(new.scopes.as_str().to_string())];
+                transaction.execute("UPDATE users SET scopes = $2 WHERE id = $1", &scopes)?;
+                record(transaction, event)?;
+            }
+            Ok((UserChanged::To(Box::new(new)), event.is_some()))
+        });
+        outcome.map(|(changed, _)| changed)
+    }
+}
