@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::events::record;
 use super::key_rows::{FURTHER, api_key, key_columns, known_key, known_keys, metadata_value, rate_values};
-use super::usage::hour;
+use super::statistics::hour;
 use super::user_rows::max_keys;
 use super::{SqlStore, delete_found};
 use crate::audit::event::{By, Event, Kind, Subject};

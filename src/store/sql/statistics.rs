@@ -3,13 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::SqlStore;
-use super::usage::{hour, start_of};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
+use crate::base::period::HOUR;
 use crate::keys::usage::Outcome;
 use crate::statistics::figures::{Activity, Inventory};
 use crate::statistics::store::StatisticsStore;
-use crate::store::driver::{Column, Driver, Row, Transaction, Value, first};
+use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
+
+/// As a column: hours since the epoch.
+pub(crate) fn hour(time: Timestamp) -> Value {
+    Value::Int(time.millis().div_euclid(HOUR.as_millis() as i64))
+}
+
+/// The start of an hour, from a column.
+pub(crate) fn start_of(hour: i64) -> Result<Timestamp, StoreError> {
+    hour.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis).ok_or_else(|| unexpected(0))
+}
 
 /// Of what a figure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,24 +5,13 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::SqlStore;
-use super::statistics::{self, Counted, Figures};
+use super::statistics::{self, Counted, Figures, hour, start_of};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
-use crate::base::period::HOUR;
 use crate::keys::store::UsageStore;
 use crate::keys::usage::{HourOfUse, Outcome};
-use crate::store::driver::{Column, Driver, Value, first, unexpected};
-
-/// As a column: hours since the epoch.
-pub(crate) fn hour(time: Timestamp) -> Value {
-    Value::Int(time.millis().div_euclid(HOUR.as_millis() as i64))
-}
-
-/// The start of an hour, from a column.
-pub(crate) fn start_of(hour: i64) -> Result<Timestamp, StoreError> {
-    hour.checked_mul(HOUR.as_millis() as i64).and_then(Timestamp::from_millis).ok_or_else(|| unexpected(0))
-}
+use crate::store::driver::{Column, Driver, Value, first};
 
 pub(crate) const DELETE_HOURS: &str = "DELETE FROM key_hours WHERE (key_id, hour) IN (ROWS)";
 
