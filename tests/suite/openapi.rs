@@ -115,6 +115,19 @@ fn no_optional_parameter_has_a_value_that_is_filled_in() {
     assert!(optional >= 8, "only {optional} optional parameters were found");
 }
 
+/// openapi-typescript would require it of every caller.
+#[test]
+fn no_field_that_may_be_left_out_has_a_default() {
+    let mut fields = 0;
+    for_each_object(&DOCUMENT["components"]["schemas"], "", &mut |pointer, schema| {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            fields += 1;
+            assert!(field["default"].is_null(), "{pointer}: {name} has a default; its description can say it");
+        }
+    });
+    assert!(fields > 100, "only {fields} fields were found");
+}
+
 /// Generators read a copy of the document, without a server.
 #[test]
 fn a_saved_document_refers_to_nothing_outside_itself() {
