@@ -109,6 +109,28 @@ fn the_search_path_of_the_role_or_the_database_counts_as_well() {
 }
 
 #[test]
+fn a_direct_address_that_leads_to_another_schema_is_refused_before_it_is_used() {
+    if !available() {
+        return;
+    }
+    let database = Database::fresh();
+    let mut home = home_in(&database, "");
+    home.set("DATABASE_URL", &database.url());
+    // By the settings of a database, because those of a role count for all tests.
+    let elsewhere = Database::fresh();
+    let set = format!("CREATE SCHEMA other; ALTER DATABASE {} SET search_path = other", elsewhere.name());
+    set.split("; ").for_each(|statement| elsewhere.client().batch_execute(statement).unwrap());
+    home.set("DATABASE_URL_DIRECT", &elsewhere.url());
+    for arguments in [&[][..], &["migrate"]] {
+        let finished = home.run(arguments);
+        let line = finished.failed(1);
+        let expected = "DATABASE_URL leads to the schema public, and DATABASE_URL_DIRECT to other;";
+        assert!(line.contains(expected), "{arguments:?}: {line}");
+    }
+    assert_eq!((tables(&database, "public"), tables(&elsewhere, "other")), (0, 0));
+}
+
+#[test]
 fn two_installations_in_one_database_neither_see_nor_hear_each_other() {
     if !available() {
         return;
