@@ -322,6 +322,64 @@ mod tests {
         }
     }
 
+    /// A key without anything that it need not have.
+    fn known() -> KnownKey {
+        KnownKey {
+            id: KeyId::new(),
+            owner: UserId::new(),
+            email: "ann@example.com".into(),
+            name: "ci".to_string(),
+            is_active: true,
+            is_revoked: false,
+            owner_is_active: true,
+            email_verified: false,
+            expires_at: None,
+            scopes: Scopes::default(),
+            rate_limit: None,
+            external_id: None,
+            metadata: None,
+            allowed_ips: None,
+            created_at: Timestamp::EPOCH,
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_key_counts_all_that_its_owner_may_make_long() {
+        let metadata = serde_json::from_str("{\"a\":\"0123456789\"}").unwrap();
+        let key = KnownKey {
+            name: "n".repeat(100),
+            scopes: Scopes::parse(&["a:b", "c"]).unwrap(),
+            external_id: Some("e".repeat(30)),
+            metadata: Metadata::new(metadata).ok(),
+            allowed_ips: AllowedIps::parse(&["10.0.0.0/8"; 50]).ok(),
+            ..known()
+        };
+        let addresses = 50 * size_of::<crate::base::network::Network>();
+        assert_eq!((known().text_bytes(), key.text_bytes()), (15 + 2, 15 + 100 + 5 + 30 + 18 + addresses));
+    }
+
+    #[test]
+    fn an_address_is_compared_only_for_a_key_that_names_some_and_before_its_scopes() {
+        let (none, needed) = (Scopes::default(), Scopes::parse(&["a"]).unwrap());
+        let (home, away) = (Some(IpAddr::from([10, 0, 0, 1])), Some(IpAddr::from([11, 0, 0, 1])));
+        let tens = AllowedIps::parse(&["10.0.0.0/8"]).ok();
+        for (allowed_ips, is_active, client, from_anywhere, scopes, expected) in [
+            (&None, true, None, false, &none, Outcome::Allowed),
+            (&tens, true, home, false, &none, Outcome::Allowed),
+            (&tens, true, away, false, &none, Outcome::ForbiddenAddress),
+            (&tens, true, None, false, &none, Outcome::ForbiddenAddress),
+            (&tens, true, away, true, &none, Outcome::Allowed),
+            (&tens, true, None, true, &none, Outcome::Allowed),
+            (&tens, true, away, false, &needed, Outcome::ForbiddenAddress),
+            (&tens, true, home, false, &needed, Outcome::InsufficientScope),
+            (&tens, false, away, false, &none, Outcome::Disabled),
+        ] {
+            let key = KnownKey { allowed_ips: allowed_ips.clone(), is_active, ..known() };
+            let demand = Demand { scopes, narrowed: None, limited: true, even_paused: false, client, from_anywhere };
+            assert_eq!(key.outcome(demand, Timestamp::EPOCH), expected, "{allowed_ips:?} {client:?}");
+        }
+    }
+
     #[test]
     fn a_generated_key_is_well_formed_and_its_hint_tells_no_more_than_eight_digits() {
         for prefix in ["sk", "acme_live"] {

@@ -101,7 +101,7 @@ on_both_stores! {
         assert_eq!((admitted.status, &admitted.json()["accessType"]), (200, &json!("user")));
     }
 
-    fn whoever_finds_the_key_can_end_it_from_anywhere(service) {
+    fn those_who_find_the_key_can_end_it_from_anywhere(service) {
         let ann = service.sign_up("ann@example.com");
         let made = key_of(service, &ann, json!({}));
         let key = text(&made["key"]);
