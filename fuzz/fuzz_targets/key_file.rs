@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use keyward::config::Config;
-use keyward::tokens::key_files;
+use keyward::tokens::algorithm::Algorithm;
+use keyward::tokens::key_files::{self, JwtKeys};
 use keyward::tokens::settings::TokenSettings;
 use libfuzzer_sys::fuzz_target;
 
@@ -22,17 +23,19 @@ fn settings(setting: &str) -> TokenSettings {
     let given = [("JWT_SECRET", secret), ("JWT_REFRESH_SECRET", secret), (setting, file)];
     let given: HashMap<String, String> =
         given.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    let mut settings = Config::from_values(&given).expect("good settings").tokens;
-    if settings.private_key_file.is_some() {
-        settings.algorithm = keyward::tokens::jws::Algorithm::EdDsa;
-    }
-    settings
+    Config::from_values(&given).expect("good settings").tokens
+}
+
+/// The keys, if the file has one for any of the algorithms.
+fn signing(settings: &TokenSettings) -> Result<JwtKeys, String> {
+    let by = |algorithm| key_files::resolve(&TokenSettings { algorithm, ..settings.clone() }, None);
+    by(Algorithm::EdDsa).or_else(|_| by(Algorithm::Es256)).or_else(|_| by(Algorithm::Rs256))
 }
 
 fuzz_target!(|data: &[u8]| {
     std::fs::write(&*FILE, data).expect("a file in the temporary folder");
     let [private, public] = &*SETTINGS;
-    let (private, public) = (key_files::resolve(private, None), key_files::resolve(public, None));
+    let (private, public) = (signing(private), key_files::resolve(public, None));
     if let Ok(keys) = &private {
         let token = keys.access.sign("at+jwt", &serde_json::json!({ "a": 1 })).expect("a key that signs");
         assert_eq!(keys.access.verify(&token).map(|signed| signed.payload), Some(b"{\"a\":1}".to_vec()));

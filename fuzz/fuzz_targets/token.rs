@@ -13,8 +13,9 @@ use keyward::base::clock::Clock;
 use keyward::base::id::{KeyId, SessionId, UserId};
 use keyward::base::secret::Secret;
 use keyward::tokens::claims::Claims;
-use keyward::tokens::jws::{Keyring, SigningKey};
+use keyward::tokens::jws::Keyring;
 use keyward::tokens::service::{Parties, Tokens};
+use keyward::tokens::signing_keys::SigningKey;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

@@ -3,7 +3,8 @@
 pub mod admin;
 pub mod auth;
 pub mod authz;
-pub mod docs;
+pub mod discovery;
+mod docs;
 pub mod events;
 pub mod health;
 pub mod jwks;

@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::{admin, auth, authz, docs, events, health, jwks, keys, oauth, protected, sessions, usage, verification};
+use super::{
+    admin, auth, authz, discovery, docs, events, health, jwks, keys, oauth, protected, sessions, usage, verification,
+};
 use crate::accounts::limits::Limited;
 use crate::guard::requirements::Guard::{ApiKey, Flexible, Jwt, Public};
 use crate::http::lanes::Lane::{Inline, Password, Store};
@@ -73,6 +75,8 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         ]),
         group("", Public).routes([
             get("/.well-known/jwks.json", Inline, jwks::jwks),
+            get("/.well-known/openid-configuration", Inline, discovery::metadata),
+            get("/.well-known/oauth-authorization-server", Inline, discovery::metadata),
             get("/health", Inline, health::health),
             get("/api/docs", Inline, docs::page),
             get("/api/docs/openapi.json", Inline, docs::openapi),

@@ -150,7 +150,7 @@ mod tests {
                 "hunter2",
                 "JWT_SECRET_PREVIOUS: the value has 7 bytes; accepted: 32 bytes or more",
             ),
-            ("JWT_ALG", "none", "JWT_ALG: \"none\" is neither; accepted: HS256 or EdDSA"),
+            ("JWT_ALG", "none", "JWT_ALG: \"none\" is none of them; accepted: HS256, EdDSA, ES256 or RS256"),
             (
                 "JWT_PREVIOUS_KEY_FILES",
                 "a.pem,,b.pem",

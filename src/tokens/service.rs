@@ -17,6 +17,7 @@ use crate::base::id::{KeyId, SessionId, UserId};
 use crate::keys::scopes::Scopes;
 use crate::memory::lookup::places;
 use crate::tokens::claims::{AccessClaims, Claims, Issue, Lifetime, RefreshClaims, ServiceClaims, UserClaims};
+use crate::tokens::discovery::Metadata;
 use crate::tokens::jws::{Keyring, Signed, object};
 use crate::tokens::payloads::{
     AccessPayload, AccessType, Audience, Kind, RefreshPayload, RefreshType, ServicePayload, ServiceType,
@@ -89,6 +90,11 @@ impl Tokens {
     /// The public keys of access tokens.
     pub(crate) fn jwks(&self) -> JwkSet {
         self.access.jwks()
+    }
+
+    /// What others have to know to verify access tokens. `None`: the issuer is no https URL.
+    pub(crate) fn metadata(&self) -> Option<Metadata<'_>> {
+        Metadata::of(self.parties.issuer.as_deref()?, &self.access.published_algorithms())
     }
 
     /// A new pair for this generation of a session. Neither token is valid after `ends`.
@@ -220,7 +226,7 @@ mod tests {
     use super::*;
     use crate::base::secret::Secret;
     use crate::keys::grants::Grants;
-    use crate::tokens::jws::SigningKey;
+    use crate::tokens::signing_keys::SigningKey;
 
     const HOUR: Duration = Duration::from_secs(3600);
 

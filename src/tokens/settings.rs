@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::secret::Secret;
-use crate::tokens::jws::Algorithm;
+use crate::tokens::algorithm::Algorithm;
 use crate::tokens::service::Parties;
 
 #[derive(Clone, Debug, Default)]
@@ -18,7 +18,7 @@ pub struct TokenSettings {
     pub previous_refresh_secret: Option<Secret>,
     /// How access tokens are signed.
     pub algorithm: Algorithm,
-    /// Signs access tokens with EdDSA. `None`: as for the secrets.
+    /// Signs access tokens with another algorithm than HS256. `None`: as for the secrets.
     pub private_key_file: Option<PathBuf>,
     /// The keys before or after a change: they are published and verify tokens, and sign nothing.
     pub previous_key_files: Vec<PathBuf>,

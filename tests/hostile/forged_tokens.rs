@@ -3,10 +3,14 @@
 use std::time::Instant;
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::signature::KeyPair;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256K1_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+    KeyPair, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RsaEncoding,
+};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
-use keyward::tokens::jws::Algorithm;
+use keyward::tokens::algorithm::Algorithm;
 use keyward_harness::forge::{self, b64, ed25519, hs256, token, unb64};
 use keyward_harness::http_client::{self, Answer, Client};
 use keyward_harness::service::{Account, Backend, Service, TempDir, error, on_both_stores};
@@ -119,12 +123,14 @@ on_both_stores! {
 
     fn no_kind_of_token_passes_for_another_in_the_form_of_today_or_the_one_before(service) {
         let keys = TempDir::fresh();
-        let file = keys.path().join("jwt.pem");
-        std::fs::write(&file, forge::PRIVATE_PEM).unwrap();
-        for algorithm in [Algorithm::Hs256, Algorithm::EdDsa] {
+        for algorithm in [Algorithm::Hs256].into_iter().chain(forge::ALGORITHMS) {
+            let file = keys.path().join("jwt.pem");
+            if algorithm != Algorithm::Hs256 {
+                std::fs::write(&file, &forge::pairs(algorithm)[0].private_pem).unwrap();
+            }
             service.reconfigure(|config| {
                 config.tokens.algorithm = algorithm;
-                config.tokens.private_key_file = (algorithm == Algorithm::EdDsa).then(|| file.clone());
+                config.tokens.private_key_file = (algorithm != Algorithm::Hs256).then_some(file);
             });
             assert_kinds_are_apart(service, algorithm);
         }
@@ -195,7 +201,10 @@ fn assert_kinds_are_apart(service: &Service, algorithm: Algorithm) {
         header.as_object_mut().unwrap().remove("typ");
         header.as_object_mut().unwrap().extend(typ.map(|typ| ("typ".to_string(), typ.clone())));
         match (header["alg"].as_str().unwrap(), like == refresh) {
-            ("EdDSA", _) => token(header.to_string(), payload.to_string(), ed25519(forge::pair())),
+            ("EdDSA" | "ES256" | "RS256", _) => {
+                let [pair, _] = forge::pairs(algorithm);
+                token(header.to_string(), payload.to_string(), |message| pair.sign(message))
+            }
             (_, true) => token(header.to_string(), payload.to_string(), hs256(&refresh_secret)),
             (_, false) => token(header.to_string(), payload.to_string(), hs256(&access_secret)),
         }
@@ -236,8 +245,8 @@ fn assert_kinds_are_apart(service: &Service, algorithm: Algorithm) {
     // A member that is there twice may be read in two ways.
     let twice = forge::part(access, 0).to_string().replacen('{', r#"{"typ":"key+jwt","#, 1);
     let sign = |message: &[u8]| match algorithm {
-        Algorithm::EdDsa => ed25519(forge::pair())(message),
         Algorithm::Hs256 => hs256(&access_secret)(message),
+        _ => forge::pairs(algorithm)[0].sign(message),
     };
     assert_refused_everywhere(service, "typ twice", &token(twice, forge::part(access, 1).to_string(), sign));
 }
@@ -731,6 +740,200 @@ fn without_ed25519_keys_no_signature_of_one_is_good() {
         ] {
             assert_refused_everywhere(&service, &header, &token(&header, &claims, ed25519(forge::pair())));
         }
+    }
+    assert_unharmed(&service, &ann);
+}
+
+/// A service that signs with the first pair of this algorithm, and accepts the second pair of it and the first ones of the
+/// other algorithms.
+fn service_with_every_key(folder: &TempDir, algorithm: Algorithm) -> Service {
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let [own, second] = forge::pairs(algorithm);
+    let others = forge::ALGORITHMS.into_iter().filter(|other| *other != algorithm).map(|other| &forge::pairs(other)[0]);
+    let previous: Vec<String> =
+        others.chain([second]).map(|pair| write(&format!("{}.pem", pair.kid()), &pair.public_pem)).collect();
+    let private = write("jwt.pem", &own.private_pem);
+    let settings = [
+        ("JWT_ALG", own.algorithm),
+        ("JWT_PRIVATE_KEY_FILE", &private),
+        ("JWT_PREVIOUS_KEY_FILES", &previous.join(",")),
+    ];
+    Service::start_with(Backend::Sqlite, &settings, |_| {})
+}
+
+#[test]
+fn no_public_key_of_any_algorithm_is_a_secret_to_sign_with() {
+    for algorithm in forge::ALGORITHMS {
+        let folder = TempDir::fresh();
+        let service = service_with_every_key(&folder, algorithm);
+        let ann = service.sign_up("ann@example.com");
+        let [pair, _] = forge::pairs(algorithm);
+        let der = BASE64_STANDARD.decode(pair.public_pem.lines().nth(1).unwrap()).unwrap();
+        let raw: Vec<Vec<u8>> =
+            ["x", "y", "n", "e"].iter().filter_map(|name| pair.jwk[name].as_str().map(unb64)).collect();
+        let set = service.get("/.well-known/jwks.json").send();
+        let mut secrets = vec![
+            BASE64_STANDARD.encode(&der).into_bytes(),
+            der,
+            pair.public_pem.clone().into_bytes(),
+            pair.public_pem.trim_end().as_bytes().to_vec(),
+            pair.public_pem.replace('\n', "\r\n").into_bytes(),
+            pair.jwk.to_string().into_bytes(),
+            set.json()["keys"][0].to_string().into_bytes(),
+            pair.kid().as_bytes().to_vec(),
+            raw.concat(),
+            // A point in SEC 1's form.
+            [vec![4], raw.concat()].concat(),
+        ];
+        secrets.extend(raw.iter().cloned());
+        secrets.extend(raw.iter().map(|part| b64(part).into_bytes()));
+        let claims = forge::part(&ann.access, 1).to_string();
+        for secret in &secrets {
+            for alg in ["HS256", "HS384", "HS512", pair.algorithm] {
+                for kid in ["".to_string(), format!(r#","kid":"{}""#, pair.kid())] {
+                    let header = format!(r#"{{"alg":"{alg}","typ":"at+jwt"{kid}}}"#);
+                    let forged = token(&header, &claims, hs256(secret));
+                    assert_refused(&header, &service.get("/protected/user-only").bearer(&forged).send());
+                }
+            }
+        }
+        assert_unharmed(&service, &ann);
+    }
+}
+
+#[test]
+fn a_key_signs_by_its_own_algorithm_and_under_its_own_name_alone() {
+    for algorithm in forge::ALGORITHMS {
+        let folder = TempDir::fresh();
+        let service = service_with_every_key(&folder, algorithm);
+        let ann = service.sign_up("ann@example.com");
+        let claims = forge::part(&ann.access, 1).to_string();
+        let header = |alg: &str, kid: &str| format!(r#"{{"alg":"{alg}","typ":"at+jwt","kid":"{kid}"}}"#);
+        let ours: Vec<&forge::Pair> = forge::PAIRS.iter().map(|[first, _]| first).collect();
+        for signer in &ours {
+            for named in &ours {
+                for alg in ["EdDSA", "ES256", "RS256", "HS256", "none", "ES384", "ES256K", "RS384", "RS512", "PS256"] {
+                    let made = token(header(alg, named.kid()), &claims, |message| signer.sign(message));
+                    let answer = service.get("/protected/user-only").bearer(&made).send();
+                    if signer.kid() == named.kid() && alg == named.algorithm {
+                        assert_eq!(answer.status, 200, "{alg}");
+                    } else {
+                        assert_refused(&format!("{alg} by {} as {}", signer.algorithm, named.algorithm), &answer);
+                    }
+                }
+            }
+        }
+        // Two keys of one algorithm.
+        let [first, second] = forge::pairs(algorithm);
+        for (signer, named) in [(first, second), (second, first)] {
+            let made = token(header(first.algorithm, named.kid()), &claims, |message| signer.sign(message));
+            assert_refused("another's kid", &service.get("/protected/user-only").bearer(&made).send());
+            let named = format!(r#"{{"alg":"{}","typ":"at+jwt"}}"#, first.algorithm);
+            let made = token(named, &claims, |message| signer.sign(message));
+            assert_refused("no kid", &service.get("/protected/user-only").bearer(&made).send());
+        }
+        // A key that the token brings along.
+        let mine =
+            format!(r#"{{"alg":"{}","typ":"at+jwt","kid":"{}","jwk":{}}}"#, first.algorithm, second.kid(), second.jwk);
+        let made = token(mine, &claims, |message| first.sign(message));
+        assert_refused("its own jwk", &service.get("/protected/user-only").bearer(&made).send());
+        for empty in ["none", "None", "NONE", "nOnE", ""] {
+            for kid in [first.kid(), ""] {
+                let made = token(header(empty, kid), &claims, |_| Vec::new());
+                assert_refused("none", &service.get("/protected/user-only").bearer(&made).send());
+            }
+        }
+        assert_unharmed(&service, &ann);
+    }
+}
+
+/// The order of P-256's group.
+const P256_ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+
+#[test]
+fn es256_takes_no_signature_that_is_empty_of_meaning_or_of_another_curve_or_form() {
+    let folder = TempDir::fresh();
+    let service = service_with_every_key(&folder, Algorithm::Es256);
+    let ann = service.sign_up("ann@example.com");
+    let [pair, _] = forge::pairs(Algorithm::Es256);
+    let claims = forge::part(&ann.access, 1).to_string();
+    let header = format!(r#"{{"alg":"ES256","typ":"at+jwt","kid":"{}"}}"#, pair.kid());
+    assert_eq!(service.token_status(&token(&header, &claims, |message| pair.sign(message))), 200);
+    let zero = vec![0; 32];
+    let one = [vec![0; 31], vec![1]].concat();
+    let order = hex::decode(P256_ORDER).unwrap();
+    let real = pair.sign(format!("{}.{}", b64(&header), b64(&claims)).as_bytes());
+    let (r, s) = real.split_at(32);
+    // CVE-2022-21449: nothing of an unsigned token is signed by r = s = 0.
+    for first in [&zero, &one, &order, &vec![0xff; 32], &r.to_vec()] {
+        for second in [&zero, &one, &order, &vec![0xff; 32]] {
+            let forged = [first.as_slice(), second].concat();
+            assert_refused_everywhere(&service, "r and s", &token(&header, &claims, |_| forged));
+        }
+        let forged = [first.as_slice(), s].concat();
+        if first != r {
+            assert_refused_everywhere(&service, "another r", &token(&header, &claims, |_| forged));
+        }
+    }
+    let der = |pair: &EcdsaKeyPair| pair.sign(&SystemRandom::new(), header.as_bytes()).unwrap().as_ref().to_vec();
+    let forge::Signer::P256(own) = &pair.signer else { panic!("a P-256 key") };
+    let as_der = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, own.to_pkcs8v1().unwrap().as_ref()).unwrap();
+    let k256 = EcdsaKeyPair::generate(&ECDSA_P256K1_SHA256_FIXED_SIGNING).unwrap();
+    let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+    for (what, signer) in [("in DER", &as_der), ("on secp256k1", &k256), ("on P-384", &p384)] {
+        let sign = |message: &[u8]| signer.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+        assert_refused_everywhere(&service, what, &token(&header, &claims, sign));
+        let short = der(signer)[..32].to_vec();
+        assert_refused_everywhere(&service, what, &token(&header, &claims, |_| short));
+    }
+    for (what, forged) in [
+        ("nothing", vec![]),
+        ("half", r.to_vec()),
+        ("one byte less", real[..63].to_vec()),
+        ("one byte more", [real.as_slice(), &[0]].concat()),
+        ("wider numbers", [&[0], r, &[0], s].concat()),
+        ("changed places", [s, r].concat()),
+    ] {
+        assert_refused_everywhere(&service, what, &token(&header, &claims, |_| forged));
+    }
+    assert_unharmed(&service, &ann);
+}
+
+#[test]
+fn rs256_takes_no_signature_of_another_padding_hash_or_length() {
+    let folder = TempDir::fresh();
+    let service = service_with_every_key(&folder, Algorithm::Rs256);
+    let ann = service.sign_up("ann@example.com");
+    let [pair, _] = forge::pairs(Algorithm::Rs256);
+    let claims = forge::part(&ann.access, 1).to_string();
+    let header = format!(r#"{{"alg":"RS256","typ":"at+jwt","kid":"{}"}}"#, pair.kid());
+    let forge::Signer::Rsa(own) = &pair.signer else { panic!("an RSA key") };
+    let encodings: [(&str, &'static dyn RsaEncoding); 3] =
+        [("PSS", &RSA_PSS_SHA256), ("SHA-384", &RSA_PKCS1_SHA384), ("SHA-512", &RSA_PKCS1_SHA512)];
+    for (what, encoding) in encodings {
+        let sign = |message: &[u8]| forge::rsa_signature(own, encoding, message);
+        assert_refused_everywhere(&service, what, &token(&header, &claims, sign));
+    }
+    let real = pair.sign(format!("{}.{}", b64(&header), b64(&claims)).as_bytes());
+    assert_eq!(service.token_status(&token(&header, &claims, |_| real.clone())), 200);
+    let one = [vec![0; 255], vec![1]].concat();
+    let n = unb64(pair.jwk["n"].as_str().unwrap());
+    for (what, forged) in [
+        ("nothing", vec![]),
+        ("zero", vec![0; 256]),
+        ("one", one),
+        ("the modulus", n),
+        ("a larger number", vec![0xff; 256]),
+        ("one byte less", real[..255].to_vec()),
+        ("one byte more", [&[0], real.as_slice()].concat()),
+        ("zeros behind", [real.as_slice(), &[0]].concat()),
+        ("of a larger key", [real.as_slice(), &real].concat()),
+    ] {
+        assert_refused_everywhere(&service, what, &token(&header, &claims, |_| forged));
     }
     assert_unharmed(&service, &ann);
 }

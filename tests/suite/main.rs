@@ -4,6 +4,7 @@
 //! machine does is in `tests/hostile`.
 
 mod admin;
+mod algorithms;
 mod audit;
 mod auth;
 mod authz;
@@ -12,6 +13,7 @@ mod client_address;
 mod command_line;
 mod concurrent_changes;
 mod cors;
+mod discovery;
 mod documents;
 mod ended_keys;
 mod fairness;

@@ -237,7 +237,8 @@ fn see_operators(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
 /// checks each answer against its schema.
 #[test]
 fn every_operation_answers_as_documented() {
-    let service = Service::start_with(Backend::Sqlite, &[("MAX_KEYS_PER_USER", "5")], |_| {});
+    let settings = [("MAX_KEYS_PER_USER", "5"), ("JWT_ISSUER", "https://auth.example.com")];
+    let service = Service::start_with(Backend::Sqlite, &settings, |_| {});
     let ann = service.sign_up("ann@example.com");
     let key = service.create_key(&ann.access, json!({ "name": "ci", "expiresAt": "2999-01-01T00:00:00Z" }));
     let (id, key) = (key["id"].as_str().unwrap(), key["key"].as_str().unwrap());
@@ -361,8 +362,9 @@ fn every_operation_answers_as_documented() {
         let unknown = path.replace(&refused, "/keys/x");
         see(method, &unknown, service.method(method, &unknown).bearer(&ann.access).json(json!({})).send());
     }
-    let mut public = vec!["/health".to_string(), "/.well-known/jwks.json".to_string()];
-    public.extend(ROUTES.iter().map(|route| route.path.to_string()).filter(|path| path.starts_with("/api/docs")));
+    let mut public = vec!["/health".to_string()];
+    let is_file = |path: &String| path.starts_with("/api/docs") || path.starts_with("/.well-known/");
+    public.extend(ROUTES.iter().map(|route| route.path.to_string()).filter(is_file));
     for path in public {
         let target = path.replace(":file", "docs.js");
         see("GET", &path, service.get(&target).send());
@@ -370,6 +372,10 @@ fn every_operation_answers_as_documented() {
             see("GET", &path, service.get(&target).header("if-none-match", "*").send());
             see("GET", &path, service.get(&target).header("if-match", "\"other\"").send());
         }
+    }
+    let without_issuer = Service::start(Backend::Sqlite);
+    for path in ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"] {
+        see("GET", path, without_issuer.get(path).send());
     }
     for file in ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png", "LICENSE", "NOTICE", "nothing.js"] {
         let path = format!("/api/docs/{file}");

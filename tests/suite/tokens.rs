@@ -5,11 +5,9 @@ use std::thread;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use keyward::base::secret::Secret;
-use keyward::tokens::jws::Algorithm;
+use keyward::tokens::algorithm::Algorithm;
 use keyward_harness::forge::{self, b64, hs256, thumbprint, unb64};
 use keyward_harness::program::{Home, Server};
 use keyward_harness::service::{Backend, Service, TempDir, on_both_stores};
@@ -40,10 +38,6 @@ fn refresh_status(service: &Service, token: &str) -> u16 {
     service.post("/auth/refresh").json(json!({ "refreshToken": token })).send().status
 }
 
-fn pem(kind: &str, der: impl AsRef<[u8]>) -> String {
-    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64_STANDARD.encode(der))
-}
-
 /// A folder with `first.pem` and `first-public.pem` (RFC 8037's pair), and `second.pem` and `second-public.pem`.
 fn key_files() -> TempDir {
     let folder = TempDir::fresh();
@@ -53,8 +47,8 @@ fn key_files() -> TempDir {
     for (name, text) in [
         ("first.pem", forge::PRIVATE_PEM.to_string()),
         ("first-public.pem", forge::PUBLIC_PEM.to_string()),
-        ("second.pem", pem("PRIVATE KEY", private.as_ref())),
-        ("second-public.pem", pem("PUBLIC KEY", public.as_ref())),
+        ("second.pem", forge::pem("PRIVATE KEY", private.as_ref())),
+        ("second-public.pem", forge::pem("PUBLIC KEY", public.as_ref())),
     ] {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
@@ -388,13 +382,13 @@ fn a_private_key_that_everybody_can_read_is_warned_of() {
 #[test]
 fn a_file_that_holds_no_good_key_stops_the_start_with_one_line_that_helps() {
     let home = Home::fresh(Backend::Sqlite);
-    let p256 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+    let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new()).unwrap();
     let write = |name: &str, text: &str| std::fs::write(home.path(name), text).unwrap();
     write("private.pem", forge::PRIVATE_PEM);
     write("public.pem", forge::PUBLIC_PEM);
-    write("p256.pem", &pem("PRIVATE KEY", p256));
-    write("certificate.pem", &pem("CERTIFICATE", "hunter2"));
-    write("encrypted.pem", &pem("ENCRYPTED PRIVATE KEY", "hunter2"));
+    write("p384.pem", &forge::pem("PRIVATE KEY", p384));
+    write("certificate.pem", &forge::pem("CERTIFICATE", "hunter2"));
+    write("encrypted.pem", &forge::pem("ENCRYPTED PRIVATE KEY", "hunter2"));
     write("cut.pem", &forge::PRIVATE_PEM[..50]);
     write("text.pem", "hunter2");
     write("empty.pem", "");
@@ -408,8 +402,8 @@ fn a_file_that_holds_no_good_key_stops_the_start_with_one_line_that_helps() {
     for (file, expected) in [
         ("nowhere.pem", "nowhere.pem cannot be read: No such file"),
         ("folder.pem", "folder.pem cannot be read: Is a directory"),
-        ("p256.pem", "p256.pem holds no Ed25519 key"),
-        ("certificate.pem", "certificate.pem holds no Ed25519 key"),
+        ("p384.pem", "p384.pem holds no Ed25519, P-256 or RSA key"),
+        ("certificate.pem", "certificate.pem holds no Ed25519, P-256 or RSA key"),
         ("encrypted.pem", "encrypted.pem holds no key that is PEM and not encrypted"),
         ("cut.pem", "cut.pem is not PEM"),
         ("text.pem", "text.pem holds no key"),

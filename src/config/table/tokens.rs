@@ -2,14 +2,14 @@
 
 use super::read::{LIFETIMES, lifetime, list, path, signing_secret, text};
 use crate::config::setting::{ALWAYS, Setting};
-use crate::tokens::jws::Algorithm;
+use crate::tokens::algorithm::Algorithm;
 
 pub(super) static SETTINGS: &[Setting] = &[
     Setting {
         name: "JWT_SECRET",
         default: None,
         accepts: "32 bytes or more",
-        meaning: "Signs access tokens (HS256); generated with SQLite, required with PostgreSQL unless JWT_ALG is EdDSA",
+        meaning: "Signs access tokens (HS256); generated with SQLite, required with PostgreSQL if JWT_ALG is HS256",
         secret: true,
         counts: ALWAYS,
         read: |config, value| signing_secret(&mut config.tokens.secret, value),
@@ -62,20 +62,20 @@ pub(super) static SETTINGS: &[Setting] = &[
     Setting {
         name: "JWT_ALG",
         default: Some("HS256"),
-        accepts: "HS256 or EdDSA",
-        meaning: "How access tokens are signed: HS256 with JWT_SECRET, EdDSA with an Ed25519 key whose public half lets other services verify them",
+        accepts: "HS256, EdDSA, ES256 or RS256",
+        meaning: "How access tokens are signed: HS256 with JWT_SECRET; EdDSA (Ed25519), ES256 (P-256) and RS256 (RSA) with a key whose public half lets other services verify them",
         secret: false,
         counts: ALWAYS,
         read: |config, value| {
-            config.tokens.algorithm = Algorithm::parse(value).ok_or("is neither")?;
+            config.tokens.algorithm = Algorithm::parse(value).ok_or("is none of them")?;
             Ok(())
         },
     },
     Setting {
         name: "JWT_PRIVATE_KEY_FILE",
         default: None,
-        accepts: "the path of a PEM file, made by `openssl genpkey -algorithm ed25519`",
-        meaning: "Signs access tokens (EdDSA); generated with SQLite, required with PostgreSQL if JWT_ALG is EdDSA",
+        accepts: "the path of a PEM file, such as `openssl genpkey -algorithm ed25519` makes",
+        meaning: "Signs access tokens with EdDSA, ES256 or RS256; generated with SQLite, required with PostgreSQL unless JWT_ALG is HS256",
         secret: false,
         counts: ALWAYS,
         read: |config, value| path(&mut config.tokens.private_key_file, value),
@@ -84,7 +84,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         name: "JWT_PREVIOUS_KEY_FILES",
         default: None,
         accepts: "paths of PEM files, separated by commas; public keys will do",
-        meaning: "Further Ed25519 keys, such as the previous or the next one; they are published, tokens that they signed are accepted, and they sign none",
+        meaning: "Further keys of any of the three kinds, such as the previous or the next one; they are published, tokens that they signed are accepted, and they sign none",
         secret: false,
         counts: ALWAYS,
         read: |config, value| {

@@ -1,10 +1,19 @@
 //! Makes tokens of any kind, good and bad, part by part, with nothing of the server's own.
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaEncoding, RsaKeyPair,
+};
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use serde_json::Value;
+use keyward::tokens::algorithm::Algorithm;
+use serde_json::{Value, json};
 
 use crate::service::Service;
 
@@ -52,10 +61,104 @@ pub fn ed25519(pair: Ed25519KeyPair) -> impl Fn(&[u8]) -> Vec<u8> {
     move |message| pair.sign(message).as_ref().to_vec()
 }
 
-/// RFC 7638.
+/// RFC 7638, for an Ed25519 key.
 pub fn thumbprint(x: &str) -> String {
-    let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-    b64(digest::digest(&digest::SHA256, members.as_bytes()))
+    thumbprint_of(&json!({ "crv": "Ed25519", "kty": "OKP", "x": x }))
+}
+
+/// RFC 7638: `members` are the required ones.
+fn thumbprint_of(members: &Value) -> String {
+    let sorted: BTreeMap<&String, &Value> = members.as_object().unwrap().iter().collect();
+    b64(digest::digest(&digest::SHA256, &serde_json::to_vec(&sorted).unwrap()))
+}
+
+/// A key pair in the forms in which it is configured and published.
+pub struct Pair {
+    pub algorithm: &'static str,
+    pub private_pem: String,
+    pub public_pem: String,
+    /// As it is published.
+    pub jwk: Value,
+    pub signer: Signer,
+}
+
+pub enum Signer {
+    Ed25519(Ed25519KeyPair),
+    P256(EcdsaKeyPair),
+    Rsa(RsaKeyPair),
+}
+
+impl Pair {
+    fn new(algorithm: &'static str, signer: Signer) -> Pair {
+        let (private, public, mut jwk) = match &signer {
+            Signer::Ed25519(pair) => {
+                let members = json!({ "kty": "OKP", "crv": "Ed25519", "x": b64(pair.public_key()) });
+                (pkcs8(pair), spki(pair.public_key()), members)
+            }
+            Signer::P256(pair) => {
+                let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+                let private = pair.to_pkcs8v1().unwrap().as_ref().to_vec();
+                (private, spki(pair.public_key()), json!({ "kty": "EC", "crv": "P-256", "x": b64(x), "y": b64(y) }))
+            }
+            Signer::Rsa(pair) => {
+                let PublicKeyComponents::<Vec<u8>> { n, e } = pair.public_key().into();
+                (pkcs8(pair), spki(pair.public_key()), json!({ "kty": "RSA", "n": b64(n), "e": b64(e) }))
+            }
+        };
+        let kid = thumbprint_of(&jwk);
+        jwk.as_object_mut().unwrap().extend(
+            [("use", "sig"), ("alg", algorithm), ("kid", &kid)].map(|(name, value)| (name.to_string(), json!(value))),
+        );
+        let (private_pem, public_pem) = (pem("PRIVATE KEY", private), pem("PUBLIC KEY", public));
+        Pair { algorithm, private_pem, public_pem, jwk, signer }
+    }
+
+    pub fn kid(&self) -> &str {
+        self.jwk["kid"].as_str().unwrap()
+    }
+
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        match &self.signer {
+            Signer::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+            Signer::P256(pair) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Signer::Rsa(pair) => rsa_signature(pair, &RSA_PKCS1_SHA256, message),
+        }
+    }
+}
+
+pub fn rsa_signature(pair: &RsaKeyPair, encoding: &'static dyn RsaEncoding, message: &[u8]) -> Vec<u8> {
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(encoding, &SystemRandom::new(), message, &mut signature).unwrap();
+    signature
+}
+
+/// Two key pairs of each algorithm that has any, made once.
+pub static PAIRS: LazyLock<[[Pair; 2]; 3]> = LazyLock::new(|| {
+    let p256 = || EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let rsa = || RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    [
+        [pair(), other_pair()].map(|pair| Pair::new("EdDSA", Signer::Ed25519(pair))),
+        [p256(), p256()].map(|pair| Pair::new("ES256", Signer::P256(pair))),
+        [rsa(), rsa()].map(|pair| Pair::new("RS256", Signer::Rsa(pair))),
+    ]
+});
+
+pub const ALGORITHMS: [Algorithm; 3] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256];
+
+pub fn pairs(algorithm: Algorithm) -> &'static [Pair; 2] {
+    &PAIRS[ALGORITHMS.iter().position(|own| *own == algorithm).expect("an algorithm with key pairs")]
+}
+
+fn pkcs8(pair: &impl AsDer<Pkcs8V1Der<'static>>) -> Vec<u8> {
+    pair.as_der().unwrap().as_ref().to_vec()
+}
+
+fn spki(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {
+    key.as_der().unwrap().as_ref().to_vec()
+}
+
+pub fn pem(kind: &str, der: impl AsRef<[u8]>) -> String {
+    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", BASE64_STANDARD.encode(der))
 }
 
 /// The JSON of a token's first part, or of its second.
