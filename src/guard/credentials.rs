@@ -104,6 +104,16 @@ impl Credentials {
         }
     }
 
+    /// A key as the `client_secret` of a form (RFC 6749 §2.3.1).
+    pub(crate) fn add_client_secret(&mut self, secret: &str) {
+        if let (Credential::Absent, Credential::Absent, Credential::Absent) = (&self.key, &self.derived, &self.token) {
+            self.key = KeyHash::of(secret.as_bytes()).map_or(Credential::Bad, Credential::Plausible);
+        } else {
+            (self.key, self.derived, self.token) = (Credential::Bad, Credential::Absent, Credential::Absent);
+            self.misuse = Some(Misuse::SeveralWays);
+        }
+    }
+
     pub(crate) fn found_key(&mut self, found: Option<Arc<KnownKey>>) {
         if let Credential::Plausible(hash) = self.key {
             self.key = Credential::Found(hash, found);

@@ -29,6 +29,7 @@ use crate::guard::requirements::{GatewayDemand, Guard, Requirements};
 use crate::http::access_log::{self, Access};
 use crate::http::ambiguity::ambiguity;
 use crate::http::client_memory::{Claim, ClientMemory};
+use crate::http::form;
 use crate::http::front::{Front, Purpose};
 use crate::http::lanes::Lane;
 use crate::http::request::{self, Request};
@@ -243,22 +244,24 @@ async fn run(
     {
         *unread = None;
     }
-    let judged = route.takes_body().then(|| front.app.changes.now());
-    let credentials = guard.read(&front.app, requirements, &request.headers, request.client);
+    let mut claim = None;
+    // OAuth's clients may send their key in the form.
+    if requirements.oauth {
+        claim = Box::pin(take_body(front, memory, route, &mut request, unread)).await;
+    }
+    let judged = (route.takes_body() && !requirements.oauth).then(|| front.app.changes.now());
+    let mut credentials = guard.read(&front.app, requirements, &request.headers, request.client);
+    if requirements.oauth
+        && let Some(secret) = form::client_secret(&request)
+    {
+        credentials.add_client_secret(&secret);
+    }
     request.principal = identify(front, guard, requirements, &request, credentials, &mut requester.quota).await?;
     if let (Some(write), Some(user)) = (route.writes, request.principal.account()) {
         front.app.writes.spend(write, user)?;
     }
-    let mut claim = None;
-    if let (Some(judged), Some(body)) = (judged, unread.as_mut()) {
-        let read = Box::pin(read_body(memory, body, route.body_bytes, front.limits.body)).await;
-        request.body = read.map(|(body, more)| {
-            claim = more;
-            body
-        });
-        if request.body.is_ok() {
-            *unread = None;
-        }
+    if let Some(judged) = judged.filter(|_| unread.is_some()) {
+        claim = Box::pin(take_body(front, memory, route, &mut request, unread)).await;
         // While the body arrived, the credential may have been revoked.
         if request.principal.ids().is_some_and(|ids| !front.app.changes.still_holds(judged, ids)) {
             let Request { headers, client, principal, .. } = &request;
@@ -274,6 +277,27 @@ async fn run(
     }
     requester.principal = request.principal.clone();
     Box::pin(in_lane(front, memory, route, request, claim)).await
+}
+
+/// Reads the body. The claim is for memory beyond what the request's own claim covers.
+async fn take_body(
+    front: &Front,
+    memory: &Arc<ClientMemory>,
+    route: &Route,
+    request: &mut Request,
+    unread: &mut Option<&mut impl RequestBody>,
+) -> Option<Claim> {
+    let body = unread.as_mut()?;
+    let mut claim = None;
+    let read = read_body(memory, body, route.body_bytes, front.limits.body).await;
+    request.body = read.map(|(body, more)| {
+        claim = more;
+        body
+    });
+    if request.body.is_ok() {
+        *unread = None;
+    }
+    claim
 }
 
 // The state of whatever waits is boxed, so that requests answered from memory do not move it around.

@@ -68,10 +68,8 @@ impl Form {
     /// counts as missing, unknown fields are ignored, and no field may be repeated (RFC 6749 §3.2).
     pub fn read_url_encoded(request: &mut Request, known: &[&str]) -> Result<Form, Error> {
         let body = std::mem::replace(&mut request.body, Ok(Bytes::new()))?;
-        is_readable(&request.headers, URL_ENCODED)?;
-        let body = std::str::from_utf8(&body).map_err(|_| not_decodable("Request body"))?;
         let mut fields = Map::new();
-        for pair in url_encoded(body) {
+        for pair in url_encoded(form_text(&request.headers, &body)?) {
             let (name, value) = pair.ok_or_else(|| not_decodable("Request body"))?;
             if value.is_empty() || !known.contains(&&*name) {
                 continue;
@@ -309,6 +307,27 @@ impl Form {
             }
         }
     }
+}
+
+/// The `client_secret` of a body of the type `application/x-www-form-urlencoded`. `None`: there is none, or the body cannot
+/// be read, which is told to those who are admitted.
+pub(crate) fn client_secret(request: &Request) -> Option<String> {
+    let text = form_text(&request.headers, request.body.as_ref().ok()?).ok()?;
+    let mut found = None;
+    for pair in url_encoded(text) {
+        let (name, value) = pair?;
+        if name == "client_secret" && !value.is_empty() {
+            // Of two, it is not clear which one counts: the empty text is no key.
+            found = Some(if found.is_none() { value.into_owned() } else { String::new() });
+        }
+    }
+    found
+}
+
+/// The text of a body of the type `application/x-www-form-urlencoded`.
+fn form_text<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<&'a str, Error> {
+    is_readable(headers, URL_ENCODED)?;
+    std::str::from_utf8(body).map_err(|_| not_decodable("Request body"))
 }
 
 const JSON: &str = "application/json";

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use keyward_harness::forge::claims;
 use keyward_harness::http_client::{Answer, Request};
+use keyward_harness::program::Home;
 use keyward_harness::service::{Backend, Service, broken_rules, error, on_both_stores, soon};
 use serde_json::{Value, json};
 
@@ -173,13 +174,16 @@ on_both_stores! {
         assert_eq!((&today["allowed"], &today["refused"]["rateLimited"]), (&json!(2), &json!(3)));
     }
 
-    fn the_caller_shows_a_key_with_the_scope_in_one_of_three_ways(service) {
+    fn the_caller_shows_a_key_with_the_scope_in_one_of_four_ways(service) {
         let good = caller(service);
         let ann = service.sign_up("ann@example.com");
         let lacking = service.create_key(&ann.access, json!({ "name": "lacking", "scopes": ["keys"] }));
         let lacking = text(&lacking["key"]);
         let form = format!("token={}", ann.access);
         let asked = || service.post("/oauth/introspect").body(FORM, form.as_str());
+        let with_secret = |secret: &str| {
+            service.post("/oauth/introspect").body(FORM, format!("client_secret={secret}&token={}", ann.access))
+        };
         let ways = |key: &str| {
             [
                 asked().api_key(key).send(),
@@ -189,6 +193,9 @@ on_both_stores! {
                 asked().header("authorization", &basic("gateway%20%2B+1", key)).send(),
                 asked().header("authorization", &basic(key, key).replace("Basic", "bAsIc")).send(),
                 asked().header("authorization", &basic("x", &key.replace("sk_", "%73k%5F"))).send(),
+                with_secret(key).send(),
+                with_secret(&format!("{key}&client_id=gateway")).send(),
+                with_secret(&key.replace("sk_", "%73k%5F")).send(),
             ]
         };
         for answer in ways(&good) {
@@ -219,6 +226,19 @@ on_both_stores! {
             // In one way only.
             (asked().api_key(&good).bearer(&good).send(), "Send the API key in one way only", "Bearer"),
             (asked().api_key(&good).header("authorization", &basic("", &good)).send(), "Send the API key in one way only", "Bearer"),
+            (with_secret(&good).api_key(&good).send(), "Send the API key in one way only", "Bearer"),
+            (with_secret(&good).api_key(lacking).send(), "Send the API key in one way only", "Bearer"),
+            (with_secret(&good).header("authorization", &basic("", &good)).send(), "Send the API key in one way only", "Bearer"),
+            (with_secret(&good).header("authorization", &basic("", "x")).send(), "Send the API key in one way only", "Bearer"),
+            (with_secret("x").bearer(text(&derived["accessToken"])).send(), "Send the API key in one way only", "Bearer"),
+            (with_secret(&good).bearer(&ann.access).send(), "Send the API key in one way only", "Bearer"),
+            (with_secret(&format!("{good}&client_secret={good}")).send(), "Invalid or expired API key", "Bearer"),
+            (with_secret(&ann.access).send(), "Invalid or expired API key", "Bearer"),
+            (with_secret(text(&derived["accessToken"])).send(), "Invalid or expired API key", "Bearer"),
+            (with_secret(&format!("sk_{}", "0".repeat(64))).send(), "Invalid or expired API key", "Bearer"),
+            (with_secret("").send(), "Unauthorized", "Bearer"),
+            (with_secret("%zz").send(), "Unauthorized", "Bearer"),
+            (service.post("/oauth/introspect").body("text/plain", format!("token=x&client_secret={good}")).send(), "Unauthorized", "Bearer"),
             (asked().bearer(&good).bearer(&good).send(), "Unauthorized", "Bearer error=\"invalid_token\""),
             (asked().api_key(&good).api_key(&good).send(), "Invalid or expired API key", "Bearer"),
         ] {
@@ -238,7 +258,7 @@ on_both_stores! {
         for form in [
             format!("token={token}"),
             format!("&&token={token}&"),
-            format!("a=b&token={token}&a=c&client_id=x&client_secret=y&Token=z&=&%00=%00"),
+            format!("a=b&token={token}&a=c&client_id=x&client_secret=&Token=z&=&%00=%00"),
             format!("token_type_hint=&token_type_hint=x&token=&%74oken={}", token.replace('.', "%2E")),
         ] {
             let answer = ask(service, &caller, &form).send();
@@ -293,6 +313,31 @@ fn the_issuer_and_the_audience_of_tokens_are_told() {
 }
 
 #[test]
+fn a_secret_in_the_form_is_a_key_on_no_other_route_and_stays_out_of_the_log() {
+    let home = Home::fresh(Backend::Sqlite);
+    let server = home.start(&[("RUST_LOG", "trace")]);
+    let client = server.client();
+    let ann = client.sign_up("ann@example.com");
+    home.run(&["user", "grant", "ann@example.com", "keys:verify"]).succeeded();
+    let key = client.create_key(&ann.access, json!({ "name": "ci", "scopes": ["keys:verify"] }));
+    let form = format!("token={}&client_secret={}", ann.access, text(&key["key"]));
+    let good = client.post("/oauth/introspect").body(FORM, form.clone()).send();
+    assert_eq!((good.status, &good.json()["active"]), (200, &json!(true)));
+    let wrong = format!("sk_{}", "7".repeat(64));
+    let bad = client.post("/oauth/introspect").body(FORM, format!("token=x&client_secret={wrong}")).send();
+    assert_eq!(bad.status, 401);
+    let large = client.post("/oauth/introspect").body(FORM, format!("{form}&x={}", "x".repeat(20_000))).send();
+    assert_eq!(large.status, 401, "what cannot be read has no secret");
+    for path in ["/keys/verify", "/auth/token", "/keys/revoke-self"] {
+        assert_eq!(client.post(path).body(FORM, form.clone()).send().status, 401, "{path}");
+    }
+    let said = server.stop().stderr;
+    for secret in [text(&key["key"]), &wrong, &ann.access] {
+        assert!(!said.contains(secret), "{said}");
+    }
+}
+
+#[test]
 fn bad_keys_of_callers_count_by_address_and_what_they_ask_about_does_not() {
     let service = Service::start_with(Backend::Sqlite, &[("RATE_LIMIT_FAILED_KEYS", "2/1h")], |_| {});
     let caller = caller(&service);
@@ -304,5 +349,7 @@ fn bad_keys_of_callers_count_by_address_and_what_they_ask_about_does_not() {
         asked.header("authorization", &basic("x", &format!("sk_{}", "1".repeat(64)))).send().status
     };
     assert_eq!([bad(), bad(), bad()], [401, 401, 429]);
+    let in_form = service.post("/oauth/introspect").body(FORM, format!("token=x&client_secret=sk_{}", "2".repeat(64)));
+    assert_eq!(in_form.send().status, 429);
     assert_eq!(introspect(&service, &caller, "x"), inactive());
 }
