@@ -50,12 +50,12 @@ pub(crate) struct AccessPayload<'a> {
     #[serde(borrow)]
     pub email: Cow<'a, str>,
     /// OpenID Connect Core §5.1. This and the next two are missing in tokens of earlier versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "told", skip_serializing_if = "Option::is_none")]
     pub email_verified: Option<bool>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "told", skip_serializing_if = "Option::is_none")]
     pub name: Option<Cow<'a, str>>,
     /// RFC 9068 §2.2.3, for services that verify tokens by themselves. Keyward asks what the user has now.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "told", skip_serializing_if = "Option::is_none")]
     pub scope: Option<Cow<'a, str>>,
     pub sid: SessionId,
     #[serde(rename = "gen", default, deserialize_with = "told", skip_serializing_if = "Option::is_none")]
@@ -132,9 +132,9 @@ pub(crate) enum RefreshType {
     Refresh,
 }
 
-/// Reads a claim that may be missing but, if present, must be a number.
-fn told<'de, D: Deserializer<'de>>(number: D) -> Result<Option<i64>, D::Error> {
-    i64::deserialize(number).map(Some)
+/// Reads a claim that may be missing but, if present, must not be null.
+fn told<'de, D: Deserializer<'de>, T: Deserialize<'de>>(claim: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(claim).map(Some)
 }
 
 /// One audience or several (RFC 7519 §4.1.3).
