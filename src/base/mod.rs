@@ -13,6 +13,7 @@ pub mod network;
 pub mod page;
 pub mod period;
 pub mod pool;
+pub(crate) mod random;
 pub mod secret;
 pub mod sharded;
 pub mod tls_verifier;

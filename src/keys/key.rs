@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use rand::TryRng;
-use rand::rngs::SysRng;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{KeyId, UserId};
 use crate::base::metadata::Metadata;
+use crate::base::random;
 use crate::keys::allowed_ips::AllowedIps;
 use crate::keys::scopes::Scopes;
 use crate::keys::usage::Outcome;
@@ -36,10 +35,7 @@ pub struct KeySecret(String);
 impl KeySecret {
     /// 256 bits from the system's random source, as 64 hexadecimal digits after the prefix.
     pub(crate) fn generate(prefix: &KeyPrefix) -> Result<KeySecret, Error> {
-        let mut bytes = [0; HEX_DIGITS / 2];
-        SysRng
-            .try_fill_bytes(&mut bytes)
-            .map_err(|error| Error::Internal(format!("the system's random source: {error}")))?;
+        let bytes: [u8; HEX_DIGITS / 2] = random::bytes()?;
         Ok(KeySecret(prefix.write(&hex::encode(bytes))))
     }
 
