@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::accounts::limits::{AddressLimits, WriteLimits};
 use crate::accounts::passwords::{PasswordRules, Passwords};
+use crate::accounts::recovery::Recovery;
 use crate::accounts::session::LiveSession;
 use crate::accounts::sessions::Sessions;
 use crate::accounts::settings::AccountSettings;
-use crate::accounts::store::{SessionStore, UserStore};
+use crate::accounts::store::{RecoveryStore, SessionStore, UserStore};
 use crate::accounts::throttling::LoginThrottle;
 use crate::accounts::users::Users;
 use crate::audit::events::Events;
@@ -34,6 +35,7 @@ use crate::tokens::settings::TokenSettings;
 #[derive(Clone)]
 pub struct Stores {
     pub users: Arc<dyn UserStore>,
+    pub recovery: Arc<dyn RecoveryStore>,
     pub sessions: Arc<dyn SessionStore>,
     pub keys: Arc<dyn KeyStore>,
     pub usage: Arc<dyn UsageStore>,
@@ -48,6 +50,7 @@ pub struct App {
     pub tokens: Arc<Tokens>,
     pub password_rules: PasswordRules,
     pub users: Arc<Users>,
+    pub recovery: Recovery,
     pub sessions: Sessions,
     pub keys: Keys,
     pub usage: Arc<UsageCounter>,
@@ -109,7 +112,7 @@ impl App {
         let writes = Arc::new(WriteLimits::new(accounts.write_rates, clock.clone()));
         let throttle = LoginThrottle::new(stores.sessions.clone(), passwords.clone(), events.clone(), clock.clone());
         let scopes = accounts.user_scopes.clone();
-        let users = Arc::new(Users::new(stores.users, passwords, throttle, scopes, clock.clone()));
+        let users = Arc::new(Users::new(stores.users, passwords.clone(), throttle, scopes, clock.clone()));
         let (by_hash, by_id, sessions) = (stores.keys.clone(), stores.keys.clone(), stores.sessions.clone());
         App {
             known_keys: Lookup::new(entries, changes.clone(), Box::new(move |hashes| by_hash.keys_by_hash(hashes))),
@@ -119,6 +122,13 @@ impl App {
             address_limits: AddressLimits::new(accounts.address_rates, clock.clone()),
             writes: writes.clone(),
             password_rules,
+            recovery: Recovery::new(
+                stores.recovery,
+                passwords.clone(),
+                accounts.reset_url.clone(),
+                accounts.reset_lifetime,
+                clock.clone(),
+            ),
             sessions: Sessions::new(
                 users.clone(),
                 stores.sessions,

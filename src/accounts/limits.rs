@@ -15,6 +15,8 @@ pub enum Limited {
     SignUp,
     LogIn,
     Refresh,
+    /// A one-time token is tried. Counted separately, at the rate of logins.
+    OneTimeToken,
     FailedKey,
     /// A failed key that was not in memory and had to be looked up in the store.
     FailedLookup,
@@ -69,7 +71,7 @@ impl AddressLimits {
     fn rate(&self, what: Limited) -> Option<Rate> {
         match what {
             Limited::SignUp => self.rates.sign_up,
-            Limited::LogIn => self.rates.log_in,
+            Limited::LogIn | Limited::OneTimeToken => self.rates.log_in,
             Limited::Refresh => self.rates.refresh,
             Limited::FailedKey | Limited::FailedLookup => self.rates.failed_keys,
         }

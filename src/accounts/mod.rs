@@ -1,12 +1,15 @@
 //! Users and their sessions: signing up, logging in, passwords, and how often a password may be guessed.
 
 pub mod changing;
+pub mod creating;
 pub mod email;
 pub mod ending;
 pub mod granting;
 pub mod limits;
+pub mod one_time;
 pub mod operators;
 pub mod passwords;
+pub mod recovery;
 pub mod refresh;
 pub mod session;
 pub mod sessions;

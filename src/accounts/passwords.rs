@@ -94,11 +94,16 @@ fn is_common(password: &str) -> bool {
     false
 }
 
-/// A bcrypt hash in its usual text form. `Debug` does not show it.
+/// A bcrypt hash in its usual text form, or empty: no password is right. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
 impl PasswordHash {
+    /// Of somebody who has no password.
+    pub(crate) fn none() -> PasswordHash {
+        PasswordHash(String::new())
+    }
+
     pub(crate) fn from_stored(text: String) -> PasswordHash {
         PasswordHash(text)
     }
@@ -146,10 +151,11 @@ impl Passwords {
 
     /// Whether the password belongs to the hash: as it was typed, or else composed. `None`: it does not.
     ///
-    /// Every refusal takes the same time, also without a hash (no such user). A password that is not composed takes twice
+    /// Every refusal takes the same time, also without a hash (no such user) or with that of no password. A password that is not composed takes twice
     /// as long, whatever the hash is. Hashes that were made by Keyward's predecessor cut passwords at 72 bytes; verifying
     /// does the same.
     pub(crate) fn verify(&self, password: String, hash: Option<&PasswordHash>) -> Result<Option<Typed>, Error> {
+        let hash = hash.filter(|hash| **hash != PasswordHash::none());
         if let Some(hash) = hash {
             self.note_cost(&hash.0);
         }
@@ -284,6 +290,9 @@ mod tests {
         // A dummy that bcrypt cannot read would be an error, and return at once.
         assert_eq!(passwords().verify("anything".into(), None).unwrap(), None);
         assert_eq!(passwords().verify("u\u{308}".into(), None).unwrap(), None);
+        for password in ["anything", ""] {
+            assert_eq!(passwords().verify(password.into(), Some(&PasswordHash::none())).unwrap(), None);
+        }
     }
 
     #[test]

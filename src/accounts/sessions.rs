@@ -18,7 +18,7 @@ use crate::accounts::settings::AccountSettings;
 use crate::accounts::store::{Created, Opened, Rotated, SessionStore};
 use crate::accounts::throttling::PasswordAttempt;
 use crate::accounts::user::{User, new_user};
-use crate::accounts::users::Users;
+use crate::accounts::users::{Users, email_taken};
 use crate::audit::event::{Actor, By, Kind, Origin};
 use crate::base::clock::Clock;
 use crate::base::error::{Challenge, Error, Sent};
@@ -78,7 +78,7 @@ impl Sessions {
         let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
         match self.users.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
             Created::Done => self.logged_in(user, &session),
-            Created::EmailTaken => Err(Error::Conflict("User already exists".into())),
+            Created::EmailTaken => Err(email_taken()),
         }
     }
 

@@ -10,6 +10,7 @@
 use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::granting::ScopeChange;
+use crate::accounts::one_time::TokenHash;
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
@@ -49,6 +50,32 @@ pub enum Deleted {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordSet {
+    Done,
+    NoSuchUser,
+    /// It has no password.
+    Service,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenAdded {
+    Done,
+    NoSuchUser,
+    /// It gets no token.
+    Service,
+}
+
+/// What became of a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    Done,
+    /// Some of the user's keys have been revoked, and the token is still good: go on.
+    More,
+    /// The token is not, or the user is inactive. Nothing was changed.
+    NotGood,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
     Done,
     /// The user is gone or inactive, or their password has been changed.
@@ -70,7 +97,7 @@ pub enum Rotated {
 
 /// Users and their passwords.
 pub trait UserStore: Send + Sync {
-    /// Stores a user with their password and, if given, their first session.
+    /// Stores a user with their password, which may be none, and, if given, their first session.
     fn create_user(
         &self,
         user: &User,
@@ -104,14 +131,20 @@ pub trait UserStore: Send + Sync {
         now: Timestamp,
     ) -> Result<UserChanged, StoreError>;
 
-    /// Ends the user's sessions. False: no such user.
-    fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError>;
+    /// Ends the user's sessions, and voids their one-time tokens.
+    fn set_password(
+        &self,
+        id: UserId,
+        password: &PasswordHash,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<PasswordSet, StoreError>;
 
     /// The hash of an active user's password.
     fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError>;
 
-    /// If the user's password is still `old`, replaces it, ends all of their sessions and opens this one. False: it is
-    /// not, or the user is gone or inactive.
+    /// If the user's password is still `old`, replaces it, ends all of their sessions, voids their one-time tokens and
+    /// opens this session. False: it is not, or the user is gone or inactive.
     fn change_password(
         &self,
         id: UserId,
@@ -136,6 +169,36 @@ pub trait UserStore: Send + Sync {
 
     /// The distinct beginnings of the stored password hashes, up to their cost (`$2b$10$`).
     fn hash_prefixes(&self) -> Result<Vec<String>, StoreError>;
+}
+
+/// One-time tokens.
+pub trait RecoveryStore: Send + Sync {
+    /// Stores a token that sets the user's password. Of their earlier ones the latest two stay good.
+    fn add_reset_token(
+        &self,
+        user: UserId,
+        token: &TokenHash,
+        expires_at: Timestamp,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<TokenAdded, StoreError>;
+
+    /// The active user whose password the token sets. `None`: it is not good, or no longer.
+    fn user_of_reset_token(&self, token: &TokenHash, now: Timestamp) -> Result<Option<UserId>, StoreError>;
+
+    /// Sets the password, ends the user's sessions and voids all their tokens; see also
+    /// [`crate::accounts::recovery::ends_keys`].
+    fn reset_password(
+        &self,
+        user: UserId,
+        token: &TokenHash,
+        password: &PasswordHash,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<Reset, StoreError>;
+
+    /// Deletes up to a thousand tokens that have expired. False: there were none.
+    fn prune_tokens(&self, now: Timestamp) -> Result<bool, StoreError>;
 }
 
 /// Sessions.

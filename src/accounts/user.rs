@@ -9,6 +9,9 @@ use crate::base::metadata::Metadata;
 use crate::keys::grants::Grants;
 use crate::tokens::claims::UserClaims;
 
+/// What an operator is told who would give one a password.
+pub(crate) const NO_PASSWORD: &str = "A service account has no password: it never logs in";
+
 /// A person's name, as they write it. The error is the broken rule; it follows the field's name.
 pub fn parse_name(text: &str) -> Result<String, &'static str> {
     if text.chars().count() > 255 {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::accounts::changing::UserChange;
-use crate::accounts::email::Email;
+use crate::accounts::creating::UserDraft;
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::operators::LAST_OPERATOR;
 use crate::accounts::passwords::{NewPassword, PasswordHash, Passwords};
 use crate::accounts::session::NewSession;
-use crate::accounts::store::{Created, Deleted, UserChanged, UserStore};
+use crate::accounts::store::{Created, Deleted, PasswordSet, UserChanged, UserStore};
 use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
-use crate::accounts::user::{User, UserFilter, UserRef, new_user};
+use crate::accounts::user::{NO_PASSWORD, User, UserFilter, UserRef};
 use crate::audit::event::{By, Kind};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, StoreError};
@@ -43,19 +43,13 @@ impl Users {
         Users { store, passwords, throttle, user_scopes, clock }
     }
 
-    /// Creates an active user. `None`: the e-mail is taken.
-    pub fn create(
-        &self,
-        email: Email,
-        name: Option<String>,
-        password: NewPassword,
-        by: &By,
-    ) -> Result<Option<User>, Error> {
-        let hash = self.passwords.hash(password)?;
-        let user = new_user(email, name, self.user_scopes.clone(), self.clock.now());
+    /// Creates an active user. An error: a broken rule, or the e-mail is taken.
+    pub fn create(&self, draft: UserDraft, by: &By) -> Result<User, Error> {
+        let (user, password) = draft.judge(&self.user_scopes, self.clock.now()).map_err(Error::BrokenRules)?;
+        let hash = password.map_or_else(|| Ok(PasswordHash::none()), |password| self.passwords.hash(password))?;
         match self.store.create_user(&user, &hash, None, by)? {
-            Created::Done => Ok(Some(user)),
-            Created::EmailTaken => Ok(None),
+            Created::Done => Ok(user),
+            Created::EmailTaken => Err(email_taken()),
         }
     }
 
@@ -101,10 +95,14 @@ impl Users {
     }
 
     /// Sets a password without asking for the current one, and ends all of the user's sessions: someone who knew the
-    /// old password may have opened one. False: there is no such user.
+    /// old password may have opened one. False: there is no such user. An error: it is a service account.
     pub fn set_password(&self, id: UserId, password: NewPassword, by: &By) -> Result<bool, Error> {
         let hash = self.passwords.hash(password)?;
-        Ok(self.store.set_password(id, &hash, by, self.clock.now())?)
+        match self.store.set_password(id, &hash, by, self.clock.now())? {
+            PasswordSet::Done => Ok(true),
+            PasswordSet::NoSuchUser => Ok(false),
+            PasswordSet::Service => Err(Error::Conflict(NO_PASSWORD.into())),
+        }
     }
 
     /// Deletes the user, their sessions and their keys, without asking for their password. False: there is no such
@@ -192,11 +190,15 @@ impl Users {
     }
 }
 
+pub(super) fn email_taken() -> Error {
+    Error::Conflict("User already exists".into())
+}
+
 fn changed(changed: UserChanged) -> Result<Option<User>, Error> {
     match changed {
         UserChanged::To(user) => Ok(Some(*user)),
         UserChanged::NoSuchUser => Ok(None),
-        UserChanged::EmailTaken => Err(Error::Conflict("User already exists".into())),
+        UserChanged::EmailTaken => Err(email_taken()),
         UserChanged::LastOperator => Err(Error::Conflict(LAST_OPERATOR.into())),
         UserChanged::Breaks(rule) => Err(Error::BrokenRules(vec![format!("scopes {rule}")])),
     }

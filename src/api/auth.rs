@@ -140,6 +140,16 @@ pub(crate) fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     })
 }
 
+/// `POST /auth/reset-password` → 200; 401 if the token is unknown, used or expired. All sessions of its user end.
+pub(crate) fn reset_password(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &["token", "password"])?;
+    let token = form.required("token", |text| Ok(text.to_string()));
+    let password = form.required("password", |text| app.password_rules.judge(text));
+    let (token, password) = form.finish(token.zip(password))?;
+    app.recovery.reset_password(&token, password, &request.by())?;
+    response::message("Password reset successfully")
+}
+
 #[derive(Serialize)]
 struct PasswordChanged<'a> {
     message: &'static str,

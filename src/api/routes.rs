@@ -18,6 +18,7 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             post("/signup", Password, auth::sign_up).limited(Limited::SignUp),
             post("/login", Password, auth::log_in).limited(Limited::LogIn),
             post("/refresh", Store, auth::refresh).limited(Limited::Refresh),
+            post("/reset-password", Password, auth::reset_password).limited(Limited::OneTimeToken),
         ]),
         group("/auth", ApiKey).routes([post("/token", Store, auth::derive_token).without_derived()]),
         group("/auth", Jwt).routes([
@@ -55,11 +56,13 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             .routes([post("/introspect", Store, oauth::introspect).with_oauth_credentials()]),
         group("/admin", Flexible).with_scopes(&KEYWARD_ADMIN).for_operators().routes([
             get("/users", Store, admin::users::list),
+            post("/users", Password, admin::users::create).writing(),
             get("/users/:id", Store, admin::users::show),
             patch("/users/:id", Store, admin::users::change).writing(),
             delete("/users/:id", Store, admin::users::delete),
             post("/users/:id/grant", Store, admin::users::grant).writing(),
             post("/users/:id/withdraw", Store, admin::users::withdraw).writing(),
+            post("/users/:id/reset-password", Store, admin::users::reset_password).writing(),
             get("/users/:id/sessions", Store, admin::sessions::list),
             delete("/users/:id/sessions", Store, admin::sessions::end_all),
             get("/events", Store, admin::events::list),

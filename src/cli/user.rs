@@ -4,6 +4,7 @@ use pico_args::Arguments;
 use serde_json::{Value, json};
 
 use crate::accounts::changing::UserChange;
+use crate::accounts::creating::UserDraft;
 use crate::accounts::email::Email;
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::user::{User, UserFilter, UserRef, parse_name};
@@ -91,11 +92,9 @@ fn create(json: bool, mut arguments: Arguments) -> Result<(), Failure> {
     let name = name.map(|name| parse_name(&name)).transpose();
     let name = name.map_err(|rule| Failure::Usage(format!("the name {rule}")))?;
     let app = open_app()?;
-    let password = read_password(&app.password_rules)?;
-    match app.users.create(email, name, password, &By::operator())? {
-        Some(user) => print_user(json, &user),
-        None => Err(Failure::Failed("User already exists".to_string())),
-    }
+    let password = Some(read_password(&app.password_rules)?);
+    let draft = UserDraft { name, password, ..UserDraft::invited(email) };
+    print_user(json, &app.users.create(draft, &By::operator())?)
 }
 
 fn set_active(json: bool, name: &UserRef, active: bool) -> Result<(), Failure> {

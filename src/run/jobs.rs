@@ -31,6 +31,7 @@ fn jobs() -> Vec<Job> {
         Job::every(HOUR, "read the costs of stored password hashes", |app| whole(app.users.note_costs())),
         Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.delete_rows_of_deleted_users()),
         Job::every(HOUR, "delete expired sessions", |app| app.sessions.prune()).while_the_clock_is_right(),
+        Job::every(HOUR, "delete expired one-time tokens", |app| app.recovery.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old counts of use", |app| app.usage.prune(app.clock.now())).while_the_clock_is_right(),
         Job::every(HOUR, "delete old figures", |app| app.statistics.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old events", |app| app.events.prune()).while_the_clock_is_right(),
@@ -266,6 +267,7 @@ mod tests {
         let names = |is: fn(&Job) -> bool| jobs().iter().filter(|job| is(job)).map(|job| job.name).collect::<Vec<_>>();
         let deleting = [
             "delete expired sessions",
+            "delete expired one-time tokens",
             "delete old counts of use",
             "delete old figures",
             "delete old events",

@@ -61,6 +61,7 @@ pub fn open_operator_app(config: &Config) -> Result<App, String> {
 pub fn stores(store: &Arc<dyn Store>) -> Stores {
     Stores {
         users: store.clone(),
+        recovery: store.clone(),
         sessions: store.clone(),
         keys: store.clone(),
         usage: store.clone(),

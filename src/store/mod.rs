@@ -13,7 +13,7 @@ mod strangers;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use crate::accounts::store::{SessionStore, UserStore};
+use crate::accounts::store::{RecoveryStore, SessionStore, UserStore};
 use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
@@ -21,7 +21,9 @@ use crate::keys::store::{KeyStore, UsageStore};
 use crate::statistics::store::StatisticsStore;
 
 /// The whole store: what each noun needs of it, and what a running server needs beside.
-pub trait Store: UserStore + SessionStore + KeyStore + UsageStore + EventStore + StatisticsStore {
+pub trait Store:
+    UserStore + RecoveryStore + SessionStore + KeyStore + UsageStore + EventStore + StatisticsStore
+{
     /// The time of the latest stored event or use of a key. `None`: nothing is stored.
     fn latest(&self) -> Result<Option<Timestamp>, StoreError>;
 

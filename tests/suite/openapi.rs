@@ -184,6 +184,19 @@ fn see_operators(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
     let bob = service.sign_up("robert@example.com");
     let of_bob = format!("/admin/users/{}", bob.id);
     let scopes = json!({ "scopes": ["keyward:admin"] });
+    let service_account = json!({ "kind": "service", "email": "billing@example.com" });
+    let billing = service.post("/admin/users").bearer(&boss.access).json(service_account).send();
+    let of_billing = format!("/admin/users/{}", billing.json()["id"].as_str().unwrap());
+    see("POST", "/admin/users", billing);
+    let token = || {
+        let made = service.post(&format!("{of_bob}/reset-password")).bearer(&boss.access).send();
+        json!({ "token": made.json()["token"], "password": "another Password" })
+    };
+    for body in [token(), json!({ "token": "x", "password": "another Password" }), json!({})] {
+        see("POST", "/auth/reset-password", service.post("/auth/reset-password").json(body).send());
+    }
+    let large = service.post("/auth/reset-password").body("application/json", vec![b' '; 300_000]).send();
+    see("POST", "/auth/reset-password", large);
     for (method, path, body) in [
         ("GET", "/admin/users".to_string(), None),
         ("GET", "/admin/users?limit=0".to_string(), None),
@@ -199,6 +212,12 @@ fn see_operators(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
         ("PATCH", of_bob.clone(), Some(json!({ "name": 1 }))),
         ("PATCH", of_boss.clone(), Some(json!({ "isActive": false }))),
         ("PATCH", "/admin/users/x".to_string(), Some(json!({}))),
+        ("POST", "/admin/users".to_string(), Some(json!({ "email": "robert@example.com" }))),
+        ("POST", "/admin/users".to_string(), Some(json!({}))),
+        ("POST", format!("{of_bob}/reset-password"), None),
+        ("POST", format!("{of_bob}/reset-password"), Some(json!({ "url": "x" }))),
+        ("POST", format!("{of_billing}/reset-password"), None),
+        ("POST", "/admin/users/x/reset-password".to_string(), None),
         ("POST", format!("{of_bob}/grant"), Some(json!({ "scopes": ["a:*"] }))),
         ("POST", format!("{of_bob}/grant"), Some(json!({}))),
         ("POST", "/admin/users/x/grant".to_string(), Some(scopes.clone())),

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keyward::accounts::changing::UserChange;
+use keyward::accounts::creating::UserDraft;
 use keyward::accounts::email::Email;
 use keyward::accounts::granting::ScopeChange;
-use keyward::accounts::user::{UserFilter, UserRef};
+use keyward::accounts::user::{UserFilter, UserKind, UserRef};
 use keyward::app::App;
 use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
 use keyward::base::clock::{Clock, Timestamp};
@@ -153,6 +154,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let origin = || Origin { ip: [192, 0, 2, 1].into(), user_agent: None, request_id: "of-a-test".to_string() };
     let email = |name: &str| Email::parse(&format!("{name}@example.com")).unwrap();
     let password = |text: &str| app.password_rules.judge(text).unwrap();
+    let invited = |name: &str| UserDraft::invited(email(name));
     let nobody = By { actor: Actor::Anonymous, origin: Some(origin()) };
 
     // Accounts and sessions.
@@ -179,7 +181,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.sessions.end_others(id, claims.sid, &by).unwrap();
     store.addresses_of(id, 10).unwrap();
     app.sessions.change_password(id, ann, PASSWORD.to_string(), password("Another Password 1!"), &by).unwrap();
-    let bob = app.users.create(email("bob"), None, password(PASSWORD), &By::operator()).unwrap().unwrap();
+    let bob = app.users.create(invited("bob"), &By::operator()).unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
     app.users.by_id(bob.id).unwrap();
     for email in [None, Some("a".to_string())] {
@@ -202,6 +204,13 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     assert!(app.users.change_scopes(bob.id, &operators(ScopeChange::Withdraw), &by).is_err(), "the last operator");
     app.users.change_scopes(bob.id, &operators(ScopeChange::Withdraw), &By::operator()).unwrap();
     app.users.note_costs().unwrap();
+    for _ in 0..2 {
+        let reset = app.recovery.request_reset(bob.id, &by).unwrap().unwrap();
+        app.recovery.reset_password(reset.token.expose(), password(PASSWORD), &nobody).unwrap();
+    }
+    let billing = UserDraft { kind: UserKind::Service, ..invited("billing") };
+    let billing = app.users.create(billing, &By::operator()).unwrap();
+    assert!(app.recovery.request_reset(billing.id, &by).is_err());
 
     // Keys and their use.
     let settings = || KeySpec {
@@ -259,6 +268,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.users.delete_own(id, ann, "Another Password 1!", &by).unwrap();
     app.clock.advance(Duration::from_secs(400 * 86_400));
     app.sessions.prune().unwrap();
+    store.prune_tokens(app.clock.now()).unwrap();
     app.usage.prune(app.clock.now()).unwrap();
     app.statistics.prune().unwrap();
     app.events.prune().unwrap();
@@ -416,6 +426,10 @@ const FILL: &str = "
         SELECT id(4, n), now() - n * interval '1 s', 'kind' || n % 16, id(1, 1 + n % 10000),
                'operator', '{}', 1
         FROM generate_series(1, 100000) n;
+    INSERT INTO one_time_tokens (id, user_id, kind, hash, created_at, expires_at)
+        SELECT id(5, n), id(1, 1 + n % 10000), 'reset-password', decode(md5(n::text), 'hex'), now(),
+               now() + n * interval '1 s'
+        FROM generate_series(1, 30000) n;
     INSERT INTO figures SELECT n, 'login', 1 FROM generate_series(1, 20000) n;
     ANALYZE;
 ";

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{named_user, no_such_user};
 use crate::accounts::changing::UserChange;
+use crate::accounts::creating::UserDraft;
 use crate::accounts::email::Email;
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::user::{User, UserFilter, UserKind, parse_name};
@@ -17,6 +18,9 @@ use crate::http::form::Form;
 use crate::http::request::Request;
 use crate::http::response::{self, Response};
 use crate::keys::grants::Grants;
+
+/// As `MAX_KEYS_PER_USER` has it.
+const MOST_KEYS: u32 = 1_000_000;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,6 +80,47 @@ pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> 
     paging::answer(request, "/admin/users", limit, &users, last)
 }
 
+/// `POST /admin/users` → 201; 409 if the e-mail is taken.
+pub(crate) fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
+    const FIELDS: [&str; 8] = ["kind", "email", "password", "name", "scopes", "metadata", "emailVerified", "maxKeys"];
+    let mut form = Form::read(request, &FIELDS)?;
+    let kind = form.optional("kind", |text| UserKind::parse(text).ok_or("must be user or service"));
+    let email = form.text_or_empty("email", Email::parse);
+    let password = form.optional("password", |text| app.password_rules.judge(text));
+    let name = form.optional("name", parse_name);
+    let scopes = form.nullable_texts("scopes", Grants::parse).flatten();
+    let metadata = form.any_object("metadata", Metadata::new).flatten();
+    let email_verified = form.boolean("emailVerified").unwrap_or(false);
+    let max_keys = form.nullable_number("maxKeys", 0..=MOST_KEYS).flatten();
+    let draft = UserDraft {
+        kind: kind.unwrap_or(UserKind::User),
+        password,
+        name,
+        scopes,
+        metadata,
+        email_verified,
+        max_keys,
+        ..UserDraft::invited(form.finish(email)?)
+    };
+    response::created(&ListedUser::new(&app.users.create(draft, &request.by_operator())?))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewToken<'a> {
+    token: &'a str,
+    expires_at: Timestamp,
+    url: Option<&'a str>,
+}
+
+/// `POST /admin/users/:id/reset-password` → 200 with a token, for the operator to hand over; 409 for a service account.
+pub(crate) fn reset_password(app: &App, request: &mut Request) -> Result<Response, Error> {
+    Form::read(request, &[])?.finish(Some(()))?;
+    let reset = app.recovery.request_reset(named_user(request)?, &request.by_operator())?;
+    let reset = reset.ok_or_else(no_such_user)?;
+    response::ok(&NewToken { token: reset.token.expose(), expires_at: reset.expires_at, url: reset.url.as_deref() })
+}
+
 /// `GET /admin/users/:id` → 200.
 pub(crate) fn show(app: &App, request: &mut Request) -> Result<Response, Error> {
     shown(app.users.by_id(named_user(request)?)?)
@@ -91,7 +136,7 @@ pub(crate) fn change(app: &App, request: &mut Request) -> Result<Response, Error
         is_active: form.boolean("isActive"),
         email_verified: form.boolean("emailVerified"),
         metadata: form.any_object("metadata", Metadata::new),
-        max_keys: form.nullable_number("maxKeys", 0..=u32::MAX),
+        max_keys: form.nullable_number("maxKeys", 0..=MOST_KEYS),
     };
     let change = form.finish(Some(change))?;
     shown(app.users.change(named_user(request)?, &change, &request.by_operator())?)

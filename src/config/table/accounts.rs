@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::read::{LIFETIMES_OR_OFF, RATES_OR_OFF, lifetime, lifetime_or_off, rate_or_off, whole_number};
+use super::read::{LIFETIMES, LIFETIMES_OR_OFF, RATES_OR_OFF, lifetime, lifetime_or_off, rate_or_off, whole_number};
+use crate::accounts::one_time::TokenUrl;
 use crate::config::setting::{ALWAYS, Setting};
 use crate::keys::grants::{Grants, is_reserved};
 
@@ -57,6 +58,27 @@ pub(super) static SETTINGS: &[Setting] = &[
         secret: false,
         counts: ALWAYS,
         read: |config, value| whole_number(value, 10..=15).map(|cost| config.accounts.bcrypt_cost = cost),
+    },
+    Setting {
+        name: "RESET_URL",
+        default: None,
+        accepts: "an http or https URL with {token} after its host, such as https://app.example.com/reset#{token}",
+        meaning: "Your page on which a one-time token sets a password; what `POST /admin/users/:id/reset-password` gives links to",
+        secret: false,
+        counts: ALWAYS,
+        read: |config, value| {
+            config.accounts.reset_url = Some(TokenUrl::parse(value)?);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "RESET_EXPIRES_IN",
+        default: Some("1h"),
+        accepts: LIFETIMES,
+        meaning: "How long a one-time token that sets a password is good",
+        secret: false,
+        counts: ALWAYS,
+        read: |config, value| lifetime(value).map(|span| config.accounts.reset_lifetime = span),
     },
     Setting {
         name: "SESSION_MAX_AGE",

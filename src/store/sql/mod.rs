@@ -9,6 +9,7 @@ mod key_pages;
 mod key_rows;
 mod keys;
 mod listening;
+mod one_time_tokens;
 mod operators;
 mod sessions;
 mod statistics;

@@ -2,6 +2,7 @@
 
 use super::events::record;
 use super::key_rows::metadata_value;
+use super::one_time_tokens::void_all;
 use super::operators::leaves_an_operator;
 use super::user_rows::{max_keys_value, user, user_columns};
 use super::{SqlStore, sessions};
@@ -75,6 +76,9 @@ impl<D: Driver> SqlStore<D> {
                     max_keys_value(new.max_keys),
                 ],
             )?;
+            if new.email != old.email {
+                void_all(transaction, id)?;
+            }
             if !fields.is_empty() {
                 record(transaction, &Event::new(Kind::UserChanged, id, by, now).with("fields", fields))?;
             }

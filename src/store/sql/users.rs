@@ -2,6 +2,7 @@
 
 use super::events::record;
 use super::key_rows::metadata_value;
+use super::one_time_tokens::void_all;
 use super::operators::leaves_an_operator;
 use super::usage::DELETE_HOURS;
 use super::user_changes::{is_free, locked_user};
@@ -13,8 +14,8 @@ use crate::accounts::ending::ended_all;
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::session::NewSession;
-use crate::accounts::store::{Created, Deleted, UserChanged, UserStore};
-use crate::accounts::user::{User, UserFilter};
+use crate::accounts::store::{Created, Deleted, PasswordSet, UserChanged, UserStore};
+use crate::accounts::user::{User, UserFilter, UserKind};
 use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
@@ -38,6 +39,15 @@ fn delete_some_keys(transaction: &mut dyn Transaction, user: &[Value]) -> Result
     transaction.execute_with_rows(DELETE_HOURS, &[Column::Uuid, Column::Int], &mut hours.into_iter())?;
     let keys = "SELECT id FROM api_keys WHERE user_id = $1 ORDER BY created_at, id LIMIT 100";
     Ok(!are_all || delete_found(transaction, keys, user, "DELETE FROM api_keys WHERE id IN (ROWS)")?)
+}
+
+/// What is recorded of a new user.
+fn created_event(user: &User, session: Option<&NewSession>) -> Kind {
+    match user.kind {
+        _ if session.is_some() => Kind::UserSignedUp,
+        UserKind::User if !user.has_password => Kind::UserInvited,
+        _ => Kind::UserCreated,
+    }
 }
 
 impl<D: Driver> UserStore for SqlStore<D> {
@@ -70,8 +80,11 @@ impl<D: Driver> UserStore for SqlStore<D> {
                 ],
             )?;
             session.map_or(Ok(()), |session| sessions::insert(transaction, session))?;
-            let kind = if session.is_some() { Kind::UserSignedUp } else { Kind::UserCreated };
-            record(transaction, &Event::new(kind, user.id, by, user.created_at))?;
+            let mut event = Event::new(created_event(user, session), user.id, by, user.created_at);
+            if user.kind == UserKind::Service {
+                event = event.with("kind", user.kind.as_str());
+            }
+            record(transaction, &event)?;
             Ok(Created::Done)
         });
         match outcome {
@@ -133,18 +146,31 @@ impl<D: Driver> UserStore for SqlStore<D> {
         self.change_scopes_of_user(id, change, by, now)
     }
 
-    fn set_password(&self, id: UserId, password: &PasswordHash, by: &By, now: Timestamp) -> Result<bool, StoreError> {
-        self.change(id.0, is_so, |transaction| {
-            let changed = transaction.execute(
-                "UPDATE users SET password_hash = $2 WHERE id = $1 AND deleted_at IS NULL",
-                &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
-            )?;
-            if changed > 0 {
+    fn set_password(
+        &self,
+        id: UserId,
+        password: &PasswordHash,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<PasswordSet, StoreError> {
+        self.change(
+            id.0,
+            |set| *set == PasswordSet::Done,
+            |transaction| {
+                let Some(user) = locked_user(transaction, id)? else { return Ok(PasswordSet::NoSuchUser) };
+                if user.kind == UserKind::Service {
+                    return Ok(PasswordSet::Service);
+                }
+                transaction.execute(
+                    "UPDATE users SET password_hash = $2 WHERE id = $1",
+                    &[Value::Uuid(id.0), Value::Text(password.as_str().to_string())],
+                )?;
+                void_all(transaction, id)?;
                 let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
                 record(transaction, &ended_all(Kind::UserPasswordSet, ended, id, by, now))?;
-            }
-            Ok(changed > 0)
-        })
+                Ok(PasswordSet::Done)
+            },
+        )
     }
 
     fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError> {
@@ -170,6 +196,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
                 &[Value::Uuid(id.0), Value::Text(old.as_str().to_string()), Value::Text(new.as_str().to_string())],
             )?;
             if changed > 0 {
+                void_all(transaction, id)?;
                 let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
                 record(transaction, &ended_all(Kind::PasswordChanged, ended, id, by, now))?;
                 sessions::open(transaction, session, 1)?;
@@ -212,6 +239,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
                 if found == 0 {
                     return Ok(Deleted::NoSuchUser);
                 }
+                void_all(transaction, id)?;
                 record(transaction, &Event::new(Kind::UserDeleted, id, by, now))?;
                 Ok(Deleted::Done)
             },

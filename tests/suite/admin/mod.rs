@@ -1,6 +1,7 @@
 //! What operators do over HTTP.
 
 mod events;
+mod invitations;
 mod last_operator;
 mod statistics;
 mod users;

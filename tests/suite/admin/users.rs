@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::{next, operator};
 
 /// What an operator asks with this token.
-struct Asking<'a> {
-    service: &'a Service,
-    access: &'a str,
+pub(super) struct Asking<'a> {
+    pub(super) service: &'a Service,
+    pub(super) access: &'a str,
 }
 
 impl Asking<'_> {
     #[track_caller]
-    fn ask(&self, method: &str, target: &str, body: Option<Value>) -> Answer {
+    pub(super) fn ask(&self, method: &str, target: &str, body: Option<Value>) -> Answer {
         let request = self.service.method(method, target).bearer(self.access);
         match body {
             Some(body) => request.json(body).send(),
@@ -23,14 +23,14 @@ impl Asking<'_> {
     }
 
     #[track_caller]
-    fn get(&self, target: &str) -> Value {
+    pub(super) fn get(&self, target: &str) -> Value {
         let answer = self.ask("GET", target, None);
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
     }
 
     #[track_caller]
-    fn change(&self, user: &str, body: Value) -> Value {
+    pub(super) fn change(&self, user: &str, body: Value) -> Value {
         let answer = self.ask("PATCH", &format!("/admin/users/{user}"), Some(body));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
@@ -50,7 +50,7 @@ fn emails(asking: &Asking<'_>, first: &str) -> Vec<Vec<String>> {
     pages
 }
 
-fn said(answer: &Answer) -> (u16, Value) {
+pub(super) fn said(answer: &Answer) -> (u16, Value) {
     (answer.status, answer.json())
 }
 
@@ -191,7 +191,7 @@ on_both_stores! {
             "email must be an email",
             "isActive must be a boolean value",
             "metadata must be an object",
-            "maxKeys must be a whole number from 0 to 4294967295",
+            "maxKeys must be a whole number from 0 to 1000000",
         ];
         let body = json!({
             "kind": "service", "password": PASSWORD, "scopes": ["*"], "email": "ann", "isActive": "no", "metadata": [], "maxKeys": -1

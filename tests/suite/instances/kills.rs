@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use keyward::accounts::creating::UserDraft;
 use keyward::accounts::email::Email;
 use keyward::accounts::passwords::PasswordRules;
 use keyward::audit::event::By;
@@ -74,9 +75,10 @@ fn kill_again_and_again(home: &Home) {
     let email = "ann@example.com";
     let mut config = home.config();
     allow_masses(&mut config);
-    let password = PasswordRules::new(8).judge(PASSWORD).ok().unwrap();
+    let password = PasswordRules::new(8).judge(PASSWORD).ok();
+    let draft = UserDraft { password, ..UserDraft::invited(Email::parse(email).unwrap()) };
     let (app, _) = run::open_app(&config, Clock::default()).unwrap();
-    assert!(app.users.create(Email::parse(email).unwrap(), None, password, &By::operator()).unwrap().is_some());
+    assert!(app.users.create(draft, &By::operator()).is_ok());
     drop(app);
 
     let started = Instant::now();

@@ -32,6 +32,9 @@ on_both_stores! {
         let made = new_key(service, &ann);
         assert_eq!(service.key_status(&made.key), 200);
         assert_eq!(service.post("/auth/refresh").json(json!({ "refreshToken": ann.refresh })).send().status, 200);
+        service.grant(&ann.id, &["keyward:admin"]);
+        let reset = service.post(&format!("/admin/users/{}/reset-password", ann.id)).bearer(&ann.access).send().json();
+        let reset = reset["token"].as_str().unwrap();
         service.restart();
         service.stop();
 
@@ -48,7 +51,7 @@ on_both_stores! {
             (None, Some(database)) => {
                 let mut client = database.client();
                 let mut rows = Vec::new();
-                for table in ["users", "sessions", "api_keys", "schema_migrations"] {
+                for table in ["users", "sessions", "api_keys", "one_time_tokens", "schema_migrations"] {
                     let select = format!("SELECT row_to_json({table})::text FROM {table}");
                     rows.extend(client.query(&select, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
                 }
@@ -61,10 +64,12 @@ on_both_stores! {
         let contains = |needle: &[u8]| stored.windows(needle.len()).any(|window| window == needle);
         assert!(contains(b"ann@example.com") && contains(hash.as_bytes()), "what is stored can be found this way");
         let digits = &made.key[3..];
-        for secret in [PASSWORD, digits, &digits[..32], &digits[32..], &ann.access, &ann.refresh] {
+        for secret in [PASSWORD, digits, &digits[..32], &digits[32..], &ann.access, &ann.refresh, reset] {
             assert!(!contains(secret.as_bytes()), "{secret}");
         }
-        assert!(!contains(&hex::decode(digits).unwrap()));
+        for digits in [digits, reset] {
+            assert!(!contains(&hex::decode(digits).unwrap()));
+        }
         for token in [&ann.access, &ann.refresh] {
             assert!(!contains(token.rsplit('.').next().unwrap().as_bytes()), "a signature");
         }
