@@ -90,7 +90,7 @@ impl Account {
         let change = ScopeChange::Grant(grants.clone());
         app.users.change_scopes(owner, &change, &By::operator()).expect("a user with the scope");
         let settings = KeySpec { name: "fuzz".to_string(), scopes: scopes.clone(), ..KeySpec::default() };
-        let (key, secret) = app.keys.create(owner, settings, &By::operator()).expect("a new key");
+        let (key, secret) = app.keys.create(owner, settings, &By::operator()).expect("a new key").expect("an active owner");
         let ends = app.clock.now().plus(Duration::from_secs(3600));
         let account = Account {
             user: AuthenticatedUser {

@@ -8,9 +8,9 @@ use super::paging;
 use crate::app::App;
 use crate::base::clock::Timestamp;
 use crate::base::duration;
-use crate::base::error::Error;
+use crate::base::error::{Challenge, Error, Sent};
 use crate::base::form_encoding::url_encoded;
-use crate::base::id::KeyId;
+use crate::base::id::{KeyId, UserId};
 use crate::base::metadata::Metadata;
 use crate::base::period::DAY;
 use crate::http::form::Form;
@@ -22,12 +22,12 @@ use crate::keys::key::{
 };
 use crate::keys::listing::{KeyFilter, KeyStatus};
 use crate::keys::scopes::Scopes;
-use crate::keys::service::KeySpec;
+use crate::keys::service::{KeySpec, Successor};
 use crate::memory::limiter::Rate;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct NewKey<'a> {
+pub(super) struct NewKey<'a> {
     id: KeyId,
     key: &'a str,
     name: &'a str,
@@ -72,7 +72,7 @@ impl From<Rate> for ShownLimit {
 }
 
 impl<'a> NewKey<'a> {
-    fn new(key: &'a ApiKey, secret: &'a KeySecret) -> NewKey<'a> {
+    pub(super) fn new(key: &'a ApiKey, secret: &'a KeySecret) -> NewKey<'a> {
         NewKey {
             id: key.id,
             key: secret.expose(),
@@ -90,7 +90,7 @@ impl<'a> NewKey<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ListedKey<'a> {
+pub(super) struct ListedKey<'a> {
     id: KeyId,
     name: &'a str,
     hint: &'a str,
@@ -110,7 +110,7 @@ struct ListedKey<'a> {
 }
 
 impl ListedKey<'_> {
-    fn new(counted: &(ApiKey, u64)) -> ListedKey<'_> {
+    pub(super) fn new(counted: &(ApiKey, u64)) -> ListedKey<'_> {
         ListedKey { details: Some(Details::of(&counted.0)), ..ListedKey::without_details(counted) }
     }
 
@@ -135,7 +135,7 @@ impl ListedKey<'_> {
 }
 
 #[derive(Serialize)]
-struct RotatedKey<'a> {
+pub(super) struct RotatedKey<'a> {
     #[serde(flatten)]
     key: NewKey<'a>,
     replaces: ReplacedKey,
@@ -148,20 +148,38 @@ struct ReplacedKey {
     expires_at: Timestamp,
 }
 
-/// `POST /keys/create` → 201, the only answer that shows the key.
-pub(crate) fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
-    const FIELDS: [&str; 7] = ["name", "expiresAt", "scopes", "rateLimit", "externalId", "metadata", "allowedIps"];
-    let mut form = Form::read(request, &FIELDS)?;
+impl RotatedKey<'_> {
+    pub(super) fn new(made: &Successor) -> RotatedKey<'_> {
+        RotatedKey {
+            key: NewKey::new(&made.key, &made.secret),
+            replaces: ReplacedKey { id: made.old, expires_at: made.old_expires_at },
+        }
+    }
+}
+
+/// The fields of a new key.
+pub(super) const NEW: [&str; 7] = ["name", "expiresAt", "scopes", "rateLimit", "externalId", "metadata", "allowedIps"];
+
+/// Reads [`NEW`].
+pub(super) fn read_spec(app: &App, form: &mut Form) -> Option<KeySpec> {
     let name = form.required("name", parse_key_name);
     let expires_at = form.optional("expiresAt", |text| app.keys.parse_expiry(text));
     let scopes = form.texts("scopes", Scopes::parse).unwrap_or_default();
-    let rate_limit = rate_limit(&mut form).flatten();
+    let rate_limit = rate_limit(form).flatten();
     let external_id = form.optional("externalId", parse_external_id);
     let metadata = form.any_object("metadata", Metadata::new).flatten();
     let allowed_ips = form.nullable_texts("allowedIps", AllowedIps::parse).flatten();
-    let spec = name.map(|name| KeySpec { name, expires_at, scopes, rate_limit, external_id, metadata, allowed_ips });
+    name.map(|name| KeySpec { name, expires_at, scopes, rate_limit, external_id, metadata, allowed_ips })
+}
+
+/// `POST /keys/create` → 201, the only answer that shows the key.
+pub(crate) fn create(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let mut form = Form::read(request, &NEW)?;
+    let spec = read_spec(app, &mut form);
     let spec = form.finish(spec)?;
-    let (key, secret) = app.keys.create(request.principal.user()?.id, spec, &request.by())?;
+    // The owner may have been deleted or deactivated since the guard judged.
+    let gone = || Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false, basic: false });
+    let (key, secret) = app.keys.create(request.principal.user()?.id, spec, &request.by())?.ok_or_else(gone)?;
     response::created(&NewKey::new(&key, &secret))
 }
 
@@ -180,6 +198,29 @@ fn rate_limit(form: &mut Form) -> Option<Option<Rate>> {
 /// The query fields of a page.
 const PAGE: [&str; 5] = ["name", "externalId", "status", "limit", "after"];
 
+/// A page that is asked for.
+pub(super) struct AskedPage {
+    pub filter: KeyFilter,
+    pub limit: usize,
+    pub after: Option<KeyId>,
+}
+
+impl AskedPage {
+    /// Reads [`PAGE`]. `owner`: whose keys; `None`: everyone's.
+    pub(super) fn read(form: &mut Form, owner: Option<UserId>) -> AskedPage {
+        AskedPage {
+            filter: KeyFilter {
+                owner,
+                name: form.optional("name", parse_key_name),
+                external_id: form.optional("externalId", parse_external_id),
+                status: form.optional("status", KeyStatus::parse),
+            },
+            limit: paging::limit(form),
+            after: form.optional("after", |text| KeyId::parse(text).ok_or("must be a UUID")),
+        }
+    }
+}
+
 /// `GET /keys` → 200, newest first, a thousand at most. With any of [`PAGE`]: a page of those that have this external id
 /// and status and whose names begin so, with a link to the next one if there may be one.
 pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> {
@@ -191,14 +232,7 @@ pub(crate) fn list(app: &App, request: &mut Request) -> Result<Response, Error> 
         return response::ok(&keys.iter().map(ListedKey::without_details).collect::<Vec<_>>());
     }
     let mut form = Form::read_query(request, &PAGE)?;
-    let filter = KeyFilter {
-        owner: Some(owner),
-        name: form.optional("name", parse_key_name),
-        external_id: form.optional("externalId", parse_external_id),
-        status: form.optional("status", KeyStatus::parse),
-    };
-    let limit = paging::limit(&mut form);
-    let after = form.optional("after", |text| KeyId::parse(text).ok_or("must be a UUID"));
+    let AskedPage { filter, limit, after } = AskedPage::read(&mut form, Some(owner));
     form.finish(Some(()))?;
     let page = app.keys.page(&filter, after, limit)?;
     let what = if filter.name.is_some() { "one of the API keys in this list" } else { "one of your API keys" };
@@ -213,8 +247,8 @@ pub(crate) fn show(app: &App, request: &mut Request) -> Result<Response, Error> 
     response::ok(&ListedKey::new(&key))
 }
 
-/// `PATCH /keys/:id` → 200 with the key; 409 if it is revoked or if too many would be usable.
-pub(crate) fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
+/// Reads what to change of a key.
+pub(super) fn read_change(app: &App, request: &mut Request) -> Result<KeyChange, Error> {
     const FIELDS: [&str; 8] =
         ["name", "isActive", "expiresAt", "scopes", "rateLimit", "externalId", "metadata", "allowedIps"];
     let mut form = Form::read(request, &FIELDS)?;
@@ -228,7 +262,12 @@ pub(crate) fn change(app: &App, request: &mut Request) -> Result<Response, Error
         metadata: form.any_object("metadata", Metadata::new),
         allowed_ips: form.nullable_texts("allowedIps", AllowedIps::parse),
     };
-    let change = form.finish(Some(change))?;
+    form.finish(Some(change))
+}
+
+/// `PATCH /keys/:id` → 200 with the key; 409 if it is revoked or if too many would be usable.
+pub(crate) fn change(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let change = read_change(app, request)?;
     let key = app.keys.change(request.principal.user()?.id, request.parameters.get("id"), &change, &request.by())?;
     response::ok(&ListedKey::new(&key))
 }
@@ -239,20 +278,22 @@ const GRACE: Duration = DAY;
 /// The longest grace period: rotated keys must not become a second set of keys.
 const LONGEST_GRACE: Duration = Duration::from_secs(30 * DAY.as_secs());
 
-/// `POST /keys/:id/rotate` → 201 with a new key, in the only answer that shows it; 409 if the key cannot be rotated.
-pub(crate) fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
+/// Reads for how long a rotated key stays valid.
+pub(super) fn read_grace(request: &mut Request) -> Result<Duration, Error> {
     let mut form = Form::read(request, &["gracePeriod"])?;
     let grace = form.optional("gracePeriod", |text| {
         const RULE: &str = "must be a whole number with a unit (s, m, h, d), such as 0s, 30m, 24h or 7d; at most 30d";
         duration::parse(text).ok().filter(|span| *span <= LONGEST_GRACE).ok_or(RULE)
     });
-    form.finish(Some(()))?;
+    form.finish(Some(grace.unwrap_or(GRACE)))
+}
+
+/// `POST /keys/:id/rotate` → 201 with a new key, in the only answer that shows it; 409 if the key cannot be rotated.
+pub(crate) fn rotate(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let grace = read_grace(request)?;
     let owner = request.principal.user()?.id;
-    let made = app.keys.rotate(owner, request.parameters.get("id"), grace.unwrap_or(GRACE), &request.by())?;
-    response::created(&RotatedKey {
-        key: NewKey::new(&made.key, &made.secret),
-        replaces: ReplacedKey { id: made.old, expires_at: made.old_expires_at },
-    })
+    let made = app.keys.rotate(owner, request.parameters.get("id"), grace, &request.by())?;
+    response::created(&RotatedKey::new(&made))
 }
 
 /// `DELETE /keys/:id` → 200, also if it is revoked already; 404 for anyone but the owner.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::app::App;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
+use crate::base::id::UserId;
 use crate::base::period::{DAY, HOUR, Period};
 use crate::http::form::Form;
 use crate::http::request::Request;
@@ -90,10 +91,15 @@ struct Point {
 
 /// `GET /keys/:id/usage?from=&to=&by=` → 200 with a series without gaps; 404 for anyone but the owner.
 pub(crate) fn of_key(app: &App, request: &mut Request) -> Result<Response, Error> {
+    of_key_of(app, request, request.principal.user()?.id)
+}
+
+/// The same for a key of this owner.
+pub(super) fn of_key_of(app: &App, request: &Request, owner: UserId) -> Result<Response, Error> {
     let mut form = Form::read_query(request, &["from", "to", "by"])?;
     let period = period(&mut form, app.clock.now());
     form.finish(Some(()))?;
-    let points = app.keys.usage(request.principal.user()?.id, request.parameters.get("id"), &period)?;
+    let points = app.keys.usage(owner, request.parameters.get("id"), &period)?;
     let points = points.iter().map(|point| Point { start: point.start, uses: Uses::from(&point.counts) });
     response::ok(&Series::new(&period, points.collect()))
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::audit::event::By;
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::{Challenge, Error, Presenter, Sent};
+use crate::base::error::{Error, Presenter};
 use crate::base::id::{KeyId, UserId};
 use crate::base::metadata::Metadata;
 use crate::base::period::{HOUR, Period};
@@ -82,8 +82,8 @@ impl Keys {
         if expiry > self.clock.now() { Ok(expiry) } else { Err("must be in the future") }
     }
 
-    /// Creates a key. The secret is returned here and stored nowhere.
-    pub fn create(&self, owner: UserId, spec: KeySpec, by: &By) -> Result<(ApiKey, KeySecret), Error> {
+    /// Creates a key. The secret is returned here and stored nowhere. `None`: the owner is gone or inactive.
+    pub fn create(&self, owner: UserId, spec: KeySpec, by: &By) -> Result<Option<(ApiKey, KeySecret)>, Error> {
         let KeySpec { name, expires_at, scopes, rate_limit, external_id, metadata, allowed_ips } = spec;
         let (secret, hash) = self.new_secret()?;
         let key = ApiKey {
@@ -104,13 +104,16 @@ impl Keys {
             replaced_by: None,
         };
         match self.store.create_key(&key, &hash, self.settings.max_keys, by)? {
-            Ok(()) => Ok((key, secret)),
-            // The owner was deleted or deactivated after the guard had checked them.
-            Err(KeyRefusal::Gone) => {
-                Err(Error::unauthorized(Challenge { token: Some(Sent::Yes), key: false, basic: false }))
-            }
+            Ok(()) => Ok(Some((key, secret))),
+            Err(KeyRefusal::Gone) => Ok(None),
             Err(refusal) => Err(refused(refusal)),
         }
+    }
+
+    /// Whose key this is, whatever has become of it.
+    pub fn owner_of(&self, id: &str) -> Result<UserId, Error> {
+        let found = self.store.keys_by_id(&[self.parse_id(id)?])?;
+        found.first().map(|(_, key)| key.owner).ok_or_else(not_found)
     }
 
     /// Changes one of the owner's keys, and returns it with how often it was allowed in the last 24 hours.

@@ -184,6 +184,17 @@ fn see_operators(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
     let bob = service.sign_up("robert@example.com");
     let of_bob = format!("/admin/users/{}", bob.id);
     let scopes = json!({ "scopes": ["keyward:admin"] });
+    let new = |name: &str| {
+        let made = service.create_key(&bob.access, json!({ "name": name }));
+        format!("/admin/keys/{}", made["id"].as_str().unwrap())
+    };
+    let (key, revoked) = (new("of bob"), new("revoked"));
+    service.operator(&["key", "revoke", revoked.rsplit('/').next().unwrap()]);
+    let for_bob = |more: Value| {
+        let mut body = json!({ "userId": bob.id, "name": "for bob" });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Some(body)
+    };
     let service_account = json!({ "kind": "service", "email": "billing@example.com" });
     let billing = service.post("/admin/users").bearer(&boss.access).json(service_account).send();
     let of_billing = format!("/admin/users/{}", billing.json()["id"].as_str().unwrap());
@@ -198,6 +209,28 @@ fn see_operators(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
     let large = service.post("/auth/reset-password").body("application/json", vec![b' '; 300_000]).send();
     see("POST", "/auth/reset-password", large);
     for (method, path, body) in [
+        ("POST", "/admin/keys".to_string(), for_bob(json!({ "externalId": "customer-1", "scopes": ["a"] }))),
+        ("POST", "/admin/keys".to_string(), for_bob(json!({ "name": "" }))),
+        ("POST", "/admin/keys".to_string(), for_bob(json!({ "userId": "01890000-0000-7000-8000-000000000000" }))),
+        ("GET", "/admin/keys".to_string(), None),
+        ("GET", "/admin/keys?limit=0".to_string(), None),
+        ("GET", key.clone(), None),
+        ("GET", "/admin/keys/x".to_string(), None),
+        ("GET", format!("{key}/usage"), None),
+        ("GET", format!("{key}/usage?by=week"), None),
+        ("GET", "/admin/keys/x/usage".to_string(), None),
+        ("PATCH", key.clone(), Some(json!({ "name": "renamed" }))),
+        ("PATCH", key.clone(), Some(json!({ "name": 1 }))),
+        ("PATCH", revoked.clone(), Some(json!({ "name": "renamed" }))),
+        ("PATCH", "/admin/keys/x".to_string(), Some(json!({}))),
+        ("POST", format!("{key}/rotate"), Some(json!({ "gracePeriod": "1h" }))),
+        ("POST", format!("{key}/rotate"), Some(json!({ "gracePeriod": "1y" }))),
+        ("POST", format!("{revoked}/rotate"), Some(json!({}))),
+        ("POST", "/admin/keys/x/rotate".to_string(), Some(json!({}))),
+        ("DELETE", key.clone(), None),
+        ("DELETE", "/admin/keys/x".to_string(), None),
+        ("PATCH", of_bob.clone(), Some(json!({ "maxKeys": 0 }))),
+        ("POST", "/admin/keys".to_string(), for_bob(json!({}))),
         ("GET", "/admin/users".to_string(), None),
         ("GET", "/admin/users?limit=0".to_string(), None),
         ("GET", "/admin/events".to_string(), None),

@@ -218,7 +218,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
         expires_at: Some(app.clock.now().plus(Duration::from_secs(60))),
         ..KeySpec::default()
     };
-    let (key, secret) = app.keys.create(id, settings(), &by).unwrap();
+    let (key, secret) = app.keys.create(id, settings(), &by).unwrap().unwrap();
     let hash = KeyHash::of(secret.expose().as_bytes()).unwrap();
     let known = app.known_keys.fetch(hash).unwrap().unwrap();
     app.service_keys.fetch(known.id).unwrap().unwrap();

@@ -1,6 +1,7 @@
 //! `/admin`: what operators do over HTTP, by the services that the command line uses.
 
 pub mod events;
+pub mod keys;
 pub mod sessions;
 pub mod stats;
 pub mod users;

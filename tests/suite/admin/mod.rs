@@ -2,6 +2,7 @@
 
 mod events;
 mod invitations;
+mod keys;
 mod last_operator;
 mod statistics;
 mod users;
