@@ -184,14 +184,15 @@ fn see_operators(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
     let bob = service.sign_up("robert@example.com");
     let of_bob = format!("/admin/users/{}", bob.id);
     let scopes = json!({ "scopes": ["keyward:admin"] });
+    let carol = service.sign_up("carol@example.com");
     let new = |name: &str| {
-        let made = service.create_key(&bob.access, json!({ "name": name }));
+        let made = service.create_key(&carol.access, json!({ "name": name }));
         format!("/admin/keys/{}", made["id"].as_str().unwrap())
     };
-    let (key, revoked) = (new("of bob"), new("revoked"));
+    let (key, revoked) = (new("of carol"), new("revoked"));
     service.operator(&["key", "revoke", revoked.rsplit('/').next().unwrap()]);
-    let for_bob = |more: Value| {
-        let mut body = json!({ "userId": bob.id, "name": "for bob" });
+    let for_carol = |more: Value| {
+        let mut body = json!({ "userId": carol.id, "name": "for carol" });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         Some(body)
     };
@@ -209,9 +210,9 @@ fn see_operators(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
     let large = service.post("/auth/reset-password").body("application/json", vec![b' '; 300_000]).send();
     see("POST", "/auth/reset-password", large);
     for (method, path, body) in [
-        ("POST", "/admin/keys".to_string(), for_bob(json!({ "externalId": "customer-1", "scopes": ["a"] }))),
-        ("POST", "/admin/keys".to_string(), for_bob(json!({ "name": "" }))),
-        ("POST", "/admin/keys".to_string(), for_bob(json!({ "userId": "01890000-0000-7000-8000-000000000000" }))),
+        ("POST", "/admin/keys".to_string(), for_carol(json!({ "externalId": "customer-1", "scopes": ["a"] }))),
+        ("POST", "/admin/keys".to_string(), for_carol(json!({ "name": "" }))),
+        ("POST", "/admin/keys".to_string(), for_carol(json!({ "userId": "01890000-0000-7000-8000-000000000000" }))),
         ("GET", "/admin/keys".to_string(), None),
         ("GET", "/admin/keys?limit=0".to_string(), None),
         ("GET", key.clone(), None),
@@ -229,8 +230,8 @@ fn see_operators(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
         ("POST", "/admin/keys/x/rotate".to_string(), Some(json!({}))),
         ("DELETE", key.clone(), None),
         ("DELETE", "/admin/keys/x".to_string(), None),
-        ("PATCH", of_bob.clone(), Some(json!({ "maxKeys": 0 }))),
-        ("POST", "/admin/keys".to_string(), for_bob(json!({}))),
+        ("PATCH", format!("/admin/users/{}", carol.id), Some(json!({ "maxKeys": 0 }))),
+        ("POST", "/admin/keys".to_string(), for_carol(json!({}))),
         ("GET", "/admin/users".to_string(), None),
         ("GET", "/admin/users?limit=0".to_string(), None),
         ("GET", "/admin/events".to_string(), None),
