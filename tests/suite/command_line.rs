@@ -12,6 +12,8 @@ use keyward_harness::program::{Home, finish, in_both_homes};
 use keyward_harness::service::{Account, Backend, PASSWORD, account, on_both_stores, soon};
 use serde_json::{Value, json};
 
+use super::stores::make_before;
+
 const NEW_PASSWORD: &str = "another horse 42";
 /// An id that nobody has.
 const NOBODY: &str = "0192f0c1-0000-7000-8000-000000000000";
@@ -155,12 +157,7 @@ in_both_homes! {
         refused();
         assert_eq!((home.files(), schema_tables(&home)), (Vec::new(), 0));
         // Made by a version of long ago.
-        home.run(&["migrate"]).succeeded();
-        let forget = "DELETE FROM schema_migrations WHERE version > 1";
-        match home.database() {
-            Some(database) => database.client().batch_execute(forget).unwrap(),
-            None => rusqlite::Connection::open(home.path("keyward.db")).unwrap().execute_batch(forget).unwrap(),
-        }
+        make_before(&home, 2);
         let checked = || home.run(&["migrate", "--check"]).stdout;
         let before = checked();
         refused();

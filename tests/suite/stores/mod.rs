@@ -55,7 +55,7 @@ fn recorded(home: &Home) -> Vec<String> {
 }
 
 /// A database as it was before the migration of this version.
-fn make_before(home: &Home, version: i64) {
+pub(super) fn make_before(home: &Home, version: i64) {
     execute(
         home,
         "CREATE TABLE schema_migrations \
