@@ -38,6 +38,11 @@ pub(crate) fn open(
     }
 }
 
+/// Refuses a SQLite file that another program uses, so that nothing is kept beside it. [`open`] does so for both databases.
+pub(crate) fn refuse_strangers(database: &Database) -> Result<(), StoreError> {
+    database.sqlite_file().map_or(Ok(()), Sqlite::refuse_strangers)
+}
+
 /// Opens the database for a command of an operator. It must exist and be up to date; statements have no time limit.
 pub(crate) fn open_existing(
     database: &Database,

@@ -31,6 +31,7 @@ use crate::tokens::key_files::{self, JwtKeys};
 /// The services of a server, and their store. The error is one line for the operator.
 pub fn open_app(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), String> {
     let database = config.store.database()?;
+    database::refuse_strangers(&database).map_err(|error| error.to_string())?;
     // Bad key files are reported before the database is touched.
     let jwt_keys = key_files::resolve(&config.tokens, database.sqlite_file())?;
     let changes = Arc::new(Changes::default());

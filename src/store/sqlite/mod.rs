@@ -53,6 +53,15 @@ impl Sqlite {
         Sqlite::over(writer, path, READ_WRITE)
     }
 
+    /// Refuses a file that another program uses. Changes nothing.
+    pub(crate) fn refuse_strangers(path: &Path) -> Result<(), StoreError> {
+        if !path.exists() {
+            return Ok(());
+        }
+        judge(path)?;
+        refuse_strangers(&connect(path)?, path)
+    }
+
     /// Opens a file that must exist.
     pub(crate) fn open_existing(path: &Path) -> Result<Sqlite, StoreError> {
         if !path.try_exists().map_err(|error| not_opened(path, error))? {

@@ -47,7 +47,6 @@ fn with_secrets(mut home: Home) -> Home {
 
 in_both_homes! {
     fn a_database_of_another_program_is_refused_by_every_command_and_stays_as_it_is(home) {
-        let home = with_secrets(home);
         let users = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT); INSERT INTO users VALUES (1, 'ann');";
         for (tables, expected) in [
             ("", "another program: it already has users."),
