@@ -1,7 +1,7 @@
 //! The statements of one-time tokens, and what a token does.
 
 use super::events::{record, record_all};
-use super::user_changes::locked_user;
+use super::user_rows::locked_user;
 use super::{SqlStore, delete_found, sessions};
 use crate::accounts::ending::ended_all;
 use crate::accounts::one_time::{MOST, TokenHash, TokenKind};

@@ -4,7 +4,7 @@ use super::events::record;
 use super::key_rows::metadata_value;
 use super::one_time_tokens::void_all;
 use super::operators::leaves_an_operator;
-use super::user_rows::{max_keys_value, user, user_columns};
+use super::user_rows::{locked_user, max_keys_value};
 use super::{SqlStore, sessions};
 use crate::accounts::changing::{UserChange, changed_fields};
 use crate::accounts::ending::ended_all;
@@ -15,19 +15,7 @@ use crate::audit::event::{By, Event, Kind};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
-use crate::store::driver::{Driver, Transaction, Value, first};
-
-/// The user, whose row is locked until the transaction ends.
-pub(super) fn locked_user(transaction: &mut dyn Transaction, id: UserId) -> Result<Option<User>, StoreError> {
-    let parameters = [Value::Uuid(id.0)];
-    // Two statements: after a wait for the lock, only the second sees the row as it then is.
-    let lock = "UPDATE users SET is_active = is_active WHERE id = $1 AND deleted_at IS NULL";
-    if transaction.execute(lock, &parameters)? == 0 {
-        return Ok(None);
-    }
-    let rows = transaction.query(concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1"), &parameters)?;
-    first(rows).map(|mut row| user(&mut row)).transpose()
-}
+use crate::store::driver::{Driver, Transaction, Value};
 
 /// Whether no older account of anybody else has this e-mail in another spelling. That none has it as it is, the index sees
 /// to.

@@ -8,7 +8,7 @@ use crate::accounts::user::{User, UserFilter, UserKind};
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
 use crate::keys::grants::Grants;
-use crate::store::driver::{Driver, Row, Value, first, unexpected};
+use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
 
 /// The columns that [`user`] reads.
 macro_rules! user_columns {
@@ -37,6 +37,18 @@ pub(crate) fn user(row: &mut Row) -> Result<User, StoreError> {
         max_keys: max_keys(row, 10)?,
         has_password: row.bool(11)?,
     })
+}
+
+/// The user, whose row is locked until the transaction ends.
+pub(super) fn locked_user(transaction: &mut dyn Transaction, id: UserId) -> Result<Option<User>, StoreError> {
+    let parameters = [Value::Uuid(id.0)];
+    // Two statements: after a wait for the lock, only the second sees the row as it then is.
+    let lock = "UPDATE users SET is_active = is_active WHERE id = $1 AND deleted_at IS NULL";
+    if transaction.execute(lock, &parameters)? == 0 {
+        return Ok(None);
+    }
+    let rows = transaction.query(concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1"), &parameters)?;
+    first(rows).map(|mut row| user(&mut row)).transpose()
 }
 
 /// How many usable keys a user may have, if it was said.

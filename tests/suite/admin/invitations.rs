@@ -25,6 +25,13 @@ fn reset(service: &Service, token: &str) -> (u16, Value) {
     said(&service.post("/auth/reset-password").json(json!({ "token": token, "password": NEW })).send())
 }
 
+/// A key that the operator makes for somebody.
+fn key_for(asking: &Asking<'_>, user: &str, scopes: Value) -> String {
+    let answer = asking.ask("POST", "/admin/keys", Some(json!({ "userId": user, "name": "ci", "scopes": scopes })));
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.json()["key"].as_str().unwrap().to_string()
+}
+
 fn log_in_status(service: &Service, email: &str, password: &str) -> u16 {
     service.post("/auth/login").json(json!({ "email": email, "password": password })).send().status
 }
@@ -54,12 +61,14 @@ on_both_stores! {
             let answer = service.post("/auth/login").json(json!({ "email": "ann@example.com", "password": password })).send();
             assert_eq!(said(&answer), (401, error(401, "Invalid credentials")), "{password:?}");
         }
+        // Nobody else could log in and make one, so it stays.
+        let key = key_for(&asking, id, json!([]));
         let made = asking.ask("POST", &format!("/admin/users/{id}/reset-password"), Some(json!({}))).json();
         let expires_at = service.clock.now().plus(Duration::from_secs(3600)).to_string();
         assert_eq!((&made["expiresAt"], &made["url"]), (&json!(expires_at), &json!(null)));
         let answer = reset(service, made["token"].as_str().unwrap());
         assert_eq!(answer, (200, json!({ "message": "Password reset successfully" })));
-        assert_eq!(log_in_status(service, "ann@example.com", NEW), 200);
+        assert_eq!((log_in_status(service, "ann@example.com", NEW), service.key_status(&key)), (200, 200));
         assert_eq!(asking.get(&format!("/admin/users/{id}"))["hasPassword"], json!(true));
         service.stop();
         service.restart();
@@ -69,6 +78,7 @@ on_both_stores! {
             ("login.failed", "anonymous"),
             ("password.reset", "anonymous"),
             ("password.reset_requested", "operator"),
+            ("key.created", "operator"),
             ("user.invited", "operator"),
         ];
         let mut told: Vec<(&str, &str)> = events.iter().map(|(kind, actor)| (kind.as_str(), actor.as_str())).collect();
@@ -119,10 +129,13 @@ on_both_stores! {
         assert_eq!((answer.status, &answer.json()["kind"]), (201, &json!("service")));
         assert_eq!(asking.get("/admin/users?kind=service")[0]["id"], json!(id));
         assert_eq!(log_in_status(service, email, PASSWORD), 401);
+        let key = key_for(&asking, &id, json!(["invoices:read"]));
+        assert_eq!(service.get("/authz/forward-auth?scope=invoices:read").api_key(&key).send().status, 200);
         let answer = asking.ask("POST", &format!("/admin/users/{id}/reset-password"), None);
         assert_eq!(said(&answer), (409, error(409, NO_PASSWORD)));
         assert_eq!(service.count("SELECT COUNT(*) FROM one_time_tokens"), 0);
-        assert_eq!(events(&asking, &id), [("user.created".to_string(), "operator".to_string())]);
+        let kinds: Vec<String> = events(&asking, &id).into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, ["key.created", "user.created"]);
         let answer = create(json!({ "kind": "service", "email": "b@example.com", "password": PASSWORD, "scopes": ["keyward:admin"] }));
         let rules = [
             "password must not be given for a service account: it never logs in",
