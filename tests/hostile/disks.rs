@@ -16,7 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::load::SOON;
-use crate::target::{NO_LIMITS, Witness, create_key, has_no_faults, text, unavailable};
+use crate::target::{GRANT, NO_LIMITS, Witness, create_key, has_no_faults, text, unavailable};
 
 /// Everything that writes, with its answer when it can. Each can be asked once.
 struct Writes {
@@ -59,6 +59,10 @@ impl Writes {
 /// From `fill` to `free` nothing can be written.
 fn story(server: Server<'_>, fill: impl FnOnce(&Server<'_>), free: impl FnOnce(&Server<'_>)) {
     let witness = Witness::of(&server);
+    story_of(witness, server, fill, free);
+}
+
+fn story_of(witness: Witness, server: Server<'_>, fill: impl FnOnce(&Server<'_>), free: impl FnOnce(&Server<'_>)) {
     let client = Client::unobserved(server.address());
     let writes = Writes::prepare(&client, &witness.account);
     let read = |target: &str| client.get(target).bearer(&writes.owner.access).send();
@@ -165,7 +169,16 @@ fn when_the_disk_is_full_writes_are_told_to_come_back_and_reads_go_on() {
             while file.write_all(&vec![0; piece]).is_ok() {}
         }
     };
-    story(server, fill, |server| fs::remove_file(ballast(server)).unwrap());
+    let usual = home.command(&GRANT);
+    let mut grant = Command::new("nsenter");
+    grant.args(["-t", &server.pid().to_string(), "-m", "--wd"]);
+    if user == "-rm" {
+        grant.args(["-U", "--preserve-credentials"]);
+    }
+    grant.arg(usual.get_program()).args(GRANT).env_clear();
+    grant.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let witness = Witness::granted_by(&server, grant);
+    story_of(witness, server, fill, |server| fs::remove_file(ballast(server)).unwrap());
 }
 
 /// Files that nobody may write, not even who has them open. They are as they were when this is dropped.

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyward_harness::http_client::{Answer, Client, PATIENCE};
-use keyward_harness::program::Server;
+use keyward_harness::program::{Server, finish};
 use keyward_harness::service::{Account, new_folder};
 use serde_json::{Value, json};
 
@@ -36,6 +36,10 @@ pub fn attack(case: impl FnOnce(&Witness)) {
     TARGET.has_no_faults();
 }
 
+const WITNESS: &str = "witness@example.com";
+/// Users verify keys only if the operator lets them.
+pub const GRANT: [&str; 4] = ["user", "grant", WITNESS, "keys:verify"];
+
 /// A normal client of a server, who remembers which process it was.
 pub struct Witness {
     pub address: SocketAddr,
@@ -48,12 +52,18 @@ pub struct Witness {
 
 impl Witness {
     pub fn of(server: &Server<'_>) -> Witness {
-        Witness::new(server.address(), server.pid())
+        Witness::granted_by(server, server.home().command(&GRANT))
     }
 
-    fn new(address: SocketAddr, pid: u32) -> Witness {
+    /// `grant`: the command that gives the witness the scopes of [`GRANT`].
+    pub fn granted_by(server: &Server<'_>, grant: Command) -> Witness {
+        Witness::new(server.address(), server.pid(), grant)
+    }
+
+    fn new(address: SocketAddr, pid: u32, mut grant: Command) -> Witness {
         let client = Client::unobserved(address);
-        let account = client.sign_up("witness@example.com");
+        let account = client.sign_up(WITNESS);
+        finish(&mut grant, "").succeeded();
         let key = create_key(&client, &account);
         Witness { address, pid, born: birth(pid), account, key }
     }
@@ -166,7 +176,9 @@ impl Target {
             assert!(started.elapsed() < PATIENCE, "the server does not start: {said}");
             thread::sleep(Duration::from_millis(5));
         };
-        Target { witness: Witness::new(address, pid.trim().parse().unwrap()), log, _shell: shell }
+        let mut grant = Command::new(env!("CARGO_BIN_EXE_keyward"));
+        grant.args(GRANT).env_clear().current_dir(&folder);
+        Target { witness: Witness::new(address, pid.trim().parse().unwrap(), grant), log, _shell: shell }
     }
 
     /// Whatever is sent is no fault of the server's.

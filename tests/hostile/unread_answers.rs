@@ -68,6 +68,7 @@ fn what_clients_do_not_take_and_trailers_hold_little_memory_and_others_are_serve
     let plain = home.start(&[NO_LIMITS.as_slice(), &most_keys].concat());
     let client = Client::unobserved(plain.address());
     let owner = client.sign_up("ann@example.com");
+    home.run(&["user", "grant", "ann@example.com", "x*"]).succeeded();
     make_keys(&client, &owner);
     assert!(client.get("/keys").bearer(&owner.access).send().body.len() > 2_500_000);
     assert_eq!(plain.stop().code, Some(0));

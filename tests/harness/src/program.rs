@@ -190,7 +190,7 @@ impl Home {
         let (sender, lines) = channel();
         thread::spawn(move || forward(stderr, &sender, &gate));
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Server { process, lines, log: Vec::new(), address: nowhere, _home: self };
+        let mut server = Server { process, lines, log: Vec::new(), address: nowhere, home: self };
         let line = server.wait_for_line("listening on http");
         server.address = address_in(&line).unwrap_or_else(|| panic!("no address in {line:?}"));
         server
@@ -239,7 +239,7 @@ pub struct Server<'a> {
     log: Vec<String>,
     address: SocketAddr,
     /// Outlives the server: its folder goes with it.
-    _home: &'a Home,
+    home: &'a Home,
 }
 
 impl Server<'_> {
@@ -249,6 +249,11 @@ impl Server<'_> {
 
     pub fn client(&self) -> Client {
         Client::new(self.address, openapi::check)
+    }
+
+    /// Where it runs, for an operator's commands.
+    pub fn home(&self) -> &Home {
+        self.home
     }
 
     pub fn log(&self) -> &[String] {
