@@ -1,6 +1,9 @@
--- Pages of users: each kind, active or not, is found in the order of ids and in that of e-mails.
-CREATE INDEX users_by_kind ON users (kind, is_active, id) WHERE deleted_at IS NULL;
-CREATE INDEX users_by_kind_and_email ON users (kind, is_active, email) WHERE deleted_at IS NULL;
+-- Pages of users: the active and the inactive ones of each kind are found in the order of ids and in that of e-mails.
+-- Written as the statements of pages are (src/store/sql/user_rows.rs).
+CREATE INDEX users_in_groups ON users ((CASE WHEN is_active THEN kind ELSE '-' || kind END || ' ' || CAST(id AS TEXT)))
+    WHERE deleted_at IS NULL;
+CREATE INDEX users_in_groups_by_email ON users ((CASE WHEN is_active THEN kind ELSE '-' || kind END || ' ' || email))
+    WHERE deleted_at IS NULL;
 
 -- The operators. Written as the statement that looks for one is (src/store/sql/operators.rs).
 CREATE INDEX users_operators ON users (id) WHERE kind = 'user' AND is_active
