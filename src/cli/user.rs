@@ -7,7 +7,7 @@ use crate::accounts::changing::UserChange;
 use crate::accounts::creating::UserDraft;
 use crate::accounts::email::Email;
 use crate::accounts::granting::ScopeChange;
-use crate::accounts::user::{User, UserFilter, UserRef, parse_name};
+use crate::accounts::user::{User, UserFilter, UserKind, UserRef, parse_name};
 use crate::app::App;
 use crate::audit::event::By;
 use crate::base::error::Error;
@@ -206,5 +206,18 @@ fn object(user: &User) -> Value {
 }
 
 fn print_user(json: bool, user: &User) -> Result<(), Failure> {
-    print(json, &format!("{HEADER}\n{}", line(user)), &object(user))
+    print(json, &format!("{HEADER}\n{}\n\n{}", line(user), more(user)), &object(user))
+}
+
+/// What a line has no room for.
+fn more(user: &User) -> String {
+    let kind = match user.kind {
+        UserKind::User => "a person",
+        UserKind::Service => "a service account",
+    };
+    let verified = if user.email_verified { "verified" } else { "not verified" };
+    let password = if user.has_password { "a password" } else { "no password" };
+    let keys = user.max_keys.map_or("as MAX_KEYS_PER_USER says".to_string(), |most| format!("at most {most}"));
+    let scopes = if user.scopes.as_str().is_empty() { "none" } else { user.scopes.as_str() };
+    format!("{kind}, {password}, e-mail {verified}\nusable keys: {keys}\nscopes: {scopes}")
 }

@@ -341,9 +341,9 @@ fn what_people_wrote_cannot_play_tricks_with_the_terminal() {
     let form = json!({ "email": "ann@example.com", "password": PASSWORD, "name": name });
     let ann = account(&server.client().post("/auth/signup").json(form).send().json());
     server.client().post("/keys/create").bearer(&ann.access).json(json!({ "name": name })).send();
-    for command in [&["user", "list"][..], &["user", "show", &ann.email], &["key", "list"]] {
+    for (command, lines) in [(&["user", "list"][..], 2), (&["user", "show", &ann.email], 6), (&["key", "list"], 2)] {
         let shown = home.run(command).succeeded();
-        assert_eq!(shown.lines().count(), 2, "{shown:?}");
+        assert_eq!(shown.lines().count(), lines, "{shown:?}");
         assert!(!shown.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{shown:?}");
         assert_eq!(
             json_of(&home.run(&[command, &["--json"]].concat()).succeeded()).to_string().matches("nnA").count(),

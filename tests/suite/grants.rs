@@ -174,6 +174,8 @@ on_both_stores! {
         let shown = service.operator(&["user", "show", "carl@example.com", "--json"]);
         let shown: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(shown["scopes"], json!(["reports:read", "orders:*"]));
+        let shown = service.operator(&["user", "show", "carl@example.com"]);
+        assert!(shown.ends_with("\n\na person, a password, e-mail not verified\nusable keys: as MAX_KEYS_PER_USER says\nscopes: reports:read orders:*\n"), "{shown}");
     }
 }
 
