@@ -20,12 +20,13 @@ pub const SLACK: Duration = Duration::from_secs(10);
 const MOST_MEMORY_KIB: u64 = 200 * 1000 * 1000 / 1024;
 
 /// One address does here what many would do.
-pub const NO_LIMITS: [(&str, &str); 5] = [
+pub const NO_LIMITS: [(&str, &str); 6] = [
     ("RATE_LIMIT_SIGNUP", "off"),
     ("RATE_LIMIT_LOGIN", "off"),
     ("RATE_LIMIT_REFRESH", "off"),
     ("RATE_LIMIT_FAILED_KEYS", "off"),
     ("RATE_LIMIT_WRITES", "off"),
+    ("RATE_LIMIT_ADMIN", "off"),
 ];
 
 /// Does something to the one server, and holds afterwards that it has taken it well.
@@ -37,8 +38,8 @@ pub fn attack(case: impl FnOnce(&Witness)) {
 }
 
 const WITNESS: &str = "witness@example.com";
-/// Users verify keys only if the operator lets them.
-pub const GRANT: [&str; 4] = ["user", "grant", WITNESS, "keys:verify"];
+/// Users verify keys and administer only if the operator lets them.
+pub const GRANT: [&str; 5] = ["user", "grant", WITNESS, "keys:verify", "keyward:admin"];
 
 /// A normal client of a server, who remembers which process it was.
 pub struct Witness {
