@@ -116,6 +116,26 @@ fn a_deactivated_owner_makes_no_key() {
 }
 
 #[test]
+fn a_session_that_has_ended_meanwhile_gets_no_key() {
+    on_both(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let key = service.create_key(&ann.access, json!({ "name": "ci" }));
+        let rotate = format!("/keys/{}/rotate", key["id"].as_str().unwrap());
+        let end = format!("UPDATE users SET session_epoch = session_epoch + 1 WHERE id = '{}'", ann.id);
+        let answer = meanwhile(service, &ann, &end, |client| {
+            client.post("/keys/create").bearer(&ann.access).json(json!({ "name": "ci" })).send()
+        });
+        assert_eq!(answer.status, 401, "{answer:?}");
+        let ann = service.log_in(&ann.email);
+        let answer = meanwhile(service, &ann, &end, |client| {
+            client.post(&rotate).bearer(&ann.access).json(json!({ "gracePeriod": "0s" })).send()
+        });
+        assert_eq!(answer.status, 404, "{answer:?}");
+        assert_eq!(service.count("SELECT COUNT(*) FROM api_keys"), 1);
+    });
+}
+
+#[test]
 fn a_session_that_has_ended_itself_ends_no_others() {
     on_both(|service| {
         let ann = service.sign_up("ann@example.com");

@@ -180,7 +180,9 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     assert!(app.sessions.end(id, third.sid, &by).unwrap());
     app.sessions.end_others(id, claims.sid, &by).unwrap();
     store.addresses_of(id, 10).unwrap();
-    app.sessions.change_password(id, ann, PASSWORD.to_string(), password("Another Password 1!"), &by).unwrap();
+    let tokens = app.sessions.change_password(id, ann, PASSWORD.to_string(), password("Another Password 1!"), &by);
+    let Some(Claims::User(claims)) = app.tokens.judge(&tokens.unwrap().access_token) else { unreachable!() };
+    let by = By::user(claims.sid, origin());
     let bob = app.users.create(invited("bob"), &By::operator()).unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
     app.users.by_id(bob.id).unwrap();

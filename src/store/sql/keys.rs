@@ -9,8 +9,8 @@ use super::events::record;
 use super::key_rows::{FURTHER, api_key, key_columns, known_key, known_keys, metadata_value, rate_values};
 use super::statistics::hour;
 use super::user_rows::max_keys;
-use super::{SqlStore, delete_found};
-use crate::audit::event::{By, Event, Kind, Subject};
+use super::{SqlStore, delete_found, sessions};
+use crate::audit::event::{Actor, By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
@@ -48,10 +48,21 @@ fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -
 }
 
 /// Locks the owner's row, so that counts of their keys hold until the transaction ends. `most`: how many keys a user may
-/// have, if nothing else was said of this one. `None`: no such active user.
-fn lock_owner(transaction: &mut dyn Transaction, owner: UserId, most: u32) -> Result<Option<KeyOwner>, StoreError> {
+/// have, if nothing else was said of this one. `None`: no such active user, or their session that asks has ended since the
+/// guard judged. A new password ends sessions: who knew the old one must not get a key because they asked at that moment.
+fn lock_owner(
+    transaction: &mut dyn Transaction,
+    owner: UserId,
+    most: u32,
+    by: &By,
+) -> Result<Option<KeyOwner>, StoreError> {
     let user = [Value::Uuid(owner.0)];
     if transaction.execute("UPDATE users SET is_active = is_active WHERE id = $1 AND is_active", &user)? == 0 {
+        return Ok(None);
+    }
+    if let Actor::User { session_id } = by.actor
+        && !sessions::has_not_ended(transaction, session_id, owner)?
+    {
         return Ok(None);
     }
     let rows = transaction.query("SELECT scopes, max_keys FROM users WHERE id = $1", &user)?;
@@ -130,7 +141,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
     ) -> Result<Result<(), KeyRefusal>, StoreError> {
         // Nobody has looked up this key before, so there is nothing to notify of.
         self.driver.transaction(|transaction| {
-            let Some(owner) = lock_owner(transaction, key.owner, most)? else { return Ok(Err(KeyRefusal::Gone)) };
+            let Some(owner) = lock_owner(transaction, key.owner, most, by)? else { return Ok(Err(KeyRefusal::Gone)) };
             let usable = || count_keys(transaction, COUNT_USABLE, key.owner, owner.most, key.created_at);
             if let Err(refusal) = rules::create(&owner, &key.scopes, usable)? {
                 return Ok(Err(refusal));
@@ -153,7 +164,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
         most: u32,
     ) -> Result<Result<(), KeyRefusal>, StoreError> {
         self.change(id.0, Result::is_ok, |transaction| {
-            let Some(rights) = lock_owner(transaction, owner, most)? else { return Ok(Err(KeyRefusal::Gone)) };
+            let Some(rights) = lock_owner(transaction, owner, most, by)? else { return Ok(Err(KeyRefusal::Gone)) };
             let Some(old) = lock_key(transaction, owner, id)? else { return Ok(Err(KeyRefusal::Gone)) };
             let usable = || count_keys(transaction, COUNT_USABLE, owner, rights.most, now);
             let new = match rules::change(&old, change, now, &rights, usable)? {
@@ -195,7 +206,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
     ) -> Result<Result<Replacement, KeyRefusal>, StoreError> {
         let now = draft.created_at;
         self.change(id.0, Result::is_ok, |transaction| {
-            let Some(rights) = lock_owner(transaction, owner, most)? else { return Ok(Err(KeyRefusal::Gone)) };
+            let Some(rights) = lock_owner(transaction, owner, most, by)? else { return Ok(Err(KeyRefusal::Gone)) };
             let Some(old) = lock_key(transaction, owner, id)? else { return Ok(Err(KeyRefusal::Gone)) };
             let in_grace = || count_keys(transaction, COUNT_REPLACED, owner, rights.most, now);
             let made = match rules::rotate(&old, draft, grace_end, &rights, in_grace)? {

@@ -37,6 +37,10 @@ const LIVE_SESSIONS: &str = "SELECT sessions.id, users.id, users.email, sessions
     WHERE sessions.id = ANY($1) AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
     AND users.is_active";
 
+const OPEN_SESSION: &str = "SELECT sessions.id FROM sessions JOIN users ON users.id = sessions.user_id \
+    WHERE sessions.id = $1 AND sessions.user_id = $2 AND sessions.ended_at IS NULL \
+    AND sessions.epoch = users.session_epoch";
+
 const LOCK_SESSION: &str = "SELECT id FROM sessions WHERE id = $1 FOR UPDATE";
 
 const LIVING_SESSION: &str = "SELECT users.id, users.email, sessions.created_at, sessions.expires_at, \
@@ -147,6 +151,16 @@ pub(crate) struct Ended {
     pub count: u64,
     /// Whether any session ended, expired or not.
     pub any: bool,
+}
+
+/// Whether the user's session has not ended. Holds until the transaction ends if the user's row is locked.
+pub(crate) fn has_not_ended(
+    transaction: &mut dyn Transaction,
+    session: SessionId,
+    user: UserId,
+) -> Result<bool, StoreError> {
+    let found = transaction.query(OPEN_SESSION, &[Value::Uuid(session.0), Value::Uuid(user.0)])?;
+    Ok(!found.is_empty())
 }
 
 /// Ends all sessions of the user but `kept`. The work does not grow with their number: a session lives only as long as
