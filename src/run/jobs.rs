@@ -158,14 +158,14 @@ impl Jobs {
 
 fn work(app: &App, mut clock_check: ClockCheck, stopping: &Receiver<()>) {
     let mut jobs = jobs();
-    // Real time, also while a test stops the clock; a test that advances the clock does not wait for periods.
     let started = Instant::now();
-    let now = || started.elapsed() + app.clock.advanced();
     let is_stopping = |pause| matches!(stopping.recv_timeout(pause), Err(RecvTimeoutError::Disconnected));
     loop {
         let is_right = clock_check.is_right(app.clock.now(), app.clock.elapsed());
         let allowed = jobs.iter_mut().filter(|job| is_right || !job.needs_right_clock);
-        let pause = take_turns(allowed, now, || is_stopping(Duration::ZERO), |part| part(app));
+        // Real time, also while a test stops the clock; a test that advances the clock does not wait for periods.
+        let (elapsed, advanced) = (|| started.elapsed(), || app.clock.advanced());
+        let pause = take_turns(allowed, elapsed, advanced, || is_stopping(Duration::ZERO), |part| part(app));
         if is_stopping(pause) {
             break;
         }
@@ -178,7 +178,8 @@ fn work(app: &App, mut clock_check: ClockCheck, stopping: &Receiver<()>) {
 /// Does a part of each of these jobs that is due, until the server stops. Returns how long to rest before the next turns.
 fn take_turns<'a>(
     jobs: impl Iterator<Item = &'a mut Job>,
-    now: impl Fn() -> Duration,
+    elapsed: impl Fn() -> Duration,
+    advanced: impl Fn() -> Duration,
     is_stopping: impl Fn() -> bool,
     mut act: impl FnMut(Part) -> Result<bool, Error>,
 ) -> Duration {
@@ -187,10 +188,12 @@ fn take_turns<'a>(
         if is_stopping() {
             break;
         }
-        if job.due <= now() {
-            job.run(&now, &mut act);
+        // A clock that is advanced during a part makes the job due; it is no time that the part took.
+        let before = advanced();
+        if job.due <= elapsed() + before {
+            job.run(|| elapsed() + before, &mut act);
         }
-        pause = pause.min(job.due.saturating_sub(now()));
+        pause = pause.min(job.due.saturating_sub(elapsed() + advanced()));
     }
     pause.max(BETWEEN_PARTS)
 }
@@ -257,9 +260,21 @@ mod tests {
                 done.set(done.get() + 1);
                 Ok(false)
             };
-            take_turns(jobs.iter_mut(), || Duration::ZERO, || done.get() == parts_before_the_stop, part);
+            let no_time = || Duration::ZERO;
+            take_turns(jobs.iter_mut(), no_time, no_time, || done.get() == parts_before_the_stop, part);
             assert_eq!(done.get(), parts_before_the_stop);
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_advanced_during_a_part_makes_the_job_due() {
+        let (advanced, mut jobs) = (Cell::new(Duration::ZERO), [Job::every(HOUR, "be a test", |_| Ok(false))]);
+        let part = |_: Part| {
+            advanced.set(HOUR);
+            Ok(false)
+        };
+        let pause = take_turns(jobs.iter_mut(), || at(5), || advanced.get(), || false, part);
+        assert_eq!((jobs[0].due, pause), (at(5) + HOUR, BETWEEN_PARTS));
     }
 
     #[test]
