@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
+use crate::http_client::PATIENCE;
+use crate::service::within;
+
 /// Listens on a port of its own until it is dropped, and carries bytes both ways.
 pub struct Relay {
     address: SocketAddr,
@@ -73,8 +76,13 @@ impl Relay {
     pub fn restore(&self) {
         let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
         if acceptor.is_none() {
-            let listener = TcpListener::bind(self.address).expect("the relay's port is still free");
-            *acceptor = Some(self.link.accept_from(listener));
+            // Somebody who tries again and again to connect may hold the port for a moment.
+            let mut listener = None;
+            within(PATIENCE, "the relay's port is free", || {
+                listener = TcpListener::bind(self.address).ok();
+                listener.is_some()
+            });
+            *acceptor = listener.map(|listener| self.link.accept_from(listener));
         }
     }
 
