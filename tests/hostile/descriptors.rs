@@ -64,7 +64,7 @@ in_both_homes! {
         let kept = Client::unobserved(server.address());
         assert_eq!(kept.get("/health").send().status, 200);
 
-        limit_descriptors(&server, Some(witness.descriptors()));
+        limit_descriptors(&server, Some(witness.next_descriptor()));
         let mut next: Vec<Wire> = (0..10)
             .map(|_| {
                 let mut wire = Wire::open(server.address());

@@ -93,9 +93,11 @@ impl Witness {
         keeps_to_its_memory(self.pid);
     }
 
-    /// How many descriptors the process has open.
-    pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap().count()
+    /// The number that the next descriptor of the process will have: below it, all are open.
+    pub fn next_descriptor(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid)).unwrap();
+        let open: Vec<usize> = open.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+        (0..).find(|number| !open.contains(number)).unwrap()
     }
 }
 
