@@ -9,7 +9,7 @@
 //!   [`api::routes::ROUTES`], the whole API at a glance.
 //! - [`app`]: the services, as one struct.
 //! - the nouns, each with its records, its rules and its service; no HTTP, no SQL:
-//!   [`accounts`] (users, sessions, passwords), [`keys`], [`tokens`], [`audit`].
+//!   [`accounts`] (users, sessions, passwords), [`keys`], [`tokens`], [`audit`], [`outbox`], [`webhooks`], [`mail`].
 //! - [`store`]: what the nouns need of a database, kept in SQLite or PostgreSQL.
 //! - [`memory`]: what the hot path remembers, so that a verified request touches no database.
 //! - [`base`]: the clock, ids, errors, threads: what every room may use.
@@ -26,8 +26,11 @@ pub mod config;
 pub mod guard;
 pub mod http;
 pub mod keys;
+pub mod mail;
 pub mod memory;
+pub mod outbox;
 pub mod run;
 pub mod statistics;
 pub mod store;
 pub mod tokens;
+pub mod webhooks;

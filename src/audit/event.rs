@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::base::clock::Timestamp;
-use crate::base::id::{EventId, KeyId, SessionId, UserId};
+use crate::base::id::{EventId, KeyId, SessionId, UserId, WebhookId};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
@@ -55,6 +55,18 @@ kinds! {
     PasswordResetRequested = "password.reset_requested",
     /// A token has set a new password. All the user's sessions have ended; details: how many.
     PasswordReset = "password.reset",
+    /// The account's e-mail turned out to be its owner's.
+    EmailVerified = "email.verified",
+    /// The user wants another e-mail, to which a token is sent.
+    EmailChangeRequested = "email.change_requested",
+    /// The new e-mail turned out to be its owner's, and is the account's now.
+    EmailChanged = "email.changed",
+    /// A second factor is asked for from now on.
+    TotpEnabled = "totp.enabled",
+    TotpDisabled = "totp.disabled",
+    /// A wrong one-time code. Gathered.
+    TotpFailed = "totp.failed",
+    RecoveryCodeUsed = "recovery_code.used",
     /// A wrong password where one confirms a change or a deletion. Gathered.
     PasswordFailed = "password.failed",
     /// A login with a wrong password, to an inactive account, or to an account that does not exist. Gathered.
@@ -72,6 +84,15 @@ kinds! {
     /// Details: the new key that replaces it.
     KeyRotated = "key.rotated",
     KeyRevoked = "key.revoked",
+    /// The key expires soon. Details: when.
+    KeyExpiring = "key.expiring",
+    KeyExpired = "key.expired",
+    WebhookCreated = "webhook.created",
+    /// Details: the names of the changed settings.
+    WebhookChanged = "webhook.changed",
+    WebhookDeleted = "webhook.deleted",
+    /// By Keyward itself, because nothing could be delivered. Details: why.
+    WebhookDisabled = "webhook.disabled",
 }
 
 impl Kind {
@@ -124,6 +145,7 @@ pub enum Subject {
     User(UserId),
     Session(SessionId),
     Key(KeyId),
+    Webhook(WebhookId),
 }
 
 /// Where a request comes from.

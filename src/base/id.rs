@@ -49,3 +49,11 @@ id!(
     /// An event's id.
     EventId
 );
+id!(
+    /// The id of an endpoint that events are sent to.
+    WebhookId
+);
+id!(
+    /// The id of something that is delivered to one receiver.
+    DeliveryId
+);

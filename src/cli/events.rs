@@ -72,6 +72,7 @@ fn line(event: &Event) -> String {
         Subject::User(id) => format!("user {id}"),
         Subject::Session(id) => format!("session {id}"),
         Subject::Key(id) => format!("key {id}"),
+        Subject::Webhook(id) => format!("webhook {id}"),
     });
     format!(
         "{:24}  {:22}  {:5}  {:36}  {actor:45}  {:44}  {:15}  {:36}  {}",

@@ -10,7 +10,7 @@ use crate::audit::event::{Actor, Credential, Event, Filter, Kind, Subject};
 use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
-use crate::base::id::{EventId, KeyId, SessionId, UserId};
+use crate::base::id::{EventId, KeyId, SessionId, UserId, WebhookId};
 use crate::base::period::HOUR;
 use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
 
@@ -90,6 +90,7 @@ fn columns(event: &Event) -> Vec<Value> {
         Some(Subject::User(id)) => (text("user"), Value::Uuid(id.0)),
         Some(Subject::Session(id)) => (text("session"), Value::Uuid(id.0)),
         Some(Subject::Key(id)) => (text("key"), Value::Uuid(id.0)),
+        Some(Subject::Webhook(id)) => (text("webhook"), Value::Uuid(id.0)),
     };
     vec![
         Value::Uuid(event.id.0),
@@ -116,6 +117,7 @@ fn event(mut row: Row) -> Result<Event, StoreError> {
         (Some("user"), Some(id)) => Some(Subject::User(UserId(id))),
         (Some("session"), Some(id)) => Some(Subject::Session(SessionId(id))),
         (Some("key"), Some(id)) => Some(Subject::Key(KeyId(id))),
+        (Some("webhook"), Some(id)) => Some(Subject::Webhook(WebhookId(id))),
         _ => return Err(unexpected(6)),
     };
     let ip: Option<IpAddr> = row.optional_text(8)?.map(|text| text.parse()).transpose().map_err(|_| unexpected(8))?;

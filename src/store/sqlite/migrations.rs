@@ -29,4 +29,10 @@ pub(crate) const ALL: &[Migration] = &[
     Migration { version: 12, name: "operators", sql: include_str!("../../../sql/sqlite/0012_operators.sql") },
     Migration { version: 13, name: "key_lists", sql: include_str!("../../../sql/sqlite/0013_key_lists.sql") },
     Migration { version: 14, name: "figures", sql: include_str!("../../../sql/sqlite/0014_figures.sql") },
+    Migration { version: 15, name: "outbox", sql: include_str!("../../../sql/sqlite/0015_outbox.sql") },
+    Migration { version: 16, name: "webhooks", sql: include_str!("../../../sql/sqlite/0016_webhooks.sql") },
+    Migration { version: 17, name: "addresses", sql: include_str!("../../../sql/sqlite/0017_addresses.sql") },
+    Migration { version: 18, name: "second_factors", sql: include_str!("../../../sql/sqlite/0018_second_factors.sql") },
+    Migration { version: 19, name: "failures", sql: include_str!("../../../sql/sqlite/0019_failures.sql") },
+    Migration { version: 20, name: "key_expiry", sql: include_str!("../../../sql/sqlite/0020_key_expiry.sql") },
 ];

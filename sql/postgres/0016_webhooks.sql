@@ -1,0 +1,1 @@
+-- endpoints that events are sent to

@@ -1,0 +1,1 @@
+-- who was told that a key expires

@@ -1,0 +1,1 @@
+//! Mail: what Keyward writes to users, and how it is sent.
