@@ -97,12 +97,13 @@ impl Sessions {
                 by: &by,
                 failure: Kind::LoginFailed,
             };
-            let typed = self.users.throttle.verify(&attempt, password)?;
+            let right = self.users.throttle.verify(&attempt, password)?;
+            self.users.throttle.clear(&attempt, &right)?;
             let Some((user, hash)) = found else { break };
             if round == 0 {
                 self.writes.spend(Write::LogIn, user.id)?;
             }
-            let rehashed = self.users.passwords.rehash(password, typed, &hash);
+            let rehashed = self.users.passwords.rehash(password, right.typed, &hash);
             let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
             let by = By::user(session.id, origin.clone());
             match self.store.open_session(&session, &hash, rehashed.as_ref(), self.settings.max_sessions, &by)? {

@@ -70,6 +70,13 @@ impl PasswordAttempt<'_> {
     }
 }
 
+/// The password was right.
+pub(crate) struct Right {
+    pub typed: Typed,
+    /// Whether failures from this address are counted, which [`LoginThrottle::clear`] clears.
+    has_failures: bool,
+}
+
 /// Failures in a row.
 #[derive(Clone, Copy, Default)]
 struct Failures {
@@ -121,9 +128,10 @@ impl LoginThrottle {
         LoginThrottle { store, passwords, events, failures, account_limit, clock }
     }
 
-    /// How the password was typed, if it is right. An error: it is wrong, which counts as a failure, or the client has to wait.
-    /// A wrong password takes the same time whether there is such a user or not.
-    pub(crate) fn verify(&self, attempt: &PasswordAttempt<'_>, password: &str) -> Result<Typed, Error> {
+    /// An error: the password is wrong, which counts as a failure, or the client has to wait. A wrong password takes the
+    /// same time whether there is such a user or not. A right one clears no failures: it may not be all that is asked
+    /// for.
+    pub(crate) fn verify(&self, attempt: &PasswordAttempt<'_>, password: &str) -> Result<Right, Error> {
         let failed = || self.events.note_failure(attempt.failure, attempt.user, attempt.by);
         // Attempts during a wait are recorded too, so that an attack that goes on shows in the audit trail.
         self.check_waits(attempt).inspect_err(|error| {
@@ -135,6 +143,15 @@ impl LoginThrottle {
         self.count(attempt, typed).inspect_err(|_| failed())
     }
 
+    /// Clears the failures from this address: all that was asked for is right.
+    pub(crate) fn clear(&self, attempt: &PasswordAttempt<'_>, right: &Right) -> Result<(), Error> {
+        if right.has_failures {
+            let now = self.clock.elapsed();
+            self.failures.with(&attempt.account_at_address(), now, |failures| *failures = Failures::default());
+        }
+        Ok(())
+    }
+
     /// Called before the password is verified. An error: the client has to wait; asking does not make the wait longer.
     fn check_waits(&self, attempt: &PasswordAttempt<'_>) -> Result<(), Error> {
         let now = self.clock.elapsed();
@@ -143,23 +160,20 @@ impl LoginThrottle {
         if all.remaining > 0 || self.is_known_address(attempt)? { Ok(()) } else { Err(too_many(all.retry_after())) }
     }
 
-    /// Counts a failure; a right password clears the failures from this address. Attempts may be verified at the same
-    /// time: once one of them has started a wait, the others are refused even if they are right, so parallel attempts
-    /// gain nothing.
-    fn count(&self, attempt: &PasswordAttempt<'_>, right: Option<Typed>) -> Result<Typed, Error> {
+    /// Counts a failure. Attempts may be verified at the same time: once one of them has started a wait, the others are
+    /// refused even if they are right, so parallel attempts gain nothing.
+    fn count(&self, attempt: &PasswordAttempt<'_>, right: Option<Typed>) -> Result<Right, Error> {
         let now = self.clock.elapsed();
         let counted = self.failures.with(&attempt.account_at_address(), now, |failures| {
             failures.wait(now)?;
-            if right.is_some() {
-                *failures = Failures::default();
-            } else {
+            if right.is_none() {
                 failures.add(now);
             }
-            Ok(failures.wait(now).err())
+            Ok((failures.count > 0, failures.wait(now).err()))
         });
-        let wait = counted.map_err(too_many)?;
+        let (has_failures, wait) = counted.map_err(too_many)?;
         if let Some(typed) = right {
-            return Ok(typed);
+            return Ok(Right { typed, has_failures });
         }
         if let Some(wait) = wait {
             warn!("too many failed logins to one account from {}: it waits {} s", attempt.by.ip(), wait.as_secs());

@@ -164,7 +164,8 @@ impl Users {
             by,
             failure: Kind::PasswordFailed,
         };
-        self.throttle.verify(&attempt, password)?;
+        let right = self.throttle.verify(&attempt, password)?;
+        self.throttle.clear(&attempt, &right)?;
         hash.ok_or_else(Error::invalid_credentials)
     }
 
