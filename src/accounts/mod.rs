@@ -12,6 +12,7 @@ pub mod passwords;
 pub mod recovery;
 pub mod refresh;
 pub mod session;
+pub mod session_address;
 pub mod sessions;
 pub mod settings;
 pub mod store;

@@ -13,6 +13,7 @@ use log::warn;
 use uuid::Uuid;
 
 use crate::accounts::passwords::{PasswordHash, Passwords, Typed};
+use crate::accounts::session_address::is_known_address;
 use crate::accounts::store::SessionStore;
 use crate::audit::event::{By, Kind};
 use crate::audit::events::Events;
@@ -187,8 +188,7 @@ impl LoginThrottle {
     /// without a user is looked up too, so that it takes as long.
     fn is_known_address(&self, attempt: &PasswordAttempt<'_>) -> Result<bool, Error> {
         let addresses = self.store.addresses_of(attempt.user.unwrap_or(UserId(Uuid::nil())), ADDRESSES)?;
-        let network = client_network(attempt.by.ip());
-        Ok(addresses.iter().any(|address| address.parse().is_ok_and(|ip| client_network(ip) == network)))
+        Ok(is_known_address(&addresses, &attempt.by.ip().to_string()))
     }
 }
 

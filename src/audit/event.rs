@@ -64,13 +64,14 @@ kinds! {
     /// A second factor is asked for from now on.
     TotpEnabled = "totp.enabled",
     TotpDisabled = "totp.disabled",
-    /// A wrong one-time code. Gathered.
+    /// A wrong one-time code. Gathered, but for the one after which codes rest: it has [`RESTS_UNTIL`].
     TotpFailed = "totp.failed",
     RecoveryCodeUsed = "recovery_code.used",
     /// A wrong password where one confirms a change or a deletion. Gathered.
     PasswordFailed = "password.failed",
     /// A login with a wrong password, to an inactive account, or to an account that does not exist. Gathered.
     LoginFailed = "login.failed",
+    /// Details: [`NEW_ADDRESS`], if it is one.
     SessionOpened = "session.opened",
     /// One session of a user, or several (details: how many). `reason` is `limit` if a login exceeded the limit.
     SessionEnded = "session.ended",
@@ -94,6 +95,12 @@ kinds! {
     /// By Keyward itself, because nothing could be delivered. Details: why.
     WebhookDisabled = "webhook.disabled",
 }
+
+/// The detail of `session.opened`, `true`: the user has not logged in from this address lately.
+pub const NEW_ADDRESS: &str = "newAddress";
+
+/// The detail of `totp.failed`, a time: there were so many wrong codes in a row that until then none is taken.
+pub const RESTS_UNTIL: &str = "restsUntil";
 
 impl Kind {
     pub(crate) fn parse(text: &str) -> Option<Kind> {

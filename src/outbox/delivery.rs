@@ -44,7 +44,7 @@ pub enum Outcome {
         reason: String,
         timed_out: bool,
     },
-    /// The receiver wants no more, ever (410).
+    /// The receiver does not want it: an endpoint nothing more, ever (410), a mail server this mail (5xx).
     Gone(Answer),
     /// There is nobody any more to whom it could be sent, or it has lost its sense.
     Dropped,

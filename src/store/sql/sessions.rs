@@ -10,8 +10,9 @@ use crate::accounts::refresh::decision::{Refresh, StoredSession};
 use crate::accounts::refresh::orphans::Orphans;
 use crate::accounts::refresh::rotation::{FIRST, Rotation, RotationRules};
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
+use crate::accounts::session_address::is_known_address;
 use crate::accounts::store::{Opened, Rotated, SessionStore};
-use crate::audit::event::{By, Event, Kind, Subject};
+use crate::audit::event::{By, Event, Kind, NEW_ADDRESS, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::{SessionId, UserId};
@@ -137,6 +138,22 @@ pub(crate) fn open(
     Ok(surplus)
 }
 
+/// Whether the user has logged in before, but from none of their latest addresses like this. The stored sessions tell the
+/// addresses, and may have expired all.
+fn is_new_address(transaction: &mut dyn Transaction, session: &NewSession) -> Result<bool, StoreError> {
+    let mut addresses = Vec::new();
+    for sql in [OPEN_ADDRESSES, ENDED_ADDRESSES] {
+        for mut row in transaction.query(sql, &[Value::Uuid(session.user.0), Value::Int(KEPT)])? {
+            addresses.push(row.text(0)?);
+        }
+    }
+    if !addresses.is_empty() {
+        return Ok(!is_known_address(&addresses, &session.ip));
+    }
+    let has_logged_in = "SELECT id FROM users WHERE id = $1 AND last_login_at IS NOT NULL";
+    Ok(!transaction.query(has_logged_in, &[Value::Uuid(session.user.0)])?.is_empty())
+}
+
 /// Ends one session, if it has not ended.
 fn end(transaction: &mut dyn Transaction, id: SessionId, reason: EndReason, now: Timestamp) -> Result<(), StoreError> {
     let reason = Value::Text(reason.as_str().to_string());
@@ -250,6 +267,7 @@ impl<D: Driver> SessionStore for SqlStore<D> {
     ) -> Result<Opened, StoreError> {
         let mut ended = Vec::new();
         let opened = self.driver.transaction(|transaction| {
+            let is_new = is_new_address(transaction, session)?;
             // Locks the user's row. A deactivation or a new password at the same time comes either before this, and is
             // seen here, or after it, and ends this session.
             let unchanged = transaction.execute(
@@ -266,8 +284,12 @@ impl<D: Driver> SessionStore for SqlStore<D> {
                 return Ok(Opened::UserChanged);
             }
             ended = open(transaction, session, most)?;
-            let opened = Event::new(Kind::SessionOpened, session.user, by, session.created_at);
-            record(transaction, &opened.on(Subject::Session(session.id)))?;
+            let mut opened =
+                Event::new(Kind::SessionOpened, session.user, by, session.created_at).on(Subject::Session(session.id));
+            if is_new {
+                opened = opened.with(NEW_ADDRESS, true);
+            }
+            record(transaction, &opened)?;
             if let Some(event) = ended_by_limit(&ended, session.user, by, session.created_at) {
                 record(transaction, &event)?;
             }

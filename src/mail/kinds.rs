@@ -1,0 +1,82 @@
+//! The kinds of mail, and how far apart two of a kind are.
+
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// A kind of mail to an account. A queued mail holds its kind and the account alone; what it says is made when it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MailKind {
+    /// A link that confirms the account's address.
+    Verification,
+    /// A link that sets a new password.
+    Reset,
+    /// A link that sets the first password of somebody who was invited.
+    Invitation,
+    /// A link that confirms a new address. Goes to the new address.
+    AddressChange,
+    /// Somebody wants another address for the account. Goes to the old one, and does not wait to be gathered with others: by
+    /// then the account may have the new address.
+    AddressChangeNotice,
+    /// What has happened to the account, all together: see [`crate::mail::notices`].
+    Notices,
+}
+
+impl MailKind {
+    pub const ALL: [MailKind; 6] = [
+        MailKind::Verification,
+        MailKind::Reset,
+        MailKind::Invitation,
+        MailKind::AddressChange,
+        MailKind::AddressChangeNotice,
+        MailKind::Notices,
+    ];
+
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MailKind::Verification => "verification",
+            MailKind::Reset => "reset",
+            MailKind::Invitation => "invitation",
+            MailKind::AddressChange => "address-change",
+            MailKind::AddressChangeNotice => "address-change-notice",
+            MailKind::Notices => "notices",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<MailKind> {
+        MailKind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// How long after one mail of this kind the account gets the next at the earliest.
+    pub fn pause(self) -> Duration {
+        if self.is_gathered() { HOUR } else { 5 * MINUTE }
+    }
+
+    /// What is to be told during the pause is told after it. Of every other kind, what is asked for during the pause is
+    /// nothing new: the mail before it says the same.
+    pub fn is_gathered(self) -> bool {
+        self == MailKind::Notices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_read_as_it_is_stored() {
+        for kind in MailKind::ALL {
+            assert_eq!(MailKind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(MailKind::parse("note"), None);
+    }
+
+    #[test]
+    fn notices_are_an_hour_apart_and_what_was_asked_for_five_minutes() {
+        let gathered = MailKind::ALL.into_iter().filter(|kind| kind.is_gathered());
+        assert_eq!(gathered.collect::<Vec<_>>(), [MailKind::Notices]);
+        assert_eq!([MailKind::Notices.pause(), MailKind::Reset.pause()], [HOUR, 5 * MINUTE]);
+    }
+}
