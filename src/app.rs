@@ -30,6 +30,7 @@ use crate::statistics::store::StatisticsStore;
 use crate::tokens::key_files::JwtKeys;
 use crate::tokens::service::Tokens;
 use crate::tokens::settings::TokenSettings;
+use crate::webhooks::store::WebhookStore;
 
 /// The store, as each noun needs it.
 #[derive(Clone)]
@@ -41,6 +42,7 @@ pub struct Stores {
     pub usage: Arc<dyn UsageStore>,
     pub events: Arc<dyn EventStore>,
     pub statistics: Arc<dyn StatisticsStore>,
+    pub webhooks: Arc<dyn WebhookStore>,
 }
 
 pub struct App {

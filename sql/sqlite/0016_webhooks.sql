@@ -1,1 +1,29 @@
--- endpoints that events are sent to
+-- Endpoints that are told what happens. user_id: the owner; of an operators' endpoint, the operator who made it. types:
+-- separated by spaces; NULL: all that are not gathered. secret: encrypted; previous_secret: signs beside it until
+-- previous_until. disabled_at, disabled_reason: Keyward has switched it off itself. failing_since, timed_out: how the last
+-- tries went. deleted_at: it is nobody's any more, and its row goes with the last of its deliveries.
+CREATE TABLE webhooks (
+    id              TEXT    NOT NULL PRIMARY KEY,
+    user_id         TEXT    NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    is_operators    INTEGER NOT NULL,
+    url             TEXT    NOT NULL,
+    types           TEXT,
+    description     TEXT,
+    secret          BLOB    NOT NULL,
+    previous_secret BLOB,
+    previous_until  TEXT,
+    is_active       INTEGER NOT NULL,
+    disabled_at     TEXT,
+    disabled_reason TEXT,
+    failing_since   TEXT,
+    timed_out       INTEGER NOT NULL DEFAULT FALSE,
+    created_at      TEXT    NOT NULL,
+    deleted_at      TEXT
+) STRICT;
+
+CREATE INDEX webhooks_by_user ON webhooks (user_id, created_at, id);
+CREATE INDEX webhooks_of_operators ON webhooks (created_at, id) WHERE is_operators;
+CREATE INDEX webhooks_deleted ON webhooks (deleted_at, id) WHERE deleted_at IS NOT NULL;
+
+-- Held while the operators' endpoints are counted.
+INSERT INTO locks (name) VALUES ('webhooks');

@@ -10,6 +10,7 @@ use crate::keys::settings::KeySettings;
 use crate::memory::settings::MemorySettings;
 use crate::store::settings::StoreSettings;
 use crate::tokens::settings::TokenSettings;
+use crate::webhooks::settings::WebhookSettings;
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -20,6 +21,7 @@ pub struct Config {
     pub accounts: AccountSettings,
     pub keys: KeySettings,
     pub audit: AuditSettings,
+    pub webhooks: WebhookSettings,
     pub memory: MemorySettings,
     pub log: LogSettings,
     /// What the operator has set in vain: one line each, without a secret.
@@ -36,6 +38,7 @@ impl Config {
             accounts: AccountSettings::default(),
             keys: KeySettings::default(),
             audit: AuditSettings::default(),
+            webhooks: WebhookSettings::default(),
             memory: MemorySettings::default(),
             log: LogSettings::default(),
             warnings: Vec::new(),

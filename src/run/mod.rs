@@ -68,6 +68,7 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
         usage: store.clone(),
         events: store.clone(),
         statistics: store.clone(),
+        webhooks: store.clone(),
     }
 }
 

@@ -67,8 +67,13 @@ impl Row {
     }
 
     pub(crate) fn bytes(&mut self, column: usize) -> Result<Vec<u8>, StoreError> {
+        self.optional_bytes(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    pub(crate) fn optional_bytes(&mut self, column: usize) -> Result<Option<Vec<u8>>, StoreError> {
         match self.take(column) {
-            Value::Bytes(bytes) => Ok(bytes),
+            Value::Null => Ok(None),
+            Value::Bytes(bytes) => Ok(Some(bytes)),
             _ => Err(unexpected(column)),
         }
     }

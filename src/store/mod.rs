@@ -19,10 +19,11 @@ use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::keys::store::{KeyStore, UsageStore};
 use crate::statistics::store::StatisticsStore;
+use crate::webhooks::store::WebhookStore;
 
 /// The whole store: what each noun needs of it, and what a running server needs beside.
 pub trait Store:
-    UserStore + RecoveryStore + SessionStore + KeyStore + UsageStore + EventStore + StatisticsStore
+    UserStore + RecoveryStore + SessionStore + KeyStore + UsageStore + EventStore + StatisticsStore + WebhookStore
 {
     /// The time of the latest stored event or use of a key. `None`: nothing is stored.
     fn latest(&self) -> Result<Option<Timestamp>, StoreError>;

@@ -1,1 +1,9 @@
 //! Endpoints of users and operators that are told what happens: where they may be, and what is sent to them.
+
+pub mod rules;
+pub mod secret;
+pub mod settings;
+pub mod store;
+pub mod types;
+pub mod url;
+pub mod webhook;

@@ -11,6 +11,7 @@ mod memory;
 mod read;
 mod store;
 mod tokens;
+mod webhooks;
 
 use super::setting::Setting;
 
@@ -19,13 +20,14 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
     ROOMS.into_iter().flatten()
 }
 
-static ROOMS: [&[Setting]; 8] = [
+static ROOMS: [&[Setting]; 9] = [
     http::SETTINGS,
     store::SETTINGS,
     tokens::SETTINGS,
     accounts::SETTINGS,
     keys::SETTINGS,
     audit::SETTINGS,
+    webhooks::SETTINGS,
     memory::SETTINGS,
     log::SETTINGS,
 ];

@@ -17,6 +17,8 @@ mod usage;
 mod user_changes;
 mod user_rows;
 mod users;
+mod webhook_rows;
+mod webhooks;
 
 use std::sync::Arc;
 

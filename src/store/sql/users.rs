@@ -7,7 +7,7 @@ use super::operators::leaves_an_operator;
 use super::usage::DELETE_HOURS;
 use super::user_changes::is_free;
 use super::user_rows::{FURTHER, locked_user, max_keys_value, user, user_columns};
-use super::{SqlStore, delete_found, is_so, sessions};
+use super::{SqlStore, delete_found, is_so, sessions, webhooks};
 use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::ending::ended_all;
@@ -240,6 +240,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
                     return Ok(Deleted::NoSuchUser);
                 }
                 void_all(transaction, id)?;
+                webhooks::delete_all_of(transaction, id, Kind::UserDeleted, by, now)?;
                 record(transaction, &Event::new(Kind::UserDeleted, id, by, now))?;
                 Ok(Deleted::Done)
             },

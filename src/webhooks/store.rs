@@ -1,0 +1,67 @@
+//! What webhooks need of a database.
+//!
+//! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
+//! error. A method with a parameter `by` records an [`crate::audit::event::Event`] of what it changes in the same
+//! transaction; if it changes nothing, it records none. Any method returns `Unavailable` if the database cannot be reached;
+//! only other outcomes are documented at the methods. An endpoint that is not `holder`'s is `Gone` or `None`.
+
+use crate::audit::event::By;
+use crate::base::clock::Timestamp;
+use crate::base::error::StoreError;
+use crate::base::id::WebhookId;
+use crate::webhooks::webhook::{Holder, SealedSecrets, StoredTarget, Webhook, WebhookChange, WebhookRefusal};
+
+pub trait WebhookStore: Send + Sync {
+    /// Stores an endpoint of an active user's, unless there are as many as [`Holder::most`] already; calls for one holder
+    /// wait for each other.
+    fn create_webhook(
+        &self,
+        webhook: &Webhook,
+        secret: &[u8],
+        by: &By,
+    ) -> Result<Result<(), WebhookRefusal>, StoreError>;
+
+    /// All endpoints of the holder's, oldest first.
+    fn webhooks_of(&self, holder: Holder) -> Result<Vec<Webhook>, StoreError>;
+
+    fn webhook(&self, holder: Holder, id: WebhookId) -> Result<Option<Webhook>, StoreError>;
+
+    /// Changes an endpoint as [`crate::webhooks::rules::change`] decides, and returns it as it is then.
+    fn change_webhook(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        change: &WebhookChange,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<Result<Webhook, WebhookRefusal>, StoreError>;
+
+    /// Deletes an endpoint. From then on, nobody finds it or anything that was sent to it.
+    fn delete_webhook(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<Result<(), WebhookRefusal>, StoreError>;
+
+    /// The encrypted secret that signs now.
+    fn webhook_secret(&self, holder: Holder, id: WebhookId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Replaces the secrets if the current one is still `old`.
+    fn replace_webhook_secrets(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        old: &[u8],
+        new: &SealedSecrets,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<Result<Webhook, WebhookRefusal>, StoreError>;
+
+    /// Where deliveries to this endpoint go. `None`: it is deleted.
+    fn webhook_target(&self, id: WebhookId) -> Result<Option<StoredTarget>, StoreError>;
+
+    /// Deletes a part of what is left of deleted endpoints. False: there was nothing.
+    fn prune_webhooks(&self) -> Result<bool, StoreError>;
+}
