@@ -15,6 +15,7 @@ use crate::audit::events::Events;
 use crate::audit::settings::AuditSettings;
 use crate::audit::store::EventStore;
 use crate::base::clock::Clock;
+use crate::base::data_key::DataKey;
 use crate::base::id::{KeyId, SessionId};
 use crate::base::pool::cores;
 use crate::keys::key::{KeyHash, KnownKey};
@@ -45,8 +46,15 @@ pub struct Stores {
     pub webhooks: Arc<dyn WebhookStore>,
 }
 
+/// The secret keys of a process.
+pub struct SecretKeys {
+    pub jwt: JwtKeys,
+    pub data: DataKey,
+}
+
 pub struct App {
     pub clock: Clock,
+    pub data_key: Arc<DataKey>,
     pub address_limits: AddressLimits,
     pub writes: Arc<WriteLimits>,
     pub tokens: Arc<Tokens>,
@@ -89,7 +97,7 @@ impl App {
     /// of the store.
     pub fn new(
         stores: Stores,
-        jwt_keys: JwtKeys,
+        secret_keys: SecretKeys,
         settings: ServiceSettings<'_>,
         hashing_callers: usize,
         clock: Clock,
@@ -98,14 +106,15 @@ impl App {
         let ServiceSettings { accounts, tokens, keys, audit, memory } = settings;
         let entries = memory.cache_entries;
         let tokens = Arc::new(Tokens::new(
-            jwt_keys.access,
-            jwt_keys.refresh,
+            secret_keys.jwt.access,
+            secret_keys.jwt.refresh,
             accounts.access_lifetime(tokens.access_lifetime),
             tokens.refresh_lifetime,
             tokens.parties.clone(),
             entries,
             clock.clone(),
         ));
+        let data_key = Arc::new(secret_keys.data);
         let password_rules = PasswordRules::new(accounts.password_min_length);
         let passwords = Arc::new(Passwords::new(accounts.bcrypt_cost, cores(), hashing_callers));
         let usage = Arc::new(UsageCounter::new(stores.usage, keys.usage_retention));
@@ -146,6 +155,7 @@ impl App {
             usage,
             events,
             statistics,
+            data_key,
             clock,
         }
     }

@@ -49,6 +49,8 @@ pub enum Error {
         message: &'static str,
         wait: Duration,
     },
+    /// The operator has not set what this needs; the text says what to do.
+    NotConfigured(&'static str),
     /// The store is unreachable, or the server has too much to do. The cause is for the log.
     Unavailable(String),
     /// A fault of ours. The cause is for the log.

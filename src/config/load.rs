@@ -235,17 +235,20 @@ mod tests {
     #[test]
     fn the_debug_form_holds_no_secret() {
         let secret = "0123456789abcdef0123456789abcdef";
+        let data_key = hex::encode(secret);
         let config = read(&[
             ("JWT_SECRET", secret),
             ("JWT_REFRESH_SECRET", secret),
             ("JWT_SECRET_PREVIOUS", secret),
             ("JWT_REFRESH_SECRET_PREVIOUS", secret),
+            ("DATA_KEY", &data_key),
+            ("DATA_KEY_PREVIOUS", &data_key),
             ("DATABASE_URL", "postgres://u:hunter2@localhost/db"),
             ("DATABASE_URL_DIRECT", "postgres://u:hunter2@localhost/db"),
         ])
         .unwrap();
         let shown = format!("{config:?}");
-        assert!(!shown.contains(secret) && !shown.contains("hunter2"), "{shown}");
+        assert!(!shown.contains(secret) && !shown.contains(&data_key) && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::accounts::settings::AccountSettings;
 use crate::audit::settings::AuditSettings;
+use crate::base::data_key::DataKeySettings;
 use crate::base::logging::LogSettings;
 use crate::http::settings::HttpSettings;
 use crate::keys::settings::KeySettings;
@@ -17,6 +18,7 @@ use crate::webhooks::settings::WebhookSettings;
 pub struct Config {
     pub http: HttpSettings,
     pub store: StoreSettings,
+    pub data_key: DataKeySettings,
     pub tokens: TokenSettings,
     pub accounts: AccountSettings,
     pub keys: KeySettings,
@@ -34,6 +36,7 @@ impl Config {
         Config {
             http: HttpSettings::default(),
             store: StoreSettings::default(),
+            data_key: DataKeySettings::default(),
             tokens: TokenSettings::default(),
             accounts: AccountSettings::default(),
             keys: KeySettings::default(),

@@ -139,6 +139,7 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Conflict(_) | Error::KeyReplaced { .. } => StatusCode::CONFLICT,
         Error::TooMany { .. } => too_many,
+        Error::NotConfigured(_) => StatusCode::NOT_IMPLEMENTED,
         Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
@@ -168,6 +169,7 @@ pub fn error(error: &Error, too_many: StatusCode, request_id: &str) -> Response 
             Message::One(&lacking)
         }
         Error::TooMany { message, .. } => Message::One(message),
+        Error::NotConfigured(what) => Message::One(what),
         Error::Unavailable(_) => Message::One("Service temporarily unavailable, try again shortly"),
         Error::Internal(_) => Message::One("Internal server error"),
     };

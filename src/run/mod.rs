@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use crate::api::routes::ROUTES;
-use crate::app::{App, ServiceSettings, Stores};
+use crate::app::{App, SecretKeys, ServiceSettings, Stores};
 use crate::base::clock::Clock;
+use crate::base::data_key::DataKey;
 use crate::base::pool::cores;
 use crate::config::Config;
 use crate::http::lanes::password_threads;
@@ -33,14 +34,18 @@ pub fn open_app(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), 
     let database = config.store.database()?;
     database::refuse_strangers(&database).map_err(|error| error.to_string())?;
     // Bad key files are reported before the database is touched.
-    let jwt_keys = key_files::resolve(&config.tokens, database.sqlite_file())?;
+    let file = database.sqlite_file();
+    let jwt = key_files::resolve(&config.tokens, file)?;
+    let data = DataKey::resolve(&config.data_key, file, config.tokens.refresh_secret.as_ref())?;
+    let secret_keys = SecretKeys { jwt, data };
     let changes = Arc::new(Changes::default());
     let (store, applied) =
         database::open(&database, &clock, changes.clone(), Patience::OfAClient).map_err(|error| error.to_string())?;
     for migration in applied.migrations {
         info!("migration {migration} was applied");
     }
-    let app = App::new(stores(&store), jwt_keys, service_settings(config), password_threads(cores()), clock, changes);
+    let app =
+        App::new(stores(&store), secret_keys, service_settings(config), password_threads(cores()), clock, changes);
     app.start_lookups()?;
     Ok((app, store))
 }
@@ -48,14 +53,17 @@ pub fn open_app(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), 
 /// The services for a command of an operator. The error is one line for the operator.
 ///
 /// No thread uses the store, so the database is closed when this is dropped. The keys of tokens are not read: a command
-/// issues none, and the operator need not have them.
+/// issues none, and the operator need not have them. The data key is, if it is there.
 pub fn open_operator_app(config: &Config) -> Result<App, String> {
     let (clock, changes) = (Clock::default(), Arc::new(Changes::default()));
-    let store = database::open_existing(&config.store.database()?, &clock, changes.clone())
-        .map_err(|error| error.to_string())?;
+    let database = config.store.database()?;
+    let data =
+        DataKey::resolve_existing(&config.data_key, database.sqlite_file(), config.tokens.refresh_secret.as_ref())?;
+    let store = database::open_existing(&database, &clock, changes.clone()).map_err(|error| error.to_string())?;
+    let secret_keys = SecretKeys { jwt: JwtKeys::ephemeral()?, data };
     let memory = MemorySettings { cache_entries: 1 };
     let settings = ServiceSettings { memory: &memory, ..service_settings(config) };
-    Ok(App::new(stores(&store), JwtKeys::ephemeral()?, settings, 1, clock, changes))
+    Ok(App::new(stores(&store), secret_keys, settings, 1, clock, changes))
 }
 
 /// The store, as each noun needs it.

@@ -3,9 +3,9 @@
 //! There may be a secret (HS256) and key pairs for access tokens at the same time. `JWT_ALG` says which of them signs.
 //! The others still verify, so that changing `JWT_ALG` logs nobody out.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
@@ -15,12 +15,10 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed2551
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use log::{info, warn};
-use rand::TryRng;
-use rand::rngs::SysRng;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
-use uuid::Uuid;
 
 use crate::base::files;
+use crate::base::kept::{self, JWT_REFRESH_SECRET, JWT_SECRET, KeptSecrets, folder_of, kept_at};
 use crate::base::secret::Secret;
 use crate::tokens::algorithm::Algorithm;
 use crate::tokens::jws::Keyring;
@@ -37,7 +35,7 @@ impl JwtKeys {
     /// Random keys that nothing keeps: for a process that issues no tokens.
     pub fn ephemeral() -> Result<JwtKeys, String> {
         let new = || -> Result<Keyring, String> {
-            let secret = random_hex().map_err(|error| format!("no random keys can be made: {error}"))?;
+            let secret = kept::new_secret().map_err(|error| format!("no random keys can be made: {error}"))?;
             Ok(Keyring::new(SigningKey::from_secret(&Secret::new(secret)), []))
         };
         Ok(JwtKeys { access: new()?, refresh: new()? })
@@ -95,32 +93,17 @@ fn secrets(settings: &TokenSettings, sqlite_file: Option<&Path>) -> Result<(Opti
     if let (Some(access), Some(refresh)) = (access, refresh) {
         return Ok((Some(access.clone()), refresh.clone()));
     }
-    let path = kept_at(database, "secrets");
-    let failed = |error: std::io::Error| {
-        let owner = files::foreign([path.as_path(), folder_of(&path)]);
-        format!("the JWT secrets cannot be kept in {}: {error}{owner}", path.display())
-    };
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            if place(&path, &new_secrets().map_err(failed)?).map_err(failed)? {
-                info!("JWT secrets were generated; they are kept in {}", path.display());
-            }
-            fs::read_to_string(&path).map_err(failed)?
-        }
-        Err(error) => return Err(failed(error)),
-    };
+    let file = KeptSecrets::read_or_make(database)?;
     let kept = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-            .filter(|secret| secret.len() >= 32)
-            .map(|secret| Secret::new(secret.to_string()))
-            .ok_or_else(|| {
-                format!("{} has no good {name}; restore it, or delete it to log everyone out", path.display())
-            })
+        file.secret(name).filter(|secret| secret.expose().len() >= 32).ok_or_else(|| {
+            format!(
+                "{} has no good {name}; restore it, or give it the output of `openssl rand -hex 32` to log everyone out",
+                file.path().display()
+            )
+        })
     };
-    let access = access.clone().map_or_else(|| kept("JWT_SECRET"), Ok)?;
-    let refresh = refresh.clone().map_or_else(|| kept("JWT_REFRESH_SECRET"), Ok)?;
+    let access = access.clone().map_or_else(|| kept(JWT_SECRET), Ok)?;
+    let refresh = refresh.clone().map_or_else(|| kept(JWT_REFRESH_SECRET), Ok)?;
     Ok((Some(access), refresh))
 }
 
@@ -129,21 +112,6 @@ fn required(name: &str) -> String {
         "{name}: is not set, and with PostgreSQL all instances must share it; accepted: 32 bytes or more, such as the \
          output of `openssl rand -hex 32`"
     )
-}
-
-fn new_secrets() -> std::io::Result<String> {
-    let mut text = String::new();
-    for name in ["JWT_SECRET", "JWT_REFRESH_SECRET"] {
-        text.push_str(&format!("{name}={}\n", random_hex()?));
-    }
-    Ok(text)
-}
-
-/// 256 random bits.
-fn random_hex() -> std::io::Result<String> {
-    let mut bytes = [0; 32];
-    SysRng.try_fill_bytes(&mut bytes).map_err(std::io::Error::other)?;
-    Ok(hex::encode(bytes))
 }
 
 /// The configured key, or with SQLite the kept ones. One that has to sign is generated if it is not there.
@@ -179,7 +147,7 @@ fn kept_key(algorithm: Algorithm, database: &Path, signs: bool) -> Result<Option
             let owner = files::foreign([folder_of(&path)]);
             format!("the JWT key cannot be kept in {}: {error}{owner}", path.display())
         };
-        if place(&path, &new_private_key(algorithm).map_err(failed)?).map_err(failed)? {
+        if kept::place(&path, &new_private_key(algorithm).map_err(failed)?).map_err(failed)? {
             info!("a JWT key was generated; it is kept in {}", path.display());
         }
     }
@@ -275,33 +243,3 @@ fn read_key(path: &Path) -> Result<KeyFile, String> {
 
 /// In bytes. An RSA key has a few thousand; a wrong path may name a file of any size.
 const LARGEST_KEY_FILE: u64 = 64 * 1024;
-
-fn kept_at(database: &Path, what: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(format!(".{what}"));
-    path.into()
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Makes a file that only its owner can read. It appears whole or not at all. False: another server that started at the
-/// same time made it first, and its file stays.
-fn place(path: &Path, text: &str) -> std::io::Result<bool> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", Uuid::now_v7()));
-    let draft = PathBuf::from(draft);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    let placed = fs::hard_link(&draft, path);
-    fs::remove_file(&draft)?;
-    let ours = match placed {
-        Ok(()) => true,
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(error),
-    };
-    fs::File::open(folder_of(path))?.sync_all()?;
-    Ok(ours)
-}

@@ -11,8 +11,10 @@ use keyward::accounts::email::Email;
 use keyward::accounts::granting::ScopeChange;
 use keyward::accounts::user::{UserFilter, UserKind, UserRef};
 use keyward::app::App;
+use keyward::app::SecretKeys;
 use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
 use keyward::base::clock::{Clock, Timestamp};
+use keyward::base::data_key::DataKey;
 use keyward::base::error::StoreError;
 use keyward::base::id::UserId;
 use keyward::base::period::{DAY, Period};
@@ -143,8 +145,10 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     let mut config = home.config();
     config.accounts.bcrypt_cost = 4;
     config.accounts.session_max_age = Some(Duration::from_secs(86_400));
-    let (jwt_keys, settings) = (JwtKeys::ephemeral().unwrap(), run::service_settings(&config));
-    let app = App::new(run::stores(&store), jwt_keys, settings, 8, clock.clone(), changes);
+    let data = DataKey::resolve_existing(&config.data_key, None, None).unwrap();
+    let secret_keys = SecretKeys { jwt: JwtKeys::ephemeral().unwrap(), data };
+    let settings = run::service_settings(&config);
+    let app = App::new(run::stores(&store), secret_keys, settings, 8, clock.clone(), changes);
     app.start_lookups().unwrap();
     do_everything(&app, &*store, &config);
     std::mem::take(&mut *noted.lock().unwrap())

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod audit;
+mod data_key;
 mod http;
 mod keys;
 mod log;
@@ -23,6 +24,7 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
 static ROOMS: [&[Setting]; 9] = [
     http::SETTINGS,
     store::SETTINGS,
+    data_key::SETTINGS,
     tokens::SETTINGS,
     accounts::SETTINGS,
     keys::SETTINGS,

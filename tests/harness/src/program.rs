@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::http_client::{Client, PATIENCE};
 use crate::openapi;
 use crate::postgres_cluster::Database;
-use crate::service::{Backend, Service, TempDir};
+use crate::service::{Backend, DATA_KEY, Service, TempDir};
 
 /// Runs one story on both stores, each in a fresh home.
 #[macro_export]
@@ -79,6 +79,7 @@ impl Home {
         home.set("DATABASE_URL", &database.url());
         home.set("JWT_SECRET", "the-secret-of-access-tokens-of-a-test");
         home.set("JWT_REFRESH_SECRET", "the-secret-of-refresh-tokens-of-a-test");
+        home.set("DATA_KEY", DATA_KEY);
         home.database = Some(database);
         home
     }

@@ -49,6 +49,9 @@ pub use crate::on_both_stores;
 
 pub const PASSWORD: &str = "Password123!";
 
+/// Of every service on PostgreSQL.
+pub(crate) const DATA_KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
 #[derive(Clone, Copy, Debug)]
 pub enum Backend {
     Sqlite,
@@ -121,6 +124,7 @@ impl Data {
             Data::Postgres(database) => {
                 let mut settings = HashMap::from(secrets);
                 settings.insert("DATABASE_URL".to_string(), database.url());
+                settings.insert("DATA_KEY".to_string(), DATA_KEY.to_string());
                 settings
             }
         };

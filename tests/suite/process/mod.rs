@@ -1,5 +1,6 @@
 //! The program as a process: how it starts, what it refuses to start with, what it logs, and how it ends.
 
+mod data_key;
 mod log;
 mod secrets;
 mod settings;

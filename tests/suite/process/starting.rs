@@ -16,7 +16,7 @@ fn without_a_setting_an_empty_folder_gets_a_database_and_secrets_that_only_their
     let server = home.start(&[]);
     assert_eq!(server.client().get("/health").send().status, 200);
     let said = server.log().join("\n");
-    assert!(said.contains("JWT secrets were generated; they are kept in keyward.db.secrets"), "{said}");
+    assert!(said.contains("JWT secrets and a data key were generated; they are kept in keyward.db.secrets"), "{said}");
     assert!(said.contains("migration 0001_users_sessions_keys was applied"), "{said}");
     assert_eq!(home.files(), ["keyward.db", "keyward.db-shm", "keyward.db-wal", "keyward.db.secrets"]);
     for name in home.files() {
@@ -86,5 +86,6 @@ fn a_secrets_file_that_was_damaged_stops_the_start_and_stays_as_it_is() {
     let line = failed.failed(1);
     assert!(line.contains("keyward.db.secrets") && line.contains("JWT_SECRET"), "{line}");
     assert!(!line.contains("cut-off"), "{line}");
+    assert_eq!(home.files(), ["keyward.db.secrets"]);
     assert_eq!(std::fs::read_to_string(home.path("keyward.db.secrets")).unwrap(), "JWT_SECRET=cut-off-he");
 }
