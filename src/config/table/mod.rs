@@ -18,10 +18,10 @@ use super::setting::Setting;
 
 /// All settings, in the order of the documents.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    ROOMS.into_iter().flatten()
+    ROOMS.iter().copied().flatten()
 }
 
-static ROOMS: [&[Setting]; 9] = [
+static ROOMS: &[&[Setting]] = &[
     http::SETTINGS,
     store::SETTINGS,
     data_key::SETTINGS,
