@@ -8,7 +8,7 @@ use crate::accounts::recovery::Recovery;
 use crate::accounts::session::LiveSession;
 use crate::accounts::sessions::Sessions;
 use crate::accounts::settings::AccountSettings;
-use crate::accounts::store::{RecoveryStore, SessionStore, UserStore};
+use crate::accounts::store::{FailureStore, RecoveryStore, SessionStore, UserStore};
 use crate::accounts::throttling::LoginThrottle;
 use crate::accounts::users::Users;
 use crate::audit::events::Events;
@@ -39,6 +39,7 @@ pub struct Stores {
     pub users: Arc<dyn UserStore>,
     pub recovery: Arc<dyn RecoveryStore>,
     pub sessions: Arc<dyn SessionStore>,
+    pub failures: Arc<dyn FailureStore>,
     pub keys: Arc<dyn KeyStore>,
     pub usage: Arc<dyn UsageStore>,
     pub events: Arc<dyn EventStore>,
@@ -121,7 +122,14 @@ impl App {
         let events = Arc::new(Events::new(stores.events, audit.retention, clock.clone()));
         let statistics = Arc::new(Statistics::new(stores.statistics, keys.usage_retention, clock.clone()));
         let writes = Arc::new(WriteLimits::new(accounts.write_rates, clock.clone()));
-        let throttle = LoginThrottle::new(stores.sessions.clone(), passwords.clone(), events.clone(), clock.clone());
+        let throttle = LoginThrottle::new(
+            stores.failures,
+            stores.sessions.clone(),
+            passwords.clone(),
+            events.clone(),
+            data_key.clone(),
+            clock.clone(),
+        );
         let scopes = accounts.user_scopes.clone();
         let users = Arc::new(Users::new(stores.users, passwords.clone(), throttle, scopes, clock.clone()));
         let (by_hash, by_id, sessions) = (stores.keys.clone(), stores.keys.clone(), stores.sessions.clone());

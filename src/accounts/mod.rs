@@ -4,6 +4,7 @@ pub mod changing;
 pub mod creating;
 pub mod email;
 pub mod ending;
+pub mod failures;
 pub mod granting;
 pub mod limits;
 pub mod one_time;

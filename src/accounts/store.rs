@@ -9,6 +9,7 @@
 
 use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
+use crate::accounts::failures::{FailureIds, Failures};
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::one_time::TokenHash;
 use crate::accounts::passwords::PasswordHash;
@@ -247,4 +248,20 @@ pub trait SessionStore: Send + Sync {
 
     /// Deletes up to a thousand sessions that have expired, whether they have ended or not. False: there were none.
     fn prune_sessions(&self, now: Timestamp) -> Result<bool, StoreError>;
+}
+
+/// Wrong guesses at passwords.
+pub trait FailureStore: Send + Sync {
+    /// What is counted now. The time is the database's, where several instances share it.
+    fn failures(&self, of: &FailureIds) -> Result<Failures, StoreError>;
+
+    /// Adds one, unless the address has to wait. Returns what was counted before; failures of one account are counted one
+    /// after the other.
+    fn add_failure(&self, of: &FailureIds) -> Result<Failures, StoreError>;
+
+    /// Clears the failures from this address.
+    fn clear_failures(&self, of: &FailureIds) -> Result<(), StoreError>;
+
+    /// Deletes up to some thousand counts that are over, or that are more than `most`. False: there were none.
+    fn prune_failures(&self, most: i64, now: Timestamp) -> Result<bool, StoreError>;
 }

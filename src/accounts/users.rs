@@ -184,6 +184,11 @@ impl Users {
         done.then_some(()).ok_or_else(Error::invalid_credentials)
     }
 
+    /// Deletes a part of what is counted of wrong guesses and is over. False: there was none.
+    pub(crate) fn prune_failures(&self) -> Result<bool, Error> {
+        self.throttle.prune()
+    }
+
     /// Reads the costs of the stored hashes, so that refusing an unknown user takes as long as refusing a known one.
     pub fn note_costs(&self) -> Result<(), StoreError> {
         self.store.hash_prefixes()?.iter().for_each(|prefix| self.passwords.note_cost(prefix));

@@ -32,6 +32,7 @@ fn jobs() -> Vec<Job> {
         Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.delete_rows_of_deleted_users()),
         Job::every(HOUR, "delete expired sessions", |app| app.sessions.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete expired one-time tokens", |app| app.recovery.prune()).while_the_clock_is_right(),
+        Job::every(MINUTE, "forget old failed logins", |app| app.users.prune_failures()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old counts of use", |app| app.usage.prune(app.clock.now())).while_the_clock_is_right(),
         Job::every(HOUR, "delete old figures", |app| app.statistics.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old events", |app| app.events.prune()).while_the_clock_is_right(),
@@ -283,6 +284,7 @@ mod tests {
         let deleting = [
             "delete expired sessions",
             "delete expired one-time tokens",
+            "forget old failed logins",
             "delete old counts of use",
             "delete old figures",
             "delete old events",

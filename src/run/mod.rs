@@ -72,6 +72,7 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
         users: store.clone(),
         recovery: store.clone(),
         sessions: store.clone(),
+        failures: store.clone(),
         keys: store.clone(),
         usage: store.clone(),
         events: store.clone(),

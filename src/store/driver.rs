@@ -173,6 +173,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Writes with one statement; the number of rows that were changed.
     fn execute(&self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError>;
 
+    /// As [`Transaction::now`].
+    fn now(&self, clock: &Clock) -> Result<Timestamp, StoreError> {
+        Ok(clock.now())
+    }
+
     /// Commits if `work` returns `Ok`; otherwise leaves no trace.
     fn transaction<T>(&self, work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>)
     -> Result<T, StoreError>;

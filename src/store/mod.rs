@@ -13,7 +13,7 @@ mod strangers;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use crate::accounts::store::{RecoveryStore, SessionStore, UserStore};
+use crate::accounts::store::{FailureStore, RecoveryStore, SessionStore, UserStore};
 use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
@@ -23,7 +23,15 @@ use crate::webhooks::store::WebhookStore;
 
 /// The whole store: what each noun needs of it, and what a running server needs beside.
 pub trait Store:
-    UserStore + RecoveryStore + SessionStore + KeyStore + UsageStore + EventStore + StatisticsStore + WebhookStore
+    UserStore
+    + RecoveryStore
+    + SessionStore
+    + FailureStore
+    + KeyStore
+    + UsageStore
+    + EventStore
+    + StatisticsStore
+    + WebhookStore
 {
     /// The time of the latest stored event or use of a key. `None`: nothing is stored.
     fn latest(&self) -> Result<Option<Timestamp>, StoreError>;

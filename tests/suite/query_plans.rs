@@ -218,6 +218,11 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let billing = app.users.create(billing, &By::operator()).unwrap();
     assert!(app.recovery.request_reset(billing.id, &by).is_err());
 
+    // Wrong guesses.
+    assert!(app.sessions.log_in(&email("ann"), "wrong", origin()).is_err());
+    app.sessions.log_in(&email("ann"), "Another Password 1!", origin()).unwrap();
+    assert!(app.sessions.log_in(&email("nobody"), "wrong", origin()).is_err());
+
     // Keys and their use.
     let settings = || KeySpec {
         name: "ci".to_string(),
@@ -275,6 +280,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.clock.advance(Duration::from_secs(400 * 86_400));
     app.sessions.prune().unwrap();
     store.prune_tokens(app.clock.now()).unwrap();
+    while store.prune_failures(0, app.clock.now()).unwrap() {}
     app.usage.prune(app.clock.now()).unwrap();
     app.statistics.prune().unwrap();
     app.events.prune().unwrap();
@@ -320,9 +326,11 @@ fn is_page(sql: &str) -> bool {
     sql.starts_with("SELECT id, created_at, name, external_id")
 }
 
-/// What counts everything reads everything. Operators alone ask for it, and it is done once a minute at most.
+/// What counts everything reads everything. It is done once a minute at most: operators alone ask for it, or it is a job
+/// over the million failures that are kept.
 fn counts_everything(sql: &str) -> bool {
     sql.starts_with("SELECT kind, is_active, COUNT(*) FROM users ")
+        || sql == "SELECT until FROM failures ORDER BY until DESC LIMIT 1 OFFSET $1"
         || ["sessions", "api_keys"]
             .iter()
             .any(|table| sql.starts_with("SELECT COUNT(*)") && sql.contains(&format!("FROM {table} JOIN users ")))
@@ -436,6 +444,8 @@ const FILL: &str = "
         SELECT id(5, n), id(1, 1 + n % 10000), 'reset-password', decode(md5(n::text), 'hex'), now(),
                now() + n * interval '1 s'
         FROM generate_series(1, 30000) n;
+    INSERT INTO failures SELECT id(6, n), 1, now() - n * interval '1 s' FROM generate_series(1, 30000) n;
+    INSERT INTO account_failures SELECT id(6, n), now() - n * interval '1 s' FROM generate_series(1, 30000) n;
     INSERT INTO figures SELECT n, 'login', 1 FROM generate_series(1, 20000) n;
     ANALYZE;
 ";

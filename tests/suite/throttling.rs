@@ -1,10 +1,14 @@
 //! What slows down those who guess passwords and keys: limits by address, and waits after failed logins.
 
 use std::sync::Barrier;
+use std::time::Duration;
 
-use keyward_harness::http_client::{Answer, Request};
+use keyward::base::clock::Timestamp;
+use keyward::run;
+use keyward_harness::http_client::{Answer, Client, PATIENCE, Request};
+use keyward_harness::openapi;
 use keyward_harness::program::{Server, in_both_homes};
-use keyward_harness::service::{Backend, PASSWORD, Service, error, on_both_stores};
+use keyward_harness::service::{Backend, PASSWORD, Service, error, on_both_stores, within};
 use serde_json::{Value, json};
 
 const HERE: &str = "198.51.100.7";
@@ -16,7 +20,11 @@ fn from<'a>(address: &str, request: Request<'a>) -> Request<'a> {
 }
 
 fn log_in(service: &Service, address: &str, email: &str, password: &str) -> Answer {
-    from(address, service.post("/auth/login")).json(json!({ "email": email, "password": password })).send()
+    log_in_at(&service.client(), address, email, password)
+}
+
+fn log_in_at(client: &Client, address: &str, email: &str, password: &str) -> Answer {
+    from(address, client.post("/auth/login")).json(json!({ "email": email, "password": password })).send()
 }
 
 /// Status, body, and how long to wait.
@@ -312,21 +320,104 @@ fn waits_grow_with_the_failures_whether_the_account_exists_or_not() {
 fn guesses_at_the_same_time_learn_no_more_than_one_after_the_other() {
     with_cheap_hashes(|service| {
         let ann = service.sign_up("ann@example.com");
-        let start = &Barrier::new(24);
-        let statuses = std::thread::scope(|scope| {
-            let guessing: Vec<_> = (0..24)
-                .map(|_| {
-                    let (client, email) = (service.client(), ann.email.as_str());
-                    scope.spawn(move || {
-                        start.wait();
-                        client.post("/auth/login").json(json!({ "email": email, "password": "wrong" })).send().status
-                    })
-                })
-                .collect();
-            guessing.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
-        });
-        let count = |status| statuses.iter().filter(|found| **found == status).count();
-        assert_eq!((count(401), count(429)), (7, 17), "{statuses:?}");
+        let guesses = (0..24).map(|_| (service.client(), HERE.to_string())).collect();
+        assert_eq!(outcomes(&at_the_same_time(guesses, &ann.email)), (7, 17));
+    });
+}
+
+/// What wrong guesses by these clients, from these addresses, are answered.
+fn at_the_same_time(guesses: Vec<(Client, String)>, email: &str) -> Vec<u16> {
+    let start = &Barrier::new(guesses.len());
+    std::thread::scope(|scope| {
+        let guess = |(client, address): (Client, String)| {
+            scope.spawn(move || {
+                start.wait();
+                log_in_at(&client, &address, email, "wrong").status
+            })
+        };
+        let guessing: Vec<_> = guesses.into_iter().map(guess).collect();
+        guessing.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// How many guesses were judged, and how many have to wait.
+#[track_caller]
+fn outcomes(statuses: &[u16]) -> (usize, usize) {
+    let count = |status| statuses.iter().filter(|found| **found == status).count();
+    assert_eq!(count(401) + count(429), statuses.len(), "{statuses:?}");
+    (count(401), count(429))
+}
+
+/// Tells a story to two servers on one database: the second gets clients of its own.
+fn with_two_servers(story: impl Fn(&mut Service, &dyn Fn() -> Client)) {
+    with_cheap_hashes(|service| {
+        let (sibling, _) = service.sibling();
+        story(service, &|| Client::new(sibling.addresses()[0], openapi::check));
+        sibling.stop();
+    });
+}
+
+#[test]
+fn failures_count_at_all_instances_and_after_a_restart() {
+    with_two_servers(|service, others| {
+        let (ann, other) = (service.sign_up("ann@example.com"), &others());
+        for email in [&ann.email, "nobody@example.com"] {
+            for number in 0..7 {
+                let client = if number % 2 == 0 { &service.client() } else { other };
+                assert_eq!(log_in_at(client, HERE, email, "wrong").status, 401, "{email} {number}");
+            }
+            assert_eq!(told(&log_in(service, HERE, email, PASSWORD)), too_many(ATTEMPTS, "60"), "{email}");
+            assert_eq!(told(&log_in_at(other, HERE, email, PASSWORD)), too_many(ATTEMPTS, "60"), "{email}");
+        }
+        service.restart();
+        assert_eq!(told(&log_in(service, HERE, &ann.email, PASSWORD)), too_many(ATTEMPTS, "60"));
+        service.advance(60);
+        // A success anywhere clears the count.
+        assert_eq!(log_in_at(other, HERE, &ann.email, PASSWORD).status, 200);
+        assert!((0..7).all(|_| log_in(service, HERE, &ann.email, "wrong").status == 401));
+        assert_eq!(log_in_at(other, HERE, &ann.email, PASSWORD).status, 429);
+        // So does a new password.
+        service.operator(&["user", "deactivate", &ann.email]);
+        service.operator(&["user", "activate", &ann.email]);
+        assert_eq!(log_in_at(other, HERE, &ann.email, PASSWORD).status, 429);
+        service.store_hash(&bcrypt::hash(PASSWORD, 4).unwrap());
+        assert_eq!(log_in_at(other, HERE, &ann.email, PASSWORD).status, 200);
+    });
+}
+
+#[test]
+fn guesses_at_the_same_time_at_two_instances_learn_no_more_than_one_after_the_other() {
+    with_two_servers(|service, others| {
+        let ann = service.sign_up("ann@example.com");
+        for email in [&ann.email, "nobody@example.com"] {
+            let client = |number| if number % 2 == 0 { service.client() } else { others() };
+            let guesses = (0..24).map(|number| (client(number), HERE.to_string())).collect();
+            assert_eq!(outcomes(&at_the_same_time(guesses, email)), (7, 17), "{email}");
+        }
+    });
+}
+
+#[test]
+fn failures_are_forgotten_and_of_very_many_the_oldest_first() {
+    with_cheap_hashes(|service| {
+        let fail = |name: &str| {
+            let email = format!("{name}@example.com");
+            assert_eq!(log_in(service, HERE, &email, "wrong").status, 401);
+            service.advance(1);
+        };
+        ["first", "second", "third"].into_iter().for_each(fail);
+        let count = |table: &str| service.count(&format!("SELECT COUNT(*) FROM {table}"));
+        assert_eq!(count("failures"), 3);
+        let (app, store) = run::open_app(service.config(), service.clock.clone()).unwrap();
+        let now = service.clock.now();
+        while store.prune_failures(2, now).unwrap() {}
+        let latest = now.minus(Duration::from_secs(2));
+        let left = |until: Timestamp| service.count(&format!("SELECT COUNT(*) FROM failures WHERE until < '{until}'"));
+        assert_eq!((left(latest), left(now)), (0, 2));
+        drop((app, store));
+        // The server itself forgets them when they are over.
+        service.advance(86_400);
+        within(PATIENCE, "all are forgotten", || count("failures") + count("account_failures") == 0);
     });
 }
 
@@ -353,10 +444,12 @@ fn an_account_that_is_guessed_at_from_everywhere_slows_everyone_but_who_has_logg
         let ann = service.sign_up("ann@example.com");
         assert_eq!(log_in(service, "2001:db8:0:1::1", &ann.email, PASSWORD).status, 200);
         for email in [ann.email.as_str(), "nobody@example.com"] {
-            for number in 0..1000 {
-                let address = format!("10.{}.{}.1", number / 250, number % 250);
-                assert_eq!(log_in(service, &address, email, "wrong").status, 401, "{email} {number}");
+            let address = |number| format!("10.{}.{}.1", number / 250, number % 250);
+            for number in 0..990 {
+                assert_eq!(log_in(service, &address(number), email, "wrong").status, 401, "{email} {number}");
             }
+            let guesses = (990..1014).map(|number| (service.client(), address(number))).collect();
+            assert_eq!(outcomes(&at_the_same_time(guesses, email)), (10, 14), "{email}");
             assert_eq!(told(&log_in(service, ELSEWHERE, email, PASSWORD)), too_many(ATTEMPTS, "4"), "{email}");
         }
         // Also when that session has ended.
@@ -416,5 +509,20 @@ in_both_homes! {
         for (name, round, ticks) in &costs {
             assert!(ticks * 2 > dearest && *ticks < dearest * 2, "{name} in round {round}: {costs:?}");
         }
+    }
+
+    fn no_failure_that_was_answered_is_forgotten_when_the_process_is_killed(home) {
+        home.run(&["migrate"]).succeeded();
+        home.run_reading(&["user", "create", "ann@example.com"], &format!("{PASSWORD}\n")).succeeded();
+        let status = |server: &Server<'_>, password: &str| {
+            let body = json!({ "email": "ann@example.com", "password": password });
+            server.client().post("/auth/login").json(body).send().status
+        };
+        for _ in 0..7 {
+            let server = home.start(&[]);
+            assert_eq!(status(&server, "wrong"), 401);
+            server.kill();
+        }
+        assert_eq!(status(&home.start(&[]), PASSWORD), 429);
     }
 }

@@ -190,6 +190,10 @@ impl Driver for Postgres {
         self.connection(self.connector.deadline())?.execute(sql, parameters, None)
     }
 
+    fn now(&self, clock: &Clock) -> Result<Timestamp, StoreError> {
+        Ok(self.begin(|connection| Transaction::now(connection, clock))?.1)
+    }
+
     fn transaction<T>(
         &self,
         work: impl FnOnce(&mut dyn Transaction) -> Result<T, StoreError>,

@@ -4,6 +4,7 @@
 //! Statements use `$1…$n` and only what both databases understand.
 
 mod events;
+mod failures;
 mod instance;
 mod key_pages;
 mod key_rows;

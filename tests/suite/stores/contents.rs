@@ -35,6 +35,11 @@ on_both_stores! {
         service.grant(&ann.id, &["keyward:admin"]);
         let reset = service.post(&format!("/admin/users/{}/reset-password", ann.id)).bearer(&ann.access).send().json();
         let reset = reset["token"].as_str().unwrap();
+        let (unknown, wrong) = ("nobody@example.com", "a mistyped Passwrod 1!");
+        for email in [&ann.email, unknown] {
+            let body = json!({ "email": email, "password": wrong });
+            assert_eq!(service.post("/auth/login").json(body).send().status, 401);
+        }
         service.restart();
         service.stop();
 
@@ -51,7 +56,16 @@ on_both_stores! {
             (None, Some(database)) => {
                 let mut client = database.client();
                 let mut rows = Vec::new();
-                for table in ["users", "sessions", "api_keys", "one_time_tokens", "schema_migrations"] {
+                for table in [
+                    "users",
+                    "sessions",
+                    "api_keys",
+                    "one_time_tokens",
+                    "failures",
+                    "account_failures",
+                    "events",
+                    "schema_migrations",
+                ] {
                     let select = format!("SELECT row_to_json({table})::text FROM {table}");
                     rows.extend(client.query(&select, &[]).unwrap().iter().map(|row| row.get::<_, String>(0)));
                 }
@@ -64,7 +78,7 @@ on_both_stores! {
         let contains = |needle: &[u8]| stored.windows(needle.len()).any(|window| window == needle);
         assert!(contains(b"ann@example.com") && contains(hash.as_bytes()), "what is stored can be found this way");
         let digits = &made.key[3..];
-        for secret in [PASSWORD, digits, &digits[..32], &digits[32..], &ann.access, &ann.refresh, reset] {
+        for secret in [PASSWORD, digits, &digits[..32], &digits[32..], &ann.access, &ann.refresh, reset, unknown, wrong] {
             assert!(!contains(secret.as_bytes()), "{secret}");
         }
         for digits in [digits, reset] {
