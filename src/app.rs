@@ -31,6 +31,8 @@ use crate::statistics::store::StatisticsStore;
 use crate::tokens::key_files::JwtKeys;
 use crate::tokens::service::Tokens;
 use crate::tokens::settings::TokenSettings;
+use crate::webhooks::service::Webhooks;
+use crate::webhooks::settings::WebhookSettings;
 use crate::webhooks::store::WebhookStore;
 
 /// The store, as each noun needs it.
@@ -67,6 +69,7 @@ pub struct App {
     pub usage: Arc<UsageCounter>,
     pub events: Arc<Events>,
     pub statistics: Arc<Statistics>,
+    pub webhooks: Arc<Webhooks>,
     pub changes: Arc<Changes>,
     pub known_keys: Lookup<KeyHash, KnownKey>,
     /// The keys behind service tokens.
@@ -81,6 +84,7 @@ pub struct ServiceSettings<'a> {
     pub tokens: &'a TokenSettings,
     pub keys: &'a KeySettings,
     pub audit: &'a AuditSettings,
+    pub webhooks: &'a WebhookSettings,
     pub memory: &'a MemorySettings,
 }
 
@@ -104,7 +108,7 @@ impl App {
         clock: Clock,
         changes: Arc<Changes>,
     ) -> App {
-        let ServiceSettings { accounts, tokens, keys, audit, memory } = settings;
+        let ServiceSettings { accounts, tokens, keys, audit, webhooks, memory } = settings;
         let entries = memory.cache_entries;
         let tokens = Arc::new(Tokens::new(
             secret_keys.jwt.access,
@@ -163,6 +167,7 @@ impl App {
             usage,
             events,
             statistics,
+            webhooks: Arc::new(Webhooks::new(stores.webhooks, data_key.clone(), webhooks.clone(), clock.clone())),
             data_key,
             clock,
         }

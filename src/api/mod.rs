@@ -16,3 +16,4 @@ pub mod routes;
 pub mod sessions;
 pub mod usage;
 pub mod verification;
+pub mod webhooks;

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use super::{
     admin, auth, authz, discovery, docs, events, health, jwks, keys, oauth, protected, sessions, usage, verification,
+    webhooks,
 };
 use crate::accounts::limits::Limited;
 use crate::guard::requirements::Guard::{ApiKey, Flexible, Jwt, Public};
@@ -72,8 +73,22 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             delete("/keys/:id", Store, admin::keys::revoke),
             post("/keys/:id/rotate", Store, admin::keys::rotate).writing(),
             get("/keys/:id/usage", Store, admin::keys::usage),
+            post("/webhooks", Store, admin::webhooks::create).writing(),
+            get("/webhooks", Store, admin::webhooks::list),
+            get("/webhooks/:id", Store, admin::webhooks::show),
+            patch("/webhooks/:id", Store, admin::webhooks::change).writing(),
+            delete("/webhooks/:id", Store, admin::webhooks::delete),
+            post("/webhooks/:id/rotate-secret", Store, admin::webhooks::rotate_secret).writing(),
             get("/events", Store, admin::events::list),
             get("/stats", Store, admin::stats::stats),
+        ]),
+        group("/webhooks", Jwt).routes([
+            post("", Store, webhooks::create).writing(),
+            get("", Store, webhooks::list),
+            get("/:id", Store, webhooks::show),
+            patch("/:id", Store, webhooks::change).writing(),
+            delete("/:id", Store, webhooks::delete),
+            post("/:id/rotate-secret", Store, webhooks::rotate_secret).writing(),
         ]),
         group("/protected", Jwt).routes([get("/user-only", Inline, protected::user_only)]),
         group("/protected", ApiKey).routes([get("/service-only", Inline, protected::service_only)]),

@@ -139,10 +139,10 @@ impl Form {
     }
 
     /// An optional list of texts; `Some(None)` is null.
-    pub fn nullable_texts<T>(
+    pub fn nullable_texts<T, R: fmt::Display>(
         &mut self,
         name: &str,
-        rule: impl FnOnce(&[&str]) -> Result<T, &'static str>,
+        rule: impl FnOnce(&[&str]) -> Result<T, R>,
     ) -> Option<Option<T>> {
         match self.fields.get(name) {
             Some(Value::Null) => Some(None),
@@ -151,10 +151,10 @@ impl Form {
     }
 
     /// A required list of texts.
-    pub fn required_texts<T>(
+    pub fn required_texts<T, R: fmt::Display>(
         &mut self,
         name: &str,
-        rule: impl FnOnce(&[&str]) -> Result<T, &'static str>,
+        rule: impl FnOnce(&[&str]) -> Result<T, R>,
     ) -> Option<T> {
         // What is missing is no list.
         self.fields.entry(name).or_insert(Value::Bool(false));
@@ -162,7 +162,7 @@ impl Form {
     }
 
     /// An optional list of texts; null counts as an empty one.
-    pub fn texts<T>(&mut self, name: &str, rule: impl FnOnce(&[&str]) -> Result<T, &'static str>) -> Option<T> {
+    pub fn texts<T, R: fmt::Display>(&mut self, name: &str, rule: impl FnOnce(&[&str]) -> Result<T, R>) -> Option<T> {
         let items = match self.fields.remove(name)? {
             Value::Null => Vec::new(),
             Value::Array(items) => items,

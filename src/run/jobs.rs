@@ -30,6 +30,7 @@ fn jobs() -> Vec<Job> {
         Job::every(SECOND, "write the number of logins", |app| whole(app.statistics.flush())).also_at_the_end(),
         Job::every(HOUR, "read the costs of stored password hashes", |app| whole(app.users.note_costs())),
         Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.delete_rows_of_deleted_users()),
+        Job::every(MINUTE, "delete what is left of deleted webhooks", |app| app.webhooks.prune()),
         Job::every(HOUR, "delete expired sessions", |app| app.sessions.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete expired one-time tokens", |app| app.recovery.prune()).while_the_clock_is_right(),
         Job::every(MINUTE, "forget old failed logins", |app| app.users.prune_failures()).while_the_clock_is_right(),

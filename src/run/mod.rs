@@ -83,8 +83,8 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
 
 /// The settings of the services among all.
 pub fn service_settings(config: &Config) -> ServiceSettings<'_> {
-    let Config { accounts, tokens, keys, audit, memory, .. } = config;
-    ServiceSettings { accounts, tokens, keys, audit, memory }
+    let Config { accounts, tokens, keys, audit, webhooks, memory, .. } = config;
+    ServiceSettings { accounts, tokens, keys, audit, webhooks, memory }
 }
 
 /// A running Keyward.

@@ -2,6 +2,7 @@
 
 pub mod rules;
 pub mod secret;
+pub mod service;
 pub mod settings;
 pub mod store;
 pub mod types;

@@ -7,7 +7,7 @@
 
 use crate::audit::event::By;
 use crate::base::clock::Timestamp;
-use crate::base::error::StoreError;
+use crate::base::error::{Error, StoreError};
 use crate::base::id::WebhookId;
 use crate::webhooks::webhook::{Holder, SealedSecrets, StoredTarget, Webhook, WebhookChange, WebhookRefusal};
 
@@ -45,16 +45,12 @@ pub trait WebhookStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Result<(), WebhookRefusal>, StoreError>;
 
-    /// The encrypted secret that signs now.
-    fn webhook_secret(&self, holder: Holder, id: WebhookId) -> Result<Option<Vec<u8>>, StoreError>;
-
-    /// Replaces the secrets if the current one is still `old`.
-    fn replace_webhook_secrets(
+    /// Replaces the secret that signs now by what `replace` makes of it, encrypted. An error of `replace`'s is `Internal`.
+    fn replace_webhook_secret(
         &self,
         holder: Holder,
         id: WebhookId,
-        old: &[u8],
-        new: &SealedSecrets,
+        replace: &dyn Fn(&[u8]) -> Result<SealedSecrets, Error>,
         by: &By,
         now: Timestamp,
     ) -> Result<Result<Webhook, WebhookRefusal>, StoreError>;

@@ -147,6 +147,4 @@ pub enum WebhookRefusal {
     /// There is no such endpoint, or the user who asks is gone, inactive or logged out.
     Gone,
     TooMany(usize),
-    /// Another request has replaced the secret at this moment.
-    SecretReplaced,
 }

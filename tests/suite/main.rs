@@ -49,4 +49,5 @@ mod tls;
 mod tokens;
 mod usage;
 mod verification;
+mod webhooks;
 mod write_limits;

@@ -5,6 +5,7 @@ pub mod keys;
 pub mod sessions;
 pub mod stats;
 pub mod users;
+pub mod webhooks;
 
 use crate::base::error::Error;
 use crate::base::id::UserId;

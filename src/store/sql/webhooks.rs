@@ -5,7 +5,7 @@ use super::webhook_rows::{FURTHER, held, holder_value, owner_may, secrets, webho
 use super::{SqlStore, delete_found, sessions};
 use crate::audit::event::{Actor, By, Kind};
 use crate::base::clock::Timestamp;
-use crate::base::error::StoreError;
+use crate::base::error::{Error, StoreError};
 use crate::base::id::{UserId, WebhookId};
 use crate::store::driver::{Driver, Row, Transaction, Value, first};
 use crate::webhooks::rules;
@@ -57,8 +57,6 @@ fn locked(
 }
 
 const ONE: &str = concat!("SELECT ", webhook_columns!(), " FROM webhooks WHERE ", held!(), " AND id = $2");
-
-const SECRET: &str = concat!("SELECT secret FROM webhooks WHERE ", held!(), " AND id = $2");
 
 const ALL_OF_USER: &str = concat!(
     "SELECT ",
@@ -216,17 +214,11 @@ impl<D: Driver> WebhookStore for SqlStore<D> {
         })
     }
 
-    fn webhook_secret(&self, holder: Holder, id: WebhookId) -> Result<Option<Vec<u8>>, StoreError> {
-        let rows = self.driver.query(SECRET, &[holder_value(holder), Value::Uuid(id.0)])?;
-        first(rows).map(|mut row| row.bytes(0)).transpose()
-    }
-
-    fn replace_webhook_secrets(
+    fn replace_webhook_secret(
         &self,
         holder: Holder,
         id: WebhookId,
-        old: &[u8],
-        new: &SealedSecrets,
+        replace: &dyn Fn(&[u8]) -> Result<SealedSecrets, Error>,
         by: &By,
         now: Timestamp,
     ) -> Result<Result<Webhook, WebhookRefusal>, StoreError> {
@@ -234,18 +226,19 @@ impl<D: Driver> WebhookStore for SqlStore<D> {
             if locked(transaction, holder, id, by)?.is_none() {
                 return Ok(Err(WebhookRefusal::Gone));
             }
-            let stored = first(transaction.query(SECRET, &[holder_value(holder), Value::Uuid(id.0)])?);
-            if stored.map(|mut row| row.bytes(0)).transpose()?.as_deref() != Some(old) {
-                return Ok(Err(WebhookRefusal::SecretReplaced));
-            }
+            let rows = transaction.query("SELECT secret FROM webhooks WHERE id = $1", &[Value::Uuid(id.0)])?;
+            let Some(old) = first(rows).map(|mut row| row.bytes(0)).transpose()? else {
+                return Ok(Err(WebhookRefusal::Gone));
+            };
+            let new =
+                replace(&old).map_err(|error| StoreError::Internal(format!("a secret is not replaced: {error:?}")))?;
+            let (previous, until) = match new.previous {
+                Some((secret, until)) => (Value::Bytes(secret), Value::Timestamp(until)),
+                None => (Value::Null, Value::Null),
+            };
             transaction.execute(
                 "UPDATE webhooks SET secret = $2, previous_secret = $3, previous_until = $4 WHERE id = $1",
-                &[
-                    Value::Uuid(id.0),
-                    Value::Bytes(new.current.clone()),
-                    Value::or_null(new.previous.as_ref(), |(secret, _)| Value::Bytes(secret.clone())),
-                    Value::or_null(new.previous.as_ref(), |(_, until)| Value::Timestamp(*until)),
-                ],
+                &[Value::Uuid(id.0), Value::Bytes(new.current), previous, until],
             )?;
             let Some(webhook) = held_webhook(transaction, holder, id)? else { return Ok(Err(WebhookRefusal::Gone)) };
             if let Some(event) = rules::change_event(&webhook, vec!["secret"], by, now) {
