@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::accounts::limits::{AddressLimits, WriteLimits};
+use crate::accounts::mailed_links::MailedLinks;
 use crate::accounts::passwords::{PasswordRules, Passwords};
 use crate::accounts::recovery::Recovery;
 use crate::accounts::session::LiveSession;
@@ -64,6 +65,7 @@ pub struct App {
     pub password_rules: PasswordRules,
     pub users: Arc<Users>,
     pub recovery: Recovery,
+    pub mailed_links: Arc<MailedLinks>,
     pub sessions: Sessions,
     pub keys: Keys,
     pub usage: Arc<UsageCounter>,
@@ -145,10 +147,11 @@ impl App {
             address_limits: AddressLimits::new(accounts.address_rates, clock.clone()),
             writes: writes.clone(),
             password_rules,
+            mailed_links: Arc::new(MailedLinks::new(stores.recovery.clone(), accounts, clock.clone())),
             recovery: Recovery::new(
                 stores.recovery,
                 passwords.clone(),
-                accounts.reset_url.clone(),
+                accounts.pages.clone(),
                 accounts.reset_lifetime,
                 clock.clone(),
             ),

@@ -1,4 +1,4 @@
-//! One-time tokens: what somebody gets who has to set a password and cannot log in.
+//! One-time tokens: who has one may set a password without knowing the old one, or shows that an e-mail is theirs.
 
 use std::fmt;
 
@@ -15,8 +15,12 @@ pub(crate) const MOST: i64 = 3;
 
 /// What a token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TokenKind {
+pub enum TokenKind {
     ResetPassword,
+    /// It verifies the e-mail that the account has.
+    VerifyEmail,
+    /// It makes another e-mail the account's, and verifies it.
+    ChangeEmail,
 }
 
 impl TokenKind {
@@ -24,6 +28,8 @@ impl TokenKind {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             TokenKind::ResetPassword => "reset-password",
+            TokenKind::VerifyEmail => "verify-email",
+            TokenKind::ChangeEmail => "change-email",
         }
     }
 }
@@ -73,37 +79,6 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// The address of a page that takes a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenUrl {
-    before: String,
-    after: String,
-}
-
-impl TokenUrl {
-    /// `{token}` stands for the token.
-    pub(crate) fn parse(text: &str) -> Result<TokenUrl, &'static str> {
-        let host =
-            ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme)).ok_or("is no http URL")?;
-        if !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err("has characters that a URL does not have");
-        }
-        let (before, after) = text.split_once("{token}").ok_or("has no {token}")?;
-        if after.contains("{token}") {
-            return Err("has several {token}");
-        }
-        // A token in the name of a host would go to name servers.
-        if !before[text.len() - host.len()..].contains('/') {
-            return Err("has no path before {token}");
-        }
-        Ok(TokenUrl { before: before.to_string(), after: after.to_string() })
-    }
-
-    pub(crate) fn with(&self, token: &OneTimeToken) -> String {
-        format!("{}{}{}", self.before, token.expose(), self.after)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,26 +96,5 @@ mod tests {
             assert!(TokenHash::of(other).is_none(), "{other}");
         }
         assert_eq!(format!("{:?}", token.hash()), "(token hash)");
-    }
-
-    #[test]
-    fn the_token_takes_its_place_in_the_address_of_a_page() {
-        let token = OneTimeToken::generate().unwrap();
-        for (text, expected) in [
-            ("https://a.example/reset#{token}", format!("https://a.example/reset#{}", token.expose())),
-            ("http://localhost:5173/?t={token}&x=1", format!("http://localhost:5173/?t={}&x=1", token.expose())),
-        ] {
-            assert_eq!(TokenUrl::parse(text).unwrap().with(&token), expected);
-        }
-        for (text, fault) in [
-            ("a.example/{token}", "is no http URL"),
-            ("javascript:alert('{token}')", "is no http URL"),
-            ("https://a.example/reset", "has no {token}"),
-            ("https://a.example/{token}/{token}", "has several {token}"),
-            ("https://{token}.example/", "has no path before {token}"),
-            ("https://a.example/reset token={token}", "has characters that a URL does not have"),
-        ] {
-            assert_eq!(TokenUrl::parse(text), Err(fault), "{text}");
-        }
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::accounts::one_time::{OneTimeToken, TokenHash, TokenUrl};
+use crate::accounts::links::Pages;
+use crate::accounts::one_time::{OneTimeToken, TokenHash, TokenKind};
 use crate::accounts::passwords::{NewPassword, Passwords};
 use crate::accounts::store::{RecoveryStore, Reset, TokenAdded};
 use crate::accounts::user::{NO_PASSWORD, User};
@@ -16,14 +17,14 @@ use crate::base::id::UserId;
 pub struct ResetToken {
     pub token: OneTimeToken,
     pub expires_at: Timestamp,
-    /// The page that takes it, if the operator has named one.
+    /// The link to the page that takes it, if the operator has said where it is.
     pub url: Option<String>,
 }
 
 pub struct Recovery {
     store: Arc<dyn RecoveryStore>,
     passwords: Arc<Passwords>,
-    url: Option<TokenUrl>,
+    pages: Pages,
     lifetime: Duration,
     clock: Clock,
 }
@@ -32,11 +33,11 @@ impl Recovery {
     pub(crate) fn new(
         store: Arc<dyn RecoveryStore>,
         passwords: Arc<Passwords>,
-        url: Option<TokenUrl>,
+        pages: Pages,
         lifetime: Duration,
         clock: Clock,
     ) -> Recovery {
-        Recovery { store, passwords, url, lifetime, clock }
+        Recovery { store, passwords, pages, lifetime, clock }
     }
 
     /// A token that sets the user's password once. `None`: there is no such user. An error: it is a service account.
@@ -45,7 +46,7 @@ impl Recovery {
         let expires_at = now.plus(self.lifetime);
         match self.store.add_reset_token(user, &token.hash(), expires_at, by, now)? {
             TokenAdded::Done => {
-                let url = self.url.as_ref().map(|url| url.with(&token));
+                let url = self.pages.link(TokenKind::ResetPassword, &token);
                 Ok(Some(ResetToken { token, expires_at, url }))
             }
             TokenAdded::NoSuchUser => Ok(None),

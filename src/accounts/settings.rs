@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::accounts::limits::{AddressRates, WriteRates};
-use crate::accounts::one_time::TokenUrl;
+use crate::accounts::links::Pages;
 use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::Lifespan;
 use crate::keys::grants::Grants;
@@ -17,10 +17,12 @@ pub struct AccountSettings {
     /// In characters.
     pub password_min_length: usize,
     pub bcrypt_cost: u32,
-    /// The page that takes tokens which set a password.
-    pub reset_url: Option<TokenUrl>,
-    /// How long such a token is good.
+    /// The pages that take one-time tokens.
+    pub pages: Pages,
+    /// How long a token that sets a password is good.
     pub reset_lifetime: Duration,
+    /// How long a token that verifies an e-mail is good, and an invitation.
+    pub verify_lifetime: Duration,
     /// How many sessions one user may have.
     pub max_sessions: u32,
     /// How long a session lives after its login, however often it is refreshed. `None`: no limit.

@@ -13,6 +13,7 @@ use crate::accounts::failures::{FailureIds, Failures};
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::one_time::TokenHash;
 use crate::accounts::passwords::PasswordHash;
+use crate::accounts::purposes::Purpose;
 use crate::accounts::refresh::rotation::RotationRules;
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::accounts::user::{User, UserFilter};
@@ -183,6 +184,24 @@ pub trait RecoveryStore: Send + Sync {
         by: &By,
         now: Timestamp,
     ) -> Result<TokenAdded, StoreError>;
+
+    /// Stores a token that is to be mailed, together with the address that it proves, and returns this address. Of the
+    /// earlier ones of its kind the latest two stay good. `None`: nobody is to be written to, as
+    /// [`crate::accounts::purposes::recipient`] says, or the address that the user wants is somebody else's.
+    fn add_mailed_token(
+        &self,
+        user: UserId,
+        purpose: Purpose,
+        token: &TokenHash,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError>;
+
+    /// The address that is still to be told of a change of address, if the user is active.
+    fn former_address(&self, user: UserId) -> Result<Option<String>, StoreError>;
+
+    /// This address was told.
+    fn forget_former_address(&self, user: UserId, address: &str) -> Result<(), StoreError>;
 
     /// The active user whose password the token sets. `None`: it is not good, or no longer.
     fn user_of_reset_token(&self, token: &TokenHash, now: Timestamp) -> Result<Option<UserId>, StoreError>;

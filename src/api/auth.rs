@@ -121,6 +121,7 @@ pub(crate) fn derive_token(app: &App, request: &mut Request) -> Result<Response,
 struct Me<'a> {
     id: UserId,
     email: &'a str,
+    email_verified: bool,
     name: Option<&'a str>,
     created_at: Timestamp,
     scopes: &'a Grants,
@@ -134,6 +135,7 @@ pub(crate) fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     response::ok(&Me {
         id: user.id,
         email: &user.email,
+        email_verified: user.email_verified,
         name: user.name.as_deref(),
         created_at: user.created_at,
         scopes: &user.scopes,

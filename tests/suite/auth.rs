@@ -104,7 +104,7 @@ on_both_stores! {
         assert_eq!(
             body,
             json!({
-                "id": ann.id, "email": "ann@example.com", "name": null, "createdAt": body["createdAt"],
+                "id": ann.id, "email": "ann@example.com", "emailVerified": false, "name": null, "createdAt": body["createdAt"],
                 "scopes": ["*", "keys:verify"],
             })
         );

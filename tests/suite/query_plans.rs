@@ -9,6 +9,8 @@ use keyward::accounts::changing::UserChange;
 use keyward::accounts::creating::UserDraft;
 use keyward::accounts::email::Email;
 use keyward::accounts::granting::ScopeChange;
+use keyward::accounts::links::PublicUrl;
+use keyward::accounts::purposes::Purpose;
 use keyward::accounts::user::{UserFilter, UserKind, UserRef};
 use keyward::app::App;
 use keyward::app::SecretKeys;
@@ -141,11 +143,15 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
         ('0192f0c1-0000-7000-8000-000000000001', 'a@xn--bcher-kva.example', 'a@b\u{fc}cher.example', '', FALSE, \
          '2026-01-01T00:00:00.000Z')";
     driver.execute(older, &[]).unwrap();
+    let wants = "INSERT INTO email_changes (user_id, email, asked_at) VALUES \
+        ('0192f0c1-0000-7000-8000-000000000001', 'a@example.com', '[]')";
+    driver.execute(wants, &[]).unwrap();
     let changes = Arc::new(Changes::default());
     let store = SqlStore::new(Noting { driver, noted: noted.clone() }, changes.clone(), clock.clone());
     let store: Arc<dyn Store> = Arc::new(store);
     let mut config = home.config();
     config.accounts.bcrypt_cost = 4;
+    config.accounts.pages.public = PublicUrl::parse("https://auth.example.com").ok();
     config.accounts.session_max_age = Some(Duration::from_secs(86_400));
     let data = DataKey::resolve_existing(&config.data_key, None, None).unwrap();
     let secret_keys = SecretKeys { jwt: JwtKeys::ephemeral().unwrap(), data };
@@ -216,6 +222,12 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
         let reset = app.recovery.request_reset(bob.id, &by).unwrap().unwrap();
         app.recovery.reset_password(reset.token.expose(), password(PASSWORD), &nobody).unwrap();
     }
+    let older = UserId::parse("0192f0c1-0000-7000-8000-000000000001").unwrap();
+    for purpose in Purpose::ALL {
+        app.mailed_links.make(older, purpose).unwrap();
+    }
+    app.mailed_links.former_address(older).unwrap();
+    app.mailed_links.note_told(older, "a@example.com").unwrap();
     let billing = UserDraft { kind: UserKind::Service, ..invited("billing") };
     let billing = app.users.create(billing, &By::operator()).unwrap();
     assert!(app.recovery.request_reset(billing.id, &by).is_err());

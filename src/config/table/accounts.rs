@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::{LIFETIMES, LIFETIMES_OR_OFF, RATES_OR_OFF, lifetime, lifetime_or_off, rate_or_off, whole_number};
-use crate::accounts::one_time::TokenUrl;
+use crate::accounts::links::{PublicUrl, TokenUrl};
 use crate::config::setting::{ALWAYS, Setting};
 use crate::keys::grants::{Grants, is_reserved};
 
@@ -60,14 +60,29 @@ pub(super) static SETTINGS: &[Setting] = &[
         read: |config, value| whole_number(value, 10..=15).map(|cost| config.accounts.bcrypt_cost = cost),
     },
     Setting {
+        name: "PUBLIC_URL",
+        default: None,
+        accepts: "an http or https URL without a query, such as https://auth.example.com",
+        meaning: "Where browsers reach this server; links lead to its pages /account/reset and /account/verify",
+        secret: false,
+        counts: |config| match &config.accounts.pages {
+            pages if pages.reset.is_some() && pages.verify.is_some() => Err("RESET_URL and VERIFY_URL name both pages"),
+            _ => Ok(()),
+        },
+        read: |config, value| {
+            config.accounts.pages.public = Some(PublicUrl::parse(value)?);
+            Ok(())
+        },
+    },
+    Setting {
         name: "RESET_URL",
         default: None,
         accepts: "an http or https URL with {token} after its host, such as https://app.example.com/reset#{token}",
-        meaning: "Your page on which a one-time token sets a password; what `POST /admin/users/:id/reset-password` gives links to",
+        meaning: "Your own page on which a one-time token sets a password, in place of /account/reset",
         secret: false,
         counts: ALWAYS,
         read: |config, value| {
-            config.accounts.reset_url = Some(TokenUrl::parse(value)?);
+            config.accounts.pages.reset = Some(TokenUrl::parse(value)?);
             Ok(())
         },
     },
@@ -79,6 +94,27 @@ pub(super) static SETTINGS: &[Setting] = &[
         secret: false,
         counts: ALWAYS,
         read: |config, value| lifetime(value).map(|span| config.accounts.reset_lifetime = span),
+    },
+    Setting {
+        name: "VERIFY_URL",
+        default: None,
+        accepts: "an http or https URL with {token} after its host, such as https://app.example.com/verify#{token}",
+        meaning: "Your own page on which a one-time token verifies an e-mail address, in place of /account/verify",
+        secret: false,
+        counts: ALWAYS,
+        read: |config, value| {
+            config.accounts.pages.verify = Some(TokenUrl::parse(value)?);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "VERIFY_EXPIRES_IN",
+        default: Some("24h"),
+        accepts: LIFETIMES,
+        meaning: "How long a one-time token that verifies an e-mail address is good, and an invitation that is mailed",
+        secret: false,
+        counts: ALWAYS,
+        read: |config, value| lifetime(value).map(|span| config.accounts.verify_lifetime = span),
     },
     Setting {
         name: "SESSION_MAX_AGE",

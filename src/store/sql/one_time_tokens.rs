@@ -1,11 +1,12 @@
 //! The statements of one-time tokens, and what a token does.
 
 use super::events::{record, record_all};
-use super::user_rows::locked_user;
+use super::user_rows::{is_free, locked_user};
 use super::{SqlStore, delete_found, sessions};
 use crate::accounts::ending::ended_all;
 use crate::accounts::one_time::{MOST, TokenHash, TokenKind};
 use crate::accounts::passwords::PasswordHash;
+use crate::accounts::purposes::{Purpose, recipient};
 use crate::accounts::recovery::ends_keys;
 use crate::accounts::store::{RecoveryStore, Reset, TokenAdded};
 use crate::accounts::user::UserKind;
@@ -24,6 +25,49 @@ const DELETE_TOKENS: &str = "DELETE FROM one_time_tokens WHERE id IN (ROWS)";
 pub(super) fn void_all(transaction: &mut dyn Transaction, user: UserId) -> Result<(), StoreError> {
     transaction.execute("DELETE FROM one_time_tokens WHERE user_id = $1", &[Value::Uuid(user.0)])?;
     Ok(())
+}
+
+/// Stores a token; of the earlier ones of its kind the latest two stay. `email`: where it is mailed.
+fn insert(
+    transaction: &mut dyn Transaction,
+    user: UserId,
+    kind: TokenKind,
+    token: &TokenHash,
+    email: Option<&str>,
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let kind = Value::Text(kind.as_str().to_string());
+    delete_found(
+        transaction,
+        "SELECT id FROM one_time_tokens WHERE user_id = $1 AND kind = $2 \
+         ORDER BY created_at DESC, id DESC LIMIT 100 OFFSET $3",
+        &[Value::Uuid(user.0), kind.clone(), Value::Int(MOST - 1)],
+        DELETE_TOKENS,
+    )?;
+    transaction.execute(
+        "INSERT INTO one_time_tokens (id, user_id, kind, hash, created_at, expires_at, email) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        &[
+            Value::Uuid(uuid::Uuid::now_v7()),
+            Value::Uuid(user.0),
+            kind,
+            Value::Bytes(token.as_bytes().to_vec()),
+            Value::Timestamp(now),
+            Value::Timestamp(expires_at),
+            Value::or_null(email, |email| Value::Text(email.to_string())),
+        ],
+    )?;
+    Ok(())
+}
+
+/// The e-mail that the user wants from now on. `None` also if it is somebody else's.
+fn wanted_email(transaction: &mut dyn Transaction, user: UserId) -> Result<Option<String>, StoreError> {
+    let rows = transaction.query("SELECT email FROM email_changes WHERE user_id = $1", &[Value::Uuid(user.0)])?;
+    let Some(email) = first(rows).map_or(Ok(None), |mut row| row.optional_text(0))? else { return Ok(None) };
+    let is_taken = "SELECT id FROM users WHERE email = $1 AND id <> $2";
+    let is_taken = !transaction.query(is_taken, &[Value::Text(email.clone()), Value::Uuid(user.0)])?.is_empty();
+    Ok((!is_taken && is_free(transaction, &email, user)?).then_some(email))
 }
 
 /// Revokes some of a user's usable keys, who is locked. Returns how many there were.
@@ -67,29 +111,49 @@ impl<D: Driver> RecoveryStore for SqlStore<D> {
             if found.kind == UserKind::Service {
                 return Ok(TokenAdded::Service);
             }
-            let kind = Value::Text(TokenKind::ResetPassword.as_str().to_string());
-            delete_found(
-                transaction,
-                "SELECT id FROM one_time_tokens WHERE user_id = $1 AND kind = $2 \
-                 ORDER BY created_at DESC, id DESC LIMIT 100 OFFSET $3",
-                &[Value::Uuid(user.0), kind.clone(), Value::Int(MOST - 1)],
-                DELETE_TOKENS,
-            )?;
-            transaction.execute(
-                "INSERT INTO one_time_tokens (id, user_id, kind, hash, created_at, expires_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6)",
-                &[
-                    Value::Uuid(uuid::Uuid::now_v7()),
-                    Value::Uuid(user.0),
-                    kind,
-                    Value::Bytes(token.as_bytes().to_vec()),
-                    Value::Timestamp(now),
-                    Value::Timestamp(expires_at),
-                ],
-            )?;
+            insert(transaction, user, TokenKind::ResetPassword, token, None, expires_at, now)?;
             record(transaction, &Event::new(Kind::PasswordResetRequested, user, by, now))?;
             Ok(TokenAdded::Done)
         })
+    }
+
+    fn add_mailed_token(
+        &self,
+        user: UserId,
+        purpose: Purpose,
+        token: &TokenHash,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError> {
+        self.driver.transaction(|transaction| {
+            let Some(found) = locked_user(transaction, user)? else { return Ok(None) };
+            let wanted = match purpose {
+                Purpose::AddressChange => wanted_email(transaction, user)?,
+                _ => None,
+            };
+            let address = recipient(purpose, &found, wanted);
+            if let Some(address) = &address {
+                insert(transaction, user, purpose.token_kind(), token, Some(address), expires_at, now)?;
+            }
+            Ok(address)
+        })
+    }
+
+    fn former_address(&self, user: UserId) -> Result<Option<String>, StoreError> {
+        let rows = self.driver.query(
+            "SELECT email_changes.former FROM email_changes JOIN users ON users.id = email_changes.user_id \
+             WHERE users.id = $1 AND users.is_active",
+            &[Value::Uuid(user.0)],
+        )?;
+        first(rows).map_or(Ok(None), |mut row| row.optional_text(0))
+    }
+
+    fn forget_former_address(&self, user: UserId, address: &str) -> Result<(), StoreError> {
+        self.driver.execute(
+            "UPDATE email_changes SET former = NULL, former_at = NULL WHERE user_id = $1 AND former = $2",
+            &[Value::Uuid(user.0), Value::Text(address.to_string())],
+        )?;
+        Ok(())
     }
 
     fn user_of_reset_token(&self, token: &TokenHash, now: Timestamp) -> Result<Option<UserId>, StoreError> {

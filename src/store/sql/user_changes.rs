@@ -4,7 +4,7 @@ use super::events::record;
 use super::key_rows::metadata_value;
 use super::one_time_tokens::void_all;
 use super::operators::leaves_an_operator;
-use super::user_rows::{locked_user, max_keys_value};
+use super::user_rows::{is_free, locked_user, max_keys_value};
 use super::{SqlStore, sessions};
 use crate::accounts::changing::{UserChange, changed_fields};
 use crate::accounts::ending::ended_all;
@@ -15,14 +15,7 @@ use crate::audit::event::{By, Event, Kind};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
-use crate::store::driver::{Driver, Transaction, Value};
-
-/// Whether no older account of anybody else has this e-mail in another spelling. That none has it as it is, the index sees
-/// to.
-pub(super) fn is_free(transaction: &mut dyn Transaction, email: &str, of: UserId) -> Result<bool, StoreError> {
-    let taken = "SELECT id FROM users WHERE normal_email = $1 AND id <> $2 ORDER BY id LIMIT 1";
-    Ok(transaction.query(taken, &[Value::Text(email.to_string()), Value::Uuid(of.0)])?.is_empty())
-}
+use crate::store::driver::{Driver, Value};
 
 /// Whether the outcome is a change.
 fn is_change((_, is_change): &(UserChanged, bool)) -> bool {

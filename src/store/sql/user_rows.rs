@@ -51,6 +51,13 @@ pub(super) fn locked_user(transaction: &mut dyn Transaction, id: UserId) -> Resu
     first(rows).map(|mut row| user(&mut row)).transpose()
 }
 
+/// Whether no older account of anybody else has this e-mail in another spelling. That none has it as it is, the index sees
+/// to.
+pub(super) fn is_free(transaction: &mut dyn Transaction, email: &str, of: UserId) -> Result<bool, StoreError> {
+    let taken = "SELECT id FROM users WHERE normal_email = $1 AND id <> $2 ORDER BY id LIMIT 1";
+    Ok(transaction.query(taken, &[Value::Text(email.to_string()), Value::Uuid(of.0)])?.is_empty())
+}
+
 /// How many usable keys a user may have, if it was said.
 pub(crate) fn max_keys(row: &mut Row, column: usize) -> Result<Option<u32>, StoreError> {
     row.optional_int(column)?.map(|most| u32::try_from(most).map_err(|_| unexpected(column))).transpose()
