@@ -16,6 +16,7 @@ pub mod page;
 pub mod period;
 pub mod pool;
 pub(crate) mod random;
+pub mod roots;
 pub mod secret;
 pub mod sharded;
 pub mod tls_verifier;

@@ -1,5 +1,7 @@
 //! Endpoints of users and operators that are told what happens: where they may be, and what is sent to them.
 
+pub mod addresses;
+pub mod origin;
 pub mod rules;
 pub mod secret;
 pub mod service;

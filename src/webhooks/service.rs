@@ -7,6 +7,7 @@ use crate::base::clock::Clock;
 use crate::base::data_key::{DataKey, Place};
 use crate::base::error::Error;
 use crate::base::id::{UserId, WebhookId};
+use crate::webhooks::origin::Origin;
 use crate::webhooks::rules;
 use crate::webhooks::secret::WebhookSecret;
 use crate::webhooks::settings::{Mode, WebhookSettings};
@@ -62,8 +63,10 @@ impl Webhooks {
     }
 
     /// The error is the rule that is broken; it follows the field's name.
-    pub fn parse_url(&self, _holder: Holder, text: &str) -> Result<WebhookUrl, &'static str> {
-        WebhookUrl::parse(text)
+    pub fn parse_url(&self, holder: Holder, text: &str) -> Result<WebhookUrl, &'static str> {
+        let url = WebhookUrl::parse(text)?;
+        Origin::parse(text)?.judge(&self.settings.reach(holder == Holder::Operators))?;
+        Ok(url)
     }
 
     /// Makes an endpoint. The secret is returned here alone. `maker`: who makes it. `None`: they are gone or inactive.

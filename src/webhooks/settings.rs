@@ -1,5 +1,8 @@
 //! The settings of this room.
 
+use crate::base::network::Network;
+use crate::webhooks::addresses::Reach;
+
 /// Who may have webhooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -33,4 +36,13 @@ impl Mode {
 #[derive(Clone, Debug, Default)]
 pub struct WebhookSettings {
     pub mode: Mode,
+    /// Where users' endpoints may be beside globally reachable addresses.
+    pub networks: Vec<Network>,
+}
+
+impl WebhookSettings {
+    /// Where an operators' endpoint may be, or a user's.
+    pub(crate) fn reach(&self, operators: bool) -> Reach {
+        if operators { Reach::Operator } else { Reach::User { networks: self.networks.clone() } }
+    }
 }
