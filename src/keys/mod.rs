@@ -1,6 +1,7 @@
 //! API keys: what one is, its scopes and its limit, how it is verified, and how often it is used.
 
 pub mod allowed_ips;
+pub(crate) mod expiry;
 pub mod grants;
 pub mod key;
 pub mod listing;

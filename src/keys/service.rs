@@ -259,6 +259,11 @@ impl Keys {
         Ok(self.store.revoke_key(id, None, by, self.clock.now(), self.settings.max_keys)?)
     }
 
+    /// Records of a part of the keys whose time has come that they expire soon or have expired. False: there are no more.
+    pub fn tell_of_expiry(&self) -> Result<bool, Error> {
+        Ok(self.store.tell_of_expiry(self.clock.now())?)
+    }
+
     /// Deletes a part of the keys that ended longer ago than they are kept. False: there were none.
     pub fn prune(&self) -> Result<bool, Error> {
         Ok(self.store.prune_keys(self.clock.now().minus(self.settings.retention))?)

@@ -96,6 +96,10 @@ pub trait KeyStore: Send + Sync {
         most: u32,
     ) -> Result<bool, StoreError>;
 
+    /// Records of up to a hundred keys that they expire soon or have expired, as [`crate::keys::expiry`] decides. Of
+    /// several instances, one does it for each key and step. False: there were fewer.
+    fn tell_of_expiry(&self, now: Timestamp) -> Result<bool, StoreError>;
+
     /// Deletes up to a thousand keys that ended before `before`. False: there were none.
     fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError>;
 

@@ -31,6 +31,8 @@ fn jobs() -> Vec<Job> {
         Job::every(HOUR, "read the costs of stored password hashes", |app| whole(app.users.note_costs())),
         Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.delete_rows_of_deleted_users()),
         Job::every(MINUTE, "delete what is left of deleted webhooks", |app| app.webhooks.prune()),
+        // Also while the clock is doubted: what it says has expired is refused meanwhile, and its owner should know.
+        Job::every(MINUTE, "tell of keys that expire", |app| app.keys.tell_of_expiry()),
         Job::every(HOUR, "delete expired sessions", |app| app.sessions.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete expired one-time tokens", |app| app.recovery.prune()).while_the_clock_is_right(),
         Job::every(MINUTE, "forget old failed logins", |app| app.users.prune_failures()).while_the_clock_is_right(),
@@ -62,7 +64,7 @@ struct Job {
     name: &'static str,
     period: Duration,
     part: Part,
-    /// Whether it deletes rows because of their age. It pauses while the clock is doubted: a deleted row does not come
+    /// Whether it deletes rows because of their age. Then it pauses while the clock is doubted: a deleted row does not come
     /// back when the clock is set right.
     needs_right_clock: bool,
     /// Whether it is done once more when the server stops, because it writes what is only in memory.

@@ -25,6 +25,7 @@ mod instances;
 mod introspection;
 mod key_addresses;
 mod key_details;
+mod key_expiry;
 mod key_life;
 mod key_limits;
 mod key_lists;

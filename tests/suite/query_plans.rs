@@ -247,6 +247,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let hash = KeyHash::of(secret.expose().as_bytes()).unwrap();
     let known = app.known_keys.fetch(hash).unwrap().unwrap();
     app.service_keys.fetch(known.id).unwrap().unwrap();
+    app.keys.tell_of_expiry().unwrap();
     app.usage.note(key.id, Outcome::Allowed, app.clock.now());
     app.usage.flush().unwrap();
     app.keys.of_owner(id).unwrap();
@@ -467,10 +468,11 @@ const FILL: &str = "
         SELECT id(2, n), id(1, 1 + n % 10000), 1, now(), now() + n * interval '1 s', '192.0.2.1'
         FROM generate_series(1, 60000) n;
     INSERT INTO api_keys
-        (id, user_id, hash, hint, name, is_active, created_at, expires_at, revoked_at, external_id)
+        (id, user_id, hash, hint, name, is_active, created_at, expires_at, revoked_at, external_id, notice_at)
         SELECT id(3, n), id(1, 1 + n % 10000), decode(md5(n::text), 'hex'), '', 'key ' || n % 3000, n % 50 > 1,
                now() - n * interval '1 s', CASE WHEN n % 5 = 0 THEN now() END, CASE WHEN n % 50 = 0 THEN now() END,
-               CASE WHEN n % 2 = 0 THEN 'customer ' || n % 9000 END
+               CASE WHEN n % 2 = 0 THEN 'customer ' || n % 9000 END,
+               CASE WHEN n % 5 = 0 THEN now() + n * interval '1 s' END
         FROM generate_series(1, 60000) n;
     INSERT INTO key_last_use SELECT id(3, n), now() FROM generate_series(1, 60000) n;
     INSERT INTO key_hours (key_id, hour, allowed, disabled, expired)

@@ -14,6 +14,7 @@ use crate::audit::event::{Actor, By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
+use crate::keys::expiry::next_step;
 use crate::keys::grants::Grants;
 use crate::keys::key::{ApiKey, KeyChange, KeyDraft, KeyHash, KeyRefusal, KnownKey, most_ended};
 use crate::keys::listing::{KeyFilter, KeyPage};
@@ -25,8 +26,8 @@ fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -
     let [limit, window] = rate_values(key.rate_limit);
     transaction.execute(
         "INSERT INTO api_keys (id, user_id, hash, hint, name, is_active, expires_at, created_at, scopes, rate_limit, \
-         rate_window, external_id, metadata, allowed_ips) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+         rate_window, external_id, metadata, allowed_ips, notice_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         &[
             Value::Uuid(key.id.0),
             Value::Uuid(key.owner.0),
@@ -42,6 +43,7 @@ fn insert_key(transaction: &mut dyn Transaction, key: &ApiKey, hash: &KeyHash) -
             Value::or_null(key.external_id.clone(), Value::Text),
             metadata_value(key.metadata.as_ref()),
             Value::or_null(key.allowed_ips.as_ref(), |allowed| Value::Text(allowed.to_string())),
+            Value::or_null(next_step(key.expires_at, key.created_at), Value::Timestamp),
         ],
     )?;
     Ok(())
@@ -174,7 +176,8 @@ impl<D: Driver> KeyStore for SqlStore<D> {
             let [limit, window] = rate_values(new.rate_limit);
             transaction.execute(
                 "UPDATE api_keys SET name = $2, is_active = $3, expires_at = $4, scopes = $5, rate_limit = $6, \
-                 rate_window = $7, external_id = $8, metadata = $9, allowed_ips = $10 WHERE id = $1",
+                 rate_window = $7, external_id = $8, metadata = $9, allowed_ips = $10, \
+                 notice_at = CASE WHEN $11 THEN $12 ELSE notice_at END WHERE id = $1",
                 &[
                     Value::Uuid(id.0),
                     Value::Text(new.name),
@@ -186,6 +189,9 @@ impl<D: Driver> KeyStore for SqlStore<D> {
                     Value::or_null(new.external_id, Value::Text),
                     metadata_value(new.metadata.as_ref()),
                     Value::or_null(new.allowed_ips, |allowed| Value::Text(allowed.to_string())),
+                    // A step whose minute has come is not lost by a change of something else.
+                    Value::Bool(new.expires_at != old.expires_at),
+                    Value::or_null(next_step(new.expires_at, now), Value::Timestamp),
                 ],
             )?;
             if let Some(event) = rules::change_event(change, id, owner, by, now) {
@@ -215,7 +221,7 @@ impl<D: Driver> KeyStore for SqlStore<D> {
             };
             insert_key(transaction, &made.key, &draft.hash)?;
             transaction.execute(
-                "UPDATE api_keys SET replaced_by = $2, expires_at = $3 WHERE id = $1",
+                "UPDATE api_keys SET replaced_by = $2, expires_at = $3, notice_at = NULL WHERE id = $1",
                 &[Value::Uuid(id.0), Value::Uuid(made.key.id.0), Value::Timestamp(made.old_expires_at)],
             )?;
             delete_excess(transaction, owner, rights.most, now)?;
@@ -349,6 +355,10 @@ impl<D: Driver> KeyStore for SqlStore<D> {
             warn!("keys that ended long ago are not deleted yet: {error}");
         }
         Ok(found)
+    }
+
+    fn tell_of_expiry(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.tell_of_due_keys(now)
     }
 
     fn prune_keys(&self, before: Timestamp) -> Result<bool, StoreError> {

@@ -6,6 +6,7 @@
 mod events;
 mod failures;
 mod instance;
+mod key_expiry;
 mod key_pages;
 mod key_rows;
 mod keys;
