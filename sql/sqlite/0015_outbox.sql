@@ -1,1 +1,40 @@
--- what is to be delivered
+-- What is to be delivered to endpoints and by mail, and what became of it. place: the order. channel: webhook or mail.
+-- receiver: an endpoint or an account; no reference, because a mail may be asked for by an address that nobody has.
+-- body: of a webhook; NULL for mail, and for events that are gathered, whose event is read when its turn comes. count: how
+-- often it happened, of notices that go out in one mail. next_at: when it is due; the epoch for at once; NULL: it is over.
+-- outcome: how it ended. status, answer, reason: of the last try.
+CREATE TABLE deliveries (
+    place      INTEGER PRIMARY KEY,
+    id         TEXT    NOT NULL UNIQUE,
+    channel    TEXT    NOT NULL,
+    receiver   TEXT    NOT NULL,
+    kind       TEXT    NOT NULL,
+    event_id   TEXT,
+    body       TEXT,
+    count      INTEGER NOT NULL,
+    created_at TEXT    NOT NULL,
+    next_at    TEXT,
+    tries      INTEGER NOT NULL,
+    tried_at   TEXT,
+    ended_at   TEXT,
+    outcome    TEXT,
+    status     INTEGER,
+    answer     TEXT,
+    reason     TEXT
+) STRICT;
+
+CREATE INDEX deliveries_by_receiver ON deliveries (receiver, place);
+CREATE INDEX deliveries_waiting ON deliveries (receiver, next_at, place) WHERE channel = 'webhook' AND next_at IS NOT NULL;
+CREATE INDEX deliveries_by_time ON deliveries (channel, next_at, place) WHERE next_at IS NOT NULL;
+-- An event that is gathered goes once to each endpoint.
+CREATE UNIQUE INDEX deliveries_gathered ON deliveries (receiver, event_id) WHERE body IS NULL AND event_id IS NOT NULL;
+-- Of each kind of mail, one waits for an account.
+CREATE UNIQUE INDEX deliveries_mail ON deliveries (receiver, kind) WHERE channel = 'mail' AND next_at IS NOT NULL;
+CREATE INDEX deliveries_mailed ON deliveries (receiver, kind, place) WHERE channel = 'mail';
+
+-- Whose turn it is: which instance delivers to an endpoint, and until when at most.
+CREATE TABLE delivery_leases (
+    receiver TEXT NOT NULL PRIMARY KEY,
+    holder   TEXT NOT NULL,
+    until    TEXT NOT NULL
+) STRICT;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::StoreError;
 use crate::memory::changes::Changes;
+use crate::outbox::outlet::Outlet;
 
 /// A parameter of a statement or a column of a row.
 #[derive(Clone, Debug)]
@@ -144,6 +145,12 @@ pub trait Transaction {
     /// Notifies the other instances of a change when the transaction commits. Does nothing for SQLite, where other
     /// processes look at the file.
     fn notify(&mut self, change: Uuid) -> Result<(), StoreError>;
+
+    /// To whom events are delivered.
+    fn outlet(&self) -> &Outlet;
+
+    /// Wakes the deliverer of this process, or others if it has none, when the transaction commits.
+    fn wake_deliverers(&mut self) -> Result<(), StoreError>;
 
     /// The time that all instances agree on. Where several instances share the database, it is the database's time,
     /// because the clocks of their machines may differ; unless `clock` is a test's.

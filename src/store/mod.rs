@@ -18,6 +18,7 @@ use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::keys::store::{KeyStore, UsageStore};
+use crate::outbox::store::OutboxStore;
 use crate::statistics::store::StatisticsStore;
 use crate::webhooks::store::WebhookStore;
 

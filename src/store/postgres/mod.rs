@@ -26,6 +26,7 @@ use self::values::{column_type, row};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::StoreError;
 use crate::memory::changes::Changes;
+use crate::outbox::outlet::{CALL, Outlet};
 use crate::store::driver::{Column, Driver, Migration, Row, Transaction, Value, unexpected};
 
 pub use self::connection::Patience;
@@ -43,6 +44,7 @@ pub struct Postgres {
     direct: Connector,
     /// Whether the log says that the pooler passes no notifications on.
     deaf: AtomicBool,
+    outlet: Arc<Outlet>,
 }
 
 impl Postgres {
@@ -63,7 +65,12 @@ impl Postgres {
             .build(Connections { connector: connector.clone(), first })
             .map_err(|error| StoreError::Unavailable(format!("PostgreSQL: {error}")))?;
         let direct = Connector::new(target.direct(), Patience::OfAClient)?;
-        Ok(Postgres { pool, connector, direct, deaf: AtomicBool::new(false) })
+        Ok(Postgres { pool, connector, direct, deaf: AtomicBool::new(false), outlet: Arc::default() })
+    }
+
+    /// Delivers through this outlet. Until then nothing is delivered.
+    pub(crate) fn with_outlet(self, outlet: Arc<Outlet>) -> Postgres {
+        Postgres { outlet, ..self }
     }
 
     /// Refuses to go on if another connection leads to another schema: migrations and notifications would miss the
@@ -202,8 +209,14 @@ impl Driver for Postgres {
         // Until it is known how the transaction ended. If `work` panics, it stays so, and the pool closes the
         // connection.
         connection.broken = true;
-        let outcome = work(&mut *connection);
+        let mut begun = Begun { connection: &mut connection, outlet: &self.outlet, wakes: false };
+        let outcome = work(&mut begun);
+        let wakes = begun.wakes;
         let end = connection.end(if outcome.is_ok() { "COMMIT" } else { "ROLLBACK" });
+        if wakes && outcome.is_ok() {
+            // Also if it is unknown how it ended.
+            self.outlet.wake();
+        }
         match (outcome, end) {
             (Ok(value), Ok(())) => {
                 connection.broken = false;
@@ -225,7 +238,7 @@ impl Driver for Postgres {
         let elsewhere = |script: &str| {
             self.connection(Some(Instant::now() + SIGN_OF_LIFE)).and_then(|mut other| other.script(script))
         };
-        let outcome = listener.listen(elsewhere, &self.deaf, changes);
+        let outcome = listener.listen(elsewhere, &self.deaf, changes, &self.outlet);
         if listener.was_silent() {
             // The whole server may be silent.
             self.connector.notice_silence();
@@ -234,13 +247,21 @@ impl Driver for Postgres {
     }
 }
 
-impl Transaction for Connection {
+/// A transaction on a connection.
+struct Begun<'a> {
+    connection: &'a mut Connection,
+    outlet: &'a Outlet,
+    /// Whether its commit wakes the deliverer.
+    wakes: bool,
+}
+
+impl Transaction for Begun<'_> {
     fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-        rows(self.query(sql, parameters)?)
+        rows(self.connection.query(sql, parameters)?)
     }
 
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
-        self.execute(sql, parameters, None)
+        self.connection.execute(sql, parameters, None)
     }
 
     fn execute_with_rows(
@@ -270,12 +291,25 @@ impl Transaction for Connection {
             if arrays.iter().all(Vec::is_empty) {
                 return Ok(());
             }
-            self.execute(&sql, &arrays.into_iter().map(Value::List).collect::<Vec<_>>(), Some(&types))?;
+            self.connection.execute(&sql, &arrays.into_iter().map(Value::List).collect::<Vec<_>>(), Some(&types))?;
         }
     }
 
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {
-        self.script(sql)
+        self.connection.script(sql)
+    }
+
+    fn outlet(&self) -> &Outlet {
+        self.outlet
+    }
+
+    fn wake_deliverers(&mut self) -> Result<(), StoreError> {
+        // Not by every commit: those that notify wait for each other.
+        if !self.wakes && !self.outlet.is_served() {
+            self.notify(CALL)?;
+        }
+        self.wakes = true;
+        Ok(())
     }
 
     fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError> {
@@ -287,7 +321,7 @@ impl Transaction for Connection {
     }
 
     fn notify(&mut self, change: Uuid) -> Result<(), StoreError> {
-        notify::notify(self, change)
+        notify::notify(self.connection, change)
     }
 }
 

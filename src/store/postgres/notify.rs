@@ -11,9 +11,10 @@ use super::connection::{Connection, SIGN_OF_LIFE};
 use super::connector::Connector;
 use crate::base::error::StoreError;
 use crate::memory::changes::{Change, Changes};
+use crate::outbox::outlet::{CALL, Outlet};
 use crate::store::driver::Value;
 
-/// The channel of NOTIFY on which instances tell each other of changes. The payload is the id of what changed.
+/// The channel of NOTIFY on which instances tell each other of changes. The payload is the id of what changed, or [`CALL`].
 ///
 /// Channels belong to the whole database, so each schema has its own. That of `public` is the one of earlier versions.
 fn channel(schema: &str) -> String {
@@ -74,6 +75,7 @@ impl Listener {
         elsewhere: impl FnOnce(&str) -> Result<(), StoreError>,
         deaf: &AtomicBool,
         changes: &Changes,
+        outlet: &Outlet,
     ) -> Result<(), StoreError> {
         let (started, end) = (Instant::now(), Instant::now() + HEARTBEAT);
         // Listening alone does not tell a dead server from one that has nothing to say.
@@ -85,7 +87,10 @@ impl Listener {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.connection.notifications(left)? {
-                None => changes.note(Change::Everything),
+                None => {
+                    changes.note(Change::Everything);
+                    outlet.wake();
+                }
                 Some(notifications) => {
                     for notification in notifications {
                         if notification.channel() == self.channel {
@@ -93,6 +98,10 @@ impl Listener {
                         } else {
                             // A later version may send other payloads than ids.
                             let id = Uuid::try_parse(notification.payload());
+                            if id == Ok(CALL) {
+                                outlet.wake();
+                                continue;
+                            }
                             changes.note(id.map_or(Change::Everything, Change::Of));
                         }
                     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::SqlStore;
+use super::outbox;
 use super::statistics::{self, Counted, Figures};
 use crate::audit::event::{Actor, Credential, Event, Filter, Kind, Subject};
 use crate::audit::store::EventStore;
@@ -19,7 +20,7 @@ pub(crate) fn record(transaction: &mut dyn Transaction, event: &Event) -> Result
     record_all(transaction, std::slice::from_ref(event))
 }
 
-/// If an event is already stored (failures of this minute), its count is added.
+/// If an event is already stored (failures of this minute), its count is added. What is to be told of them is queued.
 pub(crate) fn record_all(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
     transaction.execute_with_rows(
         "INSERT INTO events (id, at, kind, user_id, actor, actor_id, subject, subject_id, ip, request_id, details, \
@@ -40,7 +41,8 @@ pub(crate) fn record_all(transaction: &mut dyn Transaction, events: &[Event]) ->
             Column::Uuid,
         ],
         &mut events.iter().map(columns),
-    )
+    )?;
+    outbox::deliver(transaction, events)
 }
 
 /// An operator over HTTP, by a session. One by a key, and one on the command line or whose session is not shown.
@@ -109,7 +111,8 @@ fn columns(event: &Event) -> Vec<Value> {
     ]
 }
 
-fn event(mut row: Row) -> Result<Event, StoreError> {
+/// A row of [`select`].
+pub(super) fn event(mut row: Row) -> Result<Event, StoreError> {
     let (kind, id, user) = (row.text(4)?, row.optional_uuid(5)?, row.optional_uuid(12)?);
     let actor = actor(&kind, id, user).ok_or_else(|| unexpected(4))?;
     let subject = match (row.optional_text(6)?.as_deref(), row.optional_uuid(7)?) {
@@ -144,6 +147,8 @@ macro_rules! select {
         )
     };
 }
+
+pub(super) use select;
 
 impl<D: Driver> EventStore for SqlStore<D> {
     fn record_failures(&self, failures: &[Event]) -> Result<(), StoreError> {

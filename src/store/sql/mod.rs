@@ -3,6 +3,7 @@
 //!
 //! Statements use `$1…$n` and only what both databases understand.
 
+mod deliveries;
 mod events;
 mod failures;
 mod instance;
@@ -13,6 +14,7 @@ mod keys;
 mod listening;
 mod one_time_tokens;
 mod operators;
+mod outbox;
 mod sessions;
 mod statistics;
 mod usage;

@@ -20,6 +20,7 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::StoreError;
 use crate::base::files::{self, full};
 use crate::memory::changes::{Change, Changes};
+use crate::outbox::outlet::Outlet;
 use crate::store::driver::{Column, Driver, Migration, Row, Transaction, Value};
 use crate::store::migrate;
 
@@ -33,15 +34,21 @@ const LETTING_GO: Duration = Duration::from_millis(5);
 /// Pages (4 KiB) that a connection caches: enough for the inner pages of a million keys, and for some thousand users.
 const PAGES: i64 = 1000;
 /// Statements that a connection keeps prepared: more than there are.
-const PREPARED: usize = 64;
+const PREPARED: usize = 128;
 
 pub struct Sqlite {
     writer: Mutex<Connection>,
     readers: Pool<Readers>,
     opened: Arc<Opened>,
+    outlet: Arc<Outlet>,
 }
 
 impl Sqlite {
+    /// Delivers through this outlet. Until then nothing is delivered.
+    pub(crate) fn with_outlet(self, outlet: Arc<Outlet>) -> Sqlite {
+        Sqlite { outlet, ..self }
+    }
+
     /// Opens the file, and creates it if it does not exist; only its owner may read it.
     pub fn open(path: &Path) -> Result<Sqlite, StoreError> {
         judge(path)?;
@@ -95,7 +102,7 @@ impl Sqlite {
             // The error goes to the caller that waits for a reader, who logs it.
             .error_handler(Box::new(NopErrorHandler))
             .build_unchecked(Readers { path: path.to_path_buf(), flags, opened: opened.clone() });
-        Ok(Sqlite { writer: Mutex::new(writer), readers, opened })
+        Ok(Sqlite { writer: Mutex::new(writer), readers, opened, outlet: Arc::default() })
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -253,9 +260,12 @@ impl Driver for Sqlite {
             Ok(writer)
         });
         let writer = writer.map_err(fault)?;
-        let mut transaction = Begun(&writer);
+        let mut transaction = Begun { connection: &writer, outlet: &self.outlet, wakes: false };
         let value = work(&mut transaction)?;
         run(&writer, "COMMIT").map_err(fault)?;
+        if transaction.wakes {
+            self.outlet.wake();
+        }
         Ok(value)
     }
 
@@ -267,6 +277,7 @@ impl Driver for Sqlite {
         let version = self.writer().pragma_query_value(None, "data_version", |row| row.get(0)).map_err(fault)?;
         if *link != Some(version) {
             changes.note(Change::Everything);
+            self.outlet.wake();
             *link = Some(version);
         }
         Ok(())
@@ -274,24 +285,29 @@ impl Driver for Sqlite {
 }
 
 /// A transaction on the writer. Rolled back if it is dropped before it was committed.
-struct Begun<'a>(&'a Connection);
+struct Begun<'a> {
+    connection: &'a Connection,
+    outlet: &'a Outlet,
+    /// Whether its commit wakes the deliverer.
+    wakes: bool,
+}
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         // Otherwise it was committed, or SQLite itself has ended it after an error.
-        if !self.0.is_autocommit() {
-            let _ = run(self.0, "ROLLBACK");
+        if !self.connection.is_autocommit() {
+            let _ = run(self.connection, "ROLLBACK");
         }
     }
 }
 
 impl Transaction for Begun<'_> {
     fn query(&mut self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
-        query(self.0, sql, parameters)
+        query(self.connection, sql, parameters)
     }
 
     fn execute(&mut self, sql: &'static str, parameters: &[Value]) -> Result<u64, StoreError> {
-        execute(self.0, sql, parameters)
+        execute(self.connection, sql, parameters)
     }
 
     fn execute_with_rows(
@@ -303,7 +319,7 @@ impl Transaction for Begun<'_> {
         // There are no round trips to save, so the statement runs once for each row.
         let row = (1..=columns.len()).map(|column| format!("?{column}")).collect::<Vec<_>>().join(", ");
         // VALUES, because SQLite would parse ON CONFLICT after a SELECT as the condition of a join.
-        let mut statement = self.0.prepare_cached(&sql.replace("ROWS", &format!("VALUES ({row})"))).map_err(fault)?;
+        let mut statement = self.connection.prepare_cached(&sql.replace("ROWS", &format!("VALUES ({row})"))).map_err(fault)?;
         for row in rows {
             statement.execute(rusqlite::params_from_iter(row)).map_err(fault)?;
         }
@@ -311,10 +327,19 @@ impl Transaction for Begun<'_> {
     }
 
     fn script(&mut self, sql: &str) -> Result<(), StoreError> {
-        self.0.execute_batch(sql).map_err(fault)
+        self.connection.execute_batch(sql).map_err(fault)
     }
 
     fn notify(&mut self, _: Uuid) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn outlet(&self) -> &Outlet {
+        self.outlet
+    }
+
+    fn wake_deliverers(&mut self) -> Result<(), StoreError> {
+        self.wakes = true;
         Ok(())
     }
 

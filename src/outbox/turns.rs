@@ -1,0 +1,123 @@
+//! What a thread does that delivers: the due deliveries of one endpoint one after the other, or some mails.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use log::{error, warn};
+
+use crate::base::error::StoreError;
+use crate::outbox::delivery::{Answer, Channel, Outcome};
+use crate::outbox::shared::Shared;
+use crate::outbox::store::{Due, Then, Tried, Turn};
+
+/// How long a turn lasts, if the endpoint answers: then it is another's.
+const TURN: Duration = Duration::from_secs(2);
+/// How much is recorded together, and how long a try may wait for it. It may be made again if the process dies before.
+const TOGETHER: usize = 100;
+const WITHIN: Duration = Duration::from_millis(250);
+/// Before a mail is tried, at least so much must be left of the time for which it is ours.
+const MAIL_TURN: Duration = Duration::from_secs(120);
+/// How long and how often it is tried to record something, while the store is away.
+const RECORDING: Duration = Duration::from_secs(10);
+const STORE_PAUSE: Duration = Duration::from_millis(250);
+
+/// One try. A channel that panics has failed; the panic's hook has logged it.
+fn attempt(channel: &dyn Channel, due: &Due) -> Outcome {
+    // The event that it would tell of is deleted.
+    if due.delivery.event.is_some() && due.delivery.body.is_none() {
+        return Outcome::Dropped;
+    }
+    catch_unwind(AssertUnwindSafe(|| channel.deliver(&due.delivery))).unwrap_or_else(|_| Outcome::Failed {
+        answer: Answer::default(),
+        reason: "an internal error".to_string(),
+        timed_out: false,
+    })
+}
+
+fn timed_out(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed { timed_out: true, .. })
+}
+
+/// Does it again while the store is away. `None`: it stayed away.
+fn patiently<T>(shared: &Shared, act: impl Fn() -> Result<T, StoreError>) -> Option<T> {
+    let started = Instant::now();
+    loop {
+        match act() {
+            Ok(value) => return Some(value),
+            Err(StoreError::Unavailable(_)) if started.elapsed() < RECORDING && !shared.is_stopping() => {
+                std::thread::sleep(STORE_PAUSE);
+            }
+            Err(StoreError::Unavailable(error)) => {
+                warn!("a delivery is made again, its outcome cannot be recorded: {error}");
+                return None;
+            }
+            Err(error) => {
+                error!("a delivery is made again, its outcome cannot be recorded: {error}");
+                return None;
+            }
+        }
+    }
+}
+
+/// Delivers what is due for an endpoint.
+pub(super) fn deliver_turn(shared: &Shared, channel: &dyn Channel, turn: &Turn) {
+    let started = Instant::now();
+    let record = |tried: &mut Vec<Tried>, then| {
+        let outcome = patiently(shared, || shared.store.record_tries(turn, tried, then));
+        tried.clear();
+        outcome == Some(true)
+    };
+    let (mut tried, mut since): (Vec<Tried>, _) = (Vec::new(), started);
+    'turn: loop {
+        let Some(due) = patiently(shared, || shared.store.due_for(turn)) else { break };
+        if due.is_empty() {
+            break;
+        }
+        for due in due {
+            if shared.is_stopping() || started.elapsed() > TURN {
+                break 'turn;
+            }
+            let outcome = attempt(channel, &due);
+            if outcome == Outcome::Paused {
+                record(&mut tried, Then::Rest);
+                return;
+            }
+            if tried.is_empty() {
+                since = Instant::now();
+            }
+            let is_last = timed_out(&outcome) || matches!(outcome, Outcome::Gone(_));
+            tried.push(Tried { due, outcome });
+            if is_last {
+                break 'turn;
+            }
+            if (tried.len() >= TOGETHER || since.elapsed() > WITHIN) && !record(&mut tried, Then::GoOn) {
+                return;
+            }
+        }
+        // Before it is asked what is due.
+        if !tried.is_empty() && !record(&mut tried, Then::GoOn) {
+            return;
+        }
+    }
+    record(&mut tried, Then::End);
+}
+
+/// Delivers mails that were taken.
+pub(super) fn deliver_mail(shared: &Shared, channel: &dyn Channel, mails: Vec<Due>) {
+    let started = Instant::now();
+    let mut mails = mails.into_iter();
+    while let Some(due) = mails.next() {
+        let outcome = attempt(channel, &due);
+        let is_slow = timed_out(&outcome);
+        shared.note_mail(is_slow);
+        let tried = Tried { due, outcome };
+        let is_recorded = patiently(shared, || shared.store.record_mail(&tried)).is_some();
+        if is_slow || !is_recorded || shared.is_stopping() || started.elapsed() > MAIL_TURN {
+            break;
+        }
+    }
+    let left: Vec<Due> = mails.collect();
+    if !left.is_empty() {
+        patiently(shared, || shared.store.return_mail(&left));
+    }
+}

@@ -1,0 +1,188 @@
+//! The statements that put into the outbox what is to be delivered, in the transaction of the change that it tells of.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use super::webhook_rows::owner_may;
+use crate::audit::event::{Event, Kind};
+use crate::base::clock::Timestamp;
+use crate::base::error::StoreError;
+use crate::base::id::{DeliveryId, UserId};
+use crate::mail::kinds::MailKind;
+use crate::mail::notices::notice_of;
+use crate::outbox::body::{body, gathered_until, must_be_named};
+use crate::outbox::mail_turns::{self, LastMail, Queued};
+use crate::store::driver::{Column, Row, Transaction, Value, first};
+
+/// An endpoint that is told of events.
+struct Endpoint {
+    id: Uuid,
+    /// `None`: it is the operators'.
+    owner: Option<UserId>,
+    /// `None`: all that are not gathered.
+    types: Option<String>,
+}
+
+impl Endpoint {
+    fn is_told_of(&self, event: &Event) -> bool {
+        let is_theirs = match self.owner {
+            None => true,
+            // Nobody is left to be told.
+            Some(owner) => event.user == Some(owner) && event.kind != Kind::UserDeleted,
+        };
+        let is_named = || match &self.types {
+            None => !must_be_named(event.kind),
+            Some(types) => types.split(' ').any(|kind| kind == event.kind.as_str()),
+        };
+        is_theirs && is_named()
+    }
+
+    fn delivery(&self, event: &Event) -> Result<Vec<Value>, StoreError> {
+        let until = gathered_until(event);
+        // What is gathered is counted further.
+        let body = if until.is_some() { None } else { Some(body(event.clone(), self.owner)?) };
+        Ok(vec![
+            Value::Uuid(DeliveryId::new().0),
+            Value::Uuid(self.id),
+            Value::Text(event.kind.as_str().to_string()),
+            Value::Uuid(event.id.0),
+            Value::or_null(body, Value::Text),
+            Value::Timestamp(event.at),
+            Value::Timestamp(until.unwrap_or(Timestamp::EPOCH)),
+        ])
+    }
+}
+
+const ENDPOINTS_OF_OPERATORS: &str = concat!(
+    "SELECT webhooks.id, NULL, types FROM webhooks JOIN users ON users.id = webhooks.user_id \
+     WHERE is_operators AND webhooks.is_active AND webhooks.deleted_at IS NULL AND ",
+    owner_may!(),
+    " ORDER BY webhooks.created_at, webhooks.id"
+);
+
+const ENDPOINTS_OF_USERS: &str = concat!(
+    "SELECT webhooks.id, webhooks.user_id, types FROM webhooks JOIN users ON users.id = webhooks.user_id \
+     WHERE webhooks.user_id = ANY($1) AND NOT is_operators AND webhooks.is_active AND webhooks.deleted_at IS NULL AND ",
+    owner_may!(),
+);
+
+fn endpoint(mut row: Row) -> Result<Endpoint, StoreError> {
+    Ok(Endpoint { id: row.uuid(0)?, owner: row.optional_uuid(1)?.map(UserId), types: row.optional_text(2)? })
+}
+
+/// Queues what the events are to be told to endpoints and people.
+pub(super) fn deliver(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
+    let reach = transaction.outlet().reach();
+    let mut found = Vec::new();
+    if reach.operators {
+        found.append(&mut transaction.query(ENDPOINTS_OF_OPERATORS, &[])?);
+    }
+    if reach.users {
+        let users: BTreeSet<UserId> = events.iter().filter_map(|event| event.user).collect();
+        let users: Vec<Value> = users.into_iter().map(|user| Value::Uuid(user.0)).collect();
+        if !users.is_empty() {
+            found.append(&mut transaction.query(ENDPOINTS_OF_USERS, &[Value::List(users)])?);
+        }
+    }
+    let endpoints = found.into_iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+    let told = |event| endpoints.iter().filter(move |endpoint| endpoint.is_told_of(event));
+    let rows = events.iter().flat_map(|event| told(event).map(move |endpoint| endpoint.delivery(event)));
+    let mut failed = None;
+    let mut rows = rows.map_while(|row| row.map_err(|error| failed = Some(error)).ok()).peekable();
+    if rows.peek().is_some() {
+        transaction.wake_deliverers()?;
+        transaction.execute_with_rows(
+            "WITH given (id, receiver, kind, event_id, body, created_at, next_at) AS (ROWS) \
+             INSERT INTO deliveries (id, channel, receiver, kind, event_id, body, count, created_at, next_at, tries) \
+             SELECT id, 'webhook', receiver, kind, event_id, body, 1, created_at, next_at, 0 FROM given WHERE TRUE \
+             ON CONFLICT DO NOTHING",
+            &[
+                Column::Uuid,
+                Column::Uuid,
+                Column::Text,
+                Column::Uuid,
+                Column::Text,
+                Column::Timestamp,
+                Column::Timestamp,
+            ],
+            &mut rows,
+        )?;
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if reach.mail {
+        for event in events {
+            if let (Some(user), Some(kind)) = (event.user, notice_of(event)) {
+                queue_mail(transaction, user.0, kind, event.at)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Queues a mail to an account, unless the one before it says the same. The same statements whether there is such an account
+/// or not. Does nothing if no mail can be sent.
+pub(crate) fn queue_mail(
+    transaction: &mut dyn Transaction,
+    account: Uuid,
+    kind: MailKind,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if !transaction.outlet().reach().mail {
+        return Ok(());
+    }
+    let (receiver, name) = (Value::Uuid(account), Value::Text(kind.as_str().to_string()));
+    let last = transaction.query(
+        "SELECT created_at, ended_at FROM deliveries WHERE channel = 'mail' AND receiver = $1 AND kind = $2 \
+         ORDER BY place DESC LIMIT 1",
+        &[receiver.clone(), name.clone()],
+    )?;
+    let last = first(last).map(|mut row| {
+        Ok::<_, StoreError>(LastMail { created_at: row.timestamp(0)?, ended_at: row.optional_timestamp(1)? })
+    });
+    let next = match mail_turns::turn(kind.is_gathered(), kind.pause(), last.transpose()?, now) {
+        Queued::Covered => return Ok(()),
+        // Only counted, unless it has been sent meanwhile.
+        Queued::Together => now.plus(kind.pause()),
+        Queued::At(next) => next,
+    };
+    transaction.wake_deliverers()?;
+    let sql = if kind.is_gathered() {
+        concat!(queue!(), "DO UPDATE SET count = deliveries.count + 1")
+    } else {
+        concat!(queue!(), "DO NOTHING")
+    };
+    let id = Value::Uuid(DeliveryId::new().0);
+    transaction.execute(sql, &[id, receiver, name, Value::Timestamp(now), Value::Timestamp(next)])?;
+    Ok(())
+}
+
+macro_rules! queue {
+    () => {
+        "INSERT INTO deliveries (id, channel, receiver, kind, count, created_at, next_at, tries) \
+         VALUES ($1, 'mail', $2, $3, 1, $4, $5, 0) \
+         ON CONFLICT (receiver, kind) WHERE channel = 'mail' AND next_at IS NOT NULL "
+    };
+}
+use queue;
+
+/// Deletes a part of what was and is to be delivered to a receiver that is gone. False: there was nothing.
+pub(super) fn delete_some_deliveries(transaction: &mut dyn Transaction, receiver: Uuid) -> Result<bool, StoreError> {
+    let found = transaction.query(
+        "SELECT place FROM deliveries WHERE receiver = $1 ORDER BY place LIMIT 1000",
+        &[Value::Uuid(receiver)],
+    )?;
+    delete_places(transaction, found)
+}
+
+/// False: there were none.
+pub(super) fn delete_places(transaction: &mut dyn Transaction, found: Vec<Row>) -> Result<bool, StoreError> {
+    let any = !found.is_empty();
+    let places = found.into_iter().map(|mut row| row.int(0).map(|place| vec![Value::Int(place)]));
+    let places = places.collect::<Result<Vec<_>, _>>()?;
+    let delete = "DELETE FROM deliveries WHERE place IN (ROWS)";
+    transaction.execute_with_rows(delete, &[Column::Int], &mut places.into_iter())?;
+    Ok(any)
+}
