@@ -27,6 +27,9 @@ use crate::keys::usage_counter::UsageCounter;
 use crate::memory::changes::Changes;
 use crate::memory::lookup::Lookup;
 use crate::memory::settings::MemorySettings;
+use crate::outbox::service::Outbox;
+use crate::outbox::settings::OutboxSettings;
+use crate::outbox::store::OutboxStore;
 use crate::statistics::service::Statistics;
 use crate::statistics::store::StatisticsStore;
 use crate::tokens::key_files::JwtKeys;
@@ -47,6 +50,7 @@ pub struct Stores {
     pub usage: Arc<dyn UsageStore>,
     pub events: Arc<dyn EventStore>,
     pub statistics: Arc<dyn StatisticsStore>,
+    pub outbox: Arc<dyn OutboxStore>,
     pub webhooks: Arc<dyn WebhookStore>,
 }
 
@@ -71,6 +75,7 @@ pub struct App {
     pub usage: Arc<UsageCounter>,
     pub events: Arc<Events>,
     pub statistics: Arc<Statistics>,
+    pub outbox: Outbox,
     pub webhooks: Arc<Webhooks>,
     pub changes: Arc<Changes>,
     pub known_keys: Lookup<KeyHash, KnownKey>,
@@ -86,6 +91,7 @@ pub struct ServiceSettings<'a> {
     pub tokens: &'a TokenSettings,
     pub keys: &'a KeySettings,
     pub audit: &'a AuditSettings,
+    pub outbox: &'a OutboxSettings,
     pub webhooks: &'a WebhookSettings,
     pub memory: &'a MemorySettings,
 }
@@ -110,7 +116,7 @@ impl App {
         clock: Clock,
         changes: Arc<Changes>,
     ) -> App {
-        let ServiceSettings { accounts, tokens, keys, audit, webhooks, memory } = settings;
+        let ServiceSettings { accounts, tokens, keys, audit, outbox, webhooks, memory } = settings;
         let entries = memory.cache_entries;
         let tokens = Arc::new(Tokens::new(
             secret_keys.jwt.access,
@@ -170,6 +176,7 @@ impl App {
             usage,
             events,
             statistics,
+            outbox: Outbox::new(stores.outbox, outbox.retention, clock.clone()),
             webhooks: Arc::new(Webhooks::new(stores.webhooks, data_key.clone(), webhooks.clone(), clock.clone())),
             data_key,
             clock,

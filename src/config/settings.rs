@@ -9,6 +9,7 @@ use crate::base::logging::LogSettings;
 use crate::http::settings::HttpSettings;
 use crate::keys::settings::KeySettings;
 use crate::memory::settings::MemorySettings;
+use crate::outbox::settings::OutboxSettings;
 use crate::store::settings::StoreSettings;
 use crate::tokens::settings::TokenSettings;
 use crate::webhooks::settings::WebhookSettings;
@@ -23,6 +24,7 @@ pub struct Config {
     pub accounts: AccountSettings,
     pub keys: KeySettings,
     pub audit: AuditSettings,
+    pub outbox: OutboxSettings,
     pub webhooks: WebhookSettings,
     pub memory: MemorySettings,
     pub log: LogSettings,
@@ -41,6 +43,7 @@ impl Config {
             accounts: AccountSettings::default(),
             keys: KeySettings::default(),
             audit: AuditSettings::default(),
+            outbox: OutboxSettings::default(),
             webhooks: WebhookSettings::default(),
             memory: MemorySettings::default(),
             log: LogSettings::default(),

@@ -16,7 +16,6 @@ use uuid::Uuid;
 use crate::base::clock::Clock;
 use crate::base::error::StoreError;
 use crate::outbox::delivery::Channel;
-use crate::outbox::outlet::Outlet;
 use crate::outbox::shared::{Shared, Slot};
 use crate::outbox::slots::Use;
 use crate::outbox::store::{OutboxStore, Then, Turn, Wanted};
@@ -51,12 +50,11 @@ impl Deliverer {
     /// `at_once`: how many deliveries are made at the same time.
     pub fn start(
         store: Arc<dyn OutboxStore>,
-        outlet: Arc<Outlet>,
         channels: Channels,
         at_once: usize,
         clock: Clock,
     ) -> Result<Deliverer, String> {
-        let shared = Arc::new(Shared::new(store, outlet, at_once));
+        let shared = Arc::new(Shared::new(store, at_once));
         shared.outlet.serve(true);
         let dispatcher = Dispatcher {
             shared: shared.clone(),

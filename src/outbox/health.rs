@@ -31,10 +31,7 @@ pub enum GivenUp {
 
 impl Health {
     /// After these tries, in their order.
-    pub(crate) fn after<'a>(
-        self,
-        tries: impl Iterator<Item = (Timestamp, &'a Outcome)>,
-    ) -> (Health, Option<GivenUp>) {
+    pub(crate) fn after<'a>(self, tries: impl Iterator<Item = (Timestamp, &'a Outcome)>) -> (Health, Option<GivenUp>) {
         let (mut health, mut given_up) = (self, None);
         for (at, outcome) in tries {
             match outcome {

@@ -17,7 +17,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(store: Arc<dyn OutboxStore>, outlet: Arc<Outlet>, at_once: usize) -> Shared {
+    pub(super) fn new(store: Arc<dyn OutboxStore>, at_once: usize) -> Shared {
+        let outlet = store.outlet();
         Shared { store, outlet, slots: Mutex::new(Slots::new(at_once)), is_stopping: AtomicBool::new(false) }
     }
 

@@ -4,7 +4,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     /// An endpoint; `slow`: its last try timed out.
-    Endpoint { slow: bool },
+    Endpoint {
+        slow: bool,
+    },
     Mail,
 }
 

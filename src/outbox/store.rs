@@ -3,12 +3,16 @@
 //! Every method is one transaction: done as a whole when it returns `Ok`, not at all or unknown when it returns an
 //! error.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
 use crate::outbox::delivery::{Delivery, Outcome};
+use crate::outbox::outlet::Outlet;
 
 /// An endpoint to which nobody else delivers for now.
 #[derive(Clone, Debug)]
@@ -64,10 +68,13 @@ pub struct Found {
     /// A list for each [`Wanted`], in the order of their ids.
     pub endpoints: Vec<Vec<Turn>>,
     /// In how long the next delivery is due that is not due yet.
-    pub next_in: Option<std::time::Duration>,
+    pub next_in: Option<Duration>,
 }
 
 pub trait OutboxStore: Send + Sync {
+    /// To whom its transactions deliver, and who is woken for it.
+    fn outlet(&self) -> Arc<Outlet>;
+
     /// Endpoints for which something is due and to which nobody delivers. They are not taken yet.
     fn due_endpoints(&self, holder: Uuid, wanted: &[Wanted]) -> Result<Found, StoreError>;
 

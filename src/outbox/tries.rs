@@ -83,9 +83,11 @@ mod tests {
             let mut bytes = [0; 16];
             bytes[15] = last;
             let delivery = Uuid::from_bytes(bytes);
-            let pauses: Vec<u64> = (1..).map_while(|failed| pause(failed, delivery)).map(|pause| pause.as_secs()).collect();
+            let pauses: Vec<u64> =
+                (1..).map_while(|failed| pause(failed, delivery)).map(|pause| pause.as_secs()).collect();
             let hours = [5, 10, 14, 20, 24].map(|hours| hours * 3600);
-            let expected: Vec<u64> = [5, 300, 1800, 7200].into_iter().chain(hours).map(|pause| pause * tenths / 10).collect();
+            let expected: Vec<u64> =
+                [5, 300, 1800, 7200].into_iter().chain(hours).map(|pause| pause * tenths / 10).collect();
             assert_eq!(pauses, expected);
         }
         assert_eq!(pause(0, Uuid::nil()), None);

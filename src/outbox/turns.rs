@@ -68,8 +68,7 @@ pub(super) fn deliver_turn(shared: &Shared, channel: &dyn Channel, turn: &Turn) 
         outcome == Some(true)
     };
     let (mut tried, mut since): (Vec<Tried>, _) = (Vec::new(), started);
-    'turn: loop {
-        let Some(due) = patiently(shared, || shared.store.due_for(turn)) else { break };
+    'turn: while let Some(due) = patiently(shared, || shared.store.due_for(turn)) {
         if due.is_empty() {
             break;
         }
@@ -106,7 +105,7 @@ pub(super) fn deliver_turn(shared: &Shared, channel: &dyn Channel, turn: &Turn) 
 pub(super) fn deliver_mail(shared: &Shared, channel: &dyn Channel, mails: Vec<Due>) {
     let started = Instant::now();
     let mut mails = mails.into_iter();
-    while let Some(due) = mails.next() {
+    for due in mails.by_ref() {
         let outcome = attempt(channel, &due);
         let is_slow = timed_out(&outcome);
         shared.note_mail(is_slow);

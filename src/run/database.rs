@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::base::clock::Clock;
 use crate::base::error::StoreError;
 use crate::memory::changes::Changes;
+use crate::outbox::outlet::Outlet;
+use crate::outbox::settings::Reach;
 use crate::store::Store;
 use crate::store::driver::Driver;
 use crate::store::migrate::{self, Pending};
@@ -14,23 +16,25 @@ use crate::store::sql::SqlStore;
 use crate::store::sqlite::Sqlite;
 
 /// Opens the database, makes it if it is a SQLite file that does not exist, and applies pending migrations; says which.
-/// Changes that are made through the store are noted in `changes`.
+/// Changes that are made through the store are noted in `changes`, and events are delivered as far as `reach`.
 pub(crate) fn open(
     database: &Database,
     clock: &Clock,
     changes: Arc<Changes>,
+    reach: Reach,
     patience: Patience,
 ) -> Result<(Arc<dyn Store>, Pending), StoreError> {
+    let outlet = Arc::new(Outlet::new(reach));
     match database {
         Database::Sqlite(path) => {
-            let driver = Sqlite::open(path)?;
+            let driver = Sqlite::open(path)?.with_outlet(outlet);
             let applied = migrate::migrate(&driver, clock.now())?;
             Ok((Arc::new(SqlStore::new(driver, changes, clock.clone())), applied))
         }
         Database::Postgres(target) => {
             // A migration may take long, or wait for another instance's.
             let migrating = Postgres::connect(target.direct(), Patience::Endless)?;
-            let driver = Postgres::connect(target, patience)?;
+            let driver = Postgres::connect(target, patience)?.with_outlet(outlet);
             driver.check_schema(&migrating)?;
             let applied = migrate::migrate(&migrating, clock.now())?;
             Ok((Arc::new(SqlStore::new(driver, changes, clock.clone())), applied))
@@ -48,6 +52,7 @@ pub(crate) fn open_existing(
     database: &Database,
     clock: &Clock,
     changes: Arc<Changes>,
+    reach: Reach,
 ) -> Result<Arc<dyn Store>, StoreError> {
     fn ready<D: Driver>(driver: D, clock: &Clock, changes: Arc<Changes>) -> Result<Arc<dyn Store>, StoreError> {
         let pending = migrate::check(&driver)?.migrations;
@@ -59,15 +64,18 @@ pub(crate) fn open_existing(
             ))),
         }
     }
+    let outlet = Arc::new(Outlet::new(reach));
     match database {
-        Database::Sqlite(path) => ready(Sqlite::open_existing(path)?, clock, changes),
-        Database::Postgres(target) => ready(Postgres::connect(target, Patience::Endless)?, clock, changes),
+        Database::Sqlite(path) => ready(Sqlite::open_existing(path)?.with_outlet(outlet), clock, changes),
+        Database::Postgres(target) => {
+            ready(Postgres::connect(target, Patience::Endless)?.with_outlet(outlet), clock, changes)
+        }
     }
 }
 
 /// Brings the database up to date, for the command: says which migrations it has applied.
 pub(crate) fn migrate(database: &Database) -> Result<Pending, StoreError> {
-    let (_, applied) = open(database, &Clock::default(), Arc::default(), Patience::Endless)?;
+    let (_, applied) = open(database, &Clock::default(), Arc::default(), Reach::default(), Patience::Endless)?;
     Ok(applied)
 }
 

@@ -3,6 +3,7 @@
 
 pub mod clock_check;
 pub mod database;
+mod deliveries;
 pub mod jobs;
 pub mod signals;
 
@@ -24,6 +25,7 @@ use crate::http::server::Server;
 use crate::http::tls::Tls;
 use crate::memory::changes::Changes;
 use crate::memory::settings::MemorySettings;
+use crate::outbox::deliverer::Deliverer;
 use crate::run::jobs::Jobs;
 use crate::store::Store;
 use crate::store::postgres::Patience;
@@ -39,8 +41,9 @@ pub fn open_app(config: &Config, clock: Clock) -> Result<(App, Arc<dyn Store>), 
     let data = DataKey::resolve(&config.data_key, file, config.tokens.refresh_secret.as_ref())?;
     let secret_keys = SecretKeys { jwt, data };
     let changes = Arc::new(Changes::default());
-    let (store, applied) =
-        database::open(&database, &clock, changes.clone(), Patience::OfAClient).map_err(|error| error.to_string())?;
+    let reach = deliveries::reach(config);
+    let (store, applied) = database::open(&database, &clock, changes.clone(), reach, Patience::OfAClient)
+        .map_err(|error| error.to_string())?;
     for migration in applied.migrations {
         info!("migration {migration} was applied");
     }
@@ -59,7 +62,8 @@ pub fn open_operator_app(config: &Config) -> Result<App, String> {
     let database = config.store.database()?;
     let data =
         DataKey::resolve_existing(&config.data_key, database.sqlite_file(), config.tokens.refresh_secret.as_ref())?;
-    let store = database::open_existing(&database, &clock, changes.clone()).map_err(|error| error.to_string())?;
+    let store = database::open_existing(&database, &clock, changes.clone(), deliveries::reach(config))
+        .map_err(|error| error.to_string())?;
     let secret_keys = SecretKeys { jwt: JwtKeys::ephemeral()?, data };
     let memory = MemorySettings { cache_entries: 1 };
     let settings = ServiceSettings { memory: &memory, ..service_settings(config) };
@@ -77,20 +81,22 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
         usage: store.clone(),
         events: store.clone(),
         statistics: store.clone(),
+        outbox: store.clone(),
         webhooks: store.clone(),
     }
 }
 
 /// The settings of the services among all.
 pub fn service_settings(config: &Config) -> ServiceSettings<'_> {
-    let Config { accounts, tokens, keys, audit, webhooks, memory, .. } = config;
-    ServiceSettings { accounts, tokens, keys, audit, webhooks, memory }
+    let Config { accounts, tokens, keys, audit, outbox, webhooks, memory, .. } = config;
+    ServiceSettings { accounts, tokens, keys, audit, outbox, webhooks, memory }
 }
 
 /// A running Keyward.
 pub struct Keyward {
     server: Server,
     jobs: Jobs,
+    deliverer: Deliverer,
     /// The store, if it is SQLite: to be closed at the end.
     embedded: Option<Arc<dyn Store>>,
     lost: Option<Receiver<String>>,
@@ -109,6 +115,7 @@ impl Keyward {
         app.users.note_costs().map_err(|error| error.to_string())?;
         let (lose, lost) = channel();
         store.clone().listen(lose);
+        let deliverer = deliveries::start(&app, &store, config)?;
         let embedded = config.store.database()?.sqlite_file().is_some().then_some(store);
         let server = Server::start(app.clone(), &ROUTES, tls, &config.http)?;
         let jobs = Jobs::start(app, latest)?;
@@ -120,7 +127,7 @@ impl Keyward {
         for address in server.addresses() {
             info!("listening on {scheme}://{address}, API documentation at {scheme}://{address}/api/docs");
         }
-        Ok(Keyward { server, jobs, embedded, lost: Some(lost) })
+        Ok(Keyward { server, jobs, deliverer, embedded, lost: Some(lost) })
     }
 
     pub fn addresses(&self) -> &[SocketAddr] {
@@ -145,6 +152,7 @@ impl Keyward {
     /// Finishes the requests under way, then writes what is only in memory.
     pub fn stop(self) {
         self.server.stop();
+        self.deliverer.stop();
         self.jobs.stop();
         // The last owner of the store closes the SQLite file and tidies up beside it. It must be this thread: the
         // others end with the process, wherever they are.

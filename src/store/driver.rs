@@ -1,6 +1,7 @@
 //! The vocabulary of statements: values, rows, transactions, and what a database has to offer. No database's own type
 //! appears here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -173,6 +174,9 @@ pub trait Driver: Send + Sync + 'static {
     const ELSEWHERE: &'static str;
     /// A statement whose lock is held until the transaction ends, so that only one instance migrates at a time.
     const LOCK_SCHEMA: Option<&'static str>;
+
+    /// To whom events are delivered, and who is woken for it.
+    fn outlet(&self) -> &Arc<Outlet>;
 
     /// Reads with one statement. If the connection turns out to be dead, tries again on another one.
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError>;

@@ -32,6 +32,7 @@ pub trait Store:
     + UsageStore
     + EventStore
     + StatisticsStore
+    + OutboxStore
     + WebhookStore
 {
     /// The time of the latest stored event or use of a key. `None`: nothing is stored.

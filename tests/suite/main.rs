@@ -33,6 +33,7 @@ mod key_prefix;
 mod keys;
 mod lock_waits;
 mod openapi;
+mod outbox;
 mod passwords;
 mod pgbouncer;
 mod process;

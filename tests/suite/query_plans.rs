@@ -27,6 +27,7 @@ use keyward::keys::listing::{KeyFilter, KeyStatus};
 use keyward::keys::service::KeySpec;
 use keyward::keys::usage::Outcome;
 use keyward::memory::changes::Changes;
+use keyward::outbox::outlet::Outlet;
 use keyward::run;
 use keyward::store::Store;
 use keyward::store::driver::{Column, Driver, Migration, Row, Transaction, Value};
@@ -65,6 +66,10 @@ impl<D: Driver> Driver for Noting<D> {
     const FIND_RELATIONS: &'static str = D::FIND_RELATIONS;
     const ELSEWHERE: &'static str = D::ELSEWHERE;
     const LOCK_SCHEMA: Option<&'static str> = D::LOCK_SCHEMA;
+
+    fn outlet(&self) -> &Arc<Outlet> {
+        self.driver.outlet()
+    }
 
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         self.note(sql);
@@ -126,6 +131,14 @@ impl Transaction for NotingWithin<'_> {
 
     fn notify(&mut self, change: uuid::Uuid) -> Result<(), StoreError> {
         self.inner.notify(change)
+    }
+
+    fn outlet(&self) -> &Outlet {
+        self.inner.outlet()
+    }
+
+    fn wake_deliverers(&mut self) -> Result<(), StoreError> {
+        self.inner.wake_deliverers()
     }
 
     fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError> {

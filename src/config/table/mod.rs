@@ -9,6 +9,7 @@ mod http;
 mod keys;
 mod log;
 mod memory;
+mod outbox;
 mod read;
 mod store;
 mod tokens;
@@ -29,6 +30,7 @@ static ROOMS: &[&[Setting]] = &[
     accounts::SETTINGS,
     keys::SETTINGS,
     audit::SETTINGS,
+    outbox::SETTINGS,
     webhooks::SETTINGS,
     memory::SETTINGS,
     log::SETTINGS,

@@ -189,6 +189,10 @@ impl Driver for Postgres {
         FROM pg_namespace WHERE nspname = current_schema()",
     );
 
+    fn outlet(&self) -> &Arc<Outlet> {
+        &self.outlet
+    }
+
     fn query(&self, sql: &'static str, parameters: &[Value]) -> Result<Vec<Row>, StoreError> {
         rows(self.begin(|connection| connection.query(sql, parameters))?.1)
     }
@@ -198,7 +202,7 @@ impl Driver for Postgres {
     }
 
     fn now(&self, clock: &Clock) -> Result<Timestamp, StoreError> {
-        Ok(self.begin(|connection| Transaction::now(connection, clock))?.1)
+        Ok(self.begin(|connection| now(connection, clock))?.1)
     }
 
     fn transaction<T>(
@@ -313,16 +317,20 @@ impl Transaction for Begun<'_> {
     }
 
     fn now(&mut self, clock: &Clock) -> Result<Timestamp, StoreError> {
-        if !clock.is_the_systems() {
-            return Ok(clock.now());
-        }
-        let rows = Transaction::query(self, "SELECT clock_timestamp()", &[])?;
-        rows.into_iter().next().map_or_else(|| Err(unexpected(0)), |mut row| row.timestamp(0))
+        now(self.connection, clock)
     }
 
     fn notify(&mut self, change: Uuid) -> Result<(), StoreError> {
         notify::notify(self.connection, change)
     }
+}
+
+fn now(connection: &mut Connection, clock: &Clock) -> Result<Timestamp, StoreError> {
+    if !clock.is_the_systems() {
+        return Ok(clock.now());
+    }
+    let rows = rows(connection.query("SELECT clock_timestamp()", &[])?)?;
+    rows.into_iter().next().map_or_else(|| Err(unexpected(0)), |mut row| row.timestamp(0))
 }
 
 fn rows(rows: Vec<tokio_postgres::Row>) -> Result<Vec<Row>, StoreError> {

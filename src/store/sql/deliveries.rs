@@ -1,5 +1,6 @@
 //! The statements of those who deliver: whose turn it is, what is due, and what became of a try.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use crate::mail::kinds::MailKind;
 use crate::outbox::body::body;
 use crate::outbox::delivery::{ChannelKind, Delivery, Outcome};
 use crate::outbox::health::{GivenUp, Health, MOST_WAITING};
-use crate::outbox::outlet::CALL;
+use crate::outbox::outlet::{CALL, Outlet};
 use crate::outbox::store::{Due, Found, OutboxStore, Then, Tried, Turn, Wanted};
 use crate::outbox::tries::{Next, REST, next};
 use crate::store::driver::{Column, Driver, Row, Transaction, Value, first, unexpected};
@@ -185,71 +186,68 @@ fn is_full(transaction: &mut dyn Transaction, endpoint: &Value) -> Result<bool, 
 }
 
 impl<D: Driver> OutboxStore for SqlStore<D> {
+    fn outlet(&self) -> Arc<Outlet> {
+        self.driver.outlet().clone()
+    }
+
     fn due_endpoints(&self, holder: Uuid, wanted: &[Wanted]) -> Result<Found, StoreError> {
-        self.driver.transaction(|transaction| {
-            let now = transaction.now(&self.clock)?;
-            let mut found = Found::default();
-            for Wanted { after, most, timed_out } in wanted {
-                let most = Value::Int(i64::try_from(*most).unwrap_or(i64::MAX));
-                let rows = transaction.query(
-                    DUE_ENDPOINTS,
-                    &[Value::Uuid(*after), Value::Bool(*timed_out), Value::Timestamp(now), most],
-                )?;
-                let turn = |mut row: Row| {
-                    let reader = row.optional_uuid(1)?.map(UserId);
-                    Ok(Turn { endpoint: row.uuid(0)?, holder, reader, timed_out: *timed_out })
-                };
-                found.endpoints.push(rows.into_iter().map(turn).collect::<Result<_, StoreError>>()?);
-            }
-            if let Some(mut row) = first(transaction.query(NEXT_DUE, &[Value::Timestamp(now)])?) {
-                let next = [row.optional_timestamp(0)?, row.optional_timestamp(1)?].into_iter().flatten().min();
-                let millis = next.map(|next| next.millis().saturating_sub(now.millis()));
-                found.next_in = millis.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
-            }
-            Ok(found)
-        })
+        let now = self.driver.now(&self.clock)?;
+        let mut found = Found::default();
+        for Wanted { after, most, timed_out } in wanted {
+            let most = Value::Int(i64::try_from(*most).unwrap_or(i64::MAX));
+            let rows = self
+                .driver
+                .query(DUE_ENDPOINTS, &[Value::Uuid(*after), Value::Bool(*timed_out), Value::Timestamp(now), most])?;
+            let turn = |mut row: Row| {
+                let reader = row.optional_uuid(1)?.map(UserId);
+                Ok(Turn { endpoint: row.uuid(0)?, holder, reader, timed_out: *timed_out })
+            };
+            found.endpoints.push(rows.into_iter().map(turn).collect::<Result<_, StoreError>>()?);
+        }
+        if let Some(mut row) = first(self.driver.query(NEXT_DUE, &[Value::Timestamp(now)])?) {
+            let next = [row.optional_timestamp(0)?, row.optional_timestamp(1)?].into_iter().flatten().min();
+            let millis = next.map(|next| next.millis().saturating_sub(now.millis()));
+            found.next_in = millis.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis);
+        }
+        Ok(found)
     }
 
     fn take_turn(&self, turn: &Turn) -> Result<bool, StoreError> {
-        self.driver.transaction(|transaction| {
-            let now = transaction.now(&self.clock)?;
-            let taken = transaction.execute(
-                "INSERT INTO delivery_leases (receiver, holder, until) VALUES ($1, $2, $3) ON CONFLICT (receiver) \
-                 DO UPDATE SET holder = excluded.holder, until = excluded.until WHERE delivery_leases.until <= $4",
-                &[
-                    Value::Uuid(turn.endpoint),
-                    Value::Uuid(turn.holder),
-                    Value::Timestamp(now.plus(TURN)),
-                    Value::Timestamp(now),
-                ],
-            )?;
-            Ok(taken > 0)
-        })
+        let now = self.driver.now(&self.clock)?;
+        // In one statement, so that an instance that freezes holds no lock.
+        let taken = self.driver.execute(
+            "INSERT INTO delivery_leases (receiver, holder, until) VALUES ($1, $2, $3) ON CONFLICT (receiver) \
+             DO UPDATE SET holder = excluded.holder, until = excluded.until WHERE delivery_leases.until <= $4",
+            &[
+                Value::Uuid(turn.endpoint),
+                Value::Uuid(turn.holder),
+                Value::Timestamp(now.plus(TURN)),
+                Value::Timestamp(now),
+            ],
+        )?;
+        Ok(taken > 0)
     }
 
     fn due_for(&self, turn: &Turn) -> Result<Vec<Due>, StoreError> {
-        self.driver.transaction(|transaction| {
-            let now = transaction.now(&self.clock)?;
-            let rows = transaction.query(
-                concat!(
-                    "SELECT ",
-                    due_columns!(),
-                    " FROM deliveries WHERE channel = 'webhook' AND receiver = $1 AND next_at <= $2 \
-                     ORDER BY next_at, place LIMIT 100"
-                ),
-                &[Value::Uuid(turn.endpoint), Value::Timestamp(now)],
-            )?;
-            let found = rows.into_iter().map(|mut row| due(&mut row, ChannelKind::Webhook, None));
-            let mut found = found.collect::<Result<Vec<_>, _>>()?;
-            for Due { delivery, .. } in &mut found {
-                if let (None, Some(id)) = (&delivery.body, delivery.event) {
-                    let told = first(transaction.query(select!("id = $1"), &[Value::Uuid(id.0)])?);
-                    let told = told.map(|row| body(event(row)?, turn.reader));
-                    delivery.body = told.transpose()?;
-                }
+        let now = self.driver.now(&self.clock)?;
+        let rows = self.driver.query(
+            concat!(
+                "SELECT ",
+                due_columns!(),
+                " FROM deliveries WHERE channel = 'webhook' AND receiver = $1 AND next_at <= $2 \
+                 ORDER BY next_at, place LIMIT 100"
+            ),
+            &[Value::Uuid(turn.endpoint), Value::Timestamp(now)],
+        )?;
+        let found = rows.into_iter().map(|mut row| due(&mut row, ChannelKind::Webhook, None));
+        let mut found = found.collect::<Result<Vec<_>, _>>()?;
+        for Due { delivery, .. } in &mut found {
+            if let (None, Some(id)) = (&delivery.body, delivery.event) {
+                let told = first(self.driver.query(select!("id = $1"), &[Value::Uuid(id.0)])?);
+                delivery.body = told.map(|row| body(event(row)?, turn.reader)).transpose()?;
             }
-            Ok(found)
-        })
+        }
+        Ok(found)
     }
 
     fn record_tries(&self, turn: &Turn, tried: &[Tried], then: Then) -> Result<bool, StoreError> {

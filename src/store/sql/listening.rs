@@ -59,6 +59,7 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
     use crate::memory::changes::Changes;
+    use crate::outbox::outlet::Outlet;
     use crate::store::driver::{Migration, Row, Transaction, Value};
 
     /// Panics when it is first to listen, and listens from then on.
@@ -74,6 +75,10 @@ mod tests {
         const FIND_RELATIONS: &'static str = "";
         const ELSEWHERE: &'static str = "";
         const LOCK_SCHEMA: Option<&'static str> = None;
+
+        fn outlet(&self) -> &Arc<Outlet> {
+            unreachable!()
+        }
 
         fn query(&self, _: &'static str, _: &[Value]) -> Result<Vec<Row>, StoreError> {
             unreachable!()

@@ -6,7 +6,7 @@ use super::one_time_tokens::void_all;
 use super::operators::leaves_an_operator;
 use super::usage::DELETE_HOURS;
 use super::user_rows::{FURTHER, is_free, locked_user, max_keys_value, user, user_columns};
-use super::{SqlStore, delete_found, is_so, sessions, webhooks};
+use super::{SqlStore, delete_found, is_so, outbox, sessions, webhooks};
 use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::ending::ended_all;
@@ -251,8 +251,11 @@ impl<D: Driver> UserStore for SqlStore<D> {
             let rows = transaction
                 .query("SELECT id FROM users WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT 1", &[])?;
             let Some(mut row) = first(rows) else { return Ok(false) };
-            let user = [Value::Uuid(row.uuid(0)?)];
+            let id = row.uuid(0)?;
+            let user = [Value::Uuid(id)];
             if delete_some_keys(transaction, &user)?
+                || webhooks::delete_some_rows_of(transaction, &user)?
+                || outbox::delete_some_deliveries(transaction, id)?
                 || delete_found(
                     transaction,
                     "SELECT id FROM sessions WHERE user_id = $1 LIMIT 1000",

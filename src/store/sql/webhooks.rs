@@ -1,8 +1,9 @@
 //! The statements of endpoints.
 
 use super::events::{record, record_all};
+use super::outbox::delete_some_deliveries;
 use super::webhook_rows::{FURTHER, held, holder_value, owner_may, secrets, webhook, webhook_columns};
-use super::{SqlStore, delete_found, sessions};
+use super::{SqlStore, sessions};
 use crate::audit::event::{Actor, By, Kind};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
@@ -112,6 +113,25 @@ pub(super) fn delete_all_of(
         events.push(rules::event(Kind::WebhookDeleted, &webhook, by, now).with("reason", reason.as_str()));
     }
     record_all(transaction, &events)
+}
+
+/// Deletes a part of the rows of the endpoint that `find` gives, and of what was and is to be sent to it. False: there is none.
+fn delete_rows(
+    transaction: &mut dyn Transaction,
+    find: &'static str,
+    parameters: &[Value],
+) -> Result<bool, StoreError> {
+    let Some(mut row) = first(transaction.query(find, parameters)?) else { return Ok(false) };
+    let id = row.uuid(0)?;
+    if !delete_some_deliveries(transaction, id)? {
+        transaction.execute("DELETE FROM webhooks WHERE id = $1", &[Value::Uuid(id)])?;
+    }
+    Ok(true)
+}
+
+/// Deletes a part of the rows of the endpoints of a user who is deleted. False: there were none.
+pub(super) fn delete_some_rows_of(transaction: &mut dyn Transaction, user: &[Value]) -> Result<bool, StoreError> {
+    delete_rows(transaction, "SELECT id FROM webhooks WHERE user_id = $1 ORDER BY created_at, id LIMIT 1", user)
 }
 
 impl<D: Driver> WebhookStore for SqlStore<D> {
@@ -270,12 +290,8 @@ impl<D: Driver> WebhookStore for SqlStore<D> {
 
     fn prune_webhooks(&self) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
-            delete_found(
-                transaction,
-                "SELECT id FROM webhooks WHERE deleted_at IS NOT NULL ORDER BY deleted_at, id LIMIT 100",
-                &[],
-                "DELETE FROM webhooks WHERE id IN (ROWS)",
-            )
+            let oldest = "SELECT id FROM webhooks WHERE deleted_at IS NOT NULL ORDER BY deleted_at, id LIMIT 1";
+            delete_rows(transaction, oldest, &[])
         })
     }
 }

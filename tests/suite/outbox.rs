@@ -1,0 +1,243 @@
+//! The outbox: what happens is queued in the transaction of its change, and delivered once it is committed.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use keyward::accounts::creating::UserDraft;
+use keyward::accounts::email::Email;
+use keyward::accounts::granting::ScopeChange;
+use keyward::accounts::user::User;
+use keyward::app::App;
+use keyward::audit::event::{By, Filter, Kind};
+use keyward::base::clock::Clock;
+use keyward::base::id::UserId;
+use keyward::config::Config;
+use keyward::keys::grants::Grants;
+use keyward::keys::service::KeySpec;
+use keyward::outbox::deliverer::{Channels, Deliverer};
+use keyward::outbox::delivery::{Answer, Channel, Delivery, Outcome};
+use keyward::run;
+use keyward::store::Store;
+use keyward::webhooks::service::WebhookSpec;
+use keyward::webhooks::types::Types;
+use keyward::webhooks::webhook::{Holder, Webhook, WebhookChange};
+use keyward_harness::program::{Home, in_both_homes};
+use serde_json::Value;
+
+type Script = Box<dyn Fn(&Delivery) -> Outcome + Send + Sync>;
+
+/// A channel that does what the test says, and notes what it was given.
+struct Scripted {
+    script: Mutex<Arc<Script>>,
+    given: Mutex<Vec<Delivery>>,
+}
+
+impl Channel for Scripted {
+    fn deliver(&self, delivery: &Delivery) -> Outcome {
+        let script = self.script.lock().unwrap().clone();
+        self.given.lock().unwrap().push(delivery.clone());
+        script(delivery)
+    }
+}
+
+fn delivered(_: &Delivery) -> Outcome {
+    Outcome::Delivered(Answer { status: Some(204), text: None })
+}
+
+fn failed(timed_out: bool) -> Outcome {
+    Outcome::Failed { answer: Answer { status: Some(500), text: None }, reason: "not now".to_string(), timed_out }
+}
+
+/// An instance with a channel of the test's own.
+struct World {
+    app: App,
+    store: Arc<dyn Store>,
+    config: Config,
+    channel: Arc<Scripted>,
+    deliverer: Option<Deliverer>,
+}
+
+impl World {
+    fn open(home: &mut Home) -> World {
+        home.set("WEBHOOKS", "users");
+        home.set("DATA_KEY", &"1".repeat(64));
+        World::of(home.config(), Clock::stopped())
+    }
+
+    fn of(config: Config, clock: Clock) -> World {
+        let (app, store) = run::open_app(&config, clock).unwrap();
+        let script: Script = Box::new(delivered);
+        let channel = Arc::new(Scripted { script: Mutex::new(Arc::new(script)), given: Mutex::default() });
+        World { app, store, config, channel, deliverer: None }
+    }
+
+    fn start(&mut self) {
+        let channels = Channels { webhooks: Some(self.channel.clone()), mail: None };
+        let at_once = self.config.outbox.at_once;
+        self.deliverer = Some(Deliverer::start(self.store.clone(), channels, at_once, self.app.clock.clone()).unwrap());
+    }
+
+    fn stop(&mut self) {
+        self.deliverer.take().unwrap().stop();
+    }
+
+    fn answer(&self, script: impl Fn(&Delivery) -> Outcome + Send + Sync + 'static) {
+        *self.channel.script.lock().unwrap() = Arc::new(Box::new(script));
+    }
+
+    fn given(&self) -> Vec<Delivery> {
+        self.channel.given.lock().unwrap().clone()
+    }
+
+    /// The types of what was given, once there are so many.
+    fn kinds(&self, count: usize) -> Vec<String> {
+        self.until("so much is delivered", || self.given().len() >= count);
+        self.given().into_iter().map(|delivery| delivery.kind).collect()
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "it never came that {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn user(&self, name: &str) -> User {
+        let email = Email::parse(&format!("{name}@example.com")).unwrap();
+        let Ok(user) = self.app.users.create(UserDraft::invited(email), &By::operator()) else { unreachable!() };
+        user
+    }
+
+    fn operator(&self, name: &str) -> User {
+        let user = self.user(name);
+        let grant = ScopeChange::Grant(Grants::parse(&["keyward:admin"]).unwrap());
+        self.app.users.change_scopes(user.id, &grant, &By::operator()).unwrap();
+        user
+    }
+
+    fn endpoint(&self, holder: Holder, owner: UserId, types: Option<&[&str]>) -> Webhook {
+        let url = self.app.webhooks.parse_url(holder, "https://hooks.example.com/in").unwrap();
+        let types = types.map(|types| Types::parse(types).unwrap());
+        let spec = WebhookSpec { url, types, description: None };
+        self.app.webhooks.create(holder, owner, spec, &By::operator()).unwrap().unwrap().0
+    }
+
+    fn key(&self, owner: UserId) -> String {
+        let spec = KeySpec { name: "key".to_string(), ..KeySpec::default() };
+        self.app.keys.create(owner, spec, &By::operator()).unwrap().unwrap().0.id.to_string()
+    }
+
+    fn is_active(&self, holder: Holder, id: &Webhook) -> bool {
+        self.app.webhooks.of(holder).unwrap().iter().any(|webhook| webhook.id == id.id && webhook.is_active)
+    }
+}
+
+/// The event in a body, and its subject.
+fn subject(delivery: &Delivery) -> String {
+    let body: Value = serde_json::from_str(delivery.body.as_ref().unwrap()).unwrap();
+    assert_eq!(body["type"], delivery.kind);
+    assert_eq!(body["data"]["id"], delivery.event.unwrap().to_string());
+    assert_eq!(body["timestamp"], body["data"]["at"]);
+    body["data"]["subject"]["id"].as_str().unwrap().to_string()
+}
+
+in_both_homes! {
+    fn what_happens_reaches_ones_own_endpoint_and_those_of_operators_in_its_order(home) {
+        let mut home = home;
+        let mut world = World::open(&mut home);
+        let (ann, bob, boss) = (world.user("ann"), world.user("bob"), world.operator("boss"));
+        let own = world.endpoint(Holder::User(ann.id), ann.id, None).id.0;
+        let all = world.endpoint(Holder::Operators, boss.id, None).id.0;
+        let some = world.endpoint(Holder::Operators, boss.id, Some(&["key.revoked", "user.deleted"])).id.0;
+        world.start();
+        // Endpoints that were made are themselves told of by those that were there before.
+        let before = world.kinds(1).len();
+        let keys: Vec<String> = [ann.id, bob.id].into_iter().map(|user| world.key(user)).collect();
+        world.app.keys.revoke(ann.id, &keys[0], &By::operator()).unwrap();
+        world.app.users.delete(ann.id, &By::operator()).unwrap();
+        let told = |receiver: uuid::Uuid| -> Vec<(String, String)> {
+            let given = world.given();
+            let of = given.iter().filter(|delivery| delivery.receiver == receiver && delivery.kind != "webhook.created");
+            of.map(|delivery| (delivery.kind.clone(), subject(delivery))).collect()
+        };
+        let event = |kind: &str, subject: &str| (kind.to_string(), subject.to_string());
+        let (ann, own_id) = (ann.id.to_string(), own.to_string());
+        let of_ann = [event("key.created", &keys[0]), event("key.revoked", &keys[0])];
+        let of_all = [
+            event("key.created", &keys[0]),
+            event("key.created", &keys[1]),
+            event("key.revoked", &keys[0]),
+            event("webhook.deleted", &own_id),
+            event("user.deleted", &ann),
+        ];
+        world.until("all is delivered", || told(all).len() == 5 && told(some).len() == 2);
+        assert!(before >= 1);
+        assert_eq!(told(all), of_all);
+        assert_eq!(told(some), [of_all[2].clone(), of_all[4].clone()]);
+        // Not that it is deleted, and what came before may have gone with it.
+        assert!(told(own).len() <= 2 && told(own).iter().zip(&of_ann).all(|(told, expected)| told == expected));
+        world.stop();
+    }
+
+    fn what_fails_is_tried_again_after_ever_longer_pauses_and_ten_times_at_most(home) {
+        let mut home = home;
+        let mut world = World::open(&mut home);
+        let ann = world.user("ann");
+        let holder = Holder::User(ann.id);
+        world.endpoint(holder, ann.id, None);
+        world.answer(|_| failed(false));
+        world.start();
+        world.key(ann.id);
+        world.kinds(1);
+        let pauses = [5, 300, 1800, 7200, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600];
+        for (number, pause) in pauses.into_iter().enumerate() {
+            world.until("the try is recorded", || {
+                world.store.due_endpoints(uuid::Uuid::now_v7(), &[]).unwrap().next_in.is_some()
+            });
+            world.app.clock.advance(Duration::from_secs(pause - 1));
+            assert_eq!(world.given().len(), number + 1, "a try too early");
+            world.app.clock.advance(Duration::from_secs(pause / 10 + 2));
+            world.kinds(number + 2);
+        }
+        world.stop();
+        let ids: Vec<_> = world.given().iter().map(|delivery| (delivery.id, delivery.event)).collect();
+        assert!(ids.iter().all(|id| *id == ids[0]));
+        let tries: Vec<u32> = world.given().iter().map(|delivery| delivery.tries).collect();
+        assert_eq!(tries, (0..9).collect::<Vec<_>>());
+    }
+
+    fn an_endpoint_is_switched_off_that_wants_no_more_or_has_failed_for_five_days(home) {
+        let mut home = home;
+        let mut world = World::open(&mut home);
+        let ann = world.user("ann");
+        let holder = Holder::User(ann.id);
+        let webhook = world.endpoint(holder, ann.id, None);
+        world.answer(|_| Outcome::Gone(Answer { status: Some(410), text: None }));
+        world.start();
+        world.key(ann.id);
+        world.until("it is off", || !world.is_active(holder, &webhook));
+        let reasons = || -> Vec<String> {
+            let filter = Filter { user: Some(ann.id), kind: Some(Kind::WebhookDisabled), since: None };
+            let events = world.app.events.list(&filter, None, 10).unwrap();
+            events.iter().map(|event| event.details["reason"].as_str().unwrap().to_string()).collect()
+        };
+        assert_eq!(reasons(), ["gone"]);
+        // Nothing more is queued.
+        world.key(ann.id);
+        let on = WebhookChange { is_active: Some(true), ..WebhookChange::default() };
+        world.answer(|_| failed(false));
+        world.app.webhooks.change(holder, &webhook.id.to_string(), &on, &By::operator()).unwrap();
+        world.key(ann.id);
+        world.until("a try has failed", || world.given().len() > 2);
+        world.until("the try is recorded", || {
+            world.store.due_endpoints(uuid::Uuid::now_v7(), &[]).unwrap().next_in.is_some()
+        });
+        assert!(world.is_active(holder, &webhook));
+        world.app.clock.advance(Duration::from_secs(5 * 24 * 3600 + 60));
+        world.until("it is off again", || !world.is_active(holder, &webhook));
+        assert_eq!(reasons(), ["gone", "failing"]);
+        world.stop();
+    }
+}
