@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod origin;
 pub mod rules;
 pub mod secret;
+pub mod sending;
 pub mod service;
 pub mod settings;
 pub mod store;
