@@ -235,6 +235,8 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
         let reset = app.recovery.request_reset(bob.id, &by).unwrap().unwrap();
         app.recovery.reset_password(reset.token.expose(), password(PASSWORD), &nobody).unwrap();
     }
+    // The first login of an account without any session.
+    app.sessions.log_in(&email("robert"), PASSWORD, origin()).unwrap();
     let older = UserId::parse("0192f0c1-0000-7000-8000-000000000001").unwrap();
     for purpose in Purpose::ALL {
         app.mailed_links.make(older, purpose).unwrap();
