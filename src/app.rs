@@ -6,10 +6,11 @@ use crate::accounts::limits::{AddressLimits, WriteLimits};
 use crate::accounts::mailed_links::MailedLinks;
 use crate::accounts::passwords::{PasswordRules, Passwords};
 use crate::accounts::recovery::Recovery;
+use crate::accounts::second_factor::service::SecondFactors;
 use crate::accounts::session::LiveSession;
 use crate::accounts::sessions::Sessions;
 use crate::accounts::settings::AccountSettings;
-use crate::accounts::store::{FailureStore, RecoveryStore, SessionStore, UserStore};
+use crate::accounts::store::{FailureStore, RecoveryStore, SecondFactorStore, SessionStore, UserStore};
 use crate::accounts::throttling::LoginThrottle;
 use crate::accounts::users::Users;
 use crate::audit::events::Events;
@@ -44,6 +45,7 @@ use crate::webhooks::store::WebhookStore;
 pub struct Stores {
     pub users: Arc<dyn UserStore>,
     pub recovery: Arc<dyn RecoveryStore>,
+    pub second_factors: Arc<dyn SecondFactorStore>,
     pub sessions: Arc<dyn SessionStore>,
     pub failures: Arc<dyn FailureStore>,
     pub keys: Arc<dyn KeyStore>,
@@ -70,6 +72,7 @@ pub struct App {
     pub users: Arc<Users>,
     pub recovery: Recovery,
     pub mailed_links: Arc<MailedLinks>,
+    pub second_factors: SecondFactors,
     pub sessions: Sessions,
     pub keys: Keys,
     pub usage: Arc<UsageCounter>,
@@ -143,7 +146,15 @@ impl App {
             clock.clone(),
         );
         let scopes = accounts.user_scopes.clone();
-        let users = Arc::new(Users::new(stores.users, passwords.clone(), throttle, scopes, clock.clone()));
+        let users = Arc::new(Users::new(
+            stores.users,
+            passwords.clone(),
+            throttle,
+            scopes,
+            data_key.clone(),
+            events.clone(),
+            clock.clone(),
+        ));
         let (by_hash, by_id, sessions) = (stores.keys.clone(), stores.keys.clone(), stores.sessions.clone());
         App {
             known_keys: Lookup::new(entries, changes.clone(), Box::new(move |hashes| by_hash.keys_by_hash(hashes))),
@@ -159,6 +170,13 @@ impl App {
                 passwords.clone(),
                 accounts.pages.clone(),
                 accounts.reset_lifetime,
+                clock.clone(),
+            ),
+            second_factors: SecondFactors::new(
+                stores.second_factors,
+                users.clone(),
+                data_key.clone(),
+                tokens.parties().issuer.as_deref(),
                 clock.clone(),
             ),
             sessions: Sessions::new(

@@ -15,6 +15,7 @@ pub mod passwords;
 pub mod purposes;
 pub mod recovery;
 pub mod refresh;
+pub mod second_factor;
 pub mod session;
 pub mod session_address;
 pub mod sessions;

@@ -13,9 +13,10 @@ use crate::accounts::email::Email;
 use crate::accounts::limits::{Write, WriteLimits};
 use crate::accounts::passwords::NewPassword;
 use crate::accounts::refresh::rotation::FIRST;
+use crate::accounts::second_factor::shown::{Confirmed, Proof, Shown};
 use crate::accounts::session::{Lifespan, NewSession, Session};
 use crate::accounts::settings::AccountSettings;
-use crate::accounts::store::{Created, Opened, Rotated, SessionStore};
+use crate::accounts::store::{Created, Rotated, SessionStore};
 use crate::accounts::throttling::PasswordAttempt;
 use crate::accounts::user::{User, new_user};
 use crate::accounts::users::{Users, email_taken};
@@ -84,7 +85,9 @@ impl Sessions {
 
     /// Opens a session. An unknown e-mail, a wrong password and an inactive user get the same answer after the same
     /// work, so that nobody can tell them apart; each counts as a failure.
-    pub fn log_in(&self, email: &Email, password: &str, origin: Origin) -> Result<LoggedIn, Error> {
+    ///
+    /// Only after the right password do they learn that a code is asked for, too. That counts as no failure, and clears none.
+    pub fn log_in(&self, email: &Email, proof: &Proof<'_>, origin: Origin) -> Result<LoggedIn, Error> {
         let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
         // Another login may replace the hash of the same password meanwhile; the second round reads the new one.
         for round in 0..2 {
@@ -97,21 +100,24 @@ impl Sessions {
                 by: &by,
                 failure: Kind::LoginFailed,
             };
-            let right = self.users.throttle.verify(&attempt, password)?;
-            self.users.throttle.clear(&attempt, &right)?;
-            let Some((user, hash)) = found else { break };
+            let right = self.users.throttle.verify(&attempt, proof.password)?;
+            let Some((user, hash)) = &found else { break };
             if round == 0 {
                 self.writes.spend(Write::LogIn, user.id)?;
             }
-            let rehashed = self.users.passwords.rehash(password, right.typed, &hash);
+            let rehashed = self.users.passwords.rehash(proof.password, right.typed, hash);
             let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
-            let by = By::user(session.id, origin.clone());
-            match self.store.open_session(&session, &hash, rehashed.as_ref(), self.settings.max_sessions, &by)? {
-                Opened::Done => {
+            let shown = Shown { password: hash, code: proof.code, key: &self.users.data_key };
+            let most = self.settings.max_sessions;
+            let as_user = By::user(session.id, origin.clone());
+            match self.store.open_session(&session, &shown, rehashed.as_ref(), most, &as_user)? {
+                Confirmed::Done(()) => {
+                    self.users.throttle.clear(&attempt, &right)?;
                     self.statistics.note_login();
-                    return self.logged_in(user, &session);
+                    return self.logged_in(user.clone(), &session);
                 }
-                Opened::UserChanged => {}
+                Confirmed::Refused(fault) => return Err(self.users.refused(fault, user.id, &by)),
+                Confirmed::UserChanged => {}
             }
         }
         Err(Error::invalid_credentials())
@@ -160,13 +166,13 @@ impl Sessions {
         &self,
         user: UserId,
         email: &str,
-        current: String,
+        proof: &Proof<'_>,
         new: NewPassword,
         by: &By,
     ) -> Result<TokenPair, Error> {
         let session =
             self.new_session(user, by.ip(), by.origin.as_ref().and_then(|origin| origin.user_agent.as_deref()));
-        self.users.change_password(user, email, current, new, &session, by)?;
+        self.users.change_password(user, email, proof, new, &session, by)?;
         // They may have been deleted meanwhile.
         let user = self.users.by_id(user)?.ok_or_else(refused)?;
         self.tokens.pair(&user.claims(), session.id, FIRST, session.expires_at)

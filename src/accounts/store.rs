@@ -15,10 +15,13 @@ use crate::accounts::one_time::TokenHash;
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::purposes::Purpose;
 use crate::accounts::refresh::rotation::RotationRules;
+use crate::accounts::second_factor::codes::{Code, CodeHash};
+use crate::accounts::second_factor::shown::{CodeFault, Confirmed, Shown};
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::accounts::user::{User, UserFilter};
 use crate::audit::event::By;
 use crate::base::clock::Timestamp;
+use crate::base::data_key::DataKey;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::{SessionId, UserId};
 use crate::tokens::claims::UserClaims;
@@ -49,6 +52,8 @@ pub enum Deleted {
     NoSuchUser,
     /// It would have taken away the last operator.
     LastOperator,
+    /// What was shown for the second factor is not enough.
+    Refused(CodeFault),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +83,21 @@ pub enum Reset {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
+pub enum FactorBegun {
     Done,
-    /// The user is gone or inactive, or their password has been changed.
-    UserChanged,
+    /// One is on already.
+    IsOn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FactorEnabled {
+    Done,
+    NoneBegun,
+    /// One is on already.
+    IsOn,
+    Refused(CodeFault),
+    /// Or the user is gone or inactive.
+    SessionEnded,
 }
 
 /// What a refresh did with the session.
@@ -145,23 +161,22 @@ pub trait UserStore: Send + Sync {
     /// The hash of an active user's password.
     fn password_of(&self, id: UserId) -> Result<Option<PasswordHash>, StoreError>;
 
-    /// If the user's password is still `old`, replaces it, ends all of their sessions, voids their one-time tokens and
-    /// opens this session. False: it is not, or the user is gone or inactive.
+    /// Replaces the password, ends all of the user's sessions, voids their one-time tokens and opens this session.
     fn change_password(
         &self,
         id: UserId,
-        old: &PasswordHash,
+        shown: &Shown<'_>,
         new: &PasswordHash,
         session: &NewSession,
         by: &By,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Confirmed<()>, StoreError>;
 
-    /// Deletes the user; with a password, only if it still is theirs. From then on nobody finds the user, their
-    /// sessions or their keys; the rows stay until [`UserStore::delete_rows_of_deleted_users`].
+    /// Deletes the user, and asks for nothing if nothing is shown. From then on nobody finds the user, their sessions or
+    /// their keys; the rows stay until [`UserStore::delete_rows_of_deleted_users`].
     fn delete_user(
         &self,
         id: UserId,
-        password: Option<&PasswordHash>,
+        shown: Option<&Shown<'_>>,
         by: &By,
         now: Timestamp,
     ) -> Result<Deleted, StoreError>;
@@ -223,17 +238,17 @@ pub trait RecoveryStore: Send + Sync {
 
 /// Sessions.
 pub trait SessionStore: Send + Sync {
-    /// Stores a session if its user is active and still has this password, and replaces the hash by `rehashed` if
-    /// given. If the user then has more than `most` sessions, up to a hundred end (see
+    /// Stores a session if what is shown is enough, and replaces the hash of the password by `rehashed` if given. If the
+    /// user then has more than `most` sessions, up to a hundred end (see
     /// [`crate::accounts::ending::surplus`]). Of the user's ended sessions the latest 200 are kept.
     fn open_session(
         &self,
         session: &NewSession,
-        password: &PasswordHash,
+        shown: &Shown<'_>,
         rehashed: Option<&PasswordHash>,
         most: u32,
         by: &By,
-    ) -> Result<Opened, StoreError>;
+    ) -> Result<Confirmed<()>, StoreError>;
 
     /// The sessions among `ids` that have not ended and whose user is active. Whether they have expired is for the
     /// caller to check.
@@ -283,4 +298,37 @@ pub trait FailureStore: Send + Sync {
 
     /// Deletes up to some thousand counts that are over, or that are more than `most`. False: there were none.
     fn prune_failures(&self, most: i64, now: Timestamp) -> Result<bool, StoreError>;
+}
+
+/// Second factors. Every method that takes what was shown, here and above, uses up a good code and counts a wrong one. The
+/// time of codes is the database's, where several instances share it.
+pub trait SecondFactorStore: Send + Sync {
+    /// Stores the sealed secret of a factor that is to be confirmed, in place of an earlier one that was not. Asks for no
+    /// code.
+    fn begin_factor(
+        &self,
+        user: UserId,
+        shown: &Shown<'_>,
+        sealed: &[u8],
+        now: Timestamp,
+    ) -> Result<Confirmed<FactorBegun>, StoreError>;
+
+    /// With a good code of it, turns on the factor that was begun, stores the recovery codes and ends the user's other
+    /// sessions.
+    fn enable_factor(
+        &self,
+        user: UserId,
+        session: SessionId,
+        code: &Code,
+        key: &DataKey,
+        recovery_codes: &[CodeHash],
+        by: &By,
+    ) -> Result<FactorEnabled, StoreError>;
+
+    /// Removes the factor and its recovery codes. `Done(false)`: none is on.
+    fn disable_factor(&self, user: UserId, shown: &Shown<'_>, by: &By) -> Result<Confirmed<bool>, StoreError>;
+
+    /// The same for an operator, who shows nothing; also a factor that was only begun. `Some(false)`: none is on. `None`:
+    /// there is no such user.
+    fn remove_factor(&self, user: UserId, by: &By, now: Timestamp) -> Result<Option<bool>, StoreError>;
 }

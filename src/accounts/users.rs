@@ -9,12 +9,15 @@ use crate::accounts::creating::UserDraft;
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::operators::LAST_OPERATOR;
 use crate::accounts::passwords::{NewPassword, PasswordHash, Passwords};
+use crate::accounts::second_factor::shown::{CodeFault, Confirmed, Proof, Shown};
 use crate::accounts::session::NewSession;
 use crate::accounts::store::{Created, Deleted, PasswordSet, UserChanged, UserStore};
 use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
 use crate::accounts::user::{NO_PASSWORD, User, UserFilter, UserRef};
 use crate::audit::event::{By, Kind};
+use crate::audit::events::Events;
 use crate::base::clock::Clock;
+use crate::base::data_key::DataKey;
 use crate::base::error::{Error, StoreError};
 use crate::base::id::UserId;
 use crate::base::page::Page;
@@ -29,6 +32,8 @@ pub struct Users {
     pub(super) throttle: LoginThrottle,
     /// What a new user gets.
     pub(super) user_scopes: Grants,
+    pub(super) data_key: Arc<DataKey>,
+    events: Arc<Events>,
     clock: Clock,
 }
 
@@ -38,9 +43,11 @@ impl Users {
         passwords: Arc<Passwords>,
         throttle: LoginThrottle,
         user_scopes: Grants,
+        data_key: Arc<DataKey>,
+        events: Arc<Events>,
         clock: Clock,
     ) -> Users {
-        Users { store, passwords, throttle, user_scopes, clock }
+        Users { store, passwords, throttle, user_scopes, data_key, events, clock }
     }
 
     /// Creates an active user. An error: a broken rule, or the e-mail is taken.
@@ -125,23 +132,31 @@ impl Users {
         &self,
         user: UserId,
         email: &str,
-        current: String,
+        proof: &Proof<'_>,
         new: NewPassword,
         session: &NewSession,
         by: &By,
     ) -> Result<(), Error> {
-        let old = self.confirm(user, email, &current, by)?;
-        let new = self.passwords.hash(new)?;
-        self.with_password(user, email, &current, old, by, |old| {
-            Ok(self.store.change_password(user, old, &new, session, by)?)
+        let (mut new, mut hash) = (Some(new), None);
+        self.confirmed(user, email, proof, by, |shown| {
+            // Hashing is work that a wrong password must not cause.
+            if let Some(new) = new.take() {
+                hash = Some(self.passwords.hash(new)?);
+            }
+            let hash = hash.as_ref().ok_or_else(|| Error::Internal("no new password".to_string()))?;
+            Ok(self.store.change_password(user, shown, hash, session, by)?)
         })
     }
 
     /// Deletes a user who gives their password, with their sessions and keys.
-    pub fn delete_own(&self, user: UserId, email: &str, password: &str, by: &By) -> Result<(), Error> {
-        let hash = self.confirm(user, email, password, by)?;
-        let delete = |hash: &PasswordHash| deleted(self.store.delete_user(user, Some(hash), by, self.clock.now())?);
-        self.with_password(user, email, password, hash, by, delete)?;
+    pub fn delete_own(&self, user: UserId, email: &str, proof: &Proof<'_>, by: &By) -> Result<(), Error> {
+        self.confirmed(user, email, proof, by, |shown| {
+            Ok(match self.store.delete_user(user, Some(shown), by, self.clock.now())? {
+                Deleted::Refused(fault) => Confirmed::Refused(fault),
+                outcome if deleted(outcome)? => Confirmed::Done(()),
+                _ => Confirmed::UserChanged,
+            })
+        })?;
         self.delete_rows_for_a_while();
         Ok(())
     }
@@ -153,35 +168,47 @@ impl Users {
         while started.elapsed() < DELETING && self.delete_rows_of_deleted_users().unwrap_or(false) {}
     }
 
-    /// The hash of the user's password if `password` is right. A wrong one counts like a failed login.
-    fn confirm(&self, user: UserId, email: &str, password: &str, by: &By) -> Result<PasswordHash, Error> {
-        let hash = self.store.password_of(user)?;
-        let attempt = PasswordAttempt {
-            email,
-            user: Some(user),
-            hash: hash.as_ref(),
-            is_active: true,
-            by,
-            failure: Kind::PasswordFailed,
-        };
-        let right = self.throttle.verify(&attempt, password)?;
-        self.throttle.clear(&attempt, &right)?;
-        hash.ok_or_else(Error::invalid_credentials)
-    }
-
-    /// Does what needs the right password. `act` refuses if the stored hash has changed meanwhile. A login may have
-    /// replaced the hash of the same password, so the password is confirmed once more before this gives up.
-    fn with_password(
+    /// Does what needs the user's password, and a code where they have a second factor. `act` is called when the password is
+    /// right, and checks in its transaction that it still is, and the code. A wrong password counts like a failed login.
+    pub(crate) fn confirmed<T>(
         &self,
         user: UserId,
         email: &str,
-        password: &str,
-        hash: PasswordHash,
+        proof: &Proof<'_>,
         by: &By,
-        act: impl Fn(&PasswordHash) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
-        let done = act(&hash)? || act(&self.confirm(user, email, password, by)?)?;
-        done.then_some(()).ok_or_else(Error::invalid_credentials)
+        mut act: impl FnMut(&Shown<'_>) -> Result<Confirmed<T>, Error>,
+    ) -> Result<T, Error> {
+        // A login may have replaced the hash of the same password meanwhile; the second round reads the new one.
+        for _ in 0..2 {
+            let hash = self.store.password_of(user)?;
+            let attempt = PasswordAttempt {
+                email,
+                user: Some(user),
+                hash: hash.as_ref(),
+                is_active: true,
+                by,
+                failure: Kind::PasswordFailed,
+            };
+            let right = self.throttle.verify(&attempt, proof.password)?;
+            let Some(hash) = &hash else { break };
+            match act(&Shown { password: hash, code: proof.code, key: &self.data_key })? {
+                Confirmed::Done(value) => {
+                    self.throttle.clear(&attempt, &right)?;
+                    return Ok(value);
+                }
+                Confirmed::Refused(fault) => return Err(self.refused(fault, user, by)),
+                Confirmed::UserChanged => {}
+            }
+        }
+        Err(Error::invalid_credentials())
+    }
+
+    /// The error for a code that is not enough. One that is missing is no failure.
+    pub(super) fn refused(&self, fault: CodeFault, user: UserId, by: &By) -> Error {
+        if matches!(fault, CodeFault::Wrong | CodeFault::Resting(_)) {
+            self.events.note_failure(Kind::TotpFailed, Some(user), by);
+        }
+        fault.error()
     }
 
     /// Deletes a part of what is counted of wrong guesses and is over. False: there was none.
@@ -215,5 +242,6 @@ fn deleted(deleted: Deleted) -> Result<bool, Error> {
         Deleted::Done => Ok(true),
         Deleted::NoSuchUser => Ok(false),
         Deleted::LastOperator => Err(Error::Conflict(LAST_OPERATOR.into())),
+        Deleted::Refused(fault) => Err(fault.error()),
     }
 }

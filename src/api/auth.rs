@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use crate::accounts::email::Email;
 use crate::accounts::passwords::is_same;
+use crate::accounts::second_factor::codes::Code;
+use crate::accounts::second_factor::shown::Proof;
 use crate::accounts::sessions::LoggedIn;
 use crate::accounts::user::parse_name;
 use crate::app::App;
@@ -53,14 +55,21 @@ pub(crate) fn sign_up(app: &App, request: &mut Request) -> Result<Response, Erro
     response::created(&auth_result(&logged_in))
 }
 
-/// `POST /auth/login` → 200; 401 if anything is wrong with the credentials, 429 after too many failures.
+/// The code of a second factor. An empty one is none.
+pub(super) fn code(form: &mut Form) -> Option<Code> {
+    form.optional("code", |text| Ok((!text.is_empty()).then(|| Code::parse(text)))).flatten()
+}
+
+/// `POST /auth/login` → 200; 401 if anything is wrong with the credentials, or a code is due, 429 after too many failures.
 pub(crate) fn log_in(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read(request, &["email", "password"])?;
+    let mut form = Form::read(request, &["email", "password", "code"])?;
     let email = form.text_or_empty("email", Email::parse);
     // No minimum: passwords of imported accounts may be shorter.
     let password = form.required("password", |text| Ok(text.to_string()));
+    let code = code(&mut form);
     let (email, password) = form.finish(email.zip(password))?;
-    let logged_in = app.sessions.log_in(&email, &password, request.origin())?;
+    let proof = Proof { password: &password, code: code.as_ref() };
+    let logged_in = app.sessions.log_in(&email, &proof, request.origin())?;
     response::ok(&auth_result(&logged_in))
 }
 
@@ -162,25 +171,29 @@ struct PasswordChanged<'a> {
 /// `POST /auth/password` → 200 with the tokens of a new session; 401 if the current password is wrong, 429 after too
 /// many failures. All older sessions end, the one that asks too.
 pub(crate) fn change_password(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read(request, &["currentPassword", "newPassword"])?;
+    let mut form = Form::read(request, &["currentPassword", "newPassword", "code"])?;
     let current = form.required("currentPassword", |text| Ok(text.to_string()));
     let new = form.required("newPassword", |text| match &current {
         Some(current) if is_same(current, text) => Err("must differ from the current password"),
         _ => app.password_rules.judge(text),
     });
+    let code = code(&mut form);
     let (current, new) = form.finish(current.zip(new))?;
+    let proof = Proof { password: &current, code: code.as_ref() };
     let (user, by) = (request.principal.user()?, request.by());
-    let tokens = app.sessions.change_password(user.id, &user.email, current, new, &by)?;
+    let tokens = app.sessions.change_password(user.id, &user.email, &proof, new, &by)?;
     response::ok(&PasswordChanged { message: "Password changed successfully", tokens: &tokens })
 }
 
 /// `DELETE /auth/me` → 200; 401 if the password is wrong, 429 after too many failures. Sessions and keys are deleted
 /// too.
 pub(crate) fn delete_me(app: &App, request: &mut Request) -> Result<Response, Error> {
-    let mut form = Form::read(request, &["password"])?;
+    let mut form = Form::read(request, &["password", "code"])?;
     let password = form.required("password", |text| Ok(text.to_string()));
+    let code = code(&mut form);
     let password = form.finish(password)?;
+    let proof = Proof { password: &password, code: code.as_ref() };
     let user = request.principal.user()?;
-    app.users.delete_own(user.id, &user.email, &password, &request.by())?;
+    app.users.delete_own(user.id, &user.email, &proof, &request.by())?;
     response::message("Account deleted successfully")
 }

@@ -14,6 +14,7 @@ mod paging;
 pub mod protected;
 pub mod routes;
 pub mod sessions;
-pub mod usage;
+pub mod totp;
+mod usage;
 pub mod verification;
 pub mod webhooks;

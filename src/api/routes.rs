@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use super::{
-    admin, auth, authz, discovery, docs, events, health, jwks, keys, oauth, protected, sessions, usage, verification,
-    webhooks,
+    admin, auth, authz, discovery, docs, events, health, jwks, keys, oauth, protected, sessions, totp, usage,
+    verification, webhooks,
 };
 use crate::accounts::limits::Limited;
 use crate::guard::requirements::Guard::{ApiKey, Flexible, Jwt, Public};
@@ -27,6 +27,9 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             get("/me", Store, auth::me),
             delete("/me", Password, auth::delete_me).with_body(),
             post("/password", Password, auth::change_password).writing(),
+            post("/totp", Password, totp::begin).writing(),
+            post("/totp/confirm", Store, totp::confirm).writing(),
+            post("/totp/disable", Password, totp::disable).writing(),
             get("/sessions", Store, sessions::list),
             delete("/sessions", Store, sessions::end_others),
             delete("/sessions/:id", Store, sessions::end),

@@ -42,6 +42,7 @@ Commands:
   user activate USER        Let a user log in again and turn their keys back on
   user deactivate USER      End a user's sessions and turn their keys off, at once
   user set-password USER    Set a user's password and end their sessions
+  user reset-totp USER      Remove the second factor of a user who has lost it
   user delete USER          Delete a user with their sessions and keys
   key list [--user USER]    List all keys, or one user's; the keys themselves are never shown
   key revoke ID             Revoke a key

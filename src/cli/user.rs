@@ -29,10 +29,12 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("grant") => change_scopes(json, arguments, ScopeChange::Grant),
         Some("withdraw") => change_scopes(json, arguments, ScopeChange::Withdraw),
         Some("set-password") => set_password(json, &named_user(arguments)?),
+        Some("reset-totp") => reset_totp(json, &named_user(arguments)?),
         Some("delete") => delete(json, &named_user(arguments)?),
         Some(other) => Err(Failure::Usage(format!("there is no command \"user {other}\""))),
         None => Err(Failure::Usage(
-            "user needs a command: list, show, create, grant, withdraw, activate, deactivate, set-password or delete"
+            "user needs a command: list, show, create, grant, withdraw, activate, deactivate, set-password, \
+             reset-totp or delete"
                 .to_string(),
         )),
     }
@@ -156,6 +158,14 @@ fn set_password(json: bool, name: &UserRef) -> Result<(), Failure> {
     found(app.users.set_password(user.id, password, &By::operator())?)?;
     wait_until_applied();
     print_user(json, &user)
+}
+
+fn reset_totp(json: bool, name: &UserRef) -> Result<(), Failure> {
+    let app = open_app()?;
+    let user = find_user(&app, name)?;
+    let was_on = app.second_factors.reset(user.id, &By::operator())?.ok_or_else(Failure::no_such_user)?;
+    let told = if was_on { "removed the second factor of" } else { "there was no second factor of" };
+    print(json, &format!("{told} {}", user.email), &json!({ "id": user.id, "wasOn": was_on }))
 }
 
 fn delete(json: bool, name: &UserRef) -> Result<(), Failure> {

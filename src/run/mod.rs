@@ -75,6 +75,7 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
     Stores {
         users: store.clone(),
         recovery: store.clone(),
+        second_factors: store.clone(),
         sessions: store.clone(),
         failures: store.clone(),
         keys: store.clone(),

@@ -13,7 +13,7 @@ mod strangers;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use crate::accounts::store::{FailureStore, RecoveryStore, SessionStore, UserStore};
+use crate::accounts::store::{FailureStore, RecoveryStore, SecondFactorStore, SessionStore, UserStore};
 use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
@@ -26,6 +26,7 @@ use crate::webhooks::store::WebhookStore;
 pub trait Store:
     UserStore
     + RecoveryStore
+    + SecondFactorStore
     + SessionStore
     + FailureStore
     + KeyStore

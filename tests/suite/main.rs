@@ -40,6 +40,7 @@ mod process;
 mod protected;
 mod query_plans;
 mod refresh;
+mod second_factor;
 mod service_tokens;
 mod sessions;
 mod spellings;

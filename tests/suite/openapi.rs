@@ -7,6 +7,7 @@ use keyward::api::routes::ROUTES;
 use keyward::audit::event::Kind;
 use keyward::guard::requirements::Guard;
 use keyward::http::route::Route;
+use keyward_harness::authenticator::Authenticator;
 use keyward_harness::http_client::Answer;
 use keyward_harness::openapi::{DOCUMENT, REST, TEXT, documented_path, resolved};
 use keyward_harness::service::{Backend, Service};
@@ -332,6 +333,35 @@ fn see_webhooks(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
     }
 }
 
+/// The routes of the second factor.
+fn see_second_factor(service: &Service, see: &mut impl FnMut(&str, &str, Answer)) {
+    let account = service.sign_up("totp@example.com");
+    let ask = |path: &str| service.post(path).bearer(&account.access);
+    let password = json!({ "password": "Password123!" });
+    let begun = ask("/auth/totp").json(password.clone()).send();
+    let authenticator = Authenticator::new(begun.json()["secret"].as_str().unwrap(), &service.clock);
+    see("POST", "/auth/totp", begun);
+    see("POST", "/auth/totp/disable", ask("/auth/totp/disable").json(password.clone()).send());
+    let confirm = || ask("/auth/totp/confirm").json(json!({ "code": authenticator.code() })).send();
+    for _ in 0..2 {
+        see("POST", "/auth/totp/confirm", confirm());
+    }
+    see("POST", "/auth/totp", ask("/auth/totp").json(password.clone()).send());
+    see(
+        "POST",
+        "/auth/login",
+        service.post("/auth/login").json(json!({ "email": account.email, "password": "Password123!" })).send(),
+    );
+    for path in ["/auth/totp", "/auth/totp/confirm", "/auth/totp/disable"] {
+        see("POST", path, ask(path).json(json!({})).send());
+        see("POST", path, ask(path).body("application/json", vec![b' '; 20_000]).send());
+        see("POST", path, service.post(path).send());
+    }
+    let code = authenticator.code_after(1);
+    let disable = json!({ "password": "Password123!", "code": code });
+    see("POST", "/auth/totp/disable", ask("/auth/totp/disable").json(disable).send());
+}
+
 /// Asks every operation for its success and, where this test can provoke it, for each documented refusal. The harness
 /// checks each answer against its schema.
 #[test]
@@ -382,6 +412,7 @@ fn every_operation_answers_as_documented() {
         see(method, path, service.method(method, path).send());
         see(method, path, ask().json(good).send());
     }
+    see_second_factor(&service, &mut see);
     for path in [
         "/auth/me",
         "/auth/sessions",

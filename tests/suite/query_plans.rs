@@ -11,6 +11,8 @@ use keyward::accounts::email::Email;
 use keyward::accounts::granting::ScopeChange;
 use keyward::accounts::links::PublicUrl;
 use keyward::accounts::purposes::Purpose;
+use keyward::accounts::second_factor::codes::Code;
+use keyward::accounts::second_factor::shown::Proof;
 use keyward::accounts::user::{UserFilter, UserKind, UserRef};
 use keyward::app::App;
 use keyward::app::SecretKeys;
@@ -18,7 +20,7 @@ use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
 use keyward::base::clock::{Clock, Timestamp};
 use keyward::base::data_key::DataKey;
 use keyward::base::error::StoreError;
-use keyward::base::id::UserId;
+use keyward::base::id::{SessionId, UserId};
 use keyward::base::period::{DAY, Period};
 use keyward::config::Config;
 use keyward::keys::grants::Grants;
@@ -40,6 +42,7 @@ use keyward::tokens::claims::Claims;
 use keyward::tokens::key_files::JwtKeys;
 use keyward::webhooks::service::WebhookSpec;
 use keyward::webhooks::webhook::{Holder, WebhookChange};
+use keyward_harness::authenticator::Authenticator;
 use keyward_harness::postgres_cluster::available;
 use keyward_harness::program::Home;
 use keyward_harness::service::{Backend, PASSWORD};
@@ -180,6 +183,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let email = |name: &str| Email::parse(&format!("{name}@example.com")).unwrap();
     let password = |text: &str| app.password_rules.judge(text).unwrap();
     let invited = |name: &str| UserDraft::invited(email(name));
+    let proof = |password| Proof { password, code: None };
     let nobody = By { actor: Actor::Anonymous, origin: Some(origin()) };
 
     // Accounts and sessions.
@@ -189,7 +193,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let ann = "ann@example.com";
     let by = By::user(claims.sid, origin());
     app.live_sessions.fetch(claims.sid).unwrap().unwrap();
-    let second = app.sessions.log_in(&email("ann"), PASSWORD, origin()).unwrap();
+    let second = app.sessions.log_in(&email("ann"), &proof(PASSWORD), origin()).unwrap();
     for _ in 0..2 {
         app.sessions.refresh(&second.tokens.refresh_token, &nobody).unwrap();
         app.clock.advance(Duration::from_secs(1));
@@ -197,7 +201,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.clock.advance(Duration::from_secs(3600 * 2));
     assert!(app.sessions.refresh(&second.tokens.refresh_token, &nobody).is_err());
     let Some(Claims::User(third)) =
-        app.tokens.judge(&app.sessions.log_in(&email("ann"), PASSWORD, origin()).unwrap().tokens.access_token)
+        app.tokens.judge(&app.sessions.log_in(&email("ann"), &proof(PASSWORD), origin()).unwrap().tokens.access_token)
     else {
         unreachable!()
     };
@@ -205,9 +209,14 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     assert!(app.sessions.end(id, third.sid, &by).unwrap());
     app.sessions.end_others(id, claims.sid, &by).unwrap();
     store.addresses_of(id, 10).unwrap();
-    let tokens = app.sessions.change_password(id, ann, PASSWORD.to_string(), password("Another Password 1!"), &by);
+    let tokens = app.sessions.change_password(id, ann, &proof(PASSWORD), password("Another Password 1!"), &by);
     let Some(Claims::User(claims)) = app.tokens.judge(&tokens.unwrap().access_token) else { unreachable!() };
     let by = By::user(claims.sid, origin());
+    // Somebody's first login.
+    let carl = UserDraft { password: Some(password(PASSWORD)), ..invited("carl") };
+    app.users.create(carl, &By::operator()).unwrap();
+    app.sessions.log_in(&email("carl"), &proof(PASSWORD), origin()).unwrap();
+    use_a_second_factor(app, id, "Another Password 1!", claims.sid, &by);
     let bob = app.users.create(invited("bob"), &By::operator()).unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
     app.users.by_id(bob.id).unwrap();
@@ -248,9 +257,9 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     assert!(app.recovery.request_reset(billing.id, &by).is_err());
 
     // Wrong guesses.
-    assert!(app.sessions.log_in(&email("ann"), "wrong", origin()).is_err());
-    app.sessions.log_in(&email("ann"), "Another Password 1!", origin()).unwrap();
-    assert!(app.sessions.log_in(&email("nobody"), "wrong", origin()).is_err());
+    assert!(app.sessions.log_in(&email("ann"), &proof("wrong"), origin()).is_err());
+    app.sessions.log_in(&email("ann"), &proof("Another Password 1!"), origin()).unwrap();
+    assert!(app.sessions.log_in(&email("nobody"), &proof("wrong"), origin()).is_err());
 
     // Keys and their use.
     let settings = || KeySpec {
@@ -308,7 +317,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     // What ends and is forgotten.
     store.latest().unwrap();
     app.users.delete(bob.id, &By::operator()).unwrap();
-    app.users.delete_own(id, ann, "Another Password 1!", &by).unwrap();
+    app.users.delete_own(id, ann, &proof("Another Password 1!"), &by).unwrap();
     app.clock.advance(Duration::from_secs(400 * 86_400));
     app.sessions.prune().unwrap();
     store.prune_tokens(app.clock.now()).unwrap();
@@ -339,6 +348,28 @@ fn do_webhooks(app: &App, owner: UserId) {
         app.webhooks.target(webhook.id).unwrap().unwrap();
         app.webhooks.delete(holder, &id, &by).unwrap();
     }
+}
+
+/// Turns it on, logs in with it, and loses it.
+fn use_a_second_factor(app: &App, user: UserId, password: &str, session: SessionId, by: &By) {
+    let email = "ann@example.com";
+    let begun = app.second_factors.begin(user, email, password, by).unwrap();
+    let authenticator = Authenticator::new(&begun.secret, &app.clock);
+    let code = Code::parse(&authenticator.code());
+    let recovery_codes = app.second_factors.enable(user, session, &code, by).unwrap();
+    let log_in = |code: &str| {
+        let code = Code::parse(code);
+        let proof = Proof { password, code: Some(&code) };
+        app.sessions.log_in(&Email::parse(email).unwrap(), &proof, by.origin.clone().unwrap())
+    };
+    for _ in 0..10 {
+        assert!(log_in(&authenticator.wrong_code()).is_err());
+    }
+    log_in(&recovery_codes[0]).unwrap();
+    app.clock.advance(Duration::from_secs(30));
+    let code = Code::parse(&authenticator.code());
+    app.second_factors.disable(user, email, &Proof { password, code: Some(&code) }, by).unwrap();
+    app.second_factors.reset(user, &By::operator()).unwrap();
 }
 
 /// Every kind of list, from its beginning and from a key on.
@@ -496,6 +527,10 @@ const FILL: &str = "
         SELECT id(4, n), now() - n * interval '1 s', 'kind' || n % 16, id(1, 1 + n % 10000),
                'operator', '{}', 1
         FROM generate_series(1, 100000) n;
+    INSERT INTO second_factors (user_id, secret, created_at, last_step, wrong)
+        SELECT id(1, n), decode(md5(n::text), 'hex'), now(), 0, 0 FROM generate_series(1, 9000) n;
+    INSERT INTO recovery_codes (user_id, hash)
+        SELECT id(1, 1 + n % 9000), decode(md5(n::text), 'hex') FROM generate_series(1, 60000) n;
     INSERT INTO one_time_tokens (id, user_id, kind, hash, created_at, expires_at)
         SELECT id(5, n), id(1, 1 + n % 10000), 'reset-password', decode(md5(n::text), 'hex'), now(),
                now() + n * interval '1 s'

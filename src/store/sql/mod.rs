@@ -3,6 +3,7 @@
 //!
 //! Statements use `$1…$n` and only what both databases understand.
 
+mod codes;
 mod deliveries;
 mod events;
 mod failures;
@@ -15,6 +16,7 @@ mod listening;
 mod one_time_tokens;
 mod operators;
 mod outbox;
+mod second_factors;
 mod sessions;
 mod statistics;
 mod usage;

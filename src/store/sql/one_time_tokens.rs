@@ -2,7 +2,7 @@
 
 use super::events::{record, record_all};
 use super::user_rows::{is_free, locked_user};
-use super::{SqlStore, delete_found, sessions};
+use super::{SqlStore, codes, delete_found, sessions};
 use crate::accounts::ending::ended_all;
 use crate::accounts::one_time::{MOST, TokenHash, TokenKind};
 use crate::accounts::passwords::PasswordHash;
@@ -21,8 +21,10 @@ const PART: usize = 100;
 
 const DELETE_TOKENS: &str = "DELETE FROM one_time_tokens WHERE id IN (ROWS)";
 
-/// Tokens are deleted when they are used, and all of them with a new password or address. A user has few.
+/// Tokens are deleted when they are used, and all of them with a new password or address, together with a second factor
+/// that was only begun. A user has few.
 pub(super) fn void_all(transaction: &mut dyn Transaction, user: UserId) -> Result<(), StoreError> {
+    codes::void_begun(transaction, user)?;
     transaction.execute("DELETE FROM one_time_tokens WHERE user_id = $1", &[Value::Uuid(user.0)])?;
     Ok(())
 }
@@ -206,6 +208,10 @@ impl<D: Driver> RecoveryStore for SqlStore<D> {
                     &[Value::Uuid(user.0), Value::Text(password.as_str().to_string())],
                 )?;
                 void_all(transaction, user)?;
+                if ends_keys(&found) && codes::remove(transaction, user)? {
+                    let event = Event::new(Kind::TotpDisabled, user, by, now);
+                    record(transaction, &event.with("reason", Kind::PasswordReset.as_str()))?;
+                }
                 let ended = sessions::end_all(transaction, user, None, now)?.unwrap_or_default().count;
                 record(transaction, &ended_all(Kind::PasswordReset, ended, user, by, now))?;
                 Ok(Reset::Done)

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use super::events::record;
-use super::{SqlStore, delete_found, is_so};
+use super::{SqlStore, codes, delete_found, is_so};
 use crate::accounts::ending::{EndReason, OpenSession, ended_by_limit, ended_one, ended_others, surplus};
 use crate::accounts::passwords::PasswordHash;
 use crate::accounts::refresh::decision::{Refresh, StoredSession};
 use crate::accounts::refresh::orphans::Orphans;
 use crate::accounts::refresh::rotation::{FIRST, Rotation, RotationRules};
+use crate::accounts::second_factor::shown::{Confirmed, Shown};
 use crate::accounts::session::{Lifespan, LiveSession, NewSession, Session};
 use crate::accounts::session_address::is_known_address;
-use crate::accounts::store::{Opened, Rotated, SessionStore};
+use crate::accounts::store::{Rotated, SessionStore};
 use crate::audit::event::{By, Event, Kind, NEW_ADDRESS, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
@@ -260,29 +261,28 @@ impl<D: Driver> SessionStore for SqlStore<D> {
     fn open_session(
         &self,
         session: &NewSession,
-        password: &PasswordHash,
+        shown: &Shown<'_>,
         rehashed: Option<&PasswordHash>,
         most: u32,
         by: &By,
-    ) -> Result<Opened, StoreError> {
+    ) -> Result<Confirmed<()>, StoreError> {
         let mut ended = Vec::new();
         let opened = self.driver.transaction(|transaction| {
             let is_new = is_new_address(transaction, session)?;
-            // Locks the user's row. A deactivation or a new password at the same time comes either before this, and is
-            // seen here, or after it, and ends this session.
-            let unchanged = transaction.execute(
-                "UPDATE users SET last_login_at = $2, password_hash = COALESCE($4, password_hash) \
-                 WHERE id = $1 AND is_active AND password_hash = $3",
+            // Locks the user's row. A deactivation, a new password or a new second factor at the same time comes either
+            // before this, and is seen here, or after it, and ends this session.
+            let confirmed = codes::confirm(transaction, session.user, shown, by, &self.clock)?;
+            if confirmed != Confirmed::Done(()) {
+                return Ok(confirmed);
+            }
+            transaction.execute(
+                "UPDATE users SET last_login_at = $2, password_hash = COALESCE($3, password_hash) WHERE id = $1",
                 &[
                     Value::Uuid(session.user.0),
                     Value::Timestamp(session.created_at),
-                    Value::Text(password.as_str().to_string()),
                     Value::or_null(rehashed, |hash| Value::Text(hash.as_str().to_string())),
                 ],
             )?;
-            if unchanged == 0 {
-                return Ok(Opened::UserChanged);
-            }
             ended = open(transaction, session, most)?;
             let mut opened =
                 Event::new(Kind::SessionOpened, session.user, by, session.created_at).on(Subject::Session(session.id));
@@ -297,7 +297,7 @@ impl<D: Driver> SessionStore for SqlStore<D> {
                 self.changes.note(Change::Of(id.0));
                 transaction.notify(id.0)?;
             }
-            Ok(Opened::Done)
+            Ok(Confirmed::Done(()))
         });
         ended.iter().for_each(|id| self.changes.note(Change::Of(id.0)));
         opened

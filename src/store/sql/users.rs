@@ -6,12 +6,13 @@ use super::one_time_tokens::void_all;
 use super::operators::leaves_an_operator;
 use super::usage::DELETE_HOURS;
 use super::user_rows::{FURTHER, is_free, locked_user, max_keys_value, user, user_columns};
-use super::{SqlStore, delete_found, is_so, outbox, sessions, webhooks};
+use super::{SqlStore, codes, delete_found, outbox, sessions, webhooks};
 use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::ending::ended_all;
 use crate::accounts::granting::ScopeChange;
 use crate::accounts::passwords::PasswordHash;
+use crate::accounts::second_factor::shown::{Confirmed, Shown};
 use crate::accounts::session::NewSession;
 use crate::accounts::store::{Created, Deleted, PasswordSet, UserChanged, UserStore};
 use crate::accounts::user::{User, UserFilter, UserKind};
@@ -181,35 +182,38 @@ impl<D: Driver> UserStore for SqlStore<D> {
     fn change_password(
         &self,
         id: UserId,
-        old: &PasswordHash,
+        shown: &Shown<'_>,
         new: &PasswordHash,
         session: &NewSession,
         by: &By,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Confirmed<()>, StoreError> {
         let now = session.created_at;
-        self.change(id.0, is_so, |transaction| {
+        let changed = |confirmed: &Confirmed<()>| *confirmed == Confirmed::Done(());
+        self.change(id.0, changed, |transaction| {
             // Locks the user's row, as a login does. A login with the old password at the same time comes either before
             // this, and its session is ended here, or after it, and fails.
-            let changed = transaction.execute(
-                "UPDATE users SET password_hash = $3 WHERE id = $1 AND is_active AND password_hash = $2",
-                &[Value::Uuid(id.0), Value::Text(old.as_str().to_string()), Value::Text(new.as_str().to_string())],
-            )?;
-            if changed > 0 {
-                void_all(transaction, id)?;
-                let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
-                record(transaction, &ended_all(Kind::PasswordChanged, ended, id, by, now))?;
-                sessions::open(transaction, session, 1)?;
-                let opened = Event::new(Kind::SessionOpened, id, by, now);
-                record(transaction, &opened.on(Subject::Session(session.id)))?;
+            let confirmed = codes::confirm(transaction, id, shown, by, &self.clock)?;
+            if confirmed != Confirmed::Done(()) {
+                return Ok(confirmed);
             }
-            Ok(changed > 0)
+            transaction.execute(
+                "UPDATE users SET password_hash = $2 WHERE id = $1",
+                &[Value::Uuid(id.0), Value::Text(new.as_str().to_string())],
+            )?;
+            void_all(transaction, id)?;
+            let ended = sessions::end_all(transaction, id, None, now)?.unwrap_or_default().count;
+            record(transaction, &ended_all(Kind::PasswordChanged, ended, id, by, now))?;
+            sessions::open(transaction, session, 1)?;
+            let opened = Event::new(Kind::SessionOpened, id, by, now);
+            record(transaction, &opened.on(Subject::Session(session.id)))?;
+            Ok(Confirmed::Done(()))
         })
     }
 
     fn delete_user(
         &self,
         id: UserId,
-        password: Option<&PasswordHash>,
+        shown: Option<&Shown<'_>>,
         by: &By,
         now: Timestamp,
     ) -> Result<Deleted, StoreError> {
@@ -221,24 +225,27 @@ impl<D: Driver> UserStore for SqlStore<D> {
                 if !leaves_an_operator(transaction, &old, None, by)? {
                     return Ok(Deleted::LastOperator);
                 }
+                if let Some(shown) = shown {
+                    match codes::confirm(transaction, id, shown, by, &self.clock)? {
+                        Confirmed::Done(()) => {}
+                        Confirmed::UserChanged => return Ok(Deleted::NoSuchUser),
+                        Confirmed::Refused(fault) => return Ok(Deleted::Refused(fault)),
+                    }
+                }
                 // Only the id stays, until the rows that refer to it are deleted, and no statement finds the user by it.
-                let found = transaction.execute(
-                    "UPDATE users SET deleted_at = $3, is_active = $4, email = $5, normal_email = NULL, name = NULL, \
-                 password_hash = '', last_login_at = NULL, scopes = '', metadata = NULL \
-                 WHERE id = $1 AND deleted_at IS NULL AND (password_hash = $2 OR $2 IS NULL)",
+                transaction.execute(
+                    "UPDATE users SET deleted_at = $2, is_active = $3, email = $4, normal_email = NULL, name = NULL, \
+                     password_hash = '', last_login_at = NULL, scopes = '', metadata = NULL WHERE id = $1",
                     &[
                         Value::Uuid(id.0),
-                        Value::or_null(password, |hash| Value::Text(hash.as_str().to_string())),
                         Value::Timestamp(now),
                         Value::Bool(false),
                         // E-mails are unique; this is no e-mail, and no other user's.
                         Value::Text(id.to_string()),
                     ],
                 )?;
-                if found == 0 {
-                    return Ok(Deleted::NoSuchUser);
-                }
                 void_all(transaction, id)?;
+                codes::remove(transaction, id)?;
                 webhooks::delete_all_of(transaction, id, Kind::UserDeleted, by, now)?;
                 record(transaction, &Event::new(Kind::UserDeleted, id, by, now))?;
                 Ok(Deleted::Done)

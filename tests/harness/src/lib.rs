@@ -6,9 +6,11 @@
 //! - [`http_client`], [`tls_client`], [`wire`] and [`http2`] talk to a server: in whole requests, over TLS, byte by byte, and
 //!   frame by frame.
 //! - [`openapi`] holds each answer against the API's description.
+//! - [`authenticator`] shows one-time codes.
 //! - [`forge`] makes tokens that the server would not sign.
 //! - [`tools`] skips tests for want of a program that is not installed, and says so when the run ends.
 
+pub mod authenticator;
 pub mod forge;
 pub mod http2;
 pub mod http_client;
