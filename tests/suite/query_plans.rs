@@ -212,10 +212,6 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let tokens = app.sessions.change_password(id, ann, &proof(PASSWORD), password("Another Password 1!"), &by);
     let Some(Claims::User(claims)) = app.tokens.judge(&tokens.unwrap().access_token) else { unreachable!() };
     let by = By::user(claims.sid, origin());
-    // Somebody's first login.
-    let carl = UserDraft { password: Some(password(PASSWORD)), ..invited("carl") };
-    app.users.create(carl, &By::operator()).unwrap();
-    app.sessions.log_in(&email("carl"), &proof(PASSWORD), origin()).unwrap();
     use_a_second_factor(app, id, "Another Password 1!", claims.sid, &by);
     let bob = app.users.create(invited("bob"), &By::operator()).unwrap();
     app.users.find(&UserRef::Email(email("bob"))).unwrap();
@@ -245,7 +241,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
         app.recovery.reset_password(reset.token.expose(), password(PASSWORD), &nobody).unwrap();
     }
     // The first login of an account without any session.
-    app.sessions.log_in(&email("robert"), PASSWORD, origin()).unwrap();
+    app.sessions.log_in(&email("robert"), &proof(PASSWORD), origin()).unwrap();
     let older = UserId::parse("0192f0c1-0000-7000-8000-000000000001").unwrap();
     for purpose in Purpose::ALL {
         app.mailed_links.make(older, purpose).unwrap();
