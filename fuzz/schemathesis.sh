@@ -62,7 +62,7 @@ for store in ${STORES:-sqlite postgres}; do
   esac
   cd "$work"
   start_keyward "$work/$store.log" MAX_KEYS_PER_USER=1000000 RATE_LIMIT_REFRESH=off RATE_LIMIT_FAILED_KEYS=off \
-    RATE_LIMIT_WRITES=off
+    RATE_LIMIT_WRITES=off WEBHOOKS=users DATA_KEY="$(printf '7%.0s' {1..64})"
   echo "== $store: process $keyward at $address"
   PYTHONPATH=$root/fuzz PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=schemathesis_hooks "$venv/bin/schemathesis" run \
     "$address/api/docs/openapi.json" --checks all --phases examples,coverage,fuzzing,stateful --mode all \

@@ -22,6 +22,8 @@ from schemathesis.wfc.escalation import EscalatingAuthProvider
 
 PASSWORD = "a good Password 1!"
 SCOPES = ["keys:verify", "a"]
+# Nobody has this name (RFC 6761), so nothing is sent.
+URL = "https://hooks.invalid/in"
 COMMON = set((pathlib.Path(__file__).parent.parent / "static/common-passwords.txt").read_text().split())
 
 # These end the credential that they are asked with, so each has one of its own.
@@ -67,6 +69,14 @@ class Account:
         token = self.post("/auth/login", {"email": self.email, "password": PASSWORD})["accessToken"]
         return json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["sid"]
 
+    def new_webhook(self, at):
+        """The id of an endpoint, and that of a delivery to it. `at`: where endpoints are."""
+        headers = {"authorization": f"Bearer {self.access}"}
+        for old in requests.get(self.base + at, headers=headers, timeout=30).json()[5:]:
+            requests.delete(f"{self.base}{at}/{old['id']}", headers=headers, timeout=30)
+        webhook = self.post(at, {"url": URL, "types": ["user.deleted"]}, headers)["id"]
+        return webhook, self.post(f"{at}/{webhook}/test", {}, headers)["id"]
+
     def post(self, path, body, headers=None):
         answer = requests.post(self.base + path, json=body, headers=headers, timeout=30)
         answer.raise_for_status()
@@ -108,6 +118,12 @@ class Person:
         if "id" in (case.path_parameters or {}) and is_valid(case) and not is_linked(case) and next(turns) % 2:
             if "/users/" in case.operation.path:
                 case.path_parameters["id"] = account.sign_up(f"{uuid.uuid4()}@example.com")
+            elif "/webhooks/" in case.operation.path:
+                at = "/admin/webhooks" if is_operators(case) else "/webhooks"
+                webhook, delivery = account.new_webhook(at)
+                case.path_parameters["id"] = webhook
+                if "delivery" in case.path_parameters:
+                    case.path_parameters["delivery"] = delivery
             elif operation_id(case) == "endSession":
                 case.path_parameters["id"] = account.new_session()
             else:
@@ -231,6 +247,8 @@ def fit(body):
             fit(value)
         elif not isinstance(value, str):
             continue
+        elif name == "url":
+            body[name] = URL
         elif name == "ip":
             body[name] = "192.0.2.7"
         elif name in ("password", "newPassword"):

@@ -42,6 +42,7 @@ pub fn config() -> Config {
         ("PORT", "0"),
         ("MAX_KEYS_PER_USER", "20"),
         ("CORS_ORIGINS", ORIGIN),
+        ("WEBHOOKS", "users"),
     ]);
     for limit in
         ["RATE_LIMIT_SIGNUP", "RATE_LIMIT_LOGIN", "RATE_LIMIT_REFRESH", "RATE_LIMIT_FAILED_KEYS", "RATE_LIMIT_WRITES"]

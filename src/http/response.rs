@@ -36,6 +36,10 @@ pub(crate) fn created<T: Serialize>(body: &T) -> Result<Response, Error> {
     json(StatusCode::CREATED, body)
 }
 
+pub(crate) fn accepted<T: Serialize>(body: &T) -> Result<Response, Error> {
+    json(StatusCode::ACCEPTED, body)
+}
+
 /// `{"message": …}`
 pub(crate) fn message(text: &str) -> Result<Response, Error> {
     #[derive(Serialize)]

@@ -5,6 +5,7 @@ pub mod origin;
 pub mod rules;
 pub mod secret;
 pub mod sending;
+pub mod sent;
 pub mod service;
 pub mod settings;
 pub mod store;

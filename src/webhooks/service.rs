@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use crate::audit::event::By;
 use crate::base::clock::Clock;
 use crate::base::data_key::{DataKey, Place};
 use crate::base::error::Error;
-use crate::base::id::{UserId, WebhookId};
+use crate::base::id::{DeliveryId, UserId, WebhookId};
+use crate::base::page::Page;
 use crate::webhooks::origin::Origin;
 use crate::webhooks::rules;
 use crate::webhooks::secret::WebhookSecret;
+use crate::webhooks::sent::SentDelivery;
 use crate::webhooks::settings::{Mode, WebhookSettings};
 use crate::webhooks::store::WebhookStore;
 use crate::webhooks::types::Types;
 use crate::webhooks::url::WebhookUrl;
-use crate::webhooks::webhook::{Holder, OVERLAP, SealedSecrets, Webhook, WebhookChange, WebhookRefusal};
+use crate::webhooks::webhook::{Holder, OVERLAP, SealedSecrets, TEST, Webhook, WebhookChange, WebhookRefusal};
 
 /// What a new endpoint is made from.
 pub struct WebhookSpec {
@@ -132,6 +136,35 @@ impl Webhooks {
         Ok((webhook, secret))
     }
 
+    /// Queues a test, and returns its id.
+    pub fn test(&self, holder: Holder, id: &str) -> Result<DeliveryId, Error> {
+        let (id, delivery, now) = (parse_id(id)?, DeliveryId::new(), self.clock.now());
+        let body = json!({ "type": TEST, "timestamp": now, "data": { "webhookId": id } });
+        self.store.queue_test(holder, id, delivery, body.to_string(), now)?.map_err(refused)?;
+        Ok(delivery)
+    }
+
+    /// A page of up to `limit` deliveries to an endpoint, newest first, from the one after `after`. `None`: there is no
+    /// delivery `after` to it.
+    pub fn deliveries(
+        &self,
+        holder: Holder,
+        id: &str,
+        after: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Option<Page<SentDelivery>>, Error> {
+        let found = self.store.deliveries_to(holder, parse_id(id)?, after, Page::<SentDelivery>::read(limit))?;
+        Ok(found.map_err(refused)?.map(|found| Page::cut(found, limit)))
+    }
+
+    /// Makes a delivery due now, whatever became of it, and returns its id.
+    pub fn resend(&self, holder: Holder, id: &str, delivery: &str) -> Result<DeliveryId, Error> {
+        let id = parse_id(id)?;
+        let delivery = DeliveryId::parse(delivery).ok_or_else(|| refused(WebhookRefusal::NoSuchDelivery))?;
+        self.store.resend(holder, id, delivery)?.map_err(refused)?;
+        Ok(delivery)
+    }
+
     /// Where deliveries to this endpoint go. `None`: it is deleted.
     pub fn target(&self, id: WebhookId) -> Result<Option<Target>, Error> {
         let Some(stored) = self.store.webhook_target(id)? else { return Ok(None) };
@@ -171,6 +204,8 @@ fn not_found() -> Error {
 fn refused(refusal: WebhookRefusal) -> Error {
     match refusal {
         WebhookRefusal::Gone => not_found(),
+        WebhookRefusal::NoSuchDelivery => Error::NotFound("Delivery not found".into()),
+        WebhookRefusal::SwitchedOff => Error::Conflict("Webhook is switched off; set isActive to true first".into()),
         WebhookRefusal::TooMany(most) => {
             Error::Conflict(format!("Too many webhooks, at most {most}; delete one that is not needed").into())
         }

@@ -8,7 +8,8 @@
 use crate::audit::event::By;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
-use crate::base::id::WebhookId;
+use crate::base::id::{DeliveryId, WebhookId};
+use crate::webhooks::sent::SentDelivery;
 use crate::webhooks::webhook::{Holder, SealedSecrets, StoredTarget, Webhook, WebhookChange, WebhookRefusal};
 
 pub trait WebhookStore: Send + Sync {
@@ -54,6 +55,34 @@ pub trait WebhookStore: Send + Sync {
         by: &By,
         now: Timestamp,
     ) -> Result<Result<Webhook, WebhookRefusal>, StoreError>;
+
+    /// Queues a test with this body.
+    fn queue_test(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        delivery: DeliveryId,
+        body: String,
+        now: Timestamp,
+    ) -> Result<Result<(), WebhookRefusal>, StoreError>;
+
+    /// Up to `limit` deliveries to an endpoint, from the one after `after`, newest first. `None`: there is no delivery
+    /// `after` to it.
+    fn deliveries_to(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        after: Option<DeliveryId>,
+        limit: i64,
+    ) -> Result<Result<Option<Vec<SentDelivery>>, WebhookRefusal>, StoreError>;
+
+    /// Makes a delivery due now, whatever became of it.
+    fn resend(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        delivery: DeliveryId,
+    ) -> Result<Result<(), WebhookRefusal>, StoreError>;
 
     /// Where deliveries to this endpoint go. `None`: it is deleted.
     fn webhook_target(&self, id: WebhookId) -> Result<Option<StoredTarget>, StoreError>;

@@ -147,4 +147,6 @@ pub enum WebhookRefusal {
     /// There is no such endpoint, or the user who asks is gone, inactive or logged out.
     Gone,
     TooMany(usize),
+    NoSuchDelivery,
+    SwitchedOff,
 }

@@ -297,11 +297,25 @@ fn see_webhooks(service: &Service, see: &mut dyn FnMut(&str, &str, Answer)) {
         let made = create().json();
         let one = format!("{at}/{}", made["id"].as_str().unwrap());
         let unknown = format!("{at}/x");
+        let queued = service.post(&format!("{one}/test")).bearer(&admin.access).send().json();
+        let resend = format!("{one}/deliveries/{}/resend", queued["id"].as_str().unwrap());
+        see("POST", &resend, service.post(&resend).bearer(&admin.access).send());
+        let switch =
+            |is_active: bool| service.patch(&one).bearer(&admin.access).json(json!({ "isActive": is_active })).send();
+        see("PATCH", &one, switch(false));
+        for target in [&format!("{one}/test"), &resend] {
+            see("POST", target, service.post(target).bearer(&admin.access).send());
+        }
+        see("PATCH", &one, switch(true));
         for path in [&one, &unknown] {
             for (method, more, body) in [
                 ("GET", "", None),
                 ("PATCH", "", Some(json!({ "types": ["key.created"] }))),
                 ("POST", "/rotate-secret", Some(json!({}))),
+                ("POST", "/test", Some(json!({}))),
+                ("GET", "/deliveries", None),
+                ("GET", "/deliveries?limit=0", None),
+                ("POST", "/deliveries/x/resend", Some(json!({}))),
                 ("DELETE", "", None),
             ] {
                 let target = format!("{path}{more}");

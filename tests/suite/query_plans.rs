@@ -341,6 +341,9 @@ fn do_webhooks(app: &App, owner: UserId) {
             app.webhooks.change(holder, &id, &change, &by).unwrap();
         }
         app.webhooks.rotate_secret(holder, &id, &by).unwrap();
+        let test = app.webhooks.test(holder, &id).unwrap();
+        app.webhooks.resend(holder, &id, &test.to_string()).unwrap();
+        app.webhooks.deliveries(holder, &id, Some(test), 10).unwrap().unwrap();
         app.webhooks.target(webhook.id).unwrap().unwrap();
         app.webhooks.delete(holder, &id, &by).unwrap();
     }

@@ -4,7 +4,7 @@ use keyward_harness::http_client::Answer;
 use keyward_harness::service::{Account, PASSWORD, Service, broken_rules, error, on_both_stores, soon};
 use serde_json::{Value, json};
 
-const URL: &str = "https://hooks.example.com/in?token=hunter2";
+const URL: &str = "https://hooks.invalid/in?token=hunter2";
 const NOT_FOUND: &str = "Webhook not found";
 
 /// Users may have webhooks from now on.
@@ -47,7 +47,126 @@ fn events(service: &Service, who: &Account) -> Vec<(String, Value)> {
     of_webhooks.map(|event| (event["type"].as_str().unwrap().to_string(), event["details"].clone())).collect()
 }
 
+fn id_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap()
+}
+
+/// The last digits of the ids of what [`store_deliveries`] stores: delivered, given up, and still to be tried.
+const STORED: [&str; 3] = ["01", "02", "03"];
+
+/// Stores three deliveries to an endpoint that nobody tries now, and gives the beginning of their ids.
+fn store_deliveries(service: &Service, webhook: &str) -> String {
+    let beginning = format!("{}-0000-7000-8000-{}", &webhook[..8], &webhook[26..]);
+    for (number, rest) in STORED.iter().zip([
+        "'{\"type\":\"key.created\"}', NULL, 1, '2026-02-01T00:00:01.000Z', 'delivered', 204, 'thanks', NULL",
+        "'{}', NULL, 10, '2026-02-04T00:00:00.000Z', 'failed', 503, 'not now', 'status 503'",
+        "NULL, '2999-01-01T00:00:00.000Z', 0, NULL, NULL, NULL, NULL, NULL",
+    ]) {
+        service.execute(&format!(
+            "INSERT INTO deliveries (id, channel, receiver, kind, event_id, count, created_at, body, next_at, tries, \
+             tried_at, outcome, status, answer, reason) VALUES ('{beginning}{number}', 'webhook', '{webhook}', \
+             'key.created', '{webhook}', 1, '2026-02-01T00:00:00.000Z', {rest})"
+        ));
+    }
+    beginning
+}
+
 on_both_stores! {
+    fn what_was_sent_is_listed_in_pages_and_operators_see_what_came_back(service) {
+        for_users(service);
+        let (boss, ann) = (operator(service, "boss@example.com"), service.sign_up("ann@example.com"));
+        for (who, at) in [(&ann, "/webhooks"), (&boss, "/admin/webhooks")] {
+            let (path, made) = create(service, who, at, json!({ "url": URL, "types": ["user.deleted"] }));
+            let target = format!("{path}/deliveries");
+            assert_eq!(said(&ask(service, who, "GET", &target, None)), (200, json!([])));
+            let beginning = store_deliveries(service, id_of(&path));
+            let shown = |number: &str, more: Value| {
+                let mut shown = json!({
+                    "id": format!("{beginning}{number}"), "messageId": made["id"], "type": "key.created",
+                    "createdAt": "2026-02-01T00:00:00.000Z",
+                });
+                shown.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+                if at == "/webhooks" {
+                    shown.as_object_mut().unwrap().remove("response");
+                }
+                shown
+            };
+            let pending = shown("03", json!({
+                "state": "pending", "tries": 0, "lastTriedAt": null, "nextTryAt": "2999-01-01T00:00:00.000Z",
+                "responseStatus": null, "reason": null, "body": null, "response": null,
+            }));
+            let failed = shown("02", json!({
+                "state": "failed", "tries": 10, "lastTriedAt": "2026-02-04T00:00:00.000Z", "nextTryAt": null,
+                "responseStatus": 503, "reason": "status 503", "body": {}, "response": "not now",
+            }));
+            let delivered = shown("01", json!({
+                "state": "delivered", "tries": 1, "lastTriedAt": "2026-02-01T00:00:01.000Z", "nextTryAt": null,
+                "responseStatus": 204, "reason": null, "body": { "type": "key.created" }, "response": "thanks",
+            }));
+            let page = ask(service, who, "GET", &format!("{target}?limit=2"), None);
+            assert_eq!(said(&page), (200, json!([pending, failed])));
+            let link = page.header("link").unwrap();
+            let next = link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
+            assert_eq!(next, format!("{target}?limit=2&after={beginning}02"));
+            let page = ask(service, who, "GET", next, None);
+            assert_eq!((said(&page), page.header("link")), ((200, json!([delivered])), None));
+            for (query, rule) in [
+                ("limit=0", "limit must be a whole number from 1 to 100"),
+                ("after=x", "after must be a UUID"),
+                (&format!("after={beginning}09"), "after must be the id of a delivery to this webhook"),
+                ("state=pending", "property state should not exist"),
+            ] {
+                let answer = ask(service, who, "GET", &format!("{target}?{query}"), None);
+                assert_eq!(said(&answer), (400, broken_rules(&[rule])), "{query}");
+            }
+            // A delivery to another endpoint is none of this one.
+            let (other, _) = create(service, who, at, json!({ "url": URL, "types": ["user.deleted"] }));
+            let answer = ask(service, who, "GET", &format!("{other}/deliveries?after={beginning}02"), None);
+            assert_eq!(answer.status, 400);
+            let resend = format!("{other}/deliveries/{beginning}02/resend");
+            assert_eq!(said(&ask(service, who, "POST", &resend, None)), (404, error(404, "Delivery not found")));
+        }
+    }
+
+    fn a_test_is_sent_and_what_was_sent_is_sent_again(service) {
+        for_users(service);
+        let ann = service.sign_up("ann@example.com");
+        let (path, made) = create(service, &ann, "/webhooks", json!({ "url": URL, "types": ["user.deleted"] }));
+        let test = format!("{path}/test");
+        let queued = ask(service, &ann, "POST", &test, None);
+        assert_eq!(queued.status, 202);
+        let deliveries = || ask(service, &ann, "GET", &format!("{path}/deliveries"), None).json();
+        let sent = deliveries()[0].clone();
+        assert_eq!((&sent["id"], &sent["messageId"]), (&queued.json()["id"], &queued.json()["id"]));
+        assert_eq!((&sent["type"], &sent["body"]["type"]), (&json!("webhook.test"), &json!("webhook.test")));
+        assert_eq!(sent["body"]["data"], json!({ "webhookId": made["id"] }));
+        assert_eq!(sent["body"]["timestamp"], sent["createdAt"]);
+
+        let beginning = store_deliveries(service, id_of(&path));
+        for number in STORED {
+            let id = format!("{beginning}{number}");
+            let again = ask(service, &ann, "POST", &format!("{path}/deliveries/{id}/resend"), None);
+            assert_eq!(said(&again), (202, json!({ "id": id })));
+            let all = deliveries();
+            let sent = all.as_array().unwrap().iter().find(|delivery| delivery["id"] == json!(id)).unwrap();
+            // Nobody answers there.
+            assert_eq!((&sent["state"], &sent["messageId"]), (&json!("pending"), &made["id"]));
+            assert!(sent["nextTryAt"].as_str().unwrap() < "2999");
+        }
+        let resend = format!("{path}/deliveries/{beginning}01/resend");
+        for target in [&test, &resend] {
+            let answer = ask(service, &ann, "POST", target, Some(json!({ "x": 1 })));
+            assert_eq!(said(&answer), (400, broken_rules(&["property x should not exist"])), "{target}");
+        }
+        let unknown = format!("{path}/deliveries/{beginning}09/resend");
+        assert_eq!(said(&ask(service, &ann, "POST", &unknown, None)), (404, error(404, "Delivery not found")));
+        ask(service, &ann, "PATCH", &path, Some(json!({ "isActive": false })));
+        let off = (409, error(409, "Webhook is switched off; set isActive to true first"));
+        for target in [&test, &resend] {
+            assert_eq!(said(&ask(service, &ann, "POST", target, None)), off, "{target}");
+        }
+    }
+
     fn an_endpoint_is_its_owners_alone(service) {
         for_users(service);
         let (ann, bob) = (service.sign_up("ann@example.com"), service.sign_up("bob@example.com"));
@@ -59,17 +178,17 @@ on_both_stores! {
         assert_eq!((&made["isActive"], &made["disabledAt"]), (&json!(true), &json!(null)));
         assert_eq!(said(&ask(service, &ann, "GET", &path, None)), (200, made.clone()));
         service.advance(1);
-        let (_, all) = create(service, &ann, "/webhooks", json!({ "url": "https://b.example.com", "types": null }));
+        let (_, all) = create(service, &ann, "/webhooks", json!({ "url": "https://b.invalid", "types": null }));
         assert_eq!((&all["types"], &all["description"]), (&json!(null), &json!(null)));
         let listed = ask(service, &ann, "GET", "/webhooks", None).json();
         assert_eq!(listed[0], made);
         assert_eq!((&listed[1]["id"], listed.as_array().unwrap().len()), (&all["id"], 2));
 
-        let change = json!({ "url": "https://c.example.com/", "types": null, "description": null, "isActive": false });
+        let change = json!({ "url": "https://c.invalid/", "types": null, "description": null, "isActive": false });
         let changed = ask(service, &ann, "PATCH", &path, Some(change));
         let mut expected = made.clone();
         for (name, value) in [
-            ("url", json!("https://c.example.com/")),
+            ("url", json!("https://c.invalid/")),
             ("types", json!(null)),
             ("description", json!(null)),
             ("isActive", json!(false)),
@@ -82,7 +201,7 @@ on_both_stores! {
         for who in [&bob, &operator(service, "boss@example.com")] {
             assert_eq!(ask(service, who, "GET", "/webhooks", None).json(), json!([]));
             for (method, more) in
-                [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotate-secret")]
+                [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotate-secret"), ("POST", "/test"), ("GET", "/deliveries")]
             {
                 let answer = ask(service, who, method, &format!("{path}{more}"), None);
                 assert_eq!(said(&answer), (404, error(404, NOT_FOUND)), "{method} {more}");
@@ -112,7 +231,7 @@ on_both_stores! {
         // What an operator may do, their key may, if it carries the scope.
         let key = service.create_key(&boss.access, json!({ "name": "siem", "scopes": ["keyward:admin"] }));
         let by_key = service.post("/admin/webhooks").api_key(key["key"].as_str().unwrap());
-        let by_key = by_key.json(json!({ "url": "https://siem.example.com" })).send();
+        let by_key = by_key.json(json!({ "url": "https://siem.invalid" })).send();
         assert_eq!((by_key.status, &by_key.json()["createdBy"]), (201, &json!(boss.id)));
         for (method, target) in [("POST", "/admin/webhooks"), ("GET", "/admin/webhooks"), ("DELETE", path.as_str())] {
             assert_eq!(ask(service, &ann, method, target, None).status, 403, "{method} {target}");
@@ -138,6 +257,9 @@ on_both_stores! {
             ("PATCH", format!("/{id}")),
             ("DELETE", format!("/{id}")),
             ("POST", format!("/{id}/rotate-secret")),
+            ("POST", format!("/{id}/test")),
+            ("GET", format!("/{id}/deliveries")),
+            ("POST", format!("/{id}/deliveries/{id}/resend")),
         ];
         let refused = |service: &Service, at: &str, message: &str| {
             for (method, path) in &ways {
@@ -173,6 +295,7 @@ on_both_stores! {
         let ann = service.sign_up("ann@example.com");
         let (path, _) = create(service, &ann, "/webhooks", json!({ "url": URL }));
         let none = |name: &str| format!("types must hold types of events, such as key.created; {name} is none");
+        let inside = "url must not be at an address that is not globally reachable";
         let url = "url must be an http or https URL in ASCII, such as https://example.com/hooks";
         for (body, rules) in [
             (json!({ "url": "hooks.example.com" }), vec![url]),
@@ -185,6 +308,11 @@ on_both_stores! {
             (json!({ "url": format!("https://a.example/{}", "x".repeat(2048)) }), vec![
                 "url must be shorter than or equal to 2048 characters",
             ]),
+            (json!({ "url": "http://hooks.invalid/" }), vec!["url must be https on port 443"]),
+            (json!({ "url": "https://hooks.invalid:8443/" }), vec!["url must be https on port 443"]),
+            (json!({ "url": "https://127.0.0.1/" }), vec![inside]),
+            (json!({ "url": "https://169.254.169.254/" }), vec![inside]),
+            (json!({ "url": "https://[::ffff:10.0.0.1]/" }), vec![inside]),
             (json!({ "url": URL, "types": ["key.created", "key.made"] }), vec![&none("key.made")]),
             (json!({ "url": URL, "types": ["webhook.test"] }), vec![&none("webhook.test")]),
             (json!({ "url": URL, "types": [] }), vec!["types should not be empty; null stands for all"]),
@@ -208,6 +336,10 @@ on_both_stores! {
         assert_eq!(said(&answer), (400, broken_rules(&["property isActive should not exist"])));
         let answer = ask(service, &ann, "PATCH", &path, Some(json!({ "isActive": null })));
         assert_eq!(said(&answer), (400, broken_rules(&["isActive must be a boolean value"])));
+        let boss = operator(service, "boss@example.com");
+        let answer = ask(service, &boss, "POST", "/admin/webhooks", Some(json!({ "url": "http://169.254.169.254/" })));
+        let rule = "url must not be at a link-local, unspecified, multicast or broadcast address";
+        assert_eq!(said(&answer), (400, broken_rules(&[rule])));
     }
 
     fn a_user_has_ten_endpoints_however_many_they_ask_for_at_once(service) {
@@ -239,7 +371,7 @@ on_both_stores! {
         for_users(service);
         let ann = service.sign_up("ann@example.com");
         let (path, made) = create(service, &ann, "/webhooks", json!({ "url": URL, "description": "Billing" }));
-        ask(service, &ann, "PATCH", &path, Some(json!({ "url": "https://b.example.com/hunter3", "isActive": true })));
+        ask(service, &ann, "PATCH", &path, Some(json!({ "url": "https://b.invalid/hunter3", "isActive": true })));
         ask(service, &ann, "PATCH", &path, Some(json!({})));
         ask(service, &ann, "PATCH", &path, Some(json!({ "url": "nonsense" })));
         assert_eq!(ask(service, &ann, "POST", &format!("{path}/rotate-secret"), None).status, 200);
@@ -256,7 +388,7 @@ on_both_stores! {
         let all = service.get("/auth/events").bearer(&ann.access).send().json();
         assert_eq!(all[0]["subject"], json!({ "type": "webhook", "id": made["id"] }));
         assert_eq!((&all[0]["userId"], &all[0]["actor"]["type"]), (&json!(ann.id), &json!("user")));
-        assert!(!all.to_string().contains("example.com/") && !all.to_string().contains("hunter"));
+        assert!(!all.to_string().contains(".invalid") && !all.to_string().contains("hunter"));
     }
 
     fn a_secret_is_shown_once_and_stored_encrypted(service) {
@@ -305,11 +437,32 @@ on_both_stores! {
         assert_eq!(service.count("SELECT COUNT(*) FROM webhooks WHERE failing_since IS NULL AND NOT timed_out"), 1);
     }
 
+    fn a_reset_of_an_address_that_was_never_verified_deletes_its_endpoints(service) {
+        for_users(service);
+        let boss = operator(service, "boss@example.com");
+        for (email, is_verified, left) in [("ann@example.com", false, 0), ("bob@example.com", true, 1)] {
+            let somebody = service.sign_up(email);
+            create(service, &somebody, "/webhooks", json!({ "url": URL }));
+            let account = format!("/admin/users/{}", somebody.id);
+            ask(service, &boss, "PATCH", &account, Some(json!({ "emailVerified": is_verified })));
+            let token = ask(service, &boss, "POST", &format!("{account}/reset-password"), None).json();
+            let reset = json!({ "token": token["token"], "password": PASSWORD });
+            assert_eq!(service.post("/auth/reset-password").json(reset).send().status, 200);
+            let somebody = service.log_in(email);
+            let webhooks = ask(service, &somebody, "GET", "/webhooks", None).json();
+            assert_eq!(webhooks.as_array().unwrap().len(), left, "{email}");
+            let deleted = ("webhook.deleted".to_string(), json!({ "reason": "password.reset" }));
+            assert_eq!(events(service, &somebody).contains(&deleted), left == 0, "{email}");
+        }
+    }
+
     fn with_an_account_go_the_endpoints_that_it_has_made(service) {
         for_users(service);
         let (boss, chief) = (operator(service, "boss@example.com"), operator(service, "chief@example.com"));
-        create(service, &boss, "/webhooks", json!({ "url": URL }));
-        create(service, &boss, "/admin/webhooks", json!({ "url": URL }));
+        for at in ["/webhooks", "/admin/webhooks"] {
+            let (path, _) = create(service, &boss, at, json!({ "url": URL }));
+            store_deliveries(service, id_of(&path));
+        }
         let (kept, _) = create(service, &chief, "/admin/webhooks", json!({ "url": URL }));
         let deleted = ask(service, &boss, "DELETE", "/auth/me", Some(json!({ "password": PASSWORD })));
         assert_eq!(deleted.status, 200);
@@ -325,6 +478,7 @@ on_both_stores! {
         soon("the rows are deleted", || {
             service.advance(60);
             service.count("SELECT COUNT(*) FROM webhooks") == 1
+                && service.count("SELECT COUNT(*) FROM deliveries WHERE created_at < '2026-02-02T00:00:00.000Z'") == 0
         });
     }
 }

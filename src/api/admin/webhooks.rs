@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::api::webhooks::{ListedWebhook, WithSecret, read_change, read_spec};
+use crate::api::webhooks::{ListedWebhook, Queued, WithSecret, list_deliveries, read_change, read_spec};
 use crate::app::App;
 use crate::base::error::Error;
 use crate::base::id::UserId;
@@ -73,4 +73,24 @@ pub(crate) fn rotate_secret(app: &App, request: &mut Request) -> Result<Response
     let (id, by) = (request.parameters.get("id"), request.by_operator());
     let (webhook, secret) = app.webhooks.rotate_secret(holder, id, &by)?;
     response::ok(&WithSecret::new(shown(&webhook), &secret))
+}
+
+/// `POST /admin/webhooks/:id/test` → 202; 409 if the endpoint is switched off.
+pub(crate) fn test(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let holder = check(app)?;
+    Form::read(request, &[])?.finish(Some(()))?;
+    response::accepted(&Queued { id: app.webhooks.test(holder, request.parameters.get("id"))? })
+}
+
+/// `GET /admin/webhooks/:id/deliveries?limit=&after=` → 200, newest first, with the beginning of each answer.
+pub(crate) fn deliveries(app: &App, request: &mut Request) -> Result<Response, Error> {
+    list_deliveries(app, request, check(app)?, "/admin/webhooks")
+}
+
+/// `POST /admin/webhooks/:id/deliveries/:delivery/resend` → 202; 409 if the endpoint is switched off.
+pub(crate) fn resend(app: &App, request: &mut Request) -> Result<Response, Error> {
+    let holder = check(app)?;
+    Form::read(request, &[])?.finish(Some(()))?;
+    let (id, delivery) = (request.parameters.get("id"), request.parameters.get("delivery"));
+    response::accepted(&Queued { id: app.webhooks.resend(holder, id, delivery)? })
 }

@@ -23,6 +23,7 @@ mod usage;
 mod user_changes;
 mod user_rows;
 mod users;
+mod webhook_deliveries;
 mod webhook_rows;
 mod webhooks;
 

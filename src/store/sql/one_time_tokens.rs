@@ -2,7 +2,7 @@
 
 use super::events::{record, record_all};
 use super::user_rows::{is_free, locked_user};
-use super::{SqlStore, codes, delete_found, sessions};
+use super::{SqlStore, codes, delete_found, sessions, webhooks};
 use crate::accounts::ending::ended_all;
 use crate::accounts::one_time::{MOST, TokenHash, TokenKind};
 use crate::accounts::passwords::PasswordHash;
@@ -200,8 +200,11 @@ impl<D: Driver> RecoveryStore for SqlStore<D> {
                     return Ok(Reset::NotGood);
                 }
                 // Keys go first: if this ends in the middle, the token is still there to go on with.
-                if ends_keys(&found) && revoke_some_keys(transaction, user, by, now)? == PART {
-                    return Ok(Reset::More);
+                if ends_keys(&found) {
+                    if revoke_some_keys(transaction, user, by, now)? == PART {
+                        return Ok(Reset::More);
+                    }
+                    webhooks::delete_all_of(transaction, user, Kind::PasswordReset, by, now)?;
                 }
                 transaction.execute(
                     "UPDATE users SET password_hash = $2 WHERE id = $1",

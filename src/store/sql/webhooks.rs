@@ -7,9 +7,10 @@ use super::{SqlStore, sessions};
 use crate::audit::event::{Actor, By, Kind};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, StoreError};
-use crate::base::id::{UserId, WebhookId};
+use crate::base::id::{DeliveryId, UserId, WebhookId};
 use crate::store::driver::{Driver, Row, Transaction, Value, first};
 use crate::webhooks::rules;
+use crate::webhooks::sent::SentDelivery;
 use crate::webhooks::store::WebhookStore;
 use crate::webhooks::webhook::{Holder, SealedSecrets, StoredTarget, Webhook, WebhookChange, WebhookRefusal};
 
@@ -266,6 +267,36 @@ impl<D: Driver> WebhookStore for SqlStore<D> {
             }
             Ok(Ok(webhook))
         })
+    }
+
+    fn queue_test(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        delivery: DeliveryId,
+        body: String,
+        now: Timestamp,
+    ) -> Result<Result<(), WebhookRefusal>, StoreError> {
+        self.queue_test_delivery(holder, id, delivery, body, now)
+    }
+
+    fn deliveries_to(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        after: Option<DeliveryId>,
+        limit: i64,
+    ) -> Result<Result<Option<Vec<SentDelivery>>, WebhookRefusal>, StoreError> {
+        self.page_of_deliveries(holder, id, after, limit)
+    }
+
+    fn resend(
+        &self,
+        holder: Holder,
+        id: WebhookId,
+        delivery: DeliveryId,
+    ) -> Result<Result<(), WebhookRefusal>, StoreError> {
+        self.resend_delivery(holder, id, delivery)
     }
 
     fn webhook_target(&self, id: WebhookId) -> Result<Option<StoredTarget>, StoreError> {
