@@ -52,5 +52,6 @@ mod tls;
 mod tokens;
 mod usage;
 mod verification;
+mod webhook_addresses;
 mod webhooks;
 mod write_limits;

@@ -18,6 +18,7 @@ pub mod old_database;
 pub mod openapi;
 pub mod postgres_cluster;
 pub mod program;
+pub mod receiver;
 pub mod relay;
 pub mod service;
 pub mod tls_client;

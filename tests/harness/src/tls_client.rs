@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyward::config::Config;
-use rcgen::{CertificateParams, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -41,6 +41,24 @@ impl Pair {
         fs::write(&pair.certificate, parameters.self_signed(&key).unwrap().pem()).unwrap();
         fs::write(&pair.key, key.serialize_pem()).unwrap();
         pair
+    }
+
+    /// The same, but by an authority of its own, whose certificate is in the file that is returned too.
+    #[track_caller]
+    pub fn make_issued(folder: &Path, name: &str) -> (Pair, PathBuf) {
+        let mut authority = CertificateParams::default();
+        authority.distinguished_name.push(DnType::CommonName, format!("authority of {name}"));
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_key = KeyPair::generate().unwrap();
+        let file = folder.join(format!("{name}-authority.pem"));
+        fs::write(&file, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
+        let parameters = CertificateParams::new(["localhost".to_string(), "127.0.0.1".to_string()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let pair = Pair::at(folder, name);
+        let issuer = Issuer::new(authority, &authority_key);
+        fs::write(&pair.certificate, parameters.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        fs::write(&pair.key, key.serialize_pem()).unwrap();
+        (pair, file)
     }
 
     /// The same by `openssl`, with these of its options.
