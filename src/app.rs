@@ -20,6 +20,7 @@ use crate::base::clock::Clock;
 use crate::base::data_key::DataKey;
 use crate::base::id::{KeyId, SessionId};
 use crate::base::pool::cores;
+use crate::base::sealing::{SealedStore, Sealing};
 use crate::keys::key::{KeyHash, KnownKey};
 use crate::keys::service::Keys;
 use crate::keys::settings::KeySettings;
@@ -46,6 +47,7 @@ pub struct Stores {
     pub users: Arc<dyn UserStore>,
     pub recovery: Arc<dyn RecoveryStore>,
     pub second_factors: Arc<dyn SecondFactorStore>,
+    pub sealed: Arc<dyn SealedStore>,
     pub sessions: Arc<dyn SessionStore>,
     pub failures: Arc<dyn FailureStore>,
     pub keys: Arc<dyn KeyStore>,
@@ -65,6 +67,7 @@ pub struct SecretKeys {
 pub struct App {
     pub clock: Clock,
     pub data_key: Arc<DataKey>,
+    pub sealing: Sealing,
     pub address_limits: AddressLimits,
     pub writes: Arc<WriteLimits>,
     pub tokens: Arc<Tokens>,
@@ -196,6 +199,7 @@ impl App {
             statistics,
             outbox: Outbox::new(stores.outbox, outbox.retention, clock.clone()),
             webhooks: Arc::new(Webhooks::new(stores.webhooks, data_key.clone(), webhooks.clone(), clock.clone())),
+            sealing: Sealing::new(stores.sealed, data_key.clone()),
             data_key,
             clock,
         }

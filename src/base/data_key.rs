@@ -175,9 +175,14 @@ impl DataKey {
         Ok(secret)
     }
 
-    /// Whether a sealed value should be sealed anew when it is next written.
-    pub fn is_outdated(&self, sealed: &[u8]) -> bool {
+    /// Whether a value that begins like this should be sealed anew.
+    pub(crate) fn is_outdated(&self, sealed: &[u8]) -> bool {
         self.sealing.as_ref().is_some_and(|cipher| !sealed.starts_with(&cipher.head))
+    }
+
+    /// Whether one of the keys has sealed what begins like this.
+    pub(crate) fn opens(&self, sealed: &[u8]) -> bool {
+        self.sealing.is_some() && self.ciphers().any(|cipher| sealed.starts_with(&cipher.head))
     }
 
     /// A hash that nobody without the key can try out texts against. Each purpose has hashes of its own. They are the

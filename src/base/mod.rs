@@ -17,6 +17,7 @@ pub mod period;
 pub mod pool;
 pub(crate) mod random;
 pub mod roots;
+pub mod sealing;
 pub mod secret;
 pub mod sharded;
 pub mod tls_verifier;

@@ -29,6 +29,7 @@ fn jobs() -> Vec<Job> {
         Job::every(SECOND, "write failed logins", |app| whole(app.events.flush())).also_at_the_end(),
         Job::every(SECOND, "write the number of logins", |app| whole(app.statistics.flush())).also_at_the_end(),
         Job::every(HOUR, "read the costs of stored password hashes", |app| whole(app.users.note_costs())),
+        Job::every(HOUR, "encrypt secrets anew by DATA_KEY", |app| app.sealing.renew()),
         Job::every(MINUTE, "delete the rows of deleted users", |app| app.users.delete_rows_of_deleted_users()),
         Job::every(MINUTE, "delete what is left of deleted webhooks", |app| app.webhooks.prune()),
         // Also while the clock is doubted: what it says has expired is refused meanwhile, and its owner should know.

@@ -76,6 +76,7 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
         users: store.clone(),
         recovery: store.clone(),
         second_factors: store.clone(),
+        sealed: store.clone(),
         sessions: store.clone(),
         failures: store.clone(),
         keys: store.clone(),

@@ -17,6 +17,7 @@ use crate::accounts::store::{FailureStore, RecoveryStore, SecondFactorStore, Ses
 use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
+use crate::base::sealing::SealedStore;
 use crate::keys::store::{KeyStore, UsageStore};
 use crate::outbox::store::OutboxStore;
 use crate::statistics::store::StatisticsStore;
@@ -27,6 +28,7 @@ pub trait Store:
     UserStore
     + RecoveryStore
     + SecondFactorStore
+    + SealedStore
     + SessionStore
     + FailureStore
     + KeyStore

@@ -22,6 +22,7 @@ use keyward::base::data_key::DataKey;
 use keyward::base::error::StoreError;
 use keyward::base::id::{SessionId, UserId};
 use keyward::base::period::{DAY, Period};
+use keyward::base::sealing::{Renewed, Sealed};
 use keyward::config::Config;
 use keyward::keys::grants::Grants;
 use keyward::keys::key::{KeyChange, KeyHash};
@@ -309,6 +310,13 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.statistics.activity(&period).unwrap();
 
     do_webhooks(app, bob.id);
+
+    // What is sealed.
+    for of in [Sealed::SecondFactors, Sealed::Webhooks] {
+        store.heads(of).unwrap();
+        store.sealed_by(of, b"12345", id.0, 10).unwrap();
+        store.replace_sealed(of, &[Renewed { row: id.0, old: Vec::new(), new: Vec::new() }]).unwrap();
+    }
 
     // What ends and is forgotten.
     store.latest().unwrap();

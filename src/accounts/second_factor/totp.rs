@@ -11,6 +11,7 @@ use crate::base::data_key::Place;
 use crate::base::error::Error;
 use crate::base::id::UserId;
 use crate::base::random;
+use crate::base::sealing::Sealed;
 
 /// RFC 4226 §4 recommends 160 bits.
 const SECRET: usize = 20;
@@ -22,7 +23,7 @@ const SKEW: i64 = 1;
 
 /// Where the secret of a user's factor is stored.
 pub(crate) fn place(user: UserId) -> Place {
-    Place { table: "second_factors", column: "secret", row: user.0 }
+    Sealed::SecondFactors.place(user.0)
 }
 
 /// What the app and Keyward share. It has no `Debug`, so that no log can show it.

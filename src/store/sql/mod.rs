@@ -16,6 +16,7 @@ mod listening;
 mod one_time_tokens;
 mod operators;
 mod outbox;
+mod sealed;
 mod second_factors;
 mod sessions;
 mod statistics;

@@ -4,8 +4,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::thread;
 
-use keyward_harness::program::{Home, Server};
-use keyward_harness::service::Backend;
+use keyward::base::clock::Clock;
+use keyward_harness::authenticator::Authenticator;
+use keyward_harness::program::{Home, Server, in_both_homes};
+use keyward_harness::service::{Backend, PASSWORD};
+use serde_json::json;
 
 use super::refusal;
 
@@ -79,4 +82,44 @@ fn a_data_key_that_is_none_stops_the_start_and_is_not_shown() {
     assert_eq!(fs::read_to_string(home.path(FILE)).unwrap(), damaged);
     home.set("DATA_KEY", &"c".repeat(64));
     home.start(&[]).stop();
+}
+
+/// What a login with this code answers.
+fn log_in(server: &Server<'_>, code: &str) -> u16 {
+    let body = json!({ "email": "ann@example.com", "password": PASSWORD, "code": code });
+    server.client().post("/auth/login").json(body).send().status
+}
+
+in_both_homes! {
+    fn an_operator_changes_the_data_key_and_is_told_when_the_old_one_is_needed_no_more(home) {
+        let [old, new] = [&*"a".repeat(64), &*"b".repeat(64)];
+        let server = home.start(&[("DATA_KEY", old)]);
+        let client = server.client();
+        let ann = client.sign_up("ann@example.com");
+        let post = |path: &str, body| client.post(path).bearer(&ann.access).json(body).send();
+        let secret = post("/auth/totp", json!({ "password": PASSWORD })).json()["secret"].as_str().unwrap().to_string();
+        let app = Authenticator::new(&secret, &Clock::default());
+        let confirmed = post("/auth/totp/confirm", json!({ "code": app.code_after(-1) }));
+        assert_eq!(confirmed.status, 200);
+        let recovery_code = confirmed.json()["recoveryCodes"][0].as_str().unwrap().to_string();
+        server.stop();
+
+        let mut server = home.start(&[("DATA_KEY", new)]);
+        server.wait_for_line("were encrypted by a DATA_KEY that is not set: set it as DATA_KEY, or beside another one as DATA_KEY_PREVIOUS");
+        assert_eq!(log_in(&server, &app.code()), 500);
+        server.wait_for_line("was sealed by another DATA_KEY: set that one as DATA_KEY_PREVIOUS");
+        assert_eq!(log_in(&server, &recovery_code), 200);
+        let said = server.stop().stderr;
+        assert!(!said.contains(new) && !said.contains(&secret), "{said}");
+
+        let mut server = home.start(&[("DATA_KEY", new), ("DATA_KEY_PREVIOUS", old)]);
+        server.wait_for_line("1 secrets that DATA_KEY_PREVIOUS had encrypted are now encrypted by DATA_KEY");
+        assert_eq!(log_in(&server, &app.code()), 200);
+        server.stop();
+
+        let server = home.start(&[("DATA_KEY", new)]);
+        // A little later, so that it is another code.
+        assert_eq!(log_in(&server, &app.code_after(1)), 200);
+        assert!(!server.stop().stderr.contains("DATA_KEY"));
+    }
 }
