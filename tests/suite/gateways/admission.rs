@@ -61,6 +61,7 @@ behind_each_gateway! {
             "/x\\y", "/x/..\\y", "/;/x", "/..;/x", "/x%00", "/x%0d%0ay", "/x.", "/x%20", "/%72eports/1", "/REPORTS/1", "/reports./1",
             "/reports;a/1", "/auth/../x", "/auth/..%2fx", "/auth/%2e%2e/x", "/auth/..;/x", "/keys/../x", "/keys%2f..%2fx", "/keysx",
             "/KEYS", "/api/docsx", "/api/docs/../../x", "/.well-known/jwks.json/../../x", "/.well-known/jwks.jsonx",
+            "/account", "/account/", "/account/resets", "/account/reset/x", "/account/reset/../../x", "/account/account.jsx",
             "/_keyward/any", "/_keyward/any/", "/_keyward/x", "/authz/auth-request", "/authz/forward-auth", "/x?y=/auth/login",
             "/?/auth/login", "/x#/auth/login", "/auth/login#/../../x", "http://here/x", "http://127.0.0.1:8080/x",
             "http://here/auth/../x", "https://here:443/x", "*", "x", "?", "@unauthorized", "/@unauthorized", "/%40unauthorized",

@@ -274,6 +274,10 @@ behind_each_gateway! {
         for target in ["/api/docs", "/api/docs-json", "/api/docs/openapi.json", "/.well-known/jwks.json"] {
             assert_eq!(site.client().get(target).send().status, 200, "{target}");
         }
+        // Without mail, links lead nowhere, so Keyward has no pages for them.
+        for target in ["/account/reset", "/account/verify", "/account/account.js", "/account/account.css"] {
+            assert_eq!(site.client().get(target).send().status, 404, "{target}");
+        }
         site.assert_nothing_came_through("Keyward's own");
         // What is not for everyone is the service's, or nobody's.
         for target in ["/authz/auth-request", "/authz/forward-auth", "/health", "/protected/flexible"] {
