@@ -63,9 +63,11 @@ fn set_password(account: &Account) -> String {
     format!("UPDATE users SET password_hash = '{hash}', session_epoch = session_epoch + 1 WHERE id = '{}'", account.id)
 }
 
+const SETTINGS: [(&str, &str); 2] = [("RATE_LIMIT_WRITES", "off"), ("WEBHOOKS", "users")];
+
 fn on_both(story: fn(&Service)) {
     for backend in Backend::installed() {
-        story(&Service::start_with(backend, &[("RATE_LIMIT_WRITES", "off")], |config| config.accounts.bcrypt_cost = 4));
+        story(&Service::start_with(backend, &SETTINGS, |config| config.accounts.bcrypt_cost = 4));
     }
 }
 
@@ -149,6 +151,36 @@ fn a_session_that_has_ended_meanwhile_gets_no_key() {
         });
         assert_eq!(answer.status, 404, "{answer:?}");
         assert_eq!(service.count("SELECT COUNT(*) FROM api_keys"), 1);
+    });
+}
+
+/// Somebody who knew a password that was just replaced must not go on being told what happens.
+#[test]
+fn a_session_that_has_ended_meanwhile_makes_and_changes_no_webhook() {
+    on_both(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let url = json!({ "url": "https://hooks.invalid/in", "types": ["user.deleted"] });
+        let made = service.post("/webhooks").bearer(&ann.access).json(url.clone()).send();
+        let one = format!("/webhooks/{}", made.json()["id"].as_str().unwrap());
+        let rotate = format!("{one}/rotate-secret");
+        let end = format!("UPDATE users SET session_epoch = session_epoch + 1 WHERE id = '{}'", ann.id);
+        for (method, target, body, status) in [
+            ("POST", "/webhooks", url.clone(), 401),
+            ("PATCH", &one, json!({ "url": "https://elsewhere.invalid/" }), 404),
+            ("POST", &rotate, json!({}), 404),
+        ] {
+            let ann = service.log_in(&ann.email);
+            let answer = meanwhile(service, &ann, &end, |client| {
+                client.method(method, target).bearer(&ann.access).json(body.clone()).send()
+            });
+            assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+        }
+        let ann = service.log_in(&ann.email);
+        let mut left = service.get("/webhooks").bearer(&ann.access).send().json();
+        let mut made = made.json();
+        made.as_object_mut().unwrap().remove("secret");
+        assert_eq!(left.as_array_mut().unwrap().pop(), Some(made));
+        assert_eq!(left, json!([]));
     });
 }
 

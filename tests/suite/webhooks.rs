@@ -59,7 +59,7 @@ fn store_deliveries(service: &Service, webhook: &str) -> String {
     let beginning = format!("{}-0000-7000-8000-{}", &webhook[..8], &webhook[26..]);
     for (number, rest) in STORED.iter().zip([
         "'{\"type\":\"key.created\"}', NULL, 1, '2026-02-01T00:00:01.000Z', 'delivered', 204, 'thanks', NULL",
-        "'{}', NULL, 10, '2026-02-04T00:00:00.000Z', 'failed', 503, 'not now', 'status 503'",
+        "'{}', NULL, 10, '2026-02-04T00:00:00.000Z', 'failed', 503, 'not now', 'its status is no success'",
         "NULL, '2999-01-01T00:00:00.000Z', 0, NULL, NULL, NULL, NULL, NULL",
     ]) {
         service.execute(&format!(
@@ -97,7 +97,7 @@ on_both_stores! {
             }));
             let failed = shown("02", json!({
                 "state": "failed", "tries": 10, "lastTriedAt": "2026-02-04T00:00:00.000Z", "nextTryAt": null,
-                "responseStatus": 503, "reason": "status 503", "body": {}, "response": "not now",
+                "responseStatus": 503, "reason": "its status is no success", "body": {}, "response": "not now",
             }));
             let delivered = shown("01", json!({
                 "state": "delivered", "tries": 1, "lastTriedAt": "2026-02-01T00:00:01.000Z", "nextTryAt": null,
