@@ -36,15 +36,20 @@ impl MailedLinks {
         MailedLinks { store, pages, reset_lifetime, verify_lifetime, clock }
     }
 
+    /// How long a link is good, and a mail with one is worth sending.
+    pub fn lifetime(&self, purpose: Purpose) -> Duration {
+        match purpose {
+            Purpose::Reset => self.reset_lifetime,
+            // Nobody has asked for an invitation, so it may be read a day later.
+            Purpose::Invitation | Purpose::Verification | Purpose::AddressChange => self.verify_lifetime,
+        }
+    }
+
     /// A link with a new token. `None`: the mail has lost its sense since it was queued, or never had one: there is no such
     /// active person, the e-mail is verified, or the one that is wanted is somebody else's.
     pub fn make(&self, user: UserId, purpose: Purpose) -> Result<Option<MailedLink>, Error> {
         let (token, now) = (OneTimeToken::generate()?, self.clock.now());
-        let lifetime = match purpose {
-            Purpose::Reset => self.reset_lifetime,
-            // Nobody has asked for an invitation, so it may be read a day later.
-            Purpose::Invitation | Purpose::Verification | Purpose::AddressChange => self.verify_lifetime,
-        };
+        let lifetime = self.lifetime(purpose);
         let kind = purpose.token_kind();
         let url = self.pages.link(kind, &token);
         let url = url.ok_or_else(|| Error::Internal(format!("no page is known that takes a token: {kind:?}")))?;

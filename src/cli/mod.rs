@@ -6,6 +6,7 @@ mod events;
 mod failure;
 mod healthcheck;
 mod key;
+mod mail;
 mod migrate;
 mod operator;
 mod output;
@@ -48,6 +49,7 @@ Commands:
   key revoke ID             Revoke a key
   events [--user USER] [--type TYPE] [--since TIME]
                             List what happened to users, sessions and keys, oldest first; TIME is RFC 3339
+  mail test ADDRESS         Send a mail to the address, and say what the mail server answers
   healthcheck               Exit with 0 if the server with these settings answers, otherwise with 1
 
 Options:
@@ -80,6 +82,7 @@ fn dispatch(mut arguments: Arguments) -> Result<(), Failure> {
         Some("user") => user::run(arguments),
         Some("key") => key::run(arguments),
         Some("events") => events::run(arguments),
+        Some("mail") => mail::run(arguments),
         Some("healthcheck") => healthcheck::run(arguments),
         Some(other) => Err(Failure::Usage(format!("there is no command {other:?}"))),
     }

@@ -8,6 +8,7 @@ pub(crate) fn check(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<()
     check_database(config, &is_set)
         .and_then(|()| check_tls(config))
         .and_then(|()| check_cors(config, is_set))
+        .and_then(|()| check_mail(config))
         .map_err(ConfigError)
 }
 
@@ -61,6 +62,24 @@ fn check_cors(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), Stri
             "CORS_HEADERS: has {address_header}, which is TRUSTED_PROXY_HEADER; accepted: headers that proxies do not \
              report addresses in"
         ));
+    }
+    Ok(())
+}
+
+fn check_mail(config: &Config) -> Result<(), String> {
+    let (mail, pages) = (&config.mail, &config.accounts.pages);
+    if !mail.is_on() {
+        return Ok(());
+    }
+    if mail.from.is_none() {
+        return Err("SMTP_URL: is set, but MAIL_FROM is not; accepted: both, or neither (no mail)".to_string());
+    }
+    if pages.public.is_none() && (pages.reset.is_none() || pages.verify.is_none()) {
+        return Err(
+            "SMTP_URL: is set, but PUBLIC_URL is not, so that no link in a mail would lead anywhere; accepted: \
+                    both, or SMTP_URL with both RESET_URL and VERIFY_URL"
+                .to_string(),
+        );
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::base::data_key::DataKeySettings;
 use crate::base::logging::LogSettings;
 use crate::http::settings::HttpSettings;
 use crate::keys::settings::KeySettings;
+use crate::mail::settings::MailSettings;
 use crate::memory::settings::MemorySettings;
 use crate::outbox::settings::OutboxSettings;
 use crate::store::settings::StoreSettings;
@@ -26,6 +27,7 @@ pub struct Config {
     pub audit: AuditSettings,
     pub outbox: OutboxSettings,
     pub webhooks: WebhookSettings,
+    pub mail: MailSettings,
     pub memory: MemorySettings,
     pub log: LogSettings,
     /// What the operator has set in vain: one line each, without a secret.
@@ -45,6 +47,7 @@ impl Config {
             audit: AuditSettings::default(),
             outbox: OutboxSettings::default(),
             webhooks: WebhookSettings::default(),
+            mail: MailSettings::default(),
             memory: MemorySettings::default(),
             log: LogSettings::default(),
             warnings: Vec::new(),

@@ -4,6 +4,25 @@
 use crate::audit::event::{Event, Kind, NEW_ADDRESS, RESTS_UNTIL};
 use crate::mail::kinds::MailKind;
 
+/// The kinds of events of which some or all are told.
+pub(crate) const TOLD: [Kind; 15] = [
+    Kind::PasswordChanged,
+    Kind::UserPasswordSet,
+    Kind::PasswordReset,
+    Kind::EmailChangeRequested,
+    Kind::EmailChanged,
+    Kind::TotpEnabled,
+    Kind::TotpDisabled,
+    Kind::RecoveryCodeUsed,
+    Kind::TotpFailed,
+    Kind::SessionOpened,
+    Kind::SessionReuseDetected,
+    Kind::KeyCreated,
+    Kind::KeyRotated,
+    Kind::KeyExpiring,
+    Kind::WebhookDisabled,
+];
+
 /// What a user is told of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
@@ -42,6 +61,27 @@ impl Notice {
         Notice::KeyExpiring,
         Notice::WebhookDisabled,
     ];
+
+    /// The name of its sentence.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Notice::PasswordChanged => "password-changed",
+            Notice::PasswordSet => "password-set",
+            Notice::PasswordReset => "password-reset",
+            Notice::AddressChangeRequested => "address-change-requested",
+            Notice::AddressChanged => "address-changed",
+            Notice::FactorEnabled => "factor-enabled",
+            Notice::FactorDisabled => "factor-disabled",
+            Notice::RecoveryCodeUsed => "recovery-code-used",
+            Notice::CodesRest => "codes-rest",
+            Notice::NewAddress => "new-address",
+            Notice::SessionReused => "session-reused",
+            Notice::KeyCreated => "key-created",
+            Notice::KeyRotated => "key-rotated",
+            Notice::KeyExpiring => "key-expiring",
+            Notice::WebhookDisabled => "webhook-disabled",
+        }
+    }
 
     /// What the user of the event's account is told of it. `None`: nothing.
     pub fn of(event: &Event) -> Option<Notice> {
@@ -119,13 +159,13 @@ mod tests {
 
     #[test]
     fn every_notice_is_told_of_some_event() {
-        let plain = Kind::ALL.iter().map(|kind| event(*kind));
-        let detailed = [
-            event(Kind::SessionOpened).with(NEW_ADDRESS, true),
-            event(Kind::TotpFailed).with(RESTS_UNTIL, "2026-01-01T00:00:00Z"),
-        ];
-        let told: HashSet<Notice> = plain.chain(detailed).filter_map(|event| Notice::of(&event)).collect();
-        assert_eq!(told, Notice::ALL.into_iter().collect());
+        let event = |kind: Kind| event(kind).with(NEW_ADDRESS, true).with(RESTS_UNTIL, "2026-01-01T00:00:00Z");
+        let told: Vec<(Kind, Notice)> =
+            Kind::ALL.iter().filter_map(|kind| Some((*kind, Notice::of(&event(*kind))?))).collect();
+        let notices: HashSet<Notice> = told.iter().map(|(_, notice)| *notice).collect();
+        assert_eq!(notices, Notice::ALL.into_iter().collect());
+        let kinds: HashSet<Kind> = told.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, TOLD.into_iter().collect());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::http::lanes::password_threads;
 use crate::http::server::Server;
 use crate::http::tls::Tls;
+use crate::mail::mailer::Mailer;
 use crate::memory::changes::Changes;
 use crate::memory::settings::MemorySettings;
 use crate::outbox::deliverer::Deliverer;
@@ -107,8 +108,9 @@ pub struct Keyward {
 impl Keyward {
     /// Starts everything; the server answers when this returns. The error is one line for the operator.
     pub fn start(config: &Config, clock: Clock) -> Result<Keyward, String> {
-        // A bad certificate is reported before the database is touched.
+        // A bad certificate and bad texts of mails are reported before the database is touched.
         let tls = config.http.tls_files().as_ref().map(Tls::start).transpose()?;
+        let mailer = Mailer::open(&config.mail)?;
         let (app, store) = open_app(config, clock)?;
         let app = Arc::new(app);
         // Read before anything is written by this clock.
@@ -117,7 +119,7 @@ impl Keyward {
         app.users.note_costs().map_err(|error| error.to_string())?;
         let (lose, lost) = channel();
         store.clone().listen(lose);
-        let deliverer = deliveries::start(&app, &store, config)?;
+        let deliverer = deliveries::start(&app, &store, mailer, config)?;
         let embedded = config.store.database()?.sqlite_file().is_some().then_some(store);
         let server = Server::start(app.clone(), &ROUTES, tls, &config.http)?;
         let jobs = Jobs::start(app, latest)?;

@@ -32,6 +32,7 @@ mod key_lists;
 mod key_prefix;
 mod keys;
 mod lock_waits;
+mod mail;
 mod openapi;
 mod outbox;
 mod passwords;

@@ -8,6 +8,7 @@ mod data_key;
 mod http;
 mod keys;
 mod log;
+mod mail;
 mod memory;
 mod outbox;
 mod read;
@@ -32,6 +33,7 @@ static ROOMS: &[&[Setting]] = &[
     audit::SETTINGS,
     outbox::SETTINGS,
     webhooks::SETTINGS,
+    mail::SETTINGS,
     memory::SETTINGS,
     log::SETTINGS,
 ];

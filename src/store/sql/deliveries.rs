@@ -24,6 +24,8 @@ use crate::webhooks::webhook::DisabledReason;
 
 /// For how long a turn is somebody's after a try was recorded. Longer than a try takes.
 const TURN: Duration = Duration::from_secs(20);
+/// How long after its time an event may be stored, because its transaction waited.
+const STORED_LATE: Duration = Duration::from_secs(5);
 /// For how long taken mails are somebody's. Longer than sending all of them takes.
 const MAIL_TURN: Duration = Duration::from_secs(300);
 
@@ -305,7 +307,7 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
             if matches!(outcome, Outcome::Failed { .. } | Outcome::Paused) {
                 return Ok(());
             }
-            // What was added while it was sent goes out with the next.
+            // What was added since it was taken goes out with the next. What happened a little before may be told again.
             let Some(kind) = MailKind::parse(&delivery.kind) else { return Ok(()) };
             transaction.execute(
                 "UPDATE deliveries SET count = count - $3, created_at = $4, next_at = $5, tries = 0 \
@@ -314,7 +316,7 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
                     Value::Int(*place),
                     Value::Timestamp(*until),
                     Value::Int(i64::try_from(delivery.count).unwrap_or(i64::MAX)),
-                    Value::Timestamp(now),
+                    Value::Timestamp(until.minus(MAIL_TURN).minus(STORED_LATE)),
                     Value::Timestamp(now.plus(kind.pause())),
                 ],
             )?;

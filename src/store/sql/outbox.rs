@@ -150,7 +150,12 @@ pub(crate) fn queue_mail(
     };
     transaction.wake_deliverers()?;
     let sql = if kind.is_gathered() {
-        concat!(queue!(), "DO UPDATE SET count = deliveries.count + 1")
+        // What is told begins with the earliest, which is not stored first if its transaction waited.
+        concat!(
+            queue!(),
+            "DO UPDATE SET count = deliveries.count + 1, created_at = CASE WHEN excluded.created_at < \
+             deliveries.created_at THEN excluded.created_at ELSE deliveries.created_at END"
+        )
     } else {
         concat!(queue!(), "DO NOTHING")
     };

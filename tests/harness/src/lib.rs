@@ -7,6 +7,7 @@
 //!   frame by frame.
 //! - [`openapi`] holds each answer against the API's description.
 //! - [`authenticator`] shows one-time codes.
+//! - [`mail_server`] takes mail.
 //! - [`forge`] makes tokens that the server would not sign.
 //! - [`tools`] skips tests for want of a program that is not installed, and says so when the run ends.
 
@@ -14,6 +15,7 @@ pub mod authenticator;
 pub mod forge;
 pub mod http2;
 pub mod http_client;
+pub mod mail_server;
 pub mod old_database;
 pub mod openapi;
 pub mod postgres_cluster;

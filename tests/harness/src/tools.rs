@@ -12,6 +12,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use crate::mail_server;
 use crate::postgres_cluster;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +28,7 @@ pub enum Tool {
     Openssl,
     Sqlite,
     Strace,
+    Aiosmtpd,
 }
 
 impl Tool {
@@ -34,6 +36,8 @@ impl Tool {
     pub fn path(self) -> Option<PathBuf> {
         let name = match self {
             Tool::Postgres => return postgres_cluster::BINARIES.as_ref().map(|folder| folder.join("postgres")),
+            // A package of Python, for the programs that import it.
+            Tool::Aiosmtpd => return Some(mail_server::packages().join("aiosmtpd")).filter(|folder| folder.is_dir()),
             Tool::PgBouncer => "pgbouncer",
             Tool::Nginx => "nginx",
             Tool::Caddy => "caddy",
@@ -64,6 +68,7 @@ impl fmt::Display for Tool {
             Tool::Openssl => f.write_str("openssl"),
             Tool::Sqlite => f.write_str("sqlite3"),
             Tool::Strace => f.write_str("strace"),
+            Tool::Aiosmtpd => f.write_str("aiosmtpd"),
             Tool::PgBouncer | Tool::Caddy | Tool::Envoy | Tool::Traefik => write!(f, "{self:?}"),
         }
     }

@@ -1,0 +1,242 @@
+//! Talking to the mail server: lettre writes and reads the commands; which of them a fault belongs to, and how long all of
+//! them may take, is decided here.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lettre::Address;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{SmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use lettre::transport::smtp::response::Response;
+
+use crate::base::sharded::lock;
+use crate::mail::smtp_url::{Protection, SmtpUrl};
+use crate::outbox::delivery::Answer;
+
+/// For connecting to an address, and for each answer.
+const STEP: Duration = Duration::from_secs(10);
+/// For one mail, whatever the server does.
+const WHOLE: Duration = Duration::from_secs(30);
+/// How long a connection is kept for the next mail, and how many. Servers end those that say nothing.
+const IDLE: Duration = Duration::from_secs(15);
+const KEPT: usize = 4;
+/// How many threads may still hang at a server that was given up. Each ends by its own when the server ends it, or sends too
+/// much.
+const HANGING: usize = 16;
+/// Of an answer, in bytes.
+const LONGEST_ANSWER: usize = 1024;
+
+/// Why a mail was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub answer: Answer,
+    /// What happened, for the operator.
+    pub reason: String,
+    pub timed_out: bool,
+    /// The server does not want this mail to this recipient, however often it is tried.
+    pub is_final: bool,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Fault {
+    fn new(reason: impl Into<String>) -> Fault {
+        Fault { answer: Answer::default(), reason: reason.into(), timed_out: false, is_final: false }
+    }
+
+    fn of(step: &str, error: &lettre::transport::smtp::Error) -> Fault {
+        let status = error.status().map(u16::from);
+        // A read that waited too long says `WouldBlock` on Unix.
+        let timed_out = error.is_timeout() || waited_too_long(error);
+        let reason = if timed_out {
+            format!("{step}: the server does not answer")
+        } else {
+            format!("{step}: {}", shortened(&error.to_string()))
+        };
+        let source = std::error::Error::source(error).map(|source| shortened(&source.to_string()));
+        let answer = Answer { status, text: source.filter(|_| status.is_some()) };
+        Fault { answer, reason, timed_out, is_final: false }
+    }
+
+    /// For a step that is about this mail, not about us: a 5xx there is the last word, unless it asks us to log in (530).
+    fn of_this_mail(step: &str, error: &lettre::transport::smtp::Error) -> Fault {
+        let fault = Fault::of(step, error);
+        Fault { is_final: error.is_permanent() && fault.answer.status != Some(530), ..fault }
+    }
+}
+
+fn waited_too_long(error: &lettre::transport::smtp::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn shortened(text: &str) -> String {
+    let ends = text.char_indices().map(|(at, character)| at + character.len_utf8());
+    let end = ends.take_while(|end| *end <= LONGEST_ANSWER).last().unwrap_or(0);
+    text[..end].chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+/// A mail that is ready.
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope {
+    pub from: Address,
+    pub to: Address,
+    pub letter: Vec<u8>,
+}
+
+struct Idle {
+    connection: SmtpConnection,
+    since: Instant,
+}
+
+/// The mail server.
+pub struct Smtp {
+    url: SmtpUrl,
+    idle: Mutex<Vec<Idle>>,
+    hanging: AtomicUsize,
+}
+
+impl fmt::Debug for Smtp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Smtp").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Smtp {
+    pub(crate) fn new(url: SmtpUrl) -> Arc<Smtp> {
+        Arc::new(Smtp { url, idle: Mutex::default(), hanging: AtomicUsize::new(0) })
+    }
+
+    /// For messages.
+    pub(crate) fn place(&self) -> String {
+        let SmtpUrl { host, port, .. } = &self.url;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// Sends one mail, and takes at most [`WHOLE`] for it: on a thread of its own, because a server that sends a byte now and
+    /// then, or a name that is not resolved, is bounded by no timeout of a socket.
+    pub(crate) fn send(self: &Arc<Self>, envelope: Envelope) -> Result<Answer, Fault> {
+        if self.hanging.load(Ordering::Relaxed) >= HANGING {
+            return Err(Fault { timed_out: true, ..Fault::new("the server does not answer") });
+        }
+        let (done, outcome) = sync_channel(1);
+        let smtp = self.clone();
+        self.hanging.fetch_add(1, Ordering::Relaxed);
+        let started = std::thread::Builder::new().name("smtp".to_string()).spawn(move || {
+            let _ = done.send(smtp.converse(&envelope));
+            smtp.hanging.fetch_sub(1, Ordering::Relaxed);
+        });
+        if let Err(error) = started {
+            self.hanging.fetch_sub(1, Ordering::Relaxed);
+            return Err(Fault::new(format!("a thread cannot be started: {error}")));
+        }
+        outcome.recv_timeout(WHOLE).unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => Fault { timed_out: true, ..Fault::new("the server is too slow") },
+                RecvTimeoutError::Disconnected => Fault::new("the thread that talks to the server panicked"),
+            })
+        })
+    }
+
+    fn converse(&self, envelope: &Envelope) -> Result<Answer, Fault> {
+        let deadline = Instant::now() + WHOLE;
+        let mut connection = self.connection()?;
+        let response = hand_over(&mut connection, envelope, deadline).inspect_err(|fault| {
+            if !fault.timed_out {
+                connection.abort();
+            }
+        })?;
+        let text = shortened(&response.message().collect::<Vec<_>>().join(" "));
+        let mut idle = lock(&self.idle);
+        if idle.len() < KEPT {
+            idle.push(Idle { connection, since: Instant::now() });
+        }
+        Ok(Answer { status: Some(u16::from(response.code())), text: Some(text) })
+    }
+
+    /// One that is kept and still answers, or a new one.
+    fn connection(&self) -> Result<SmtpConnection, Fault> {
+        loop {
+            let Some(mut kept) = lock(&self.idle).pop() else { return self.connect() };
+            if kept.since.elapsed() < IDLE && kept.connection.test_connected() {
+                return Ok(kept.connection);
+            }
+        }
+    }
+
+    fn connect(&self) -> Result<SmtpConnection, Fault> {
+        let SmtpUrl { host, port, protection, login } = &self.url;
+        let hello = ClientId::default();
+        let tls = match protection {
+            Protection::None => None,
+            Protection::Implicit | Protection::Required => Some(TlsParameters::builder(host.clone()).build()),
+            Protection::Opportunistic => {
+                let any = TlsParameters::builder(host.clone()).dangerous_accept_invalid_certs(true);
+                Some(any.dangerous_accept_invalid_hostnames(true).build())
+            }
+        };
+        let tls = tls.transpose().map_err(|error| Fault::of("TLS", &error))?;
+        let at_once = tls.as_ref().filter(|_| *protection == Protection::Implicit);
+        let mut connection = SmtpConnection::connect((host.as_str(), *port), Some(STEP), &hello, at_once, None)
+            .map_err(|error| Fault::of("connecting", &error))?;
+        let upgrades = match protection {
+            Protection::Required => true,
+            Protection::Opportunistic => connection.can_starttls(),
+            Protection::Implicit | Protection::None => false,
+        };
+        if let Some(tls) = tls.as_ref().filter(|_| upgrades) {
+            connection.starttls(tls, &hello).map_err(|error| Fault::of("STARTTLS", &error))?;
+        }
+        if let Some((user, password)) = login {
+            let credentials = Credentials::new(user.clone(), password.expose().to_string());
+            connection.auth(DEFAULT_MECHANISMS, &credentials).map_err(|error| Fault::of("logging in", &error))?;
+        }
+        Ok(connection)
+    }
+}
+
+fn hand_over(connection: &mut SmtpConnection, envelope: &Envelope, deadline: Instant) -> Result<Response, Fault> {
+    let Envelope { from, to, letter } = envelope;
+    let mut parameters = Vec::new();
+    let offers = |extension| connection.server_info().supports_feature(extension);
+    if !to.user().is_ascii() {
+        if !offers(Extension::SmtpUtfEight) {
+            let reason: Cow<'_, str> = "the server takes no addresses with such letters (SMTPUTF8)".into();
+            let answer = Answer { status: None, text: Some(reason.to_string()) };
+            return Err(Fault { answer, is_final: true, ..Fault::new(reason) });
+        }
+        parameters.push(MailParameter::SmtpUtfEight);
+        if offers(Extension::EightBitMime) {
+            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+    }
+    let mut step =
+        |command: &mut dyn FnMut(&mut SmtpConnection) -> Result<Response, lettre::transport::smtp::Error>| {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            // A socket that takes no timeout is closed, and the command says so.
+            let _ = connection.set_timeout(Some(left.min(STEP)));
+            command(connection)
+        };
+    step(&mut |connection| connection.command(Mail::new(Some(from.clone()), parameters.clone())))
+        .map_err(|error| Fault::of("MAIL FROM", &error))?;
+    step(&mut |connection| connection.command(Rcpt::new(to.clone(), Vec::new())))
+        .map_err(|error| Fault::of_this_mail("RCPT TO", &error))?;
+    step(&mut |connection| connection.command(Data)).map_err(|error| Fault::of_this_mail("DATA", &error))?;
+    step(&mut |connection| connection.message(letter)).map_err(|error| Fault::of_this_mail("the mail", &error))
+}
