@@ -30,7 +30,10 @@ use keyward::keys::listing::{KeyFilter, KeyStatus};
 use keyward::keys::service::KeySpec;
 use keyward::keys::usage::Outcome;
 use keyward::memory::changes::Changes;
+use keyward::outbox::delivery::{Answer, Outcome as Delivered};
 use keyward::outbox::outlet::Outlet;
+use keyward::outbox::settings::Reach;
+use keyward::outbox::store::{Then, Tried, Wanted};
 use keyward::run;
 use keyward::store::Store;
 use keyward::store::driver::{Column, Driver, Migration, Row, Transaction, Value};
@@ -42,11 +45,13 @@ use keyward::store::sqlite::Sqlite;
 use keyward::tokens::claims::Claims;
 use keyward::tokens::key_files::JwtKeys;
 use keyward::webhooks::service::WebhookSpec;
+use keyward::webhooks::types::Types;
 use keyward::webhooks::webhook::{Holder, WebhookChange};
 use keyward_harness::authenticator::Authenticator;
 use keyward_harness::postgres_cluster::available;
 use keyward_harness::program::Home;
 use keyward_harness::service::{Backend, PASSWORD};
+use uuid::Uuid;
 
 /// A statement, and the columns of the rows that stand for `ROWS` in it.
 type Statement = (&'static str, Vec<&'static str>);
@@ -160,6 +165,7 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
         ('0192f0c1-0000-7000-8000-000000000001', 'a@xn--bcher-kva.example', 'a@b\u{fc}cher.example', '', FALSE, \
          '2026-01-01T00:00:00.000Z')";
     driver.execute(older, &[]).unwrap();
+    fill_endpoint(&driver);
     let wants = "INSERT INTO email_changes (user_id, email, asked_at) VALUES \
         ('0192f0c1-0000-7000-8000-000000000001', 'a@example.com', '[]')";
     driver.execute(wants, &[]).unwrap();
@@ -310,6 +316,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.statistics.activity(&period).unwrap();
 
     do_webhooks(app, bob.id);
+    do_outbox(app, store, bob.id);
 
     // What is sealed.
     for of in [Sealed::SecondFactors, Sealed::Webhooks] {
@@ -329,6 +336,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.usage.prune(app.clock.now()).unwrap();
     app.statistics.prune().unwrap();
     app.events.prune().unwrap();
+    app.outbox.prune().unwrap();
     app.keys.prune().unwrap();
     while app.webhooks.prune().unwrap() {}
 }
@@ -377,6 +385,65 @@ fn use_a_second_factor(app: &App, user: UserId, password: &str, session: Session
     let code = Code::parse(&authenticator.code());
     app.second_factors.disable(user, email, &Proof { password, code: Some(&code) }, by).unwrap();
     app.second_factors.reset(user, &By::operator()).unwrap();
+}
+
+/// An endpoint for which too much waits.
+const FULL: Uuid = Uuid::from_u128(7);
+
+fn fill_endpoint(driver: &impl Driver) {
+    let endpoint = "INSERT INTO webhooks (id, user_id, is_operators, url, secret, is_active, created_at) VALUES \
+        ($1, '0192f0c1-0000-7000-8000-000000000001', FALSE, 'https://a.example', $2, TRUE, '2026-01-01T00:00:00.000Z')";
+    driver.execute(endpoint, &[Value::Uuid(FULL), Value::Bytes(Vec::new())]).unwrap();
+    let row = |number: u128| vec![Value::Uuid(Uuid::from_u128(number)), Value::Uuid(FULL)];
+    let insert = "WITH given (id, receiver) AS (ROWS) \
+        INSERT INTO deliveries (id, channel, receiver, kind, body, count, created_at, next_at, tries) \
+        SELECT id, 'webhook', receiver, 'key.created', '{}', 1, '2026-01-01T00:00:00.000Z', \
+        '1970-01-01T00:00:00.000Z', 0 FROM given";
+    let rows = &mut (0..10_001).map(row);
+    driver
+        .transaction(|transaction| transaction.execute_with_rows(insert, &[Column::Uuid, Column::Uuid], rows))
+        .unwrap();
+}
+
+/// What is delivered, and what becomes of it.
+fn do_outbox(app: &App, store: &dyn Store, owner: UserId) {
+    let by = By::operator();
+    let url = app.webhooks.parse_url(Holder::User(owner), "https://hooks.example.com/in").unwrap();
+    let types = Some(Types::parse(&["login.failed", "key.created"]).unwrap());
+    let spec = WebhookSpec { url, types, description: None };
+    app.webhooks.create(Holder::User(owner), owner, spec, &by).unwrap().unwrap();
+    app.events.note_failure(Kind::LoginFailed, Some(owner), &by);
+    app.events.flush().unwrap();
+    // Two notices, of which the second goes with the first.
+    for name in ["first", "second"] {
+        let spec = KeySpec { name: name.to_string(), ..KeySpec::default() };
+        app.keys.create(owner, spec, &by).unwrap().unwrap();
+    }
+    app.clock.advance(Duration::from_secs(120));
+    let wanted = Wanted { after: Uuid::nil(), most: 100, timed_out: false };
+    let holder = Uuid::now_v7();
+    let found = store.due_endpoints(holder, &[wanted]).unwrap();
+    assert!(found.endpoints[0].len() > 2);
+    let failed = Delivered::Failed { answer: Answer::default(), reason: "silent".to_string(), timed_out: true };
+    let gone = Delivered::Gone(Answer::default());
+    for turn in &found.endpoints[0] {
+        assert!(store.take_turn(turn).unwrap());
+        let due = store.due_for(turn).unwrap();
+        if turn.endpoint == FULL {
+            assert!(store.record_tries(turn, &[], Then::End).unwrap());
+            continue;
+        }
+        let tried = |outcome: &Delivered| [Tried { due: due[0].clone(), outcome: outcome.clone() }];
+        assert!(store.record_tries(turn, &tried(&failed), Then::GoOn).unwrap());
+        assert!(store.record_tries(turn, &tried(&gone), Then::End).unwrap());
+    }
+    let mails = store.take_mail(10).unwrap();
+    for due in &mails {
+        let tried = Tried { due: due.clone(), outcome: Delivered::Delivered(Answer::default()) };
+        store.record_mail(&tried).unwrap();
+    }
+    store.return_mail(&mails).unwrap();
+    store.call_others().unwrap();
 }
 
 /// Every kind of list, from its beginning and from a key on.
@@ -434,12 +501,17 @@ const SMALL: [&str; 2] = ["schema_migrations", "locks"];
 /// Indexes of few rows: the operators, their endpoints, and those that are deleted and go with the next job.
 const FEW: [&str; 3] = ["users_operators", "webhooks_of_operators", "webhooks_deleted"];
 
+/// To everybody.
+fn outlet() -> Arc<Outlet> {
+    Arc::new(Outlet::new(Reach { operators: true, users: true, mail: true }))
+}
+
 #[test]
 fn every_statement_finds_its_rows_by_an_index_on_sqlite() {
     let mut home = Home::fresh(Backend::Sqlite);
     home.set("DATA_KEY", &"7".repeat(64));
     let file = home.path("keyward.db");
-    let noted = statements(Sqlite::open(&file).unwrap(), &home);
+    let noted = statements(Sqlite::open(&file).unwrap().with_outlet(outlet()), &home);
     assert_nothing_is_missing(&noted);
     let database = rusqlite::Connection::open(&file).unwrap();
     let mut bad = Vec::new();
@@ -483,7 +555,7 @@ fn every_statement_finds_its_rows_by_an_index_on_postgresql() {
     }
     let home = Home::fresh(Backend::Postgres);
     let Ok(Database::Postgres(target)) = home.config().store.database() else { unreachable!() };
-    let noted = statements(Postgres::connect(&target, Patience::OfAClient).unwrap(), &home);
+    let noted = statements(Postgres::connect(&target, Patience::OfAClient).unwrap().with_outlet(outlet()), &home);
     assert_nothing_is_missing(&noted);
     let mut client = home.database().unwrap().client();
     client.batch_execute(FILL).unwrap();
@@ -545,6 +617,12 @@ const FILL: &str = "
     INSERT INTO failures SELECT id(6, n), 1, now() - n * interval '1 s' FROM generate_series(1, 30000) n;
     INSERT INTO account_failures SELECT id(6, n), now() - n * interval '1 s' FROM generate_series(1, 30000) n;
     INSERT INTO figures SELECT n, 'login', 1 FROM generate_series(1, 20000) n;
+    INSERT INTO deliveries (id, channel, receiver, kind, event_id, body, count, created_at, next_at, tries)
+        SELECT id(8, n), CASE WHEN n % 10 = 0 THEN 'mail' ELSE 'webhook' END, id(7, n % 3000), 'kind' || n, id(4, n),
+               CASE WHEN n % 100 > 0 THEN '{}' END, 1, now() - n * interval '1 s',
+               CASE WHEN n % 7 < 3 THEN now() + n * interval '1 s' END, 1
+        FROM generate_series(1, 100000) n;
+    INSERT INTO delivery_leases SELECT id(7, n), id(9, n), now() FROM generate_series(1, 1000) n;
     INSERT INTO webhooks (id, user_id, is_operators, url, secret, is_active, created_at, deleted_at)
         SELECT id(7, n), id(1, 1 + n % 10000), n % 300 = 0, 'https://a.example', '', TRUE, now() - n * interval '1 s',
                CASE WHEN n % 1000 = 7 THEN now() END

@@ -69,7 +69,7 @@ impl Postgres {
     }
 
     /// Delivers through this outlet. Until then nothing is delivered.
-    pub(crate) fn with_outlet(self, outlet: Arc<Outlet>) -> Postgres {
+    pub fn with_outlet(self, outlet: Arc<Outlet>) -> Postgres {
         Postgres { outlet, ..self }
     }
 

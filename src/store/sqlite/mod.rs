@@ -46,7 +46,7 @@ pub struct Sqlite {
 
 impl Sqlite {
     /// Delivers through this outlet. Until then nothing is delivered.
-    pub(crate) fn with_outlet(self, outlet: Arc<Outlet>) -> Sqlite {
+    pub fn with_outlet(self, outlet: Arc<Outlet>) -> Sqlite {
         Sqlite { outlet, ..self }
     }
 
