@@ -1,11 +1,13 @@
 //! A program of somebody else's that Keyward sends webhooks to.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -20,15 +22,42 @@ use crate::tls_client::Pair;
 
 pub const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 
-/// It notes every request, and answers all alike. It ends when it is dropped.
+/// What a request is answered.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// These bytes.
+    Bytes(String),
+    /// Nothing, until the client hangs up.
+    Hang,
+    /// The connection is closed.
+    HangUp,
+}
+
+impl Reply {
+    /// A status other than 204, without a body.
+    pub fn status(status: u16) -> Reply {
+        Reply::Bytes(format!("HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n"))
+    }
+
+    pub fn no_content() -> Reply {
+        Reply::Bytes(NO_CONTENT.to_string())
+    }
+}
+
+type Script = dyn Fn(&Received) -> Reply + Send + Sync;
+
+/// It notes every request, and answers as the test says. It ends when it is dropped.
 pub struct Receiver {
     shared: Arc<Shared>,
     address: SocketAddr,
 }
 
 struct Shared {
-    answer: Mutex<String>,
+    script: Mutex<Arc<Script>>,
     received: Mutex<Vec<Received>>,
+    came: Condvar,
+    /// How many requests came with each `webhook-id`.
+    counts: Mutex<HashMap<String, usize>>,
     connections: AtomicUsize,
     is_ended: AtomicBool,
     tls: Option<Arc<ServerConfig>>,
@@ -39,6 +68,8 @@ pub struct Received {
     /// Their names in small letters.
     pub headers: Vec<(String, String)>,
     pub body: String,
+    /// How many requests with the same `webhook-id` came before.
+    pub before: usize,
 }
 
 impl Receiver {
@@ -69,8 +100,10 @@ impl Receiver {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            answer: Mutex::new(NO_CONTENT.to_string()),
+            script: Mutex::new(Arc::new(|_| Reply::no_content())),
             received: Mutex::default(),
+            came: Condvar::new(),
+            counts: Mutex::default(),
             connections: AtomicUsize::new(0),
             is_ended: AtomicBool::new(false),
             tls,
@@ -91,7 +124,29 @@ impl Receiver {
 
     /// Answers with these bytes from now on.
     pub fn answer(&self, answer: &str) {
-        *self.shared.answer.lock().unwrap() = answer.to_string();
+        let answer = answer.to_string();
+        self.answer_by(move |_| Reply::Bytes(answer.clone()));
+    }
+
+    /// Answers so from now on.
+    pub fn answer_by(&self, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) {
+        *self.shared.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// Waits until what has come is as the test wants it.
+    ///
+    /// # Panics
+    /// When it does not become so for a long time.
+    #[track_caller]
+    pub fn until(&self, what: &str, mut is_so: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let mut received = self.shared.received.lock().unwrap();
+        while !is_so(&received) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "it never came that {what}; {} requests came", received.len());
+            received = self.shared.came.wait_timeout(received, left).unwrap().0;
+        }
+        received.clone()
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -137,11 +192,29 @@ impl Shared {
         }
     }
 
+    fn counted(&self, request: Received) -> Received {
+        let mut counts = self.counts.lock().unwrap();
+        let count = counts.entry(request.id().to_string()).or_default();
+        *count += 1;
+        Received { before: *count - 1, ..request }
+    }
+
     fn answer_all(&self, stream: impl Read + Write) {
         let mut stream = BufReader::new(stream);
         while let Some(request) = read_request(&mut stream) {
+            let request = self.counted(request);
+            let script = self.script.lock().unwrap().clone();
+            let reply = script(&request);
             self.received.lock().unwrap().push(request);
-            let answer = self.answer.lock().unwrap().clone();
+            self.came.notify_all();
+            let answer = match reply {
+                Reply::Bytes(answer) => answer,
+                Reply::HangUp => return,
+                Reply::Hang => {
+                    let _ = stream.read(&mut [0]);
+                    return;
+                }
+            };
             let stream = stream.get_mut();
             if stream.write_all(answer.as_bytes()).and_then(|()| stream.flush()).is_err() {
                 return;
@@ -163,7 +236,7 @@ fn read_request(stream: &mut impl BufRead) -> Option<Received> {
         let Some((name, value)) = line.split_once(": ") else { break };
         headers.push((name.to_lowercase(), value.to_string()));
     }
-    let mut received = Received { headers, body: String::new() };
+    let mut received = Received { headers, body: String::new(), before: 0 };
     let length: u64 = received.header("content-length").parse().ok()?;
     stream.take(length).read_to_string(&mut received.body).ok()?;
     Some(received)
@@ -173,6 +246,16 @@ impl Received {
     /// Empty, if there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(one, _)| one == name).map_or("", |(_, value)| value)
+    }
+
+    /// The same at each try.
+    pub fn id(&self) -> &str {
+        self.header("webhook-id")
+    }
+
+    /// The type of the event.
+    pub fn kind(&self) -> String {
+        self.json()["type"].as_str().unwrap().to_string()
     }
 
     pub fn json(&self) -> Value {
