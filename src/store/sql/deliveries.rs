@@ -334,14 +334,18 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
 
     fn prune_deliveries(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
-            // In the order in which they were written, along the primary key.
+            // In the order in which they were written.
             let oldest = transaction.query(
-                "SELECT place FROM (SELECT place, created_at FROM deliveries ORDER BY place LIMIT 1000) AS oldest \
-                 WHERE created_at < $1",
-                &[Value::Timestamp(before)],
+                "SELECT place, created_at FROM deliveries WHERE place > $1 ORDER BY place LIMIT 1000",
+                &[Value::Int(0)],
             )?;
-            transaction.execute("DELETE FROM delivery_leases WHERE until < $1", &[Value::Timestamp(before)])?;
-            delete_places(transaction, oldest)
+            let mut old = Vec::new();
+            for mut row in oldest {
+                if row.timestamp(1)? < before {
+                    old.push(row.int(0)?);
+                }
+            }
+            delete_places(transaction, old)
         })
     }
 }

@@ -54,17 +54,18 @@ impl Endpoint {
     }
 }
 
+// Subqueries, because PostgreSQL could read all users for a join.
 const ENDPOINTS_OF_OPERATORS: &str = concat!(
-    "SELECT webhooks.id, NULL, types FROM webhooks JOIN users ON users.id = webhooks.user_id \
-     WHERE is_operators AND webhooks.is_active AND webhooks.deleted_at IS NULL AND ",
+    "SELECT webhooks.id, NULL, types FROM webhooks WHERE is_operators AND is_active AND deleted_at IS NULL AND (SELECT ",
     owner_may!(),
-    " ORDER BY webhooks.created_at, webhooks.id"
+    " FROM users WHERE users.id = webhooks.user_id) ORDER BY created_at, id"
 );
 
 const ENDPOINTS_OF_USERS: &str = concat!(
-    "SELECT webhooks.id, webhooks.user_id, types FROM webhooks JOIN users ON users.id = webhooks.user_id \
-     WHERE webhooks.user_id = ANY($1) AND NOT is_operators AND webhooks.is_active AND webhooks.deleted_at IS NULL AND ",
+    "SELECT webhooks.id, webhooks.user_id, types FROM webhooks \
+     WHERE user_id = ANY($1) AND NOT is_operators AND is_active AND deleted_at IS NULL AND (SELECT ",
     owner_may!(),
+    " FROM users WHERE users.id = webhooks.user_id)"
 );
 
 fn endpoint(mut row: Row) -> Result<Endpoint, StoreError> {
@@ -175,19 +176,18 @@ use queue;
 
 /// Deletes a part of what was and is to be delivered to a receiver that is gone. False: there was nothing.
 pub(super) fn delete_some_deliveries(transaction: &mut dyn Transaction, receiver: Uuid) -> Result<bool, StoreError> {
-    let found = transaction.query(
-        "SELECT place FROM deliveries WHERE receiver = $1 ORDER BY place LIMIT 1000",
-        &[Value::Uuid(receiver)],
-    )?;
-    delete_places(transaction, found)
+    let receiver = [Value::Uuid(receiver)];
+    transaction.execute("DELETE FROM delivery_leases WHERE receiver = $1", &receiver)?;
+    let found =
+        transaction.query("SELECT place FROM deliveries WHERE receiver = $1 ORDER BY place LIMIT 1000", &receiver)?;
+    let places = found.into_iter().map(|mut row| row.int(0)).collect::<Result<_, _>>()?;
+    delete_places(transaction, places)
 }
 
 /// False: there were none.
-pub(super) fn delete_places(transaction: &mut dyn Transaction, found: Vec<Row>) -> Result<bool, StoreError> {
-    let any = !found.is_empty();
-    let places = found.into_iter().map(|mut row| row.int(0).map(|place| vec![Value::Int(place)]));
-    let places = places.collect::<Result<Vec<_>, _>>()?;
-    let delete = "DELETE FROM deliveries WHERE place IN (ROWS)";
-    transaction.execute_with_rows(delete, &[Column::Int], &mut places.into_iter())?;
+pub(super) fn delete_places(transaction: &mut dyn Transaction, places: Vec<i64>) -> Result<bool, StoreError> {
+    let any = !places.is_empty();
+    let mut rows = places.into_iter().map(|place| vec![Value::Int(place)]);
+    transaction.execute_with_rows("DELETE FROM deliveries WHERE place IN (ROWS)", &[Column::Int], &mut rows)?;
     Ok(any)
 }
