@@ -2,6 +2,7 @@
 //!
 //! Times are asserted with room for a slow machine; the figures themselves are printed.
 
+mod deliveries;
 mod ending;
 mod every_request;
 mod kills;
