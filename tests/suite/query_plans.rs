@@ -614,6 +614,8 @@ const FILL: &str = "
         SELECT id(5, n), id(1, 1 + n % 10000), 'reset-password', decode(md5(n::text), 'hex'), now(),
                now() + n * interval '1 s'
         FROM generate_series(1, 30000) n;
+    INSERT INTO email_changes (user_id, asked_at) SELECT id(1, n), '[]' FROM generate_series(1, 10000) n
+        ON CONFLICT DO NOTHING;
     INSERT INTO failures SELECT id(6, n), 1, now() - n * interval '1 s' FROM generate_series(1, 30000) n;
     INSERT INTO account_failures SELECT id(6, n), now() - n * interval '1 s' FROM generate_series(1, 30000) n;
     INSERT INTO figures SELECT n, 'login', 1 FROM generate_series(1, 20000) n;
