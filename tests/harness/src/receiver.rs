@@ -239,7 +239,8 @@ fn read_request(stream: &mut impl BufRead) -> Option<Received> {
     let mut received = Received { headers, body: String::new(), before: 0 };
     let length: u64 = received.header("content-length").parse().ok()?;
     stream.take(length).read_to_string(&mut received.body).ok()?;
-    Some(received)
+    // Otherwise its sender has died meanwhile.
+    (received.body.len() as u64 == length).then_some(received)
 }
 
 impl Received {

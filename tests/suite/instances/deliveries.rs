@@ -80,7 +80,8 @@ fn load(address: std::net::SocketAddr, number: usize, count: &AtomicUsize, is_ov
 
 fn kill_while_it_delivers(home: &Home, instances: usize) {
     // Half of the tries fail: the first of each event at its endpoint.
-    let receiver = Receiver::start(|request| Reply::Status(if request.before % 2 == 0 { 503 } else { 204 }));
+    let receiver = Receiver::start();
+    receiver.answer_by(|request| if request.before % 2 == 0 { Reply::status(503) } else { Reply::no_content() });
     prepare(home, &receiver);
     let started = Instant::now();
     let mut servers: Vec<Option<Server<'_>>> = (0..instances).map(|_| None).collect();
@@ -130,7 +131,6 @@ fn kill_while_it_delivers(home: &Home, instances: usize) {
 fn prepared(mut home: Home) -> Home {
     home.set(MANY_KEYS.0, MANY_KEYS.1);
     home.set("RATE_LIMIT_WRITES", "off");
-    home.set("BCRYPT_COST", "4");
     home.set("WEBHOOKS", "users");
     home.set("WEBHOOK_NETWORKS", "127.0.0.1/32");
     home
