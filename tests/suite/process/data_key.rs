@@ -80,6 +80,8 @@ fn a_data_key_that_is_none_stops_the_start_and_is_not_shown() {
     let line = refusal(&home, &[]);
     assert_eq!(line, "keyward.db.secrets has no good DATA_KEY; restore it");
     assert_eq!(fs::read_to_string(home.path(FILE)).unwrap(), damaged);
+    home.run(&["migrate"]).succeeded();
+    assert_eq!(home.run(&["user", "list", "--json"]).succeeded().trim(), "[]", "operators need no key");
     home.set("DATA_KEY", &"c".repeat(64));
     home.start(&[]).stop();
 }
