@@ -118,7 +118,7 @@ fn read(form: &mut Form, name: &str, value: &Value) -> bool {
             expected.is_some()
         }
         6 => {
-            let texts = form.texts(name, |texts| Ok(texts.iter().map(|text| text.to_string()).collect::<Vec<_>>()));
+            let texts = form.texts(name, |texts| Ok::<_, &str>(texts.iter().map(|text| text.to_string()).collect::<Vec<_>>()));
             let expected = match value {
                 Value::Null => Some(Vec::new()),
                 Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_string)).collect(),
