@@ -293,6 +293,7 @@ mod tests {
             "delete old counts of use",
             "delete old figures",
             "delete old events",
+            "delete old deliveries",
             "delete keys that ended long ago",
             "delete surplus ended keys",
         ];
