@@ -120,9 +120,11 @@ impl Dispatcher {
                     STORE_PAUSE
                 }
             };
+            let took = started.elapsed();
             self.wait(wait);
-            // However often it is woken.
-            std::thread::sleep(BETWEEN_LOOKS.saturating_sub(started.elapsed()));
+            // However often it is woken, and however many endpoints there are to look at.
+            let rest = (took * 4).clamp(BETWEEN_LOOKS, STORE_PAUSE);
+            std::thread::sleep(rest.saturating_sub(started.elapsed()));
         }
     }
 

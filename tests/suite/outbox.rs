@@ -1,5 +1,7 @@
 //! The outbox: what happens is queued in the transaction of its change, and delivered once it is committed.
 
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,8 +18,13 @@ use keyward::keys::grants::Grants;
 use keyward::keys::service::KeySpec;
 use keyward::outbox::deliverer::{Channels, Deliverer};
 use keyward::outbox::delivery::{Answer, Channel, Delivery, Outcome};
+use keyward::outbox::store::{Then, Tried, Turn, Wanted};
 use keyward::run;
 use keyward::store::Store;
+use keyward::store::driver::{Column, Driver, Transaction, Value as Sql};
+use keyward::store::postgres::{Patience, Postgres};
+use keyward::store::settings::Database;
+use keyward::store::sqlite::Sqlite;
 use keyward::webhooks::service::WebhookSpec;
 use keyward::webhooks::types::Types;
 use keyward::webhooks::webhook::{Holder, Webhook, WebhookChange};
@@ -54,7 +61,7 @@ struct World {
     store: Arc<dyn Store>,
     config: Config,
     channel: Arc<Scripted>,
-    deliverer: Option<Deliverer>,
+    deliverer: RefCell<Option<Deliverer>>,
 }
 
 impl World {
@@ -68,16 +75,17 @@ impl World {
         let (app, store) = run::open_app(&config, clock).unwrap();
         let script: Script = Box::new(delivered);
         let channel = Arc::new(Scripted { script: Mutex::new(Arc::new(script)), given: Mutex::default() });
-        World { app, store, config, channel, deliverer: None }
+        World { app, store, config, channel, deliverer: RefCell::default() }
     }
 
-    fn start(&mut self) {
+    fn start(&self) {
         let channels = Channels { webhooks: Some(self.channel.clone()), mail: None };
         let at_once = self.config.outbox.at_once;
-        self.deliverer = Some(Deliverer::start(self.store.clone(), channels, at_once, self.app.clock.clone()).unwrap());
+        let deliverer = Deliverer::start(self.store.clone(), channels, at_once, self.app.clock.clone()).unwrap();
+        self.deliverer.replace(Some(deliverer));
     }
 
-    fn stop(&mut self) {
+    fn stop(&self) {
         self.deliverer.take().unwrap().stop();
     }
 
@@ -146,7 +154,7 @@ fn subject(delivery: &Delivery) -> String {
 in_both_homes! {
     fn what_happens_reaches_ones_own_endpoint_and_those_of_operators_in_its_order(home) {
         let mut home = home;
-        let mut world = World::open(&mut home);
+        let world = World::open(&mut home);
         let (ann, bob, boss) = (world.user("ann"), world.user("bob"), world.operator("boss"));
         let own = world.endpoint(Holder::User(ann.id), ann.id, None).id.0;
         let all = world.endpoint(Holder::Operators, boss.id, None).id.0;
@@ -183,7 +191,7 @@ in_both_homes! {
 
     fn what_fails_is_tried_again_after_ever_longer_pauses_and_ten_times_at_most(home) {
         let mut home = home;
-        let mut world = World::open(&mut home);
+        let world = World::open(&mut home);
         let ann = world.user("ann");
         let holder = Holder::User(ann.id);
         world.endpoint(holder, ann.id, None);
@@ -210,7 +218,7 @@ in_both_homes! {
 
     fn an_endpoint_is_switched_off_that_wants_no_more_or_has_failed_for_five_days(home) {
         let mut home = home;
-        let mut world = World::open(&mut home);
+        let world = World::open(&mut home);
         let ann = world.user("ann");
         let holder = Holder::User(ann.id);
         let webhook = world.endpoint(holder, ann.id, None);
@@ -240,4 +248,178 @@ in_both_homes! {
         assert_eq!(reasons(), ["gone", "failing"]);
         world.stop();
     }
+}
+in_both_homes! {
+    fn failures_of_a_minute_are_told_once_and_only_where_they_are_named(home) {
+        let mut home = home;
+        let world = World::open(&mut home);
+        let ann = world.user("ann");
+        let holder = Holder::User(ann.id);
+        let named = world.endpoint(holder, ann.id, Some(&["login.failed"])).id.0;
+        let all = world.endpoint(holder, ann.id, None).id.0;
+        world.start();
+        for _ in 0..3 {
+            world.app.events.note_failure(Kind::LoginFailed, Some(ann.id), &By::operator());
+            world.app.events.flush().unwrap();
+        }
+        world.key(ann.id);
+        world.until("the other one is told of the key", || world.given().iter().any(|given| given.receiver == all));
+        assert!(world.given().iter().all(|given| given.receiver == all), "the minute is not over");
+        world.app.clock.advance(Duration::from_secs(66));
+        world.until("it is told", || world.given().iter().any(|given| given.receiver == named));
+        // Counted late: it is not told again.
+        world.app.events.flush().unwrap();
+        world.key(ann.id);
+        world.until("the next is told", || world.given().iter().filter(|given| given.kind == "key.created").count() == 2);
+        world.stop();
+        let given = world.given();
+        let failures: Vec<_> = given.iter().filter(|given| given.kind == "login.failed").collect();
+        assert_eq!(failures.len(), 1);
+        let body: Value = serde_json::from_str(failures[0].body.as_ref().unwrap()).unwrap();
+        assert_eq!(body["data"]["count"], 3);
+    }
+
+    fn an_endpoint_for_which_too_much_waits_is_switched_off_and_others_are_not_held_up(home) {
+        let mut home = home;
+        let world = World::open(&mut home);
+        let (ann, bob) = (world.user("ann"), world.user("bob"));
+        let hanging = world.endpoint(Holder::User(ann.id), ann.id, None);
+        let answering = world.endpoint(Holder::User(bob.id), bob.id, None);
+        let piled = hanging.id.0;
+        fill(&world.config, piled, 10_002);
+        fill(&world.config, answering.id.0, 3_000);
+        world.answer(move |delivery| if delivery.receiver == piled { failed(true) } else { delivered(delivery) });
+        let started = Instant::now();
+        world.start();
+        let to = |receiver: uuid::Uuid| world.given().iter().filter(|given| given.receiver == receiver).count();
+        world.until("the other one has all", || to(answering.id.0) == 3_000);
+        eprintln!("3,000 deliveries to one endpoint in {:?}", started.elapsed());
+        world.until("it is off", || !world.is_active(Holder::User(ann.id), &hanging));
+        assert!(world.is_active(Holder::User(bob.id), &answering));
+        world.stop();
+        assert_eq!(to(piled), 1);
+        let ids: std::collections::HashSet<_> = world.given().iter().map(|given| given.id).collect();
+        assert_eq!(ids.len(), world.given().len(), "something was sent twice");
+    }
+
+    fn endpoints_that_time_out_share_half_of_the_slots(home) {
+        let mut home = home;
+        let world = World::open(&mut home);
+        let (ann, bob) = (world.user("ann"), world.user("bob"));
+        let create = || world.endpoint(Holder::User(ann.id), ann.id, Some(&["key.created"]));
+        let slow: Vec<Webhook> = (0..8).map(|_| create()).collect();
+        let quick = world.endpoint(Holder::User(bob.id), bob.id, Some(&["key.created"])).id.0;
+        let (hanging, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counted, over) = (hanging.clone(), is_over.clone());
+        world.answer(move |delivery| {
+            if delivery.receiver == quick {
+                return delivered(delivery);
+            }
+            counted.fetch_add(1, Ordering::SeqCst);
+            while delivery.tries > 0 && !over.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            failed(true)
+        });
+        world.start();
+        world.key(ann.id);
+        world.until("each has timed out", || hanging.load(Ordering::SeqCst) == 8);
+        // Each of them gives its turn back when it has recorded the try.
+        let is_free = |webhook: &Webhook| {
+            let turn = Turn { endpoint: webhook.id.0, holder: uuid::Uuid::now_v7(), reader: None, timed_out: true };
+            let is_free = world.store.take_turn(&turn).unwrap();
+            if is_free {
+                world.store.record_tries(&turn, &[], Then::End).unwrap();
+            }
+            is_free
+        };
+        world.until("that is recorded", || slow.iter().all(is_free));
+        world.app.clock.advance(Duration::from_secs(10));
+        world.until("half of the slots hang", || hanging.load(Ordering::SeqCst) == 12);
+        for number in 1..=3 {
+            world.key(bob.id);
+            world.until("the other one is told", || {
+                world.given().iter().filter(|given| given.receiver == quick).count() == number
+            });
+        }
+        assert_eq!(hanging.load(Ordering::SeqCst), 12);
+        is_over.store(true, Ordering::SeqCst);
+        world.stop();
+    }
+
+    fn what_a_dead_instance_had_goes_to_another_and_a_late_one_records_nothing(home) {
+        let mut home = home;
+        let world = World::open(&mut home);
+        let ann = world.user("ann");
+        world.endpoint(Holder::User(ann.id), ann.id, None);
+        world.key(ann.id);
+        // An instance that takes the turn, and is not seen again for a while.
+        let wanted = Wanted { after: uuid::Uuid::nil(), most: 8, timed_out: false };
+        let found = world.store.due_endpoints(uuid::Uuid::now_v7(), &[wanted]).unwrap();
+        let turn = &found.endpoints[0][0];
+        assert!(world.store.take_turn(turn).unwrap());
+        assert!(!world.store.take_turn(&Turn { holder: uuid::Uuid::now_v7(), ..turn.clone() }).unwrap());
+        let due = world.store.due_for(turn).unwrap();
+        world.start();
+        world.app.clock.advance(Duration::from_secs(19));
+        world.key(ann.id);
+        assert!(world.given().is_empty(), "two instances deliver to one endpoint");
+        world.app.clock.advance(Duration::from_secs(2));
+        assert_eq!(world.kinds(2), ["key.created"; 2]);
+        world.stop();
+        let late = Tried { due: due[0].clone(), outcome: failed(false) };
+        assert!(!world.store.record_tries(turn, &[late], Then::End).unwrap());
+        // It was stopped, and keeps no turn.
+        assert!(world.store.take_turn(turn).unwrap());
+    }
+
+    fn of_a_deleted_account_no_delivery_is_left(home) {
+        let mut home = home;
+        let world = World::open(&mut home);
+        let ann = world.user("ann");
+        let own = world.endpoint(Holder::User(ann.id), ann.id, None).id.0;
+        world.start();
+        world.key(ann.id);
+        world.kinds(1);
+        world.stop();
+        world.key(ann.id);
+        let count = || {
+            let count = Mutex::new(0);
+            raw(&world.config, &|transaction| {
+                let rows = transaction.query("SELECT id FROM deliveries WHERE receiver = $1", &[Sql::Uuid(own)]);
+                *count.lock().unwrap() = rows.unwrap().len();
+            });
+            count.into_inner().unwrap()
+        };
+        assert_eq!(count(), 2);
+        world.app.users.delete(ann.id, &By::operator()).unwrap();
+        while world.store.delete_rows_of_deleted_users().unwrap() {}
+        assert_eq!(count(), 0);
+    }
+}
+
+/// In a transaction of the test's own.
+fn raw(config: &Config, work: &dyn Fn(&mut dyn Transaction)) {
+    let done = |transaction: &mut dyn Transaction| {
+        work(transaction);
+        Ok(())
+    };
+    match config.store.database().unwrap() {
+        Database::Sqlite(file) => Sqlite::open(&file).unwrap().transaction(done).unwrap(),
+        Database::Postgres(target) => {
+            Postgres::connect(&target, Patience::OfAClient).unwrap().transaction(done).unwrap();
+        }
+    }
+}
+
+/// So much waits for an endpoint.
+fn fill(config: &Config, endpoint: uuid::Uuid, count: usize) {
+    raw(config, &|transaction| {
+        let mut rows = (0..count).map(|_| vec![Sql::Uuid(uuid::Uuid::now_v7()), Sql::Uuid(endpoint)]);
+        let insert = "WITH given (id, receiver) AS (ROWS) \
+            INSERT INTO deliveries (id, channel, receiver, kind, body, count, created_at, next_at, tries) \
+            SELECT id, 'webhook', receiver, 'key.created', '{}', 1, '2026-01-01T00:00:00.000Z', \
+            '1970-01-01T00:00:00.000Z', 0 FROM given";
+        transaction.execute_with_rows(insert, &[Column::Uuid, Column::Uuid], &mut rows).unwrap();
+    });
 }
