@@ -36,11 +36,11 @@ impl Account {
     }
 }
 
-fn text(body: &Value, name: &str) -> io::Result<String> {
+pub fn text(body: &Value, name: &str) -> io::Result<String> {
     body[name].as_str().map(str::to_string).ok_or_else(|| io::Error::other(format!("no {name} in {body}")))
 }
 
-fn post(address: SocketAddr, path: &str, headers: &str, body: &Value) -> io::Result<Value> {
+pub fn post(address: SocketAddr, path: &str, headers: &str, body: &Value) -> io::Result<Value> {
     let body = body.to_string();
     let answer = ask(
         address,

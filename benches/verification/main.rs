@@ -6,11 +6,13 @@
 
 mod bare;
 mod data;
+mod deliveries;
 mod lists;
 mod load;
 mod neighbour;
 mod process;
 mod report;
+mod resets;
 mod sections;
 
 use std::error::Error;

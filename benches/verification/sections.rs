@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use keyward_harness::postgres_cluster::{Database, available};
 
 use crate::data::{self, Account, EMAIL, PASSWORD};
+use crate::deliveries;
 use crate::lists;
 use crate::load::{Clients, Keys, Pace, Requests, Seen};
 use crate::neighbour;
 use crate::process::{Folder, SILENT, Server, ask, on_postgres};
 use crate::report::{Measured, median, milliseconds, ratio, table, title};
+use crate::resets;
 
 pub type Section = fn() -> Result<(), Box<dyn Error>>;
 
@@ -26,6 +28,8 @@ pub const ALL: &[(&str, Section)] = &[
     ("memory", memory),
     ("neighbour", neighbour::section),
     ("lists", lists::section),
+    ("resets", resets::section),
+    ("deliveries", deliveries::section),
 ];
 
 /// All clients of a measurement have one address, and one account.
