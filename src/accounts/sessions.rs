@@ -112,7 +112,7 @@ impl Sessions {
             let as_user = By::user(session.id, origin.clone());
             match self.store.open_session(&session, &shown, rehashed.as_ref(), most, &as_user)? {
                 Confirmed::Done(()) => {
-                    self.users.throttle.clear(&attempt, &right)?;
+                    self.users.throttle.clear(&attempt, &right);
                     self.statistics.note_login();
                     return self.logged_in(user.clone(), &session);
                 }

@@ -105,12 +105,14 @@ impl LoginThrottle {
         }
     }
 
-    /// Clears the failures from this address: all that was asked for is right.
-    pub(crate) fn clear(&self, attempt: &PasswordAttempt<'_>, right: &Right) -> Result<(), Error> {
-        if right.has_failures {
-            self.store.clear_failures(&self.ids(attempt))?;
+    /// Clears the failures from this address: all that was asked for is right, and done. If they cannot be cleared, they
+    /// stay.
+    pub(crate) fn clear(&self, attempt: &PasswordAttempt<'_>, right: &Right) {
+        if right.has_failures
+            && let Err(error) = self.store.clear_failures(&self.ids(attempt))
+        {
+            warn!("failed logins before a good one cannot be cleared: {error}");
         }
-        Ok(())
     }
 
     /// An error: the client has to wait; asking does not make the wait longer.

@@ -193,7 +193,7 @@ impl Users {
             let Some(hash) = &hash else { break };
             match act(&Shown { password: hash, code: proof.code, key: &self.data_key })? {
                 Confirmed::Done(value) => {
-                    self.throttle.clear(&attempt, &right)?;
+                    self.throttle.clear(&attempt, &right);
                     return Ok(value);
                 }
                 Confirmed::Refused(fault) => return Err(self.refused(fault, user, by)),
