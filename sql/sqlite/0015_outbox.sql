@@ -25,7 +25,9 @@ CREATE TABLE deliveries (
 
 CREATE INDEX deliveries_by_receiver ON deliveries (receiver, place);
 CREATE INDEX deliveries_waiting ON deliveries (receiver, next_at, place) WHERE channel = 'webhook' AND next_at IS NOT NULL;
-CREATE INDEX deliveries_by_time ON deliveries (channel, next_at, place) WHERE next_at IS NOT NULL;
+-- One for each channel: with a single one, SQLite looks for an endpoint's deliveries among those of all.
+CREATE INDEX webhooks_by_time ON deliveries (next_at, place) WHERE channel = 'webhook' AND next_at IS NOT NULL;
+CREATE INDEX mails_by_time ON deliveries (next_at, place) WHERE channel = 'mail' AND next_at IS NOT NULL;
 -- An event that is gathered goes once to each endpoint.
 CREATE UNIQUE INDEX deliveries_gathered ON deliveries (receiver, event_id) WHERE body IS NULL AND event_id IS NOT NULL;
 -- Of each kind of mail, one waits for an account.
