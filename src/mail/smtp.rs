@@ -19,15 +19,21 @@ use crate::base::sharded::lock;
 use crate::mail::smtp_url::{Protection, SmtpUrl};
 use crate::outbox::delivery::Answer;
 
-/// For connecting to an address, and for each answer.
-const STEP: Duration = Duration::from_secs(10);
-/// For one mail, whatever the server does.
-const WHOLE: Duration = Duration::from_secs(30);
+/// How long the server may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// For connecting to an address, and for each answer.
+    step: Duration,
+    /// For one mail, whatever the server does.
+    whole: Duration,
+}
+
+const PATIENCE: Patience = Patience { step: Duration::from_secs(10), whole: Duration::from_secs(30) };
 /// How long a connection is kept for the next mail, and how many. Servers end those that say nothing.
 const IDLE: Duration = Duration::from_secs(15);
 const KEPT: usize = 4;
-/// How many threads may still hang at a server that was given up. Each ends by its own when the server ends it, or sends too
-/// much.
+/// How many threads may still hang at a server that was given up. Each ends when the server ends it, or says nothing for a
+/// while, or sends too much.
 const HANGING: usize = 16;
 /// Of an answer, in bytes.
 const LONGEST_ANSWER: usize = 1024;
@@ -108,7 +114,9 @@ struct Idle {
 /// The mail server.
 pub struct Smtp {
     url: SmtpUrl,
+    patience: Patience,
     idle: Mutex<Vec<Idle>>,
+    /// The threads whose server was given up.
     hanging: AtomicUsize,
 }
 
@@ -120,7 +128,11 @@ impl fmt::Debug for Smtp {
 
 impl Smtp {
     pub(crate) fn new(url: SmtpUrl) -> Arc<Smtp> {
-        Arc::new(Smtp { url, idle: Mutex::default(), hanging: AtomicUsize::new(0) })
+        Smtp::with(url, PATIENCE)
+    }
+
+    fn with(url: SmtpUrl, patience: Patience) -> Arc<Smtp> {
+        Arc::new(Smtp { url, patience, idle: Mutex::default(), hanging: AtomicUsize::new(0) })
     }
 
     /// For messages.
@@ -129,35 +141,35 @@ impl Smtp {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// Sends one mail, and takes at most [`WHOLE`] for it: on a thread of its own, because a server that sends a byte now and
-    /// then, or a name that is not resolved, is bounded by no timeout of a socket.
+    /// Sends one mail, and takes no longer than [`Patience::whole`] for it: on a thread of its own, because a server that
+    /// sends a byte now and then, or a name that is not resolved, is bounded by no timeout of a socket.
     pub(crate) fn send(self: &Arc<Self>, envelope: Envelope) -> Result<Answer, Fault> {
-        if self.hanging.load(Ordering::Relaxed) >= HANGING {
+        if self.hanging.load(Ordering::SeqCst) >= HANGING {
             return Err(Fault { timed_out: true, ..Fault::new("the server does not answer") });
         }
-        let (done, outcome) = sync_channel(1);
+        // Without a place in it: the thread learns whether somebody still waits.
+        let (done, outcome) = sync_channel(0);
         let smtp = self.clone();
-        self.hanging.fetch_add(1, Ordering::Relaxed);
         let started = std::thread::Builder::new().name("smtp".to_string()).spawn(move || {
-            let _ = done.send(smtp.converse(&envelope));
-            smtp.hanging.fetch_sub(1, Ordering::Relaxed);
+            if done.send(smtp.converse(&envelope)).is_err() {
+                smtp.hanging.fetch_sub(1, Ordering::SeqCst);
+            }
         });
-        if let Err(error) = started {
-            self.hanging.fetch_sub(1, Ordering::Relaxed);
-            return Err(Fault::new(format!("a thread cannot be started: {error}")));
+        started.map_err(|error| Fault::new(format!("a thread cannot be started: {error}")))?;
+        match outcome.recv_timeout(self.patience.whole) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => {
+                self.hanging.fetch_add(1, Ordering::SeqCst);
+                Err(Fault { timed_out: true, ..Fault::new("the server is too slow") })
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Fault::new("the thread that talks to the server panicked")),
         }
-        outcome.recv_timeout(WHOLE).unwrap_or_else(|error| {
-            Err(match error {
-                RecvTimeoutError::Timeout => Fault { timed_out: true, ..Fault::new("the server is too slow") },
-                RecvTimeoutError::Disconnected => Fault::new("the thread that talks to the server panicked"),
-            })
-        })
     }
 
     fn converse(&self, envelope: &Envelope) -> Result<Answer, Fault> {
-        let deadline = Instant::now() + WHOLE;
+        let deadline = Instant::now() + self.patience.whole;
         let mut connection = self.connection()?;
-        let response = hand_over(&mut connection, envelope, deadline).inspect_err(|fault| {
+        let response = hand_over(&mut connection, envelope, deadline, self.patience.step).inspect_err(|fault| {
             if !fault.timed_out {
                 connection.abort();
             }
@@ -174,6 +186,7 @@ impl Smtp {
     fn connection(&self) -> Result<SmtpConnection, Fault> {
         loop {
             let Some(mut kept) = lock(&self.idle).pop() else { return self.connect() };
+            let _ = kept.connection.set_timeout(Some(self.patience.step));
             if kept.since.elapsed() < IDLE && kept.connection.test_connected() {
                 return Ok(kept.connection);
             }
@@ -193,8 +206,9 @@ impl Smtp {
         };
         let tls = tls.transpose().map_err(|error| Fault::of("TLS", &error))?;
         let at_once = tls.as_ref().filter(|_| *protection == Protection::Implicit);
-        let mut connection = SmtpConnection::connect((host.as_str(), *port), Some(STEP), &hello, at_once, None)
-            .map_err(|error| Fault::of("connecting", &error))?;
+        let mut connection =
+            SmtpConnection::connect((host.as_str(), *port), Some(self.patience.step), &hello, at_once, None)
+                .map_err(|error| Fault::of("connecting", &error))?;
         let upgrades = match protection {
             Protection::Required => true,
             Protection::Opportunistic => connection.can_starttls(),
@@ -211,7 +225,12 @@ impl Smtp {
     }
 }
 
-fn hand_over(connection: &mut SmtpConnection, envelope: &Envelope, deadline: Instant) -> Result<Response, Fault> {
+fn hand_over(
+    connection: &mut SmtpConnection,
+    envelope: &Envelope,
+    deadline: Instant,
+    longest: Duration,
+) -> Result<Response, Fault> {
     let Envelope { from, to, letter } = envelope;
     let mut parameters = Vec::new();
     let offers = |extension| connection.server_info().supports_feature(extension);
@@ -230,7 +249,7 @@ fn hand_over(connection: &mut SmtpConnection, envelope: &Envelope, deadline: Ins
         |command: &mut dyn FnMut(&mut SmtpConnection) -> Result<Response, lettre::transport::smtp::Error>| {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             // A socket that takes no timeout is closed, and the command says so.
-            let _ = connection.set_timeout(Some(left.min(STEP)));
+            let _ = connection.set_timeout(Some(left.min(longest)));
             command(connection)
         };
     step(&mut |connection| connection.command(Mail::new(Some(from.clone()), parameters.clone())))
@@ -239,4 +258,63 @@ fn hand_over(connection: &mut SmtpConnection, envelope: &Envelope, deadline: Ins
         .map_err(|error| Fault::of_this_mail("RCPT TO", &error))?;
     step(&mut |connection| connection.command(Data)).map_err(|error| Fault::of_this_mail("DATA", &error))?;
     step(&mut |connection| connection.message(letter)).map_err(|error| Fault::of_this_mail("the mail", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Sends a mail to a server that does this with the connection.
+    fn send_to(patience: Patience, server: fn(TcpStream)) -> (Arc<Smtp>, Result<Answer, Fault>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("smtp://{}?tls=none", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                server(stream.unwrap());
+            }
+        });
+        let smtp = Smtp::with(SmtpUrl::parse(&url).unwrap(), patience);
+        let [from, to] = ["a@example.com", "b@example.com"].map(|address| address.parse().unwrap());
+        let sent = smtp.send(Envelope { from, to, letter: b"Subject: a\r\n\r\nb".to_vec() });
+        (smtp, sent)
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_given_up_after_a_step_and_one_that_never_ends_after_the_whole() {
+        let millis = Duration::from_millis;
+        let patience = Patience { step: millis(100), whole: millis(2000) };
+        let (smtp, sent) = send_to(patience, |stream| std::mem::forget(stream));
+        let fault = sent.unwrap_err();
+        assert_eq!((fault.reason.as_str(), fault.timed_out), ("connecting: the server does not answer", true));
+        assert_eq!(smtp.hanging.load(Ordering::SeqCst), 0);
+
+        let patience = Patience { step: millis(1000), whole: millis(200) };
+        let (smtp, sent) = send_to(patience, |mut stream| {
+            while stream.write_all(b"2").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let fault = sent.unwrap_err();
+        assert_eq!((fault.reason.as_str(), fault.timed_out), ("the server is too slow", true));
+        assert_eq!(smtp.hanging.load(Ordering::SeqCst), 1);
+        smtp.hanging.store(HANGING, Ordering::SeqCst);
+        let [from, to] = ["a@example.com", "b@example.com"].map(|address| address.parse().unwrap());
+        let fault = smtp.send(Envelope { from, to, letter: Vec::new() }).unwrap_err();
+        assert_eq!((fault.reason.as_str(), fault.timed_out), ("the server does not answer", true));
+    }
+
+    #[test]
+    fn what_a_server_says_is_told_on_one_line_of_bounded_length() {
+        let (_, sent) = send_to(PATIENCE, |mut stream| {
+            let _ = stream.write_all(b"554 go\x07away\r\n");
+            let _ = stream.read(&mut [0; 64]);
+        });
+        let fault = sent.unwrap_err();
+        assert_eq!((fault.answer.status, fault.is_final, fault.timed_out), (Some(554), false, false));
+        assert_eq!(fault.answer.text.as_deref(), Some("go away"));
+        assert_eq!(shortened(&"ä".repeat(2000)), "ä".repeat(512));
+    }
 }
