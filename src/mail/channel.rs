@@ -19,6 +19,7 @@ use crate::keys::store::KeyStore;
 use crate::mail::kinds::MailKind;
 use crate::mail::mailer::{Mailer, Sent};
 use crate::mail::notices::{Notice, TOLD};
+use crate::mail::smtp::Fault;
 use crate::mail::template::Value;
 use crate::mail::texts::Written;
 use crate::outbox::delivery::{Answer, Channel, Delivery, Outcome};
@@ -230,15 +231,13 @@ impl Channel for MailChannel {
                 {
                     warn!("that an old address was told of a change cannot be noted: {error:?}");
                 }
-                Outcome::Delivered(answer)
+                // What a server says often repeats the address, which is kept and logged nowhere but with its account.
+                Outcome::Delivered(Answer { text: None, ..answer })
             }
-            Ok(Sent::Refused(fault)) => {
-                warn!("a mail ({}) was not taken by {}: {fault}", kind.as_str(), self.mailer.place());
-                if fault.is_final {
-                    Outcome::Gone(fault.answer)
-                } else {
-                    Outcome::Failed { answer: fault.answer, reason: fault.reason, timed_out: fault.timed_out }
-                }
+            Ok(Sent::Refused(Fault { status, reason, timed_out, is_final, .. })) => {
+                warn!("a mail ({}) was not taken by {}: {reason}", kind.as_str(), self.mailer.place());
+                let answer = Answer { status, text: None };
+                if is_final { Outcome::Gone(answer) } else { Outcome::Failed { answer, reason, timed_out } }
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Talking to the mail server: lettre writes and reads the commands; which of them a fault belongs to, and how long all of
 //! them may take, is decided here.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -39,11 +38,13 @@ const HANGING: usize = 16;
 const LONGEST_ANSWER: usize = 1024;
 
 /// Why a mail was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
-    pub answer: Answer,
-    /// What happened, for the operator.
+    pub status: Option<u16>,
+    /// What happened, without anything that the server says.
     pub reason: String,
+    /// What the server says. It often repeats the address.
+    pub said: Option<String>,
     pub timed_out: bool,
     /// The server does not want this mail to this recipient, however often it is tried.
     pub is_final: bool,
@@ -51,33 +52,38 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
+        f.write_str(&self.reason)?;
+        self.said.as_ref().map_or(Ok(()), |said| write!(f, ": {said}"))
     }
 }
 
 impl Fault {
     fn new(reason: impl Into<String>) -> Fault {
-        Fault { answer: Answer::default(), reason: reason.into(), timed_out: false, is_final: false }
+        Fault { reason: reason.into(), ..Fault::default() }
     }
 
     fn of(step: &str, error: &lettre::transport::smtp::Error) -> Fault {
-        let status = error.status().map(u16::from);
-        // A read that waited too long says `WouldBlock` on Unix.
-        let timed_out = error.is_timeout() || waited_too_long(error);
-        let reason = if timed_out {
-            format!("{step}: the server does not answer")
-        } else {
-            format!("{step}: {}", shortened(&error.to_string()))
-        };
-        let source = std::error::Error::source(error).map(|source| shortened(&source.to_string()));
-        let answer = Answer { status, text: source.filter(|_| status.is_some()) };
-        Fault { answer, reason, timed_out, is_final: false }
+        if error.is_timeout() || waited_too_long(error) {
+            return Fault { timed_out: true, ..Fault::new(format!("{step}: the server does not answer")) };
+        }
+        let said = || std::error::Error::source(error).map(|source| shortened(&source.to_string()));
+        match error.status().map(u16::from) {
+            Some(status) => Fault {
+                status: Some(status),
+                said: said(),
+                ..Fault::new(format!("{step}: the server answers {status}"))
+            },
+            None if error.is_response() => {
+                Fault { said: said(), ..Fault::new(format!("{step}: the server's answer is none")) }
+            }
+            None => Fault::new(format!("{step}: {}", shortened(&error.to_string()))),
+        }
     }
 
     /// For a step that is about this mail, not about us: a 5xx there is the last word, unless it asks us to log in (530).
     fn of_this_mail(step: &str, error: &lettre::transport::smtp::Error) -> Fault {
         let fault = Fault::of(step, error);
-        Fault { is_final: error.is_permanent() && fault.answer.status != Some(530), ..fault }
+        Fault { is_final: error.is_permanent() && fault.status != Some(530), ..fault }
     }
 }
 
@@ -236,9 +242,8 @@ fn hand_over(
     let offers = |extension| connection.server_info().supports_feature(extension);
     if !to.user().is_ascii() {
         if !offers(Extension::SmtpUtfEight) {
-            let reason: Cow<'_, str> = "the server takes no addresses with such letters (SMTPUTF8)".into();
-            let answer = Answer { status: None, text: Some(reason.to_string()) };
-            return Err(Fault { answer, is_final: true, ..Fault::new(reason) });
+            let reason = "the server takes no addresses with such letters (SMTPUTF8)";
+            return Err(Fault { is_final: true, ..Fault::new(reason) });
         }
         parameters.push(MailParameter::SmtpUtfEight);
         if offers(Extension::EightBitMime) {
@@ -286,7 +291,7 @@ mod tests {
     fn a_server_that_says_nothing_is_given_up_after_a_step_and_one_that_never_ends_after_the_whole() {
         let millis = Duration::from_millis;
         let patience = Patience { step: millis(100), whole: millis(2000) };
-        let (smtp, sent) = send_to(patience, |stream| std::mem::forget(stream));
+        let (smtp, sent) = send_to(patience, std::mem::forget);
         let fault = sent.unwrap_err();
         assert_eq!((fault.reason.as_str(), fault.timed_out), ("connecting: the server does not answer", true));
         assert_eq!(smtp.hanging.load(Ordering::SeqCst), 0);
@@ -313,8 +318,9 @@ mod tests {
             let _ = stream.read(&mut [0; 64]);
         });
         let fault = sent.unwrap_err();
-        assert_eq!((fault.answer.status, fault.is_final, fault.timed_out), (Some(554), false, false));
-        assert_eq!(fault.answer.text.as_deref(), Some("go away"));
+        assert_eq!((fault.status, fault.is_final, fault.timed_out), (Some(554), false, false));
+        assert_eq!(fault.reason, "connecting: the server answers 554");
+        assert_eq!(fault.to_string(), "connecting: the server answers 554: go away");
         assert_eq!(shortened(&"ä".repeat(2000)), "ä".repeat(512));
     }
 }
