@@ -367,6 +367,26 @@ on_both_stores! {
         create(service, &ann, "/admin/webhooks", json!({ "url": URL }));
     }
 
+    fn what_is_made_changed_and_sent_counts_against_the_limit_of_writes(service) {
+        service.set("RATE_LIMIT_WRITES", "1/1m");
+        service.restart();
+        let ann = service.sign_up("ann@example.com");
+        // Judged before who may have webhooks, so that refused requests count too.
+        let statuses = |ways: &[(&str, &str)]| -> Vec<u16> {
+            let target = |more: &str| format!("/webhooks{}", more.replace('x', "01890000-0000-7000-8000-000000000000"));
+            ways.iter().map(|(method, more)| ask(service, &ann, method, &target(more), None).status).collect()
+        };
+        assert_eq!(statuses(&[("POST", ""), ("POST", "")]), [403, 429]);
+        let writing = [
+            ("PATCH", "/x"),
+            ("POST", "/x/rotate-secret"),
+            ("POST", "/x/test"),
+            ("POST", "/x/deliveries/x/resend"),
+        ];
+        assert_eq!(statuses(&writing), [429; 4]);
+        assert_eq!(statuses(&[("GET", ""), ("GET", "/x"), ("DELETE", "/x"), ("GET", "/x/deliveries")]), [403; 4]);
+    }
+
     fn every_change_of_an_endpoint_is_in_the_audit_trail_without_an_address(service) {
         for_users(service);
         let ann = service.sign_up("ann@example.com");
