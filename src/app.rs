@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::accounts::addresses::Addresses;
 use crate::accounts::limits::{AddressLimits, WriteLimits};
+use crate::accounts::links::Pages;
 use crate::accounts::mailed_links::MailedLinks;
 use crate::accounts::passwords::{PasswordRules, Passwords};
 use crate::accounts::recovery::Recovery;
@@ -10,7 +12,7 @@ use crate::accounts::second_factor::service::SecondFactors;
 use crate::accounts::session::LiveSession;
 use crate::accounts::sessions::Sessions;
 use crate::accounts::settings::AccountSettings;
-use crate::accounts::store::{FailureStore, RecoveryStore, SecondFactorStore, SessionStore, UserStore};
+use crate::accounts::store::{AddressStore, FailureStore, RecoveryStore, SecondFactorStore, SessionStore, UserStore};
 use crate::accounts::throttling::LoginThrottle;
 use crate::accounts::users::Users;
 use crate::audit::events::Events;
@@ -48,6 +50,7 @@ pub struct Stores {
     pub recovery: Arc<dyn RecoveryStore>,
     pub second_factors: Arc<dyn SecondFactorStore>,
     pub sealed: Arc<dyn SealedStore>,
+    pub addresses: Arc<dyn AddressStore>,
     pub sessions: Arc<dyn SessionStore>,
     pub failures: Arc<dyn FailureStore>,
     pub keys: Arc<dyn KeyStore>,
@@ -74,6 +77,9 @@ pub struct App {
     pub password_rules: PasswordRules,
     pub users: Arc<Users>,
     pub recovery: Recovery,
+    pub addresses: Addresses,
+    /// Where links with a token lead.
+    pub pages: Pages,
     pub mailed_links: Arc<MailedLinks>,
     pub second_factors: SecondFactors,
     pub sessions: Sessions,
@@ -100,6 +106,8 @@ pub struct ServiceSettings<'a> {
     pub outbox: &'a OutboxSettings,
     pub webhooks: &'a WebhookSettings,
     pub memory: &'a MemorySettings,
+    /// Whether mail is sent.
+    pub sends_mail: bool,
 }
 
 /// How many queries of each kind a lookup may run at once. Few, so that keys that are asked for together are fetched
@@ -122,7 +130,7 @@ impl App {
         clock: Clock,
         changes: Arc<Changes>,
     ) -> App {
-        let ServiceSettings { accounts, tokens, keys, audit, outbox, webhooks, memory } = settings;
+        let ServiceSettings { accounts, tokens, keys, audit, outbox, webhooks, memory, sends_mail } = settings;
         let entries = memory.cache_entries;
         let tokens = Arc::new(Tokens::new(
             secret_keys.jwt.access,
@@ -148,33 +156,44 @@ impl App {
             data_key.clone(),
             clock.clone(),
         );
-        let scopes = accounts.user_scopes.clone();
         let users = Arc::new(Users::new(
             stores.users,
             passwords.clone(),
             throttle,
-            scopes,
+            accounts,
             data_key.clone(),
             events.clone(),
             clock.clone(),
         ));
+        let is_required = accounts.verified_email_required;
+        // Nobody waits for a verified e-mail unless one is required.
+        let judge_key = move |key: &mut KnownKey| key.owner_awaits_verification &= is_required;
+        let judge_session = move |session: &mut LiveSession| session.awaits_verification &= is_required;
         let (by_hash, by_id, sessions) = (stores.keys.clone(), stores.keys.clone(), stores.sessions.clone());
         App {
-            known_keys: Lookup::new(entries, changes.clone(), Box::new(move |hashes| by_hash.keys_by_hash(hashes))),
-            service_keys: Lookup::new(entries, changes.clone(), Box::new(move |ids| by_id.keys_by_id(ids))),
-            live_sessions: Lookup::new(entries, changes.clone(), Box::new(move |ids| sessions.live_sessions(ids))),
+            known_keys: Lookup::new(
+                entries,
+                changes.clone(),
+                Box::new(move |hashes| by_hash.keys_by_hash(hashes).map(|found| judged(found, judge_key))),
+            ),
+            service_keys: Lookup::new(
+                entries,
+                changes.clone(),
+                Box::new(move |ids| by_id.keys_by_id(ids).map(|found| judged(found, judge_key))),
+            ),
+            live_sessions: Lookup::new(
+                entries,
+                changes.clone(),
+                Box::new(move |ids| sessions.live_sessions(ids).map(|found| judged(found, judge_session))),
+            ),
             changes,
             address_limits: AddressLimits::new(accounts.address_rates, clock.clone()),
             writes: writes.clone(),
             password_rules,
             mailed_links: Arc::new(MailedLinks::new(stores.recovery.clone(), accounts, clock.clone())),
-            recovery: Recovery::new(
-                stores.recovery,
-                passwords.clone(),
-                accounts.pages.clone(),
-                accounts.reset_lifetime,
-                clock.clone(),
-            ),
+            addresses: Addresses::new(stores.addresses, users.clone(), sends_mail, clock.clone()),
+            pages: accounts.pages.clone(),
+            recovery: Recovery::new(stores.recovery, users.clone(), accounts, sends_mail, clock.clone()),
             second_factors: SecondFactors::new(
                 stores.second_factors,
                 users.clone(),
@@ -214,4 +233,10 @@ impl App {
             .and_then(|()| self.live_sessions.start("sessions", fetchers()))
             .map_err(|error| format!("the threads that fetch keys and sessions cannot be started: {error}"))
     }
+}
+
+/// What the store has found, after `judge` has seen each.
+fn judged<K, V>(mut found: Vec<(K, V)>, judge: impl Fn(&mut V)) -> Vec<(K, V)> {
+    found.iter_mut().for_each(|(_, value)| judge(value));
+    found
 }

@@ -17,6 +17,8 @@ pub enum Limited {
     Refresh,
     /// A one-time token is tried. Counted separately, at the rate of logins.
     OneTimeToken,
+    /// A mail is asked for.
+    Mail,
     FailedKey,
     /// A failed key that was not in memory and had to be looked up in the store.
     FailedLookup,
@@ -28,6 +30,7 @@ pub struct AddressRates {
     pub sign_up: Option<Rate>,
     pub log_in: Option<Rate>,
     pub refresh: Option<Rate>,
+    pub mail: Option<Rate>,
     pub failed_keys: Option<Rate>,
 }
 
@@ -73,6 +76,7 @@ impl AddressLimits {
             Limited::SignUp => self.rates.sign_up,
             Limited::LogIn | Limited::OneTimeToken => self.rates.log_in,
             Limited::Refresh => self.rates.refresh,
+            Limited::Mail => self.rates.mail,
             Limited::FailedKey | Limited::FailedLookup => self.rates.failed_keys,
         }
     }

@@ -1,5 +1,7 @@
 //! Users and their sessions: signing up, logging in, passwords, and how often a password may be guessed.
 
+pub mod address_change;
+pub mod addresses;
 pub mod changing;
 pub mod creating;
 pub mod email;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::digest;
 
-use crate::base::error::Error;
+use crate::base::error::{Challenge, Error, Sent};
 use crate::base::random;
 
 /// The hexadecimal digits of a token, which are its 256 random bits.
@@ -71,6 +71,12 @@ impl TokenHash {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// The error for a token that is not good, or no longer.
+pub(crate) fn not_good() -> Error {
+    let challenge = Challenge { token: Some(Sent::No), key: false, basic: false };
+    Error::Unauthenticated { message: "Invalid or expired token", challenge }
 }
 
 impl fmt::Debug for TokenHash {

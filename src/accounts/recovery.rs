@@ -3,14 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
+use crate::accounts::email::Email;
 use crate::accounts::links::Pages;
-use crate::accounts::one_time::{OneTimeToken, TokenHash, TokenKind};
-use crate::accounts::passwords::{NewPassword, Passwords};
+use crate::accounts::one_time::{OneTimeToken, TokenHash, TokenKind, not_good};
+use crate::accounts::passwords::NewPassword;
+use crate::accounts::settings::AccountSettings;
 use crate::accounts::store::{RecoveryStore, Reset, TokenAdded};
-use crate::accounts::user::{NO_PASSWORD, User};
+use crate::accounts::user::{NO_PASSWORD, User, UserRef};
+use crate::accounts::users::Users;
 use crate::audit::event::By;
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::{Challenge, Error, Sent};
+use crate::base::error::Error;
 use crate::base::id::UserId;
 
 /// A token for somebody who has to set a password.
@@ -21,23 +26,49 @@ pub struct ResetToken {
     pub url: Option<String>,
 }
 
+/// What a client is told where no mail is sent.
+const NO_MAIL: &str =
+    "This server sends no mail: its operator has to set SMTP_URL, or hands over a token that sets a password";
+
 pub struct Recovery {
     store: Arc<dyn RecoveryStore>,
-    passwords: Arc<Passwords>,
+    users: Arc<Users>,
     pages: Pages,
     lifetime: Duration,
+    sends_mail: bool,
     clock: Clock,
 }
 
 impl Recovery {
     pub(crate) fn new(
         store: Arc<dyn RecoveryStore>,
-        passwords: Arc<Passwords>,
-        pages: Pages,
-        lifetime: Duration,
+        users: Arc<Users>,
+        settings: &AccountSettings,
+        sends_mail: bool,
         clock: Clock,
     ) -> Recovery {
-        Recovery { store, passwords, pages, lifetime, clock }
+        let AccountSettings { pages, reset_lifetime, .. } = settings.clone();
+        Recovery { store, users, pages, lifetime: reset_lifetime, sends_mail, clock }
+    }
+
+    /// Has a link mailed to somebody who says that they have forgotten their password. Whether there is such an account,
+    /// and whether it gets a mail, shows neither in the answer nor in the time that it takes: the same is read and written,
+    /// and what becomes of the mail is decided when its turn comes.
+    pub fn note_forgotten(&self, email: &Email, by: &By) -> Result<(), Error> {
+        if !self.sends_mail {
+            return Err(Error::NotConfigured(NO_MAIL));
+        }
+        let nobody = self.receiver_of_nobody(email);
+        let user = self.users.find(&UserRef::Email(email.clone()))?.map(|user| user.id);
+        Ok(self.store.note_forgotten(user, user.map_or(nobody, |user| user.0), by, self.clock.now())?)
+    }
+
+    /// Stands for an address that is not stored. No account has such an id: theirs are of another version.
+    fn receiver_of_nobody(&self, email: &Email) -> Uuid {
+        let hash = self.users.data_key.keyed_hash("forgotten password", email.as_str());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
     }
 
     /// A token that sets the user's password once. `None`: there is no such user. An error: it is a service account.
@@ -60,7 +91,7 @@ impl Recovery {
         let token = TokenHash::of(token).ok_or_else(not_good)?;
         // Hashing a password is work that a wrong token must not cause.
         let user = self.store.user_of_reset_token(&token, self.clock.now())?.ok_or_else(not_good)?;
-        let hash = self.passwords.hash(password)?;
+        let hash = self.users.passwords.hash(password)?;
         loop {
             match self.store.reset_password(user, &token, &hash, by, self.clock.now())? {
                 Reset::Done => return Ok(()),
@@ -74,11 +105,6 @@ impl Recovery {
     pub(crate) fn prune(&self) -> Result<bool, Error> {
         Ok(self.store.prune_tokens(self.clock.now())?)
     }
-}
-
-fn not_good() -> Error {
-    let challenge = Challenge { token: Some(Sent::No), key: false, basic: false };
-    Error::Unauthenticated { message: "Invalid or expired token", challenge }
 }
 
 /// Whether a reset ends the keys of this account too: somebody else may have signed up with an e-mail that is not theirs,

@@ -57,6 +57,8 @@ pub struct LiveSession {
     pub user: UserId,
     pub email: Arc<str>,
     pub email_verified: bool,
+    /// The user has to verify their e-mail before they are admitted to more than their own account.
+    pub awaits_verification: bool,
     /// What the user has now, whatever their token says.
     pub scopes: Arc<Grants>,
     pub expires_at: Timestamp,

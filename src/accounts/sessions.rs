@@ -75,7 +75,8 @@ impl Sessions {
         origin: Origin,
     ) -> Result<LoggedIn, Error> {
         let hash = self.users.passwords.hash(password)?;
-        let user = new_user(email, name, self.users.user_scopes.clone(), self.clock.now());
+        let mut user = new_user(email, name, self.users.user_scopes.clone(), self.clock.now());
+        user.needs_verified_email = self.users.verified_email_required;
         let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
         match self.users.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
             Created::Done => self.logged_in(user, &session),

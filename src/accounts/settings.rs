@@ -12,6 +12,8 @@ use crate::keys::grants::Grants;
 pub struct AccountSettings {
     /// Whether anyone may sign up.
     pub signup_open: bool,
+    /// Whether users have to verify their e-mail before they are admitted to more than their own account.
+    pub verified_email_required: bool,
     /// What a new user may do and may hand to their keys.
     pub user_scopes: Grants,
     /// In characters.

@@ -7,6 +7,10 @@
 //! instances. Any method returns `Unavailable` if the database cannot be reached; only other outcomes are documented at
 //! the methods.
 
+use std::time::Duration;
+
+use uuid::Uuid;
+
 use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::failures::{FailureIds, Failures};
@@ -70,6 +74,24 @@ pub enum TokenAdded {
     NoSuchUser,
     /// It gets no token.
     Service,
+}
+
+/// What became of a wish for another e-mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Done,
+    /// The user has asked too often, and may ask again after this time.
+    TooOften(Duration),
+}
+
+/// What became of a token that verifies an e-mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    Done,
+    /// The e-mail that the user wanted is somebody else's by now. Nothing was changed.
+    EmailTaken,
+    /// The token is not, or the user is inactive. Nothing was changed.
+    NotGood,
 }
 
 /// What became of a reset.
@@ -200,6 +222,10 @@ pub trait RecoveryStore: Send + Sync {
         now: Timestamp,
     ) -> Result<TokenAdded, StoreError>;
 
+    /// Records that somebody says that they have forgotten a password, and queues the mail with a link to `receiver`: the
+    /// account's id, or an id that stands for the address where there is no account. The same statements in both cases.
+    fn note_forgotten(&self, user: Option<UserId>, receiver: Uuid, by: &By, now: Timestamp) -> Result<(), StoreError>;
+
     /// Stores a token that is to be mailed, together with the address that it proves, and returns this address. Of the
     /// earlier ones of its kind the latest two stay good. `None`: nobody is to be written to, as
     /// [`crate::accounts::purposes::recipient`] says, or the address that the user wants is somebody else's.
@@ -234,6 +260,27 @@ pub trait RecoveryStore: Send + Sync {
 
     /// Deletes up to a thousand tokens that have expired. False: there were none.
     fn prune_tokens(&self, now: Timestamp) -> Result<bool, StoreError>;
+}
+
+/// Whose e-mail is which.
+pub trait AddressStore: Send + Sync {
+    /// Queues a mail with a link that verifies the user's e-mail.
+    fn request_verification(&self, user: UserId, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Queues a mail with a link to the e-mail that the user wants, and one to the e-mail that they have, if
+    /// [`crate::accounts::address_change::AddressChange::ask`] lets them.
+    fn request_address_change(
+        &self,
+        user: UserId,
+        shown: &Shown<'_>,
+        wanted: &Email,
+        by: &By,
+        now: Timestamp,
+    ) -> Result<Confirmed<Asked>, StoreError>;
+
+    /// Uses up a token that was mailed to an address: it turned out to be the user's. After a change of address it is theirs
+    /// from now on, which voids all their tokens.
+    fn verify_email(&self, token: &TokenHash, by: &By, now: Timestamp) -> Result<Verified, StoreError>;
 }
 
 /// Sessions.

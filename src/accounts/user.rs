@@ -53,6 +53,8 @@ pub struct User {
     pub kind: UserKind,
     pub email: String,
     pub email_verified: bool,
+    /// Whether the account was made while a verified e-mail was required.
+    pub needs_verified_email: bool,
     pub name: Option<String>,
     pub is_active: bool,
     /// What they may do, and what they may hand to their keys.
@@ -104,6 +106,7 @@ pub(crate) fn new_user(email: Email, name: Option<String>, scopes: Grants, now: 
         kind: UserKind::User,
         email: email.to_string(),
         email_verified: false,
+        needs_verified_email: false,
         name,
         is_active: true,
         scopes,

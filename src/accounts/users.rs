@@ -11,9 +11,10 @@ use crate::accounts::operators::LAST_OPERATOR;
 use crate::accounts::passwords::{NewPassword, PasswordHash, Passwords};
 use crate::accounts::second_factor::shown::{CodeFault, Confirmed, Proof, Shown};
 use crate::accounts::session::NewSession;
+use crate::accounts::settings::AccountSettings;
 use crate::accounts::store::{Created, Deleted, PasswordSet, UserChanged, UserStore};
 use crate::accounts::throttling::{LoginThrottle, PasswordAttempt};
-use crate::accounts::user::{NO_PASSWORD, User, UserFilter, UserRef};
+use crate::accounts::user::{NO_PASSWORD, User, UserFilter, UserKind, UserRef};
 use crate::audit::event::{By, Kind};
 use crate::audit::events::Events;
 use crate::base::clock::Clock;
@@ -32,6 +33,8 @@ pub struct Users {
     pub(super) throttle: LoginThrottle,
     /// What a new user gets.
     pub(super) user_scopes: Grants,
+    /// Whether new users have to verify their e-mails.
+    pub(super) verified_email_required: bool,
     pub(super) data_key: Arc<DataKey>,
     events: Arc<Events>,
     clock: Clock,
@@ -42,17 +45,19 @@ impl Users {
         store: Arc<dyn UserStore>,
         passwords: Arc<Passwords>,
         throttle: LoginThrottle,
-        user_scopes: Grants,
+        settings: &AccountSettings,
         data_key: Arc<DataKey>,
         events: Arc<Events>,
         clock: Clock,
     ) -> Users {
-        Users { store, passwords, throttle, user_scopes, data_key, events, clock }
+        let AccountSettings { user_scopes, verified_email_required, .. } = settings.clone();
+        Users { store, passwords, throttle, user_scopes, verified_email_required, data_key, events, clock }
     }
 
     /// Creates an active user. An error: a broken rule, or the e-mail is taken.
     pub fn create(&self, draft: UserDraft, by: &By) -> Result<User, Error> {
-        let (user, password) = draft.judge(&self.user_scopes, self.clock.now()).map_err(Error::BrokenRules)?;
+        let (mut user, password) = draft.judge(&self.user_scopes, self.clock.now()).map_err(Error::BrokenRules)?;
+        user.needs_verified_email = self.verified_email_required && user.kind == UserKind::User;
         let hash = password.map_or_else(|| Ok(PasswordHash::none()), |password| self.passwords.hash(password))?;
         match self.store.create_user(&user, &hash, None, by)? {
             Created::Done => Ok(user),

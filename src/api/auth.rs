@@ -9,7 +9,7 @@ use crate::accounts::passwords::is_same;
 use crate::accounts::second_factor::codes::Code;
 use crate::accounts::second_factor::shown::Proof;
 use crate::accounts::sessions::LoggedIn;
-use crate::accounts::user::parse_name;
+use crate::accounts::user::{User, parse_name};
 use crate::app::App;
 use crate::base::clock::Timestamp;
 use crate::base::duration;
@@ -141,6 +141,11 @@ pub(crate) fn me(app: &App, request: &mut Request) -> Result<Response, Error> {
     let user = app.users.by_id(request.principal.user()?.id)?;
     // The user may have been deleted since the guard judged.
     let user = user.ok_or(Error::NotFound("User not found".into()))?;
+    shown(&user)
+}
+
+/// 200 with the user as they see themselves.
+pub(super) fn shown(user: &User) -> Result<Response, Error> {
     response::ok(&Me {
         id: user.id,
         email: &user.email,

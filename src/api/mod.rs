@@ -1,5 +1,7 @@
 //! One file a resource. A handler parses, makes one call and answers; the rules are elsewhere.
 
+pub mod account;
+pub mod account_pages;
 pub mod admin;
 pub mod auth;
 pub mod authz;

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use super::{
-    admin, auth, authz, discovery, docs, events, health, jwks, keys, oauth, protected, sessions, totp, usage,
-    verification, webhooks,
+    account, account_pages, admin, auth, authz, discovery, docs, events, health, jwks, keys, oauth, protected,
+    sessions, totp, usage, verification, webhooks,
 };
 use crate::accounts::limits::Limited;
 use crate::guard::requirements::Guard::{ApiKey, Flexible, Jwt, Public};
@@ -20,12 +20,19 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             post("/login", Password, auth::log_in).limited(Limited::LogIn),
             post("/refresh", Store, auth::refresh).limited(Limited::Refresh),
             post("/reset-password", Password, auth::reset_password).limited(Limited::OneTimeToken),
+            post("/verify-email", Store, account::verify_email).limited(Limited::OneTimeToken),
+            post("/forgot-password", Store, account::forgot_password).limited(Limited::Mail),
         ]),
         group("/auth", ApiKey).routes([post("/token", Store, auth::derive_token).without_derived()]),
-        group("/auth", Jwt).routes([
+        group("/auth", Jwt).even_unverified().routes([
             post("/logout", Store, auth::log_out),
             get("/me", Store, auth::me),
+            patch("/me", Store, account::change_me).writing(),
             delete("/me", Password, auth::delete_me).with_body(),
+            // For proxies that drop the bodies of DELETE.
+            post("/delete", Password, auth::delete_me),
+            post("/email", Password, account::change_email).limited(Limited::Mail).writing(),
+            post("/verify-email/request", Store, account::request_verification).limited(Limited::Mail).writing(),
             post("/password", Password, auth::change_password).writing(),
             post("/totp", Password, totp::begin).writing(),
             post("/totp/confirm", Store, totp::confirm).writing(),
@@ -106,6 +113,11 @@ pub static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             any("/forward-auth", authz::demand, authz::admit),
             any("/auth-request", authz::demand, authz::admit).with_no_429(),
             any("/ext-authz/*", authz::demand_before_path, authz::admit),
+        ]),
+        group("/account", Public).routes([
+            get("/reset", Inline, account_pages::reset),
+            get("/verify", Inline, account_pages::verify),
+            get("/:file", Inline, account_pages::file),
         ]),
         group("", Public).routes([
             get("/.well-known/jwks.json", Inline, jwks::jwks),

@@ -43,7 +43,7 @@ kinds! {
     UserDeleted = "user.deleted",
     /// Details: the scopes that were granted and withdrawn.
     UserScopesChanged = "user.scopes_changed",
-    /// By an operator. Details: the names of the changed fields.
+    /// By an operator, or by the user themselves. Details: the names of the changed fields.
     UserChanged = "user.changed",
     /// By an operator: created without a password, which a reset token is to set.
     UserInvited = "user.invited",
@@ -51,7 +51,7 @@ kinds! {
     UserPasswordSet = "user.password_set",
     /// By the user. All their sessions have ended (details: how many), and a new one is opened.
     PasswordChanged = "password.changed",
-    /// An operator had a token made that sets a new password.
+    /// Somebody wants a token that sets a new password: an operator, or who says that they have forgotten theirs.
     PasswordResetRequested = "password.reset_requested",
     /// A token has set a new password. All the user's sessions have ended; details: how many.
     PasswordReset = "password.reset",

@@ -35,6 +35,11 @@ Commands:
   user show USER            Show one user; USER is an e-mail or an id
   user create EMAIL [--name NAME]
                             Create a user; the password is asked for, or read from standard input
+  user invite EMAIL [--name NAME]
+                            Create a user without a password, and print a link, or a token, that sets one
+  user reset-link USER      Print a link, or a token, that sets a user's new password, to be handed over
+  user verify-email USER|--all
+                            Say that the e-mail of a user, or of every user, is known to be theirs
   user grant USER|--all SCOPE...
                             Let a user, or all users, do more: use these scopes and hand them to their keys.
                             orders:* stands for all that begin so

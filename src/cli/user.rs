@@ -1,4 +1,5 @@
-//! `keyward user`: lists and shows users, creates and deletes them, turns them off and on, sets their passwords.
+//! `keyward user`: lists and shows users, creates, invites and deletes them, turns them off and on, and helps those who
+//! have forgotten their passwords or cannot verify their e-mails.
 
 use pico_args::Arguments;
 use serde_json::{Value, json};
@@ -28,13 +29,16 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("deactivate") => set_active(json, &named_user(arguments)?, false),
         Some("grant") => change_scopes(json, arguments, ScopeChange::Grant),
         Some("withdraw") => change_scopes(json, arguments, ScopeChange::Withdraw),
+        Some("invite") => invite(json, arguments),
+        Some("reset-link") => reset_link(json, &named_user(arguments)?),
+        Some("verify-email") => verify_email(json, arguments),
         Some("set-password") => set_password(json, &named_user(arguments)?),
         Some("reset-totp") => reset_totp(json, &named_user(arguments)?),
         Some("delete") => delete(json, &named_user(arguments)?),
         Some(other) => Err(Failure::Usage(format!("there is no command \"user {other}\""))),
         None => Err(Failure::Usage(
-            "user needs a command: list, show, create, grant, withdraw, activate, deactivate, set-password, \
-             reset-totp or delete"
+            "user needs a command: list, show, create, invite, reset-link, verify-email, grant, withdraw, activate, \
+             deactivate, set-password, reset-totp or delete"
                 .to_string(),
         )),
     }
@@ -87,16 +91,71 @@ fn show(json: bool, name: &UserRef) -> Result<(), Failure> {
 }
 
 fn create(json: bool, mut arguments: Arguments) -> Result<(), Failure> {
-    let name: Option<String> = arguments.opt_value_from_str("--name")?;
-    let email = required(&mut arguments, "the e-mail is missing")?;
+    let draft = named_draft(&mut arguments)?;
     finish(arguments)?;
+    let app = open_app()?;
+    let password = Some(read_password(&app.password_rules)?);
+    print_user(json, &app.users.create(UserDraft { password, ..draft }, &By::operator())?)
+}
+
+/// `EMAIL [--name NAME]`.
+fn named_draft(arguments: &mut Arguments) -> Result<UserDraft, Failure> {
+    let name: Option<String> = arguments.opt_value_from_str("--name")?;
+    let email = required(arguments, "the e-mail is missing")?;
     let email = Email::parse(&email).map_err(|rule| Failure::Usage(format!("the e-mail {rule}")))?;
     let name = name.map(|name| parse_name(&name)).transpose();
     let name = name.map_err(|rule| Failure::Usage(format!("the name {rule}")))?;
+    Ok(UserDraft { name, ..UserDraft::invited(email) })
+}
+
+/// Creates a user without a password, and shows the token that sets one.
+fn invite(json: bool, mut arguments: Arguments) -> Result<(), Failure> {
+    let draft = named_draft(&mut arguments)?;
+    finish(arguments)?;
     let app = open_app()?;
-    let password = Some(read_password(&app.password_rules)?);
-    let draft = UserDraft { name, password, ..UserDraft::invited(email) };
-    print_user(json, &app.users.create(draft, &By::operator())?)
+    let user = app.users.create(draft, &By::operator())?;
+    print_token(json, &app, &user)
+}
+
+/// For somebody who has forgotten their password, where there is no mail.
+fn reset_link(json: bool, name: &UserRef) -> Result<(), Failure> {
+    let app = open_app()?;
+    let user = find_user(&app, name)?;
+    print_token(json, &app, &user)
+}
+
+fn print_token(json: bool, app: &App, user: &User) -> Result<(), Failure> {
+    let made = app.recovery.request_reset(user.id, &By::operator())?.ok_or_else(Failure::no_such_user)?;
+    let token = made.token.expose();
+    let shown = made.url.as_deref().unwrap_or(token);
+    let text = format!("{shown}\nfor {}, once, until {}", user.email, made.expires_at);
+    let object = json!({ "user": object(user), "token": token, "url": made.url, "expiresAt": made.expires_at });
+    print(json, &text, &object)
+}
+
+/// `USER` or `--all`.
+fn verify_email(json: bool, mut arguments: Arguments) -> Result<(), Failure> {
+    let change = UserChange { email_verified: Some(true), ..UserChange::default() };
+    if !arguments.contains("--all") {
+        let name = named_user(arguments)?;
+        let app = open_app()?;
+        let user = find_user(&app, &name)?;
+        let user = app.users.change(user.id, &change, &By::operator())?.ok_or_else(Failure::no_such_user)?;
+        wait_until_applied();
+        return print_user(json, &user);
+    }
+    finish(arguments)?;
+    let app = open_app()?;
+    let mut count = 0_u64;
+    for_every_user(&app, |user| {
+        if user.kind == UserKind::User && !user.email_verified {
+            // They may have been deleted meanwhile.
+            count += u64::from(app.users.change(user.id, &change, &By::operator())?.is_some());
+        }
+        Ok(())
+    })?;
+    wait_until_applied();
+    print(json, &format!("{count} users"), &json!({ "users": count }))
 }
 
 fn set_active(json: bool, name: &UserRef, active: bool) -> Result<(), Failure> {

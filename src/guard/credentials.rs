@@ -49,6 +49,8 @@ pub struct Credentials {
     pub client: Option<IpAddr>,
     /// Whether a key was sent as the token of `Bearer`.
     pub bearer_key: bool,
+    /// Whether the user has to verify their e-mail first; set once the token was judged.
+    pub is_unverified: bool,
     /// Why no key counts, whatever the keys are worth.
     pub misuse: Option<Misuse>,
 }
@@ -75,6 +77,7 @@ impl Credentials {
             token: Credential::Absent,
             client,
             bearer_key: false,
+            is_unverified: false,
             misuse: None,
         }
     }

@@ -74,6 +74,9 @@ impl Guard {
             }
             _ => {}
         }
+        if credentials.is_unverified && key_is_absent {
+            return Error::Forbidden("E-mail address is not verified");
+        }
         // A token that was derived from a key, or a key in its place.
         let of_service = credentials.bearer_key || !matches!(credentials.derived, Credential::Absent);
         let sent = if of_service || !matches!(credentials.token, Credential::Absent) { Sent::Yes } else { Sent::No };
@@ -186,6 +189,10 @@ fn judge_token(
     let session = live.filter(|session| session.user == claims.sub && session.expires_at > now)?;
     // A retry has replaced this generation, so its holder is not the client.
     if claims.generation.is_some_and(|generation| session.orphans.contains(generation)) {
+        return None;
+    }
+    if session.awaits_verification && !requirements.even_unverified {
+        credentials.is_unverified = true;
         return None;
     }
     if !session.scopes.cover(requirements.scopes) {

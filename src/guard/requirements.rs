@@ -27,6 +27,8 @@ pub struct Requirements<'a> {
     pub even_paused: bool,
     /// Whether a key is accepted from every address, whatever it allows.
     pub from_anywhere: bool,
+    /// Whether a user is accepted who has to verify their e-mail first.
+    pub even_unverified: bool,
     /// Whether a key is also accepted as the password of `Basic` or as the `client_secret` of a form, as OAuth clients
     /// send their secrets (RFC 6749 §2.3.1). Then it is accepted in one way at a time (§2.3).
     pub oauth: bool,
@@ -41,6 +43,7 @@ impl Requirements<'static> {
             limited: true,
             even_paused: false,
             from_anywhere: false,
+            even_unverified: false,
             oauth: false,
         }
     }

@@ -40,13 +40,19 @@ pub(crate) fn accepted<T: Serialize>(body: &T) -> Result<Response, Error> {
     json(StatusCode::ACCEPTED, body)
 }
 
+#[derive(Serialize)]
+struct Told<'a> {
+    message: &'a str,
+}
+
 /// `{"message": …}`
 pub(crate) fn message(text: &str) -> Result<Response, Error> {
-    #[derive(Serialize)]
-    struct Message<'a> {
-        message: &'a str,
-    }
-    ok(&Message { message: text })
+    ok(&Told { message: text })
+}
+
+/// The same with 202.
+pub(crate) fn accepted_message(text: &str) -> Result<Response, Error> {
+    accepted(&Told { message: text })
 }
 
 fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Response, Error> {

@@ -56,10 +56,11 @@ pub(crate) struct Group {
     scopes: Option<&'static Scopes>,
     /// What a request that creates or changes something counts as.
     write: Write,
+    even_unverified: bool,
 }
 
 pub(crate) fn group(prefix: &'static str, guard: Guard) -> Group {
-    Group { prefix, guard, scopes: None, write: Write::Change }
+    Group { prefix, guard, scopes: None, write: Write::Change, even_unverified: false }
 }
 
 impl Group {
@@ -73,13 +74,19 @@ impl Group {
         Group { write: Write::Administer, ..self }
     }
 
+    /// Users are admitted who have to verify their e-mail first.
+    pub(crate) fn even_unverified(self) -> Group {
+        Group { even_unverified: true, ..self }
+    }
+
     pub(crate) fn routes<const N: usize>(self, endpoints: [Endpoint; N]) -> Vec<Route> {
-        let Group { prefix, guard, scopes, write } = self;
+        let Group { prefix, guard, scopes, write, even_unverified } = self;
         let route = |Endpoint(mut route): Endpoint| {
             // Made once, for the life of the process.
             route.path = format!("{prefix}{}", route.path).leak();
             route.guard = guard;
             route.writes = route.writes.map(|_| write);
+            route.requirements.even_unverified = even_unverified;
             route.requirements.scopes = scopes.unwrap_or(route.requirements.scopes);
             route
         };

@@ -221,6 +221,8 @@ pub struct KnownKey {
     pub owner_is_active: bool,
     /// Of the owner's address.
     pub email_verified: bool,
+    /// The owner has to verify their address before the key is good.
+    pub owner_awaits_verification: bool,
     pub expires_at: Option<Timestamp>,
     /// Those of the key's scopes that its owner has too.
     pub scopes: Scopes,
@@ -236,7 +238,7 @@ impl KnownKey {
     /// memory or just read.
     pub(crate) fn outcome(&self, demand: Demand<'_>, now: Timestamp) -> Outcome {
         let Demand { scopes, narrowed, .. } = demand;
-        let is_on = self.is_active || (demand.even_paused && !self.is_revoked);
+        let is_on = (self.is_active && !self.owner_awaits_verification) || (demand.even_paused && !self.is_revoked);
         if !is_on || !self.owner_is_active {
             Outcome::Disabled
         } else if self.expires_at.is_some_and(|expires_at| expires_at <= now) {
@@ -329,6 +331,7 @@ mod tests {
             is_revoked: false,
             owner_is_active: true,
             email_verified: false,
+            owner_awaits_verification: false,
             expires_at: None,
             scopes: Scopes::default(),
             rate_limit: None,

@@ -51,13 +51,13 @@ impl MailKind {
 
     /// How long after one mail of this kind the account gets the next at the earliest.
     pub fn pause(self) -> Duration {
-        if self.is_gathered() { HOUR } else { 5 * MINUTE }
+        if self == MailKind::Notices { HOUR } else { 5 * MINUTE }
     }
 
-    /// What is to be told during the pause is told after it. Of every other kind, what is asked for during the pause is
-    /// nothing new: the mail before it says the same.
+    /// What is to be told during the pause is told after it; a new address may be another one each time. Of every other
+    /// kind, what is asked for during the pause is nothing new: the mail before it says the same.
     pub fn is_gathered(self) -> bool {
-        self == MailKind::Notices
+        matches!(self, MailKind::Notices | MailKind::AddressChange)
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn notices_are_an_hour_apart_and_what_was_asked_for_five_minutes() {
         let gathered = MailKind::ALL.into_iter().filter(|kind| kind.is_gathered());
-        assert_eq!(gathered.collect::<Vec<_>>(), [MailKind::Notices]);
+        assert_eq!(gathered.collect::<Vec<_>>(), [MailKind::AddressChange, MailKind::Notices]);
         assert_eq!([MailKind::Notices.pause(), MailKind::Reset.pause()], [HOUR, 5 * MINUTE]);
     }
 }

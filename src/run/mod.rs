@@ -78,6 +78,7 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
         recovery: store.clone(),
         second_factors: store.clone(),
         sealed: store.clone(),
+        addresses: store.clone(),
         sessions: store.clone(),
         failures: store.clone(),
         keys: store.clone(),
@@ -92,7 +93,8 @@ pub fn stores(store: &Arc<dyn Store>) -> Stores {
 /// The settings of the services among all.
 pub fn service_settings(config: &Config) -> ServiceSettings<'_> {
     let Config { accounts, tokens, keys, audit, outbox, webhooks, memory, .. } = config;
-    ServiceSettings { accounts, tokens, keys, audit, outbox, webhooks, memory }
+    let sends_mail = deliveries::reach(config).mail;
+    ServiceSettings { accounts, tokens, keys, audit, outbox, webhooks, memory, sends_mail }
 }
 
 /// A running Keyward.

@@ -13,7 +13,7 @@ mod strangers;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use crate::accounts::store::{FailureStore, RecoveryStore, SecondFactorStore, SessionStore, UserStore};
+use crate::accounts::store::{AddressStore, FailureStore, RecoveryStore, SecondFactorStore, SessionStore, UserStore};
 use crate::audit::store::EventStore;
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
@@ -29,6 +29,7 @@ pub trait Store:
     + RecoveryStore
     + SecondFactorStore
     + SealedStore
+    + AddressStore
     + SessionStore
     + FailureStore
     + KeyStore

@@ -2,7 +2,7 @@
 
 use keyward_harness::mail_server::{Mail, MailServer, Way};
 use keyward_harness::program::Home;
-use keyward_harness::service::{Backend, PASSWORD, Service, TempDir};
+use keyward_harness::service::{Account, Backend, PASSWORD, Service, TempDir};
 use keyward_harness::tls_client::Pair;
 use serde_json::json;
 
@@ -58,6 +58,14 @@ fn taken(service: &Service, server: &MailServer) -> Mail {
     mail
 }
 
+/// Somebody who has signed up, and has got the mail with the link that verifies their address.
+#[track_caller]
+fn sign_up(service: &Service, server: &MailServer, email: &str) -> Account {
+    let account = service.sign_up(email);
+    taken(service, server);
+    account
+}
+
 fn notices(mail: &Mail) -> Vec<String> {
     let text = mail.text();
     text.lines().filter_map(|line| line.strip_prefix("- ")).map(str::to_string).collect()
@@ -66,7 +74,7 @@ fn notices(mail: &Mail) -> Vec<String> {
 #[test]
 fn what_happens_to_an_account_is_told_at_once_and_then_together_an_hour_later() {
     on_both(|service, server| {
-        let ann = service.sign_up("ann@example.com");
+        let ann = sign_up(service, server, "ann@example.com");
         let access = change_password(service, &ann.access);
         let mail = taken(service, server);
         service.advance(1);
@@ -99,7 +107,7 @@ fn what_happens_to_an_account_is_told_at_once_and_then_together_an_hour_later() 
 #[test]
 fn names_are_written_to_a_verified_address_alone_and_change_no_markup_and_no_header() {
     on_both(|service, server| {
-        let ann = service.sign_up("ann@example.com");
+        let ann = sign_up(service, server, "ann@example.com");
         service.execute(
             "UPDATE users SET email_verified = TRUE, \
              name = 'Ann <i>\r\nBcc: bob@example.com'",
@@ -116,7 +124,7 @@ fn names_are_written_to_a_verified_address_alone_and_change_no_markup_and_no_hea
 #[test]
 fn a_login_from_an_address_not_seen_lately_is_told() {
     on_both(|service, server| {
-        let ann = service.sign_up("ann@example.com");
+        let ann = sign_up(service, server, "ann@example.com");
         let log_in = |address: &str| {
             let body = json!({ "email": ann.email, "password": PASSWORD });
             let answer = service.post("/auth/login").header("X-Forwarded-For", address).json(body).send();
@@ -147,7 +155,7 @@ fn a_login_from_an_address_not_seen_lately_is_told() {
 #[test]
 fn what_a_server_refuses_for_good_is_over_and_what_it_refuses_for_now_is_tried_again() {
     on_both(|service, server| {
-        let ann = service.sign_up("ann@example.com");
+        let ann = sign_up(service, server, "ann@example.com");
         server.at("RCPT", "550 5.1.1 nobody here");
         service.create_key(&ann.access, json!({ "name": "a" }));
         wait_for(|| outcomes(service, "gone", 550) == 1);
@@ -185,7 +193,7 @@ fn what_a_server_refuses_for_good_is_over_and_what_it_refuses_for_now_is_tried_a
 fn a_server_that_hangs_holds_up_no_request_and_gets_the_mail_later() {
     let Some(mut server) = MailServer::start() else { return };
     let service = service_with(Backend::Sqlite, &server);
-    let ann = service.sign_up("ann@example.com");
+    let ann = sign_up(&service, &server, "ann@example.com");
     server.at("DATA", "hang");
     service.create_key(&ann.access, json!({ "name": "a" }));
     server.wait_for_step("DATA");
@@ -199,7 +207,7 @@ fn a_server_that_hangs_holds_up_no_request_and_gets_the_mail_later() {
 #[test]
 fn nothing_is_sent_to_an_account_that_was_deactivated() {
     on_both(|service, server| {
-        let ann = service.sign_up("ann@example.com");
+        let ann = sign_up(service, server, "ann@example.com");
         server.at("RCPT", "once 451 later");
         service.create_key(&ann.access, json!({ "name": "a" }));
         wait_for(|| outcomes(service, "waits", 451) == 1);
@@ -214,7 +222,7 @@ fn domains_are_written_in_punycode_and_other_letters_need_a_server_that_takes_th
     for utf8 in [true, false] {
         let Some(server) = MailServer::start_with(Way::Plain, None, utf8) else { return };
         let service = service_with(Backend::Sqlite, &server);
-        let turtle = service.sign_up("turtle@żółw.example");
+        let turtle = sign_up(&service, &server, "turtle@żółw.example");
         service.create_key(&turtle.access, json!({ "name": "a" }));
         let mail = server.mail();
         assert_eq!((mail.recipients[0].as_str(), mail.options.len()), ("turtle@xn--w-uga1v8h.example", 0));
@@ -227,7 +235,8 @@ fn domains_are_written_in_punycode_and_other_letters_need_a_server_that_takes_th
             assert_eq!(mail.recipients, ["żółw@example.com"]);
             assert!(mail.options.contains(&"SMTPUTF8".to_string()));
         } else {
-            wait_for(|| service.count("SELECT COUNT(*) FROM deliveries WHERE outcome = 'gone'") == 1);
+            // The link and the notice.
+            wait_for(|| service.count("SELECT COUNT(*) FROM deliveries WHERE outcome = 'gone'") == 2);
         }
     }
 }

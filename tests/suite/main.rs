@@ -3,6 +3,7 @@
 //! The harness starts the servers, and holds every answer against `static/openapi.json`. What a hostile network or a failing
 //! machine does is in `tests/hostile`.
 
+mod account_pages;
 mod admin;
 mod algorithms;
 mod audit;
@@ -40,6 +41,7 @@ mod pgbouncer;
 mod process;
 mod protected;
 mod query_plans;
+mod recovery;
 mod refresh;
 mod second_factor;
 mod service_tokens;
@@ -53,6 +55,7 @@ mod tls;
 mod tokens;
 mod usage;
 mod verification;
+mod verified_email_required;
 mod webhook_addresses;
 mod webhooks;
 mod write_limits;

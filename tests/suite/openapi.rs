@@ -10,7 +10,7 @@ use keyward::http::route::Route;
 use keyward_harness::authenticator::Authenticator;
 use keyward_harness::http_client::Answer;
 use keyward_harness::openapi::{DOCUMENT, REST, TEXT, documented_path, resolved};
-use keyward_harness::service::{Backend, Service};
+use keyward_harness::service::{Backend, PASSWORD, Service};
 use serde_json::{Value, json};
 
 /// The methods that the document can name.
@@ -376,6 +376,49 @@ fn see_second_factor(service: &Service, see: &mut impl FnMut(&str, &str, Answer)
     see("POST", "/auth/totp/disable", ask("/auth/totp/disable").json(disable).send());
 }
 
+/// The routes of passwords and addresses that are proven by a mail, with a server that sends some.
+fn see_recovery(service: &Service, see: &mut impl FnMut(&str, &str, Answer)) {
+    let (ann, bob) = (service.sign_up("recovered@example.com"), service.sign_up("taken@example.com"));
+    let ask =
+        |method: &str, path: &str, body: Value| service.method(method, path).bearer(&ann.access).json(body).send();
+    let verify = |token: &str| service.post("/auth/verify-email").json(json!({ "token": token })).send();
+    for answer in [
+        verify(&service.mailed_token(&ann.id, "verify-email", &ann.email)),
+        verify(&service.mailed_token(&ann.id, "change-email", &bob.email)),
+        verify("x"),
+    ] {
+        see("POST", "/auth/verify-email", answer);
+    }
+    for (method, path, body) in [
+        ("POST", "/auth/forgot-password", json!({ "email": "nobody@example.com" })),
+        ("POST", "/auth/verify-email/request", json!({})),
+        ("POST", "/auth/email", json!({ "newEmail": "new@example.com", "password": PASSWORD })),
+        ("PATCH", "/auth/me", json!({ "name": "Ann" })),
+        ("POST", "/auth/verify-email", json!({})),
+        ("POST", "/auth/delete", json!({ "password": PASSWORD })),
+    ] {
+        see(method, path, ask(method, path, json!({ "x": 1 })));
+        let large = service.method(method, path).bearer(&ann.access).body("application/json", vec![b' '; 20_000]);
+        see(method, path, large.send());
+        see(method, path, service.method(method, path).json(json!({ "x": 1 })).send());
+        see(method, path, ask(method, path, body));
+    }
+    service.grant("taken@example.com", &["keyward:admin"]);
+    let last = service.post("/auth/delete").bearer(&bob.access).json(json!({ "password": PASSWORD })).send();
+    see("POST", "/auth/delete", last);
+    for path in
+        ["/account/reset", "/account/verify", "/account/account.js", "/account/account.css", "/account/other.js"]
+    {
+        see("GET", path, service.get(path).send());
+        see("GET", path, service.get(path).header("if-none-match", "*").send());
+        see("GET", path, service.get(path).header("if-match", "\"other\"").send());
+    }
+    let without_pages = Service::start(Backend::Sqlite);
+    for path in ["/account/reset", "/account/verify"] {
+        see("GET", path, without_pages.get(path).send());
+    }
+}
+
 /// Asks every operation for its success and, where this test can provoke it, for each documented refusal. The harness
 /// checks each answer against its schema.
 #[test]
@@ -552,6 +595,12 @@ fn every_operation_answers_as_documented() {
     see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
     see("POST", "/auth/logout", service.post("/auth/logout").bearer(&ann.access).send());
 
+    let mailing = [
+        ("SMTP_URL", "smtp://127.0.0.1:1?tls=none"),
+        ("MAIL_FROM", "auth@example.com"),
+        ("PUBLIC_URL", "https://auth.example.com"),
+    ];
+    see_recovery(&Service::start_with(Backend::Sqlite, &mailing, |_| {}), &mut see);
     see_operators(&service, &mut see);
     see_webhooks(&service, &mut see);
 

@@ -15,7 +15,7 @@ use keyward::accounts::second_factor::codes::Code;
 use keyward::accounts::second_factor::shown::Proof;
 use keyward::accounts::user::{UserFilter, UserKind, UserRef};
 use keyward::app::App;
-use keyward::app::SecretKeys;
+use keyward::app::{SecretKeys, ServiceSettings};
 use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
 use keyward::base::clock::{Clock, Timestamp};
 use keyward::base::data_key::DataKey;
@@ -178,7 +178,7 @@ fn statements<D: Driver>(driver: D, home: &Home) -> BTreeSet<Statement> {
     config.accounts.session_max_age = Some(Duration::from_secs(86_400));
     let data = DataKey::resolve_existing(&config.data_key, None, None).unwrap();
     let secret_keys = SecretKeys { jwt: JwtKeys::ephemeral().unwrap(), data };
-    let settings = run::service_settings(&config);
+    let settings = ServiceSettings { sends_mail: true, ..run::service_settings(&config) };
     let app = App::new(run::stores(&store), secret_keys, settings, 8, clock.clone(), changes);
     app.start_lookups().unwrap();
     do_everything(&app, &*store, &config);
@@ -252,6 +252,17 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let older = UserId::parse("0192f0c1-0000-7000-8000-000000000001").unwrap();
     for purpose in Purpose::ALL {
         app.mailed_links.make(older, purpose).unwrap();
+    }
+    let link = |purpose| app.mailed_links.make(bob.id, purpose).unwrap().unwrap().url;
+    let verify = |url: String| app.addresses.verify(url.split('#').nth(1).unwrap(), &nobody).unwrap();
+    app.addresses.request_verification(bob.id).unwrap();
+    verify(link(Purpose::Verification));
+    for name in ["bobby", "rob"] {
+        app.addresses.request_change(bob.id, "robert@example.com", &email(name), &proof(PASSWORD), &by).unwrap();
+    }
+    verify(link(Purpose::AddressChange));
+    for name in ["rob", "nobody"] {
+        app.recovery.note_forgotten(&email(name), &nobody).unwrap();
     }
     app.mailed_links.former_address(older).unwrap();
     app.mailed_links.note_told(older, "a@example.com").unwrap();

@@ -42,6 +42,22 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "EMAIL_VERIFICATION",
+        default: Some("off"),
+        accepts: "off or required",
+        meaning: "Whether new users reach only /auth until they have verified their e-mail address",
+        secret: false,
+        counts: ALWAYS,
+        read: |config, value| {
+            config.accounts.verified_email_required = match value {
+                "off" => false,
+                "required" => true,
+                _ => return Err("is neither".to_string()),
+            };
+            Ok(())
+        },
+    },
+    Setting {
         name: "PASSWORD_MIN_LENGTH",
         default: Some("8"),
         accepts: "8 to 64",
@@ -193,6 +209,15 @@ pub(super) static SETTINGS: &[Setting] = &[
         secret: false,
         counts: ALWAYS,
         read: |config, value| rate_or_off(value).map(|rate| config.accounts.address_rates.refresh = rate),
+    },
+    Setting {
+        name: "RATE_LIMIT_MAIL",
+        default: Some("60/1h"),
+        accepts: RATES_OR_OFF,
+        meaning: "Requests from one address that have a mail sent",
+        secret: false,
+        counts: ALWAYS,
+        read: |config, value| rate_or_off(value).map(|rate| config.accounts.address_rates.mail = rate),
     },
     Setting {
         name: "RATE_LIMIT_FAILED_KEYS",

@@ -86,7 +86,7 @@ macro_rules! known_keys {
         "SELECT api_keys.hash, api_keys.id, users.id, users.email, api_keys.is_active, users.is_active, \
          api_keys.expires_at, api_keys.name, api_keys.scopes, api_keys.rate_limit, api_keys.rate_window, \
          api_keys.created_at, api_keys.revoked_at, users.scopes, users.email_verified, api_keys.external_id, \
-         api_keys.metadata, api_keys.allowed_ips FROM api_keys \
+         api_keys.metadata, api_keys.allowed_ips, users.needs_verified_email FROM api_keys \
          JOIN users ON users.id = api_keys.user_id AND users.deleted_at IS NULL WHERE "
     };
 }
@@ -95,6 +95,7 @@ pub(super) use known_keys;
 pub(crate) fn known_key(mut row: Row) -> Result<(KeyHash, KnownKey), StoreError> {
     let hash = KeyHash::from_stored(row.bytes(0)?).ok_or_else(|| unexpected(0))?;
     let grants = Grants::from_stored(row.text(13)?);
+    let email_verified = row.bool(14)?;
     let key = KnownKey {
         id: KeyId(row.uuid(1)?),
         owner: UserId(row.uuid(2)?),
@@ -107,7 +108,8 @@ pub(crate) fn known_key(mut row: Row) -> Result<(KeyHash, KnownKey), StoreError>
         rate_limit: rate_limit(&mut row, 9)?,
         created_at: row.timestamp(11)?,
         is_revoked: row.optional_timestamp(12)?.is_some(),
-        email_verified: row.bool(14)?,
+        email_verified,
+        owner_awaits_verification: row.bool(18)? && !email_verified,
         external_id: row.optional_text(15)?,
         metadata: metadata(&mut row, 16)?,
         allowed_ips: allowed_ips(&mut row, 17)?,

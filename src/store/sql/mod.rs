@@ -3,6 +3,7 @@
 //!
 //! Statements use `$1…$n` and only what both databases understand.
 
+mod addresses;
 mod codes;
 mod deliveries;
 mod events;

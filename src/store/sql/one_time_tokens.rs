@@ -1,6 +1,10 @@
 //! The statements of one-time tokens, and what a token does.
 
+use uuid::Uuid;
+
+use super::addresses::mark_verified;
 use super::events::{record, record_all};
+use super::outbox::queue_mail;
 use super::user_rows::{is_free, locked_user};
 use super::{SqlStore, codes, delete_found, sessions, webhooks};
 use crate::accounts::ending::ended_all;
@@ -14,6 +18,7 @@ use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::{KeyId, UserId};
+use crate::mail::kinds::MailKind;
 use crate::store::driver::{Driver, Transaction, Value, first};
 
 /// How many keys end in one transaction.
@@ -26,6 +31,7 @@ const DELETE_TOKENS: &str = "DELETE FROM one_time_tokens WHERE id IN (ROWS)";
 pub(super) fn void_all(transaction: &mut dyn Transaction, user: UserId) -> Result<(), StoreError> {
     codes::void_begun(transaction, user)?;
     transaction.execute("DELETE FROM one_time_tokens WHERE user_id = $1", &[Value::Uuid(user.0)])?;
+    transaction.execute("UPDATE email_changes SET email = NULL WHERE user_id = $1", &[Value::Uuid(user.0)])?;
     Ok(())
 }
 
@@ -51,7 +57,7 @@ fn insert(
         "INSERT INTO one_time_tokens (id, user_id, kind, hash, created_at, expires_at, email) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
         &[
-            Value::Uuid(uuid::Uuid::now_v7()),
+            Value::Uuid(Uuid::now_v7()),
             Value::Uuid(user.0),
             kind,
             Value::Bytes(token.as_bytes().to_vec()),
@@ -116,6 +122,14 @@ impl<D: Driver> RecoveryStore for SqlStore<D> {
             insert(transaction, user, TokenKind::ResetPassword, token, None, expires_at, now)?;
             record(transaction, &Event::new(Kind::PasswordResetRequested, user, by, now))?;
             Ok(TokenAdded::Done)
+        })
+    }
+
+    fn note_forgotten(&self, user: Option<UserId>, receiver: Uuid, by: &By, now: Timestamp) -> Result<(), StoreError> {
+        self.driver.transaction(|transaction| {
+            queue_mail(transaction, receiver, MailKind::Reset, now)?;
+            let event = Event::new(Kind::PasswordResetRequested, UserId(receiver), by, now);
+            record(transaction, &Event { user, subject: user.map(Subject::User), ..event })
         })
     }
 
@@ -187,8 +201,8 @@ impl<D: Driver> RecoveryStore for SqlStore<D> {
                 let Some(found) = locked_user(transaction, user)?.filter(|user| user.is_active) else {
                     return Ok(Reset::NotGood);
                 };
-                let is_good = transaction.query(
-                    "SELECT id FROM one_time_tokens WHERE hash = $1 AND kind = $2 AND user_id = $3 AND expires_at > $4",
+                let good = transaction.query(
+                    "SELECT email FROM one_time_tokens WHERE hash = $1 AND kind = $2 AND user_id = $3 AND expires_at > $4",
                     &[
                         Value::Bytes(token.as_bytes().to_vec()),
                         Value::Text(TokenKind::ResetPassword.as_str().to_string()),
@@ -196,9 +210,8 @@ impl<D: Driver> RecoveryStore for SqlStore<D> {
                         Value::Timestamp(now),
                     ],
                 )?;
-                if is_good.is_empty() {
-                    return Ok(Reset::NotGood);
-                }
+                let Some(mut row) = first(good) else { return Ok(Reset::NotGood) };
+                let is_proven = row.optional_text(0)?.is_some_and(|mailed_to| mailed_to == found.email);
                 // Keys go first: if this ends in the middle, the token is still there to go on with.
                 if ends_keys(&found) {
                     if revoke_some_keys(transaction, user, by, now)? == PART {
@@ -214,6 +227,9 @@ impl<D: Driver> RecoveryStore for SqlStore<D> {
                 if ends_keys(&found) && codes::remove(transaction, user)? {
                     let event = Event::new(Kind::TotpDisabled, user, by, now);
                     record(transaction, &event.with("reason", Kind::PasswordReset.as_str()))?;
+                }
+                if is_proven {
+                    mark_verified(transaction, &found, by, now)?;
                 }
                 let ended = sessions::end_all(transaction, user, None, now)?.unwrap_or_default().count;
                 record(transaction, &ended_all(Kind::PasswordReset, ended, user, by, now))?;

@@ -81,7 +81,11 @@ pub(super) fn deliver(transaction: &mut dyn Transaction, events: &[Event]) -> Re
     }
     if reach.users {
         let users: BTreeSet<UserId> = events.iter().filter_map(|event| event.user).collect();
-        let users: Vec<Value> = users.into_iter().map(|user| Value::Uuid(user.0)).collect();
+        let mut users: Vec<Value> = users.into_iter().map(|user| Value::Uuid(user.0)).collect();
+        // Whether there is such an account must not show in the time that the answer takes.
+        if users.is_empty() && events.iter().any(|event| event.kind == Kind::PasswordResetRequested) {
+            users.push(Value::Uuid(Uuid::nil()));
+        }
         if !users.is_empty() {
             found.append(&mut transaction.query(ENDPOINTS_OF_USERS, &[Value::List(users)])?);
         }

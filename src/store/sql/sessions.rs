@@ -35,7 +35,7 @@ const INSERT_SESSION: &str = "INSERT INTO sessions \
     VALUES ($1, $2, $3, $4, $5, $6, $7, (SELECT session_epoch FROM users WHERE id = $2))";
 
 const LIVE_SESSIONS: &str = "SELECT sessions.id, users.id, users.email, sessions.expires_at, sessions.orphans, \
-    users.scopes, users.email_verified FROM sessions JOIN users ON users.id = sessions.user_id \
+    users.scopes, users.email_verified, users.needs_verified_email FROM sessions JOIN users ON users.id = sessions.user_id \
     WHERE sessions.id = ANY($1) AND sessions.ended_at IS NULL AND sessions.epoch = users.session_epoch \
     AND users.is_active";
 
@@ -310,7 +310,10 @@ impl<D: Driver> SessionStore for SqlStore<D> {
             let (user, email, expires_at) = (UserId(row.uuid(1)?), row.text(2)?.into(), row.timestamp(3)?);
             let scopes = Arc::new(Grants::from_stored(row.text(5)?));
             let (orphans, email_verified) = (orphans(&mut row, 4)?, row.bool(6)?);
-            Ok((id, LiveSession { id, user, email, email_verified, scopes, expires_at, orphans }))
+            let awaits_verification = row.bool(7)? && !email_verified;
+            let live =
+                LiveSession { id, user, email, email_verified, awaits_verification, scopes, expires_at, orphans };
+            Ok((id, live))
         };
         self.driver.query(LIVE_SESSIONS, &[ids])?.into_iter().map(live).collect()
     }

@@ -14,13 +14,13 @@ use crate::store::driver::{Driver, Row, Transaction, Value, first, unexpected};
 macro_rules! user_columns {
     () => {
         "id, email, name, is_active, created_at, last_login_at, kind, email_verified, scopes, metadata, max_keys, \
-         password_hash <> ''"
+         password_hash <> '', needs_verified_email"
     };
 }
 pub(super) use user_columns;
 
 /// The first column after [`user_columns`].
-pub(crate) const FURTHER: usize = 12;
+pub(crate) const FURTHER: usize = 13;
 
 pub(crate) fn user(row: &mut Row) -> Result<User, StoreError> {
     Ok(User {
@@ -36,6 +36,7 @@ pub(crate) fn user(row: &mut Row) -> Result<User, StoreError> {
         metadata: metadata(row, 9)?,
         max_keys: max_keys(row, 10)?,
         has_password: row.bool(11)?,
+        needs_verified_email: row.bool(12)?,
     })
 }
 

@@ -4,6 +4,7 @@ use super::events::record;
 use super::key_rows::metadata_value;
 use super::one_time_tokens::void_all;
 use super::operators::leaves_an_operator;
+use super::outbox::queue_mail;
 use super::usage::DELETE_HOURS;
 use super::user_rows::{FURTHER, is_free, locked_user, max_keys_value, user, user_columns};
 use super::{SqlStore, codes, delete_found, outbox, sessions, webhooks};
@@ -20,6 +21,7 @@ use crate::audit::event::{By, Event, Kind, Subject};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
+use crate::mail::kinds::MailKind;
 use crate::store::driver::{Column, Driver, Transaction, Value, first};
 
 /// There is one prefix for each cost in use. Further ones are not of our hashes.
@@ -64,7 +66,8 @@ impl<D: Driver> UserStore for SqlStore<D> {
             }
             transaction.execute(
                 "INSERT INTO users (id, email, name, password_hash, is_active, created_at, kind, email_verified, \
-                 scopes, metadata, max_keys) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                 scopes, metadata, max_keys, needs_verified_email) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                 &[
                     Value::Uuid(user.id.0),
                     Value::Text(user.email.clone()),
@@ -77,6 +80,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
                     Value::Text(user.scopes.as_str().to_string()),
                     metadata_value(user.metadata.as_ref()),
                     max_keys_value(user.max_keys),
+                    Value::Bool(user.needs_verified_email),
                 ],
             )?;
             session.map_or(Ok(()), |session| sessions::insert(transaction, session))?;
@@ -85,6 +89,11 @@ impl<D: Driver> UserStore for SqlStore<D> {
                 event = event.with("kind", user.kind.as_str());
             }
             record(transaction, &event)?;
+            match event.kind {
+                Kind::UserSignedUp => queue_mail(transaction, user.id.0, MailKind::Verification, user.created_at)?,
+                Kind::UserInvited => queue_mail(transaction, user.id.0, MailKind::Invitation, user.created_at)?,
+                _ => {}
+            }
             Ok(Created::Done)
         });
         match outcome {
@@ -245,6 +254,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
                     ],
                 )?;
                 void_all(transaction, id)?;
+                transaction.execute("DELETE FROM email_changes WHERE user_id = $1", &[Value::Uuid(id.0)])?;
                 codes::remove(transaction, id)?;
                 webhooks::delete_all_of(transaction, id, Kind::UserDeleted, by, now)?;
                 record(transaction, &Event::new(Kind::UserDeleted, id, by, now))?;

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::digest;
 use keyward::base::clock::Clock;
+use keyward::base::id::UserId;
 use keyward::config::Config;
 use keyward::keys::grants::Grants;
 use keyward::run::Keyward;
@@ -245,6 +247,23 @@ impl Service {
             Some(database) => database.client().batch_execute(statements).unwrap(),
             None => self.sqlite().execute_batch(statements).unwrap(),
         }
+    }
+
+    /// A token of this kind (`reset-password`, `verify-email`, `change-email`) as a mail to `email` would hold it, without a
+    /// mail. It is good for a day.
+    pub fn mailed_token(&self, account: &str, kind: &str, email: &str) -> String {
+        let id = UserId::new();
+        let token = id.to_string().replace('-', "").repeat(2);
+        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let bytes = if self.database().is_some() { format!("'\\x{hash}'") } else { format!("x'{hash}'") };
+        let now = self.clock.now();
+        let end = now.plus(Duration::from_secs(86_400));
+        self.execute(&format!(
+            "INSERT INTO one_time_tokens (id, user_id, kind, hash, created_at, expires_at, email) \
+             VALUES ('{id}', '{account}', '{kind}', {bytes}, '{now}', '{end}', '{email}')"
+        ));
+        token
     }
 
     /// The one number that a query gives.
