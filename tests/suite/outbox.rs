@@ -29,6 +29,7 @@ use keyward::webhooks::service::WebhookSpec;
 use keyward::webhooks::types::Types;
 use keyward::webhooks::webhook::{Holder, Webhook, WebhookChange};
 use keyward_harness::program::{Home, in_both_homes};
+use keyward_harness::receiver::Receiver;
 use serde_json::Value;
 
 type Script = Box<dyn Fn(&Delivery) -> Outcome + Send + Sync>;
@@ -395,6 +396,25 @@ in_both_homes! {
         world.app.users.delete(ann.id, &By::operator()).unwrap();
         while world.store.delete_rows_of_deleted_users().unwrap() {}
         assert_eq!(count(), 0);
+    }
+}
+
+in_both_homes! {
+    fn what_a_command_changes_is_told_by_the_server(home) {
+        let mut home = home;
+        let receiver = Receiver::start();
+        let world = World::open(&mut home);
+        let (ann, boss) = (world.user("ann"), world.operator("boss"));
+        let url = world.app.webhooks.parse_url(Holder::Operators, &receiver.url()).unwrap();
+        let spec = WebhookSpec { url, types: None, description: None };
+        world.app.webhooks.create(Holder::Operators, boss.id, spec, &By::operator()).unwrap().unwrap();
+        drop(world);
+        let server = home.start(&[]);
+        home.run(&["user", "grant", "ann@example.com", "orders:read"]).succeeded();
+        let told = receiver.until("it is told", |received| !received.is_empty());
+        server.stop();
+        assert_eq!(told[0].kind(), "user.scopes_changed");
+        assert_eq!(told[0].json()["data"]["subject"]["id"], ann.id.to_string());
     }
 }
 
