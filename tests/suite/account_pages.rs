@@ -21,7 +21,8 @@ fn a_page_runs_no_script_but_ours_is_framed_by_nobody_and_tells_nobody_its_addre
         assert_eq!(headers.map(|name| answer.header(name)), expected);
         let text = String::from_utf8(answer.body).unwrap();
         // The policy would refuse what is inline, so nothing may depend on it.
-        assert!(!text.contains("<style") && !text.contains(" style=") && !text.contains(" on"), "{text}");
+        let has_handler = text.split_whitespace().any(|word| word.starts_with("on") && word.contains('='));
+        assert!(!text.contains("<style") && !text.contains(" style=") && !has_handler, "{text}");
         assert_eq!(text.matches("<script").count(), 1);
         // Whatever is before the path of the page, for proxies that serve it below one.
         assert!(text.contains("<script src=\"account.js\" defer></script>") && !text.contains("=\"/"), "{text}");

@@ -3,7 +3,7 @@
 use super::events::record;
 use super::one_time_tokens::void_all;
 use super::outbox::queue_mail;
-use super::user_rows::{is_free, locked_user};
+use super::user_rows::{is_free, locked_user, mark_verified};
 use super::{SqlStore, codes};
 use crate::accounts::address_change::AddressChange;
 use crate::accounts::email::Email;
@@ -43,21 +43,6 @@ fn verify(
         .execute("DELETE FROM one_time_tokens WHERE user_id = $1 AND kind = $2", &[Value::Uuid(user.id.0), kind])?;
     mark_verified(transaction, user, by, now)?;
     Ok(true)
-}
-
-/// The user's e-mail is verified from now on, if it was not yet.
-pub(super) fn mark_verified(
-    transaction: &mut dyn Transaction,
-    user: &User,
-    by: &By,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    if user.email_verified {
-        return Ok(());
-    }
-    let verified = [Value::Uuid(user.id.0), Value::Bool(true)];
-    transaction.execute("UPDATE users SET email_verified = $2 WHERE id = $1", &verified)?;
-    record(transaction, &Event::new(Kind::EmailVerified, user.id, by, now))
 }
 
 /// The e-mail is the user's from now on. False: it is somebody else's.

@@ -2,10 +2,9 @@
 
 use uuid::Uuid;
 
-use super::addresses::mark_verified;
 use super::events::{record, record_all};
 use super::outbox::queue_mail;
-use super::user_rows::{is_free, locked_user};
+use super::user_rows::{is_free, locked_user, mark_verified};
 use super::{SqlStore, codes, delete_found, sessions, webhooks};
 use crate::accounts::ending::ended_all;
 use crate::accounts::one_time::{MOST, TokenHash, TokenKind};

@@ -3,8 +3,11 @@
 use uuid::Uuid;
 
 use super::SqlStore;
+use super::events::record;
 use super::key_rows::metadata;
 use crate::accounts::user::{User, UserFilter, UserKind};
+use crate::audit::event::{By, Event, Kind};
+use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
 use crate::base::id::UserId;
 use crate::keys::grants::Grants;
@@ -50,6 +53,21 @@ pub(super) fn locked_user(transaction: &mut dyn Transaction, id: UserId) -> Resu
     }
     let rows = transaction.query(concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1"), &parameters)?;
     first(rows).map(|mut row| user(&mut row)).transpose()
+}
+
+/// The user's e-mail is verified from now on, if it was not yet.
+pub(super) fn mark_verified(
+    transaction: &mut dyn Transaction,
+    user: &User,
+    by: &By,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if user.email_verified {
+        return Ok(());
+    }
+    let verified = [Value::Uuid(user.id.0), Value::Bool(true)];
+    transaction.execute("UPDATE users SET email_verified = $2 WHERE id = $1", &verified)?;
+    record(transaction, &Event::new(Kind::EmailVerified, user.id, by, now))
 }
 
 /// Whether no older account of anybody else has this e-mail in another spelling. That none has it as it is, the index sees
