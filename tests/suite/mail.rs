@@ -217,41 +217,6 @@ fn nothing_is_sent_to_an_account_that_was_deactivated() {
     });
 }
 
-/// Queues a mail with a link to the only user, as forgetting a password does.
-fn queue_reset(service: &Service, id: &str) {
-    service.execute(&format!(
-        "INSERT INTO deliveries (id, channel, receiver, kind, count, created_at, next_at, tries) \
-         SELECT '{id}', 'mail', id, 'reset', 1, created_at, created_at, 0 FROM users"
-    ));
-    service.advance(1);
-}
-
-#[test]
-fn a_token_is_made_when_its_mail_is_sent_and_a_mail_is_dropped_when_its_link_would_have_expired() {
-    on_both(|service, server| {
-        service.sign_up("ann@example.com");
-        let tokens = "SELECT COUNT(*) FROM one_time_tokens";
-        server.at("RCPT", "550 5.1.1 nobody here");
-        assert_eq!(service.count(tokens), 0);
-        queue_reset(service, "01a21eb0-0000-7000-8000-000000000001");
-        wait_for(|| outcomes(service, "gone", 550) == 1);
-        server.at("RCPT", "");
-        queue_reset(service, "01a21eb0-0000-7000-8000-000000000002");
-        let link = taken(service, server).link();
-        let token = link.strip_prefix("https://auth.example.com/account/reset#").unwrap();
-        let body = json!({ "token": token, "password": "Another-Password-1" });
-        assert_eq!(service.post("/auth/reset-password").json(body).send().status, 200);
-        // What is left of the account's mails tells of the new password.
-        wait_for(|| service.count("SELECT COUNT(*) FROM deliveries WHERE next_at IS NOT NULL") == 0);
-
-        assert_eq!(service.count(tokens), 0);
-        service.advance(60 * 60);
-        queue_reset(service, "01a21eb0-0000-7000-8000-000000000003");
-        wait_for(|| service.count("SELECT COUNT(*) FROM deliveries WHERE outcome = 'dropped'") == 1);
-        assert_eq!(service.count(tokens), 0);
-    });
-}
-
 #[test]
 fn domains_are_written_in_punycode_and_other_letters_need_a_server_that_takes_them() {
     for utf8 in [true, false] {
