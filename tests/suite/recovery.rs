@@ -215,6 +215,29 @@ fn an_address_changes_when_the_link_to_the_new_one_is_used_and_the_old_one_is_to
 }
 
 #[test]
+fn a_link_to_a_mistyped_address_is_void_when_another_one_is_asked_for() {
+    with_mail(|service, server| {
+        let (ann, _) = sign_up(service, server, "ann@example.com");
+        let mut tokens = Vec::new();
+        // Asking for the same address again leaves its link good.
+        for email in ["typo@example.org", "ann@example.org", "ann@example.org"] {
+            assert_eq!(change_email(service, &ann, email).0, 202);
+            let (to, _, token) = link(server);
+            assert_eq!(to, email);
+            tokens.push(token);
+            within(PATIENCE, "all mails are sent", || {
+                service.count("SELECT COUNT(*) FROM deliveries WHERE next_at IS NOT NULL") == 0
+            });
+            service.advance(301);
+        }
+        assert_eq!(verify(service, &tokens[0]), (401, error(401, NOT_GOOD)));
+        assert_eq!(me(service, &ann.access)["email"], json!("ann@example.com"));
+        assert_eq!(verify(service, &tokens[1]).0, 200);
+        assert_eq!(me(service, &ann.access)["email"], json!("ann@example.org"));
+    });
+}
+
+#[test]
 fn asking_for_an_address_that_is_taken_is_answered_alike_and_mails_nobody_a_link() {
     with_mail(|service, server| {
         let (ann, _) = sign_up(service, server, "ann@example.com");

@@ -99,6 +99,19 @@ fn keep_wishes(transaction: &mut dyn Transaction, user: UserId, wishes: AddressC
     Ok(())
 }
 
+/// An address that was mistyped may be somebody's, who must not get the account after the user has asked for another one.
+fn void_others(transaction: &mut dyn Transaction, user: UserId, wanted: &Email) -> Result<(), StoreError> {
+    transaction.execute(
+        "DELETE FROM one_time_tokens WHERE user_id = $1 AND kind = $2 AND email <> $3",
+        &[
+            Value::Uuid(user.0),
+            Value::Text(TokenKind::ChangeEmail.as_str().to_string()),
+            Value::Text(wanted.as_str().to_string()),
+        ],
+    )?;
+    Ok(())
+}
+
 impl<D: Driver> AddressStore for SqlStore<D> {
     fn request_verification(&self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
         self.driver.transaction(|transaction| queue_mail(transaction, user.0, MailKind::Verification, now))
@@ -124,6 +137,7 @@ impl<D: Driver> AddressStore for SqlStore<D> {
                 return Ok(Confirmed::Done(Asked::TooOften(wait)));
             }
             keep_wishes(transaction, user, wishes)?;
+            void_others(transaction, user, wanted)?;
             queue_mail(transaction, user.0, MailKind::AddressChange, now)?;
             // It is told to the e-mail that the account has.
             record(transaction, &Event::new(Kind::EmailChangeRequested, user, by, now))?;
