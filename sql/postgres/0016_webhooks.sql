@@ -1,6 +1,6 @@
 -- Endpoints that are told what happens. user_id: the owner; of an operators' endpoint, the operator who made it. types:
 -- separated by spaces; NULL: all that are not gathered. secret: encrypted; previous_secret: signs beside it until
--- previous_until. disabled_at, disabled_reason: Keyward has switched it off itself. failing_since, timed_out: how the last
+-- previous_until. disabled_at, disabled_reason: Keyward has switched it off itself. failing_since, is_slow: how the last
 -- tries went. deleted_at: it is nobody's any more, and its row goes with the last of its deliveries.
 CREATE TABLE webhooks (
     id              UUID        NOT NULL PRIMARY KEY,
@@ -16,7 +16,7 @@ CREATE TABLE webhooks (
     disabled_at     TIMESTAMPTZ,
     disabled_reason TEXT,
     failing_since   TIMESTAMPTZ,
-    timed_out       BOOLEAN     NOT NULL DEFAULT FALSE,
+    is_slow         BOOLEAN     NOT NULL DEFAULT FALSE,
     created_at      TIMESTAMPTZ NOT NULL,
     deleted_at      TIMESTAMPTZ
 );

@@ -181,12 +181,12 @@ impl Dispatcher {
         } else {
             let kinds = [false, true].into_iter().zip(most).zip(self.after);
             let kinds = kinds.filter(|((_, most), _)| *most > 0);
-            kinds.map(|((timed_out, most), after)| Wanted { after, most, timed_out }).collect()
+            kinds.map(|((is_slow, most), after)| Wanted { after, most, is_slow }).collect()
         };
         let found = self.shared.store.due_endpoints(self.holder, &wanted)?;
         let mut again = false;
         for (wanted, turns) in wanted.iter().zip(found.endpoints) {
-            let after = &mut self.after[usize::from(wanted.timed_out)];
+            let after = &mut self.after[usize::from(wanted.is_slow)];
             if turns.len() < wanted.most {
                 // To the end of the list, so from its beginning now, unless all of it was seen.
                 again |= !after.is_nil();
@@ -207,7 +207,7 @@ impl Dispatcher {
     }
 
     fn start_turn(&self, turn: Turn) -> Result<(), StoreError> {
-        let what = Use::Endpoint { slow: turn.timed_out };
+        let what = Use::Endpoint { slow: turn.is_slow };
         let Some(channel) = &self.channels.webhooks else { return Ok(()) };
         if self.shared.is_stopping() || self.shared.free(what) == 0 || !self.shared.store.take_turn(&turn)? {
             return Ok(());

@@ -3,14 +3,14 @@
 /// What runs in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// An endpoint; `slow`: its last try timed out.
+    /// An endpoint; `slow`: its last try was.
     Endpoint {
         slow: bool,
     },
     Mail,
 }
 
-/// Slots that are used. Endpoints that time out share half of them, and mail the same half while its server is silent, so
+/// Slots that are used. Endpoints that are slow share half of them, and mail the same half while its server is silent, so
 /// that others always get a turn.
 #[derive(Debug)]
 pub(crate) struct Slots {

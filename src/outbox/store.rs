@@ -22,8 +22,8 @@ pub struct Turn {
     pub holder: Uuid,
     /// The user whose endpoint it is; `None` for one of operators.
     pub reader: Option<UserId>,
-    /// Its last try timed out.
-    pub timed_out: bool,
+    /// Its last try timed out, or nearly.
+    pub is_slow: bool,
 }
 
 /// Something that is due, and its place in the order.
@@ -40,6 +40,8 @@ pub struct Due {
 pub struct Tried {
     pub due: Due,
     pub outcome: Outcome,
+    /// It timed out, or took so long that it could keep others from their turn.
+    pub is_slow: bool,
 }
 
 /// What becomes of a turn.
@@ -58,8 +60,8 @@ pub enum Then {
 pub struct Wanted {
     pub after: Uuid,
     pub most: usize,
-    /// Those whose last try timed out, or the others.
-    pub timed_out: bool,
+    /// Those whose last try was slow, or the others.
+    pub is_slow: bool,
 }
 
 /// What a look has found.

@@ -10,7 +10,7 @@ use crate::outbox::delivery::{Answer, Channel, Outcome};
 use crate::outbox::shared::Shared;
 use crate::outbox::store::{Due, Then, Tried, Turn};
 
-/// How long a turn lasts, if the endpoint answers: then it is another's.
+/// How long a turn lasts: then it is another's. A try that takes longer is slow.
 const TURN: Duration = Duration::from_secs(2);
 /// How much is recorded together, and how long a try may wait for it. It may be made again if the process dies before.
 const TOGETHER: usize = 100;
@@ -22,20 +22,21 @@ const RECORDING: Duration = Duration::from_secs(10);
 const STORE_PAUSE: Duration = Duration::from_millis(250);
 
 /// One try. A channel that panics has failed; the panic's hook has logged it.
-fn attempt(channel: &dyn Channel, due: &Due) -> Outcome {
-    // The event that it would tell of is deleted.
-    if due.delivery.event.is_some() && due.delivery.body.is_none() {
-        return Outcome::Dropped;
-    }
+fn attempt(channel: &dyn Channel, due: Due) -> Tried {
+    let started = Instant::now();
+    // Otherwise the event that it would tell of is deleted.
+    let is_there = due.delivery.event.is_none() || due.delivery.body.is_some();
+    let outcome = if is_there { try_once(channel, &due) } else { Outcome::Dropped };
+    let is_slow = matches!(outcome, Outcome::Failed { timed_out: true, .. }) || started.elapsed() > TURN;
+    Tried { due, outcome, is_slow }
+}
+
+fn try_once(channel: &dyn Channel, due: &Due) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| channel.deliver(&due.delivery))).unwrap_or_else(|_| Outcome::Failed {
         answer: Answer::default(),
         reason: "an internal error".to_string(),
         timed_out: false,
     })
-}
-
-fn timed_out(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed { timed_out: true, .. })
 }
 
 /// Does it again while the store is away. `None`: it stayed away.
@@ -76,16 +77,16 @@ pub(super) fn deliver_turn(shared: &Shared, channel: &dyn Channel, turn: &Turn) 
             if shared.is_stopping() || started.elapsed() > TURN {
                 break 'turn;
             }
-            let outcome = attempt(channel, &due);
-            if outcome == Outcome::Paused {
+            let one = attempt(channel, due);
+            if one.outcome == Outcome::Paused {
                 record(&mut tried, Then::Rest);
                 return;
             }
             if tried.is_empty() {
                 since = Instant::now();
             }
-            let is_last = timed_out(&outcome) || matches!(outcome, Outcome::Gone(_));
-            tried.push(Tried { due, outcome });
+            let is_last = one.is_slow || matches!(one.outcome, Outcome::Gone(_));
+            tried.push(one);
             if is_last {
                 break 'turn;
             }
@@ -106,10 +107,9 @@ pub(super) fn deliver_mail(shared: &Shared, channel: &dyn Channel, mails: Vec<Du
     let started = Instant::now();
     let mut mails = mails.into_iter();
     for due in mails.by_ref() {
-        let outcome = attempt(channel, &due);
-        let is_slow = timed_out(&outcome);
+        let tried = attempt(channel, due);
+        let is_slow = matches!(tried.outcome, Outcome::Failed { timed_out: true, .. });
         shared.note_mail(is_slow);
-        let tried = Tried { due, outcome };
         let is_recorded = patiently(shared, || shared.store.record_mail(&tried)).is_some();
         if is_slow || !is_recorded || shared.is_stopping() || started.elapsed() > MAIL_TURN {
             break;

@@ -30,6 +30,12 @@ pub(crate) fn starts_afresh(old: &Webhook, new: &Webhook) -> bool {
     old.url != new.url || (new.is_active && !old.is_active)
 }
 
+/// Whether an endpoint counts as slow before its first try. A user's does: otherwise, a user who makes and changes endpoints all
+/// the time has every slot.
+pub(crate) fn counts_as_slow(webhook: &Webhook) -> bool {
+    !webhook.is_operators
+}
+
 /// What is recorded of a change: the names of the changed settings, never an address, which may hold a secret. `None`: it
 /// names no setting.
 pub(crate) fn change_event(webhook: &Webhook, settings: Vec<&'static str>, by: &By, at: Timestamp) -> Option<Event> {

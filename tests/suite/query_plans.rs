@@ -431,26 +431,26 @@ fn do_outbox(app: &App, store: &dyn Store, owner: UserId) {
         app.keys.create(owner, spec, &by).unwrap().unwrap();
     }
     app.clock.advance(Duration::from_secs(120));
-    let wanted = Wanted { after: Uuid::nil(), most: 100, timed_out: false };
+    let wanted = [true, false].map(|is_slow| Wanted { after: Uuid::nil(), most: 100, is_slow });
     let holder = Uuid::now_v7();
-    let found = store.due_endpoints(holder, &[wanted]).unwrap();
-    assert!(found.endpoints[0].len() > 2);
+    let found = store.due_endpoints(holder, &wanted).unwrap().endpoints.concat();
+    assert!(found.len() > 2);
     let failed = Delivered::Failed { answer: Answer::default(), reason: "silent".to_string(), timed_out: true };
     let gone = Delivered::Gone(Answer::default());
-    for turn in &found.endpoints[0] {
+    for turn in &found {
         assert!(store.take_turn(turn).unwrap());
         let due = store.due_for(turn).unwrap();
         if turn.endpoint == FULL {
             assert!(store.record_tries(turn, &[], Then::End).unwrap());
             continue;
         }
-        let tried = |outcome: &Delivered| [Tried { due: due[0].clone(), outcome: outcome.clone() }];
+        let tried = |outcome: &Delivered| [Tried { due: due[0].clone(), outcome: outcome.clone(), is_slow: true }];
         assert!(store.record_tries(turn, &tried(&failed), Then::GoOn).unwrap());
         assert!(store.record_tries(turn, &tried(&gone), Then::End).unwrap());
     }
     let mails = store.take_mail(10).unwrap();
     for due in &mails {
-        let tried = Tried { due: due.clone(), outcome: Delivered::Delivered(Answer::default()) };
+        let tried = Tried { due: due.clone(), outcome: Delivered::Delivered(Answer::default()), is_slow: false };
         store.record_mail(&tried).unwrap();
     }
     store.return_mail(&mails).unwrap();

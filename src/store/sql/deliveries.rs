@@ -40,7 +40,7 @@ const DUE_ENDPOINTS: &str = "WITH RECURSIVE waiting (receiver) AS ( \
         FROM waiting WHERE waiting.receiver IS NOT NULL) \
     SELECT waiting.receiver, CASE WHEN is_operators THEN NULL ELSE webhooks.user_id END FROM waiting \
     LEFT JOIN webhooks ON webhooks.id = waiting.receiver \
-    WHERE waiting.receiver IS NOT NULL AND COALESCE(timed_out, FALSE) = $2 \
+    WHERE waiting.receiver IS NOT NULL AND COALESCE(is_slow, FALSE) = $2 \
     AND (SELECT next_at FROM deliveries WHERE channel = 'webhook' AND deliveries.receiver = waiting.receiver \
          AND next_at IS NOT NULL ORDER BY next_at LIMIT 1) <= $3 \
     AND (SELECT until FROM delivery_leases WHERE delivery_leases.receiver = waiting.receiver AND until > $3) IS NULL \
@@ -77,7 +77,7 @@ fn record_outcomes<'a>(
     tried: impl Iterator<Item = &'a Tried>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let mut rows = tried.map(|Tried { due, outcome }| {
+    let mut rows = tried.map(|Tried { due, outcome, .. }| {
         let Delivery { id, tries, .. } = due.delivery;
         let Next { tries, next_at, ended } = next(outcome, tries, id.0, now);
         let (answer, reason) = match outcome {
@@ -132,21 +132,21 @@ fn judge(
 ) -> Result<(), StoreError> {
     let id = Value::Uuid(endpoint);
     let rows = transaction.query(
-        "SELECT user_id, failing_since, timed_out, is_active FROM webhooks WHERE id = $1",
+        "SELECT user_id, failing_since, is_slow, is_active FROM webhooks WHERE id = $1",
         std::slice::from_ref(&id),
     )?;
     let Some(mut row) = first(rows) else { return Ok(()) };
     let owner = UserId(row.uuid(0)?);
-    let before = Health { failing_since: row.optional_timestamp(1)?, timed_out: row.bool(2)? };
+    let before = Health { failing_since: row.optional_timestamp(1)?, is_slow: row.bool(2)? };
     let is_active = row.bool(3)?;
-    let (after, mut given_up) = before.after(tried.iter().map(|tried| (now, &tried.outcome)));
+    let (after, mut given_up) = before.after(tried.iter().map(|tried| (now, tried)));
     if after != before {
         transaction.execute(
-            "UPDATE webhooks SET failing_since = $2, timed_out = $3 WHERE id = $1",
-            &[id.clone(), Value::or_null(after.failing_since, Value::Timestamp), Value::Bool(after.timed_out)],
+            "UPDATE webhooks SET failing_since = $2, is_slow = $3 WHERE id = $1",
+            &[id.clone(), Value::or_null(after.failing_since, Value::Timestamp), Value::Bool(after.is_slow)],
         )?;
     }
-    if given_up.is_none() && then == Then::End && is_full(transaction, &id)? {
+    if given_up.is_none() && then != Then::GoOn && is_full(transaction, &id)? {
         given_up = Some(GivenUp::Full);
     }
     let Some(given_up) = given_up else { return Ok(()) };
@@ -195,14 +195,14 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
     fn due_endpoints(&self, holder: Uuid, wanted: &[Wanted]) -> Result<Found, StoreError> {
         let now = self.driver.now(&self.clock)?;
         let mut found = Found::default();
-        for Wanted { after, most, timed_out } in wanted {
+        for Wanted { after, most, is_slow } in wanted {
             let most = Value::Int(i64::try_from(*most).unwrap_or(i64::MAX));
             let rows = self
                 .driver
-                .query(DUE_ENDPOINTS, &[Value::Uuid(*after), Value::Bool(*timed_out), Value::Timestamp(now), most])?;
+                .query(DUE_ENDPOINTS, &[Value::Uuid(*after), Value::Bool(*is_slow), Value::Timestamp(now), most])?;
             let turn = |mut row: Row| {
                 let reader = row.optional_uuid(1)?.map(UserId);
-                Ok(Turn { endpoint: row.uuid(0)?, holder, reader, timed_out: *timed_out })
+                Ok(Turn { endpoint: row.uuid(0)?, holder, reader, is_slow: *is_slow })
             };
             found.endpoints.push(rows.into_iter().map(turn).collect::<Result<_, StoreError>>()?);
         }
@@ -246,7 +246,9 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
         for Due { delivery, .. } in &mut found {
             if let (None, Some(id)) = (&delivery.body, delivery.event) {
                 let told = first(self.driver.query(select!("id = $1"), &[Value::Uuid(id.0)])?);
-                delivery.body = told.map(|row| body(event(row)?, turn.reader)).transpose()?;
+                // One that a newer version has written cannot be told.
+                delivery.body =
+                    told.and_then(|row| event(row).ok()).map(|event| body(event, turn.reader)).transpose()?;
             }
         }
         Ok(found)
@@ -303,7 +305,7 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
         self.driver.transaction(|transaction| {
             let now = transaction.now(&self.clock)?;
             record_outcomes(transaction, std::iter::once(tried), now)?;
-            let Tried { due: Due { place, until: Some(until), delivery }, outcome } = tried else { return Ok(()) };
+            let Tried { due: Due { place, until: Some(until), delivery }, outcome, .. } = tried else { return Ok(()) };
             if matches!(outcome, Outcome::Failed { .. } | Outcome::Paused) {
                 return Ok(());
             }

@@ -155,7 +155,7 @@ impl<D: Driver> WebhookStore for SqlStore<D> {
             record(transaction, &rules::event(Kind::WebhookCreated, webhook, by, webhook.created_at))?;
             transaction.execute(
                 "INSERT INTO webhooks (id, user_id, is_operators, url, types, description, secret, is_active, \
-                 created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                 created_at, is_slow) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
                 &[
                     Value::Uuid(webhook.id.0),
                     Value::Uuid(webhook.owner.0),
@@ -166,6 +166,7 @@ impl<D: Driver> WebhookStore for SqlStore<D> {
                     Value::Bytes(secret.to_vec()),
                     Value::Bool(webhook.is_active),
                     Value::Timestamp(webhook.created_at),
+                    Value::Bool(rules::counts_as_slow(webhook)),
                 ],
             )?;
             Ok(Ok(()))
@@ -209,8 +210,8 @@ impl<D: Driver> WebhookStore for SqlStore<D> {
             )?;
             if rules::starts_afresh(&old, &new) {
                 transaction.execute(
-                    "UPDATE webhooks SET failing_since = NULL, timed_out = $2 WHERE id = $1",
-                    &[Value::Uuid(id.0), Value::Bool(false)],
+                    "UPDATE webhooks SET failing_since = NULL, is_slow = $2 WHERE id = $1",
+                    &[Value::Uuid(id.0), Value::Bool(rules::counts_as_slow(&new))],
                 )?;
             }
             if let Some(event) = rules::change_event(&new, change.names(), by, now) {
