@@ -91,7 +91,7 @@ impl Sessions {
     pub fn log_in(&self, email: &Email, proof: &Proof<'_>, origin: Origin) -> Result<LoggedIn, Error> {
         let by = By { actor: Actor::Anonymous, origin: Some(origin.clone()) };
         // Another login may replace the hash of the same password meanwhile; the second round reads the new one.
-        for round in 0..2 {
+        for _ in 0..2 {
             let found = self.users.store.user_by_email(email)?;
             let attempt = PasswordAttempt {
                 email: found.as_ref().map_or(email.as_str(), |(user, _)| &user.email),
@@ -103,16 +103,16 @@ impl Sessions {
             };
             let right = self.users.throttle.verify(&attempt, proof.password)?;
             let Some((user, hash)) = &found else { break };
-            if round == 0 {
-                self.writes.spend(Write::LogIn, user.id)?;
-            }
             let rehashed = self.users.passwords.rehash(proof.password, right.typed, hash);
             let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
             let shown = Shown { password: hash, code: proof.code, key: &self.users.data_key };
             let most = self.settings.max_sessions;
             let as_user = By::user(session.id, origin.clone());
-            match self.store.open_session(&session, &shown, rehashed.as_ref(), most, &as_user)? {
-                Confirmed::Done(()) => {
+            // Not before a code is confirmed: somebody who knows the password alone cannot use the limit up.
+            let admit = || self.writes.spend(Write::LogIn, user.id);
+            match self.store.open_session(&session, &shown, rehashed.as_ref(), most, &admit, &as_user)? {
+                Confirmed::Done(Err(refused)) => return Err(refused),
+                Confirmed::Done(Ok(())) => {
                     self.users.throttle.clear(&attempt, &right);
                     self.statistics.note_login();
                     return self.logged_in(user.clone(), &session);

@@ -287,15 +287,17 @@ pub trait AddressStore: Send + Sync {
 pub trait SessionStore: Send + Sync {
     /// Stores a session if what is shown is enough, and replaces the hash of the password by `rehashed` if given. If the
     /// user then has more than `most` sessions, up to a hundred end (see
-    /// [`crate::accounts::ending::surplus`]). Of the user's ended sessions the latest 200 are kept.
+    /// [`crate::accounts::ending::surplus`]). Of the user's ended sessions the latest 200 are kept. `admit` is asked once
+    /// everything that is shown is good, a code too, which is used up then; what it refuses is given back.
     fn open_session(
         &self,
         session: &NewSession,
         shown: &Shown<'_>,
         rehashed: Option<&PasswordHash>,
         most: u32,
+        admit: &dyn Fn() -> Result<(), Error>,
         by: &By,
-    ) -> Result<Confirmed<()>, StoreError>;
+    ) -> Result<Confirmed<Result<(), Error>>, StoreError>;
 
     /// The sessions among `ids` that have not ended and whose user is active. Whether they have expired is for the
     /// caller to check.

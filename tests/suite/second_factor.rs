@@ -201,6 +201,23 @@ on_both_stores! {
         assert_eq!((rests.len(), rests[0]), (2, &json!(resting)), "the owner is told of each rest");
     }
 
+    fn somebody_with_the_password_and_no_code_keeps_nobody_from_logging_in(service) {
+        service.set("RATE_LIMIT_WRITES", "3/1m");
+        service.restart();
+        let ann = guarded(service, "ann@example.com");
+        let email = ann.account.email.as_str();
+        for _ in 0..5 {
+            assert_eq!(said(&log_in(service, email, PASSWORD, None)), refused(401, DUE));
+        }
+        for _ in 0..4 {
+            assert_eq!(said(&log_in(service, email, PASSWORD, Some(&ann.app.wrong_code()))), refused(401, WRONG));
+        }
+        assert_eq!(log_in(service, email, PASSWORD, Some(&ann.app.code())).status, 200);
+        // What succeeds is limited.
+        let statuses = [0, 1, 2].map(|code| log_in(service, email, PASSWORD, Some(&ann.recovery_codes[code])).status);
+        assert_eq!(statuses, [200, 200, 429]);
+    }
+
     fn a_recovery_code_is_good_once_and_says_how_many_are_left(service) {
         let Guarded { account: ann, recovery_codes, .. } = guarded(service, "ann@example.com");
         let mut access = String::new();

@@ -264,16 +264,21 @@ impl<D: Driver> SessionStore for SqlStore<D> {
         shown: &Shown<'_>,
         rehashed: Option<&PasswordHash>,
         most: u32,
+        admit: &dyn Fn() -> Result<(), Error>,
         by: &By,
-    ) -> Result<Confirmed<()>, StoreError> {
+    ) -> Result<Confirmed<Result<(), Error>>, StoreError> {
         let mut ended = Vec::new();
         let opened = self.driver.transaction(|transaction| {
             let is_new = is_new_address(transaction, session)?;
             // Locks the user's row. A deactivation, a new password or a new second factor at the same time comes either
             // before this, and is seen here, or after it, and ends this session.
-            let confirmed = codes::confirm(transaction, session.user, shown, by, &self.clock)?;
-            if confirmed != Confirmed::Done(()) {
-                return Ok(confirmed);
+            let admitted = match codes::confirm(transaction, session.user, shown, by, &self.clock)? {
+                Confirmed::Done(()) => admit(),
+                Confirmed::UserChanged => return Ok(Confirmed::UserChanged),
+                Confirmed::Refused(fault) => return Ok(Confirmed::Refused(fault)),
+            };
+            if admitted.is_err() {
+                return Ok(Confirmed::Done(admitted));
             }
             transaction.execute(
                 "UPDATE users SET last_login_at = $2, password_hash = COALESCE($3, password_hash) WHERE id = $1",
@@ -297,7 +302,7 @@ impl<D: Driver> SessionStore for SqlStore<D> {
                 self.changes.note(Change::Of(id.0));
                 transaction.notify(id.0)?;
             }
-            Ok(Confirmed::Done(()))
+            Ok(Confirmed::Done(admitted))
         });
         ended.iter().for_each(|id| self.changes.note(Change::Of(id.0)));
         opened
