@@ -1,6 +1,6 @@
 //! The statements that put into the outbox what is to be delivered, in the transaction of the change that it tells of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -118,13 +118,31 @@ pub(super) fn deliver(transaction: &mut dyn Transaction, events: &[Event]) -> Re
         return Err(error);
     }
     if reach.mail {
-        for event in events {
-            if let (Some(user), Some(kind)) = (event.user, notice_of(event)) {
-                queue_mail(transaction, user.0, kind, event.at)?;
-            }
-        }
+        queue_notices(transaction, events)?;
     }
     Ok(())
+}
+
+/// Queues what the events are to be told to people. Each account has one mail of a kind, and everybody goes through them in
+/// the same order: otherwise two transactions that tell the same accounts could wait for each other.
+fn queue_notices(transaction: &mut dyn Transaction, events: &[Event]) -> Result<(), StoreError> {
+    let mut notices: BTreeMap<(Uuid, &str), Notices> = BTreeMap::new();
+    for event in events {
+        if let (Some(user), Some(kind)) = (event.user, notice_of(event)) {
+            let notices = notices.entry((user.0, kind.as_str())).or_insert(Notices { kind, count: 0, first: event.at });
+            notices.count += 1;
+            notices.first = notices.first.min(event.at);
+        }
+    }
+    notices.into_iter().try_for_each(|((account, _), notices)| queue_some(transaction, account, &notices))
+}
+
+/// Of one kind, to one account.
+struct Notices {
+    kind: MailKind,
+    count: i64,
+    /// When the first happened.
+    first: Timestamp,
 }
 
 /// Queues a mail to an account, unless the one before it says the same. The same statements whether there is such an account
@@ -135,6 +153,11 @@ pub(crate) fn queue_mail(
     kind: MailKind,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    queue_some(transaction, account, &Notices { kind, count: 1, first: now })
+}
+
+fn queue_some(transaction: &mut dyn Transaction, account: Uuid, notices: &Notices) -> Result<(), StoreError> {
+    let Notices { kind, count, first: now } = *notices;
     if !transaction.outlet().reach().mail {
         return Ok(());
     }
@@ -158,21 +181,22 @@ pub(crate) fn queue_mail(
         // What is told begins with the earliest, which is not stored first if its transaction waited.
         concat!(
             queue!(),
-            "DO UPDATE SET count = deliveries.count + 1, created_at = CASE WHEN excluded.created_at < \
+            "DO UPDATE SET count = deliveries.count + excluded.count, created_at = CASE WHEN excluded.created_at < \
              deliveries.created_at THEN excluded.created_at ELSE deliveries.created_at END"
         )
     } else {
         concat!(queue!(), "DO NOTHING")
     };
     let id = Value::Uuid(DeliveryId::new().0);
-    transaction.execute(sql, &[id, receiver, name, Value::Timestamp(now), Value::Timestamp(next)])?;
+    transaction
+        .execute(sql, &[id, receiver, name, Value::Int(count), Value::Timestamp(now), Value::Timestamp(next)])?;
     Ok(())
 }
 
 macro_rules! queue {
     () => {
         "INSERT INTO deliveries (id, channel, receiver, kind, count, created_at, next_at, tries) \
-         VALUES ($1, 'mail', $2, $3, 1, $4, $5, 0) \
+         VALUES ($1, 'mail', $2, $3, $4, $5, $6, 0) \
          ON CONFLICT (receiver, kind) WHERE channel = 'mail' AND next_at IS NOT NULL "
     };
 }
