@@ -138,6 +138,16 @@ impl World {
         self.app.keys.create(owner, spec, &By::operator()).unwrap().unwrap().0.id.to_string()
     }
 
+    /// How many deliveries to it are stored.
+    fn stored(&self, receiver: uuid::Uuid) -> usize {
+        let count = Mutex::new(0);
+        raw(&self.config, &|transaction| {
+            let rows = transaction.query("SELECT id FROM deliveries WHERE receiver = $1", &[Sql::Uuid(receiver)]);
+            *count.lock().unwrap() = rows.unwrap().len();
+        });
+        count.into_inner().unwrap()
+    }
+
     fn is_active(&self, holder: Holder, id: &Webhook) -> bool {
         self.app.webhooks.of(holder).unwrap().iter().any(|webhook| webhook.id == id.id && webhook.is_active)
     }
@@ -377,6 +387,35 @@ in_both_homes! {
         assert!(world.store.take_turn(turn).unwrap());
     }
 
+    fn a_turn_that_was_taken_while_a_clock_was_far_ahead_holds_nobody_up(home) {
+        let mut home = home;
+        let world = World::open(&mut home);
+        let ann = world.user("ann");
+        let endpoint = world.endpoint(Holder::User(ann.id), ann.id, None).id.0;
+        world.key(ann.id);
+        raw(&world.config, &|transaction| {
+            let lease = "INSERT INTO delivery_leases (receiver, holder, until) VALUES ($1, $1, '2100-01-01T00:00:00.000Z')";
+            transaction.execute(lease, &[Sql::Uuid(endpoint)]).unwrap();
+        });
+        world.start();
+        assert_eq!(world.kinds(1), ["key.created"]);
+        world.stop();
+    }
+
+    fn what_was_queued_while_a_clock_was_far_ahead_keeps_nothing_old(home) {
+        let mut home = home;
+        let world = World::open(&mut home);
+        let endpoint = uuid::Uuid::from_u128(1);
+        fill(&world.config, endpoint, 1_001);
+        raw(&world.config, &|transaction| {
+            let redate = "UPDATE deliveries SET created_at = '2100-01-01T00:00:00.000Z' WHERE receiver = $1";
+            transaction.execute(redate, &[Sql::Uuid(endpoint)]).unwrap();
+        });
+        fill(&world.config, endpoint, 3);
+        while world.app.outbox.prune().unwrap() {}
+        assert_eq!(world.stored(endpoint), 1_001);
+    }
+
     fn of_a_deleted_account_no_delivery_is_left(home) {
         let mut home = home;
         let world = World::open(&mut home);
@@ -387,18 +426,10 @@ in_both_homes! {
         world.kinds(1);
         world.stop();
         world.key(ann.id);
-        let count = || {
-            let count = Mutex::new(0);
-            raw(&world.config, &|transaction| {
-                let rows = transaction.query("SELECT id FROM deliveries WHERE receiver = $1", &[Sql::Uuid(own)]);
-                *count.lock().unwrap() = rows.unwrap().len();
-            });
-            count.into_inner().unwrap()
-        };
-        assert_eq!(count(), 2);
+        assert_eq!(world.stored(own), 2);
         world.app.users.delete(ann.id, &By::operator()).unwrap();
         while world.store.delete_rows_of_deleted_users().unwrap() {}
-        assert_eq!(count(), 0);
+        assert_eq!(world.stored(own), 0);
     }
 }
 

@@ -24,6 +24,9 @@ use crate::webhooks::webhook::DisabledReason;
 
 /// For how long a turn is somebody's after a try was recorded. Longer than a try takes.
 const TURN: Duration = Duration::from_secs(20);
+/// A turn that seems longer was taken while a clock was wrong, and holds nobody up.
+const LONGEST: Duration = Duration::from_secs(2 * REST.as_secs());
+const _: () = assert!(TURN.as_secs() < LONGEST.as_secs());
 /// How long after its time an event may be stored, because its transaction waited.
 const STORED_LATE: Duration = Duration::from_secs(5);
 /// For how long taken mails are somebody's. Longer than sending all of them takes.
@@ -43,8 +46,9 @@ const DUE_ENDPOINTS: &str = "WITH RECURSIVE waiting (receiver) AS ( \
     WHERE waiting.receiver IS NOT NULL AND COALESCE(is_slow, FALSE) = $2 \
     AND (SELECT next_at FROM deliveries WHERE channel = 'webhook' AND deliveries.receiver = waiting.receiver \
          AND next_at IS NOT NULL ORDER BY next_at LIMIT 1) <= $3 \
-    AND (SELECT until FROM delivery_leases WHERE delivery_leases.receiver = waiting.receiver AND until > $3) IS NULL \
-    LIMIT $4";
+    AND (SELECT until FROM delivery_leases WHERE delivery_leases.receiver = waiting.receiver AND until > $3 \
+         AND until <= $4) IS NULL \
+    LIMIT $5";
 
 const NEXT_DUE: &str = "SELECT \
     (SELECT next_at FROM deliveries WHERE channel = 'webhook' AND next_at > $1 ORDER BY next_at LIMIT 1), \
@@ -197,9 +201,16 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
         let mut found = Found::default();
         for Wanted { after, most, is_slow } in wanted {
             let most = Value::Int(i64::try_from(*most).unwrap_or(i64::MAX));
-            let rows = self
-                .driver
-                .query(DUE_ENDPOINTS, &[Value::Uuid(*after), Value::Bool(*is_slow), Value::Timestamp(now), most])?;
+            let rows = self.driver.query(
+                DUE_ENDPOINTS,
+                &[
+                    Value::Uuid(*after),
+                    Value::Bool(*is_slow),
+                    Value::Timestamp(now),
+                    Value::Timestamp(now.plus(LONGEST)),
+                    most,
+                ],
+            )?;
             let turn = |mut row: Row| {
                 let reader = row.optional_uuid(1)?.map(UserId);
                 Ok(Turn { endpoint: row.uuid(0)?, holder, reader, is_slow: *is_slow })
@@ -219,12 +230,14 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
         // In one statement, so that an instance that freezes holds no lock.
         let taken = self.driver.execute(
             "INSERT INTO delivery_leases (receiver, holder, until) VALUES ($1, $2, $3) ON CONFLICT (receiver) \
-             DO UPDATE SET holder = excluded.holder, until = excluded.until WHERE delivery_leases.until <= $4",
+             DO UPDATE SET holder = excluded.holder, until = excluded.until \
+             WHERE delivery_leases.until <= $4 OR delivery_leases.until > $5",
             &[
                 Value::Uuid(turn.endpoint),
                 Value::Uuid(turn.holder),
                 Value::Timestamp(now.plus(TURN)),
                 Value::Timestamp(now),
+                Value::Timestamp(now.plus(LONGEST)),
             ],
         )?;
         Ok(taken > 0)
@@ -336,18 +349,10 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
 
     fn prune_deliveries(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
-            // In the order in which they were written.
-            let oldest = transaction.query(
-                "SELECT place, created_at FROM deliveries WHERE place > $1 ORDER BY place LIMIT 1000",
-                &[Value::Int(0)],
-            )?;
-            let mut old = Vec::new();
-            for mut row in oldest {
-                if row.timestamp(1)? < before {
-                    old.push(row.int(0)?);
-                }
-            }
-            delete_places(transaction, old)
+            let old = "SELECT place FROM deliveries WHERE created_at < $1 ORDER BY created_at, place LIMIT 1000";
+            let found = transaction.query(old, &[Value::Timestamp(before)])?;
+            let places = found.into_iter().map(|mut row| row.int(0)).collect::<Result<_, _>>()?;
+            delete_places(transaction, places)
         })
     }
 }
