@@ -185,6 +185,79 @@ fn a_session_that_has_ended_meanwhile_makes_and_changes_no_webhook() {
 }
 
 #[test]
+fn an_operator_whose_session_or_grant_has_ended_meanwhile_makes_and_changes_no_webhook_of_operators() {
+    on_both(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let grant = |scopes: &str| format!("UPDATE users SET scopes = '{scopes}' WHERE id = '{}'", ann.id);
+        service.execute(&grant("keyward:admin"));
+        let url = json!({ "url": "https://hooks.invalid/in", "types": ["user.deleted"] });
+        let operator = service.log_in(&ann.email);
+        let made = service.post("/admin/webhooks").bearer(&operator.access).json(url.clone()).send();
+        let one = format!("/admin/webhooks/{}", made.json()["id"].as_str().unwrap());
+        let rotate = format!("{one}/rotate-secret");
+        let end = format!("UPDATE users SET session_epoch = session_epoch + 1 WHERE id = '{}'", ann.id);
+        let revoke = "UPDATE api_keys SET revoked_at = created_at";
+        for lost in [&end, &grant(""), revoke] {
+            for (method, target, body, status) in [
+                ("POST", "/admin/webhooks", url.clone(), 403),
+                ("PATCH", &one, json!({ "url": "https://elsewhere.invalid/" }), 404),
+                ("POST", &rotate, json!({}), 404),
+            ] {
+                service.execute(&grant("keyward:admin"));
+                let operator = service.log_in(&ann.email);
+                let key = json!({ "name": "ci", "scopes": ["keyward:admin"] });
+                let key = service.create_key(&operator.access, key)["key"].as_str().unwrap().to_string();
+                let credential = if lost == revoke { &key } else { &operator.access };
+                let answer = meanwhile(service, &ann, lost, |client| {
+                    client.method(method, target).bearer(credential).json(body.clone()).send()
+                });
+                assert_eq!(answer.status, status, "{lost}: {method} {target}: {answer:?}");
+            }
+        }
+        service.execute(&grant("keyward:admin"));
+        let operator = service.log_in(&ann.email);
+        let left = service.get("/admin/webhooks").bearer(&operator.access).send().json();
+        assert_eq!(left.as_array().unwrap().len(), 1);
+        assert_eq!(left[0]["url"], "https://hooks.invalid/in");
+        assert_eq!(service.count("SELECT COUNT(*) FROM webhooks WHERE previous_secret IS NOT NULL"), 0);
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_given_up_while_it_is_changed_stays_so() {
+    on_both(|service| {
+        let ann = service.sign_up("ann@example.com");
+        let url = json!({ "url": "https://hooks.invalid/in", "types": ["user.deleted"] });
+        let made = service.post("/webhooks").bearer(&ann.access).json(url).send();
+        let one = format!("/webhooks/{}", made.json()["id"].as_str().unwrap());
+        let change = |client: &Client| {
+            client.method("PATCH", &one).bearer(&ann.access).json(json!({ "description": "ours" })).send()
+        };
+        let give_up = "UPDATE webhooks SET is_active = FALSE, disabled_at = '2026-01-01T00:00:00.000Z', \
+                       disabled_reason = 'gone'";
+        let answer = match service.database() {
+            // It waits for the endpoint.
+            Some(database) => {
+                let (mut holder, mut observer) = (database.client(), database.client());
+                let client = service.client();
+                holder.batch_execute(&format!("BEGIN; {give_up}")).unwrap();
+                thread::scope(|scope| {
+                    let asked = scope.spawn(|| change(&client));
+                    within(PATIENCE, "it waits for the row", || waits(&mut observer));
+                    holder.batch_execute("COMMIT").unwrap();
+                    asked.join().unwrap()
+                })
+            }
+            None => meanwhile(service, &ann, give_up, change),
+        };
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let left = service.get(&one).bearer(&ann.access).send().json();
+        assert_eq!((&left["description"], &left["isActive"]), (&json!("ours"), &json!(false)), "{left}");
+        assert_eq!(left["disabledReason"], "gone", "{left}");
+    });
+}
+
+#[test]
 fn a_session_that_has_ended_itself_ends_no_others() {
     on_both(|service| {
         let ann = service.sign_up("ann@example.com");

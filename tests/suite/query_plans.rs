@@ -16,11 +16,11 @@ use keyward::accounts::second_factor::shown::Proof;
 use keyward::accounts::user::{UserFilter, UserKind, UserRef};
 use keyward::app::App;
 use keyward::app::{SecretKeys, ServiceSettings};
-use keyward::audit::event::{Actor, By, Filter, Kind, Origin};
+use keyward::audit::event::{Actor, By, Credential, Filter, Kind, Origin};
 use keyward::base::clock::{Clock, Timestamp};
 use keyward::base::data_key::DataKey;
 use keyward::base::error::StoreError;
-use keyward::base::id::{SessionId, UserId};
+use keyward::base::id::{KeyId, SessionId, UserId};
 use keyward::base::period::{DAY, Period};
 use keyward::base::sealing::{Renewed, Sealed};
 use keyward::config::Config;
@@ -374,6 +374,16 @@ fn do_webhooks(app: &App, owner: UserId) {
         app.webhooks.target(webhook.id).unwrap().unwrap();
         app.webhooks.delete(holder, &id, &by).unwrap();
     }
+    // An operator whose session and whose key have ended meanwhile.
+    let operators = || Grants::parse(&["keyward:admin"]).unwrap();
+    app.users.change_scopes(owner, &ScopeChange::Grant(operators()), &by).unwrap();
+    let (session_id, key_id) = (SessionId::new(), KeyId::new());
+    for credential in [Credential::Session { session_id }, Credential::Key { key_id }] {
+        let by = By { actor: Actor::UserAsOperator { user_id: owner, by: Some(credential) }, origin: None };
+        let own = app.webhooks.of(Holder::Operators).unwrap();
+        assert!(app.webhooks.delete(Holder::Operators, &own[0].id.to_string(), &by).is_err());
+    }
+    app.users.change_scopes(owner, &ScopeChange::Withdraw(operators()), &by).unwrap();
 }
 
 /// Turns it on, logs in with it, and loses it.

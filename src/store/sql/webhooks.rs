@@ -1,6 +1,7 @@
 //! The statements of endpoints.
 
 use super::events::{record, record_all};
+use super::operators::lock_asking;
 use super::outbox::delete_some_deliveries;
 use super::webhook_rows::{FURTHER, held, holder_value, owner_may, secrets, webhook, webhook_columns};
 use super::{SqlStore, sessions};
@@ -27,24 +28,28 @@ fn lock_user(transaction: &mut dyn Transaction, user: UserId, by: &By) -> Result
     }
 }
 
-/// Locks what a holder has, so that counts hold until the transaction ends. False: as for [`lock_user`].
+/// Locks what a holder has, so that counts hold until the transaction ends. False: as for [`lock_user`],
+/// and for operators as for [`lock_asking`].
 fn lock_holder(transaction: &mut dyn Transaction, holder: Holder, by: &By) -> Result<bool, StoreError> {
     match holder {
         Holder::User(user) => lock_user(transaction, user, by),
         Holder::Operators => {
+            if !lock_asking(transaction, by)? {
+                return Ok(false);
+            }
             transaction.query("SELECT name FROM locks WHERE name = 'webhooks' FOR UPDATE", &[])?;
             Ok(true)
         }
     }
 }
 
-/// An endpoint of the holder's. It stays as it is until the transaction ends if the holder is locked.
+/// An endpoint of the holder's, whose row is locked until the transaction ends: what becomes of tries changes it too.
 fn held_webhook(
     transaction: &mut dyn Transaction,
     holder: Holder,
     id: WebhookId,
 ) -> Result<Option<Webhook>, StoreError> {
-    let rows = transaction.query(ONE, &[holder_value(holder), Value::Uuid(id.0)])?;
+    let rows = transaction.query(concat!(one!(), " FOR UPDATE"), &[holder_value(holder), Value::Uuid(id.0)])?;
     first(rows).map(|mut row| webhook(&mut row)).transpose()
 }
 
@@ -58,7 +63,12 @@ fn locked(
     if lock_holder(transaction, holder, by)? { held_webhook(transaction, holder, id) } else { Ok(None) }
 }
 
-const ONE: &str = concat!("SELECT ", webhook_columns!(), " FROM webhooks WHERE ", held!(), " AND id = $2");
+macro_rules! one {
+    () => {
+        concat!("SELECT ", webhook_columns!(), " FROM webhooks WHERE ", held!(), " AND id = $2")
+    };
+}
+use one;
 
 const ALL_OF_USER: &str = concat!(
     "SELECT ",
@@ -180,7 +190,7 @@ impl<D: Driver> WebhookStore for SqlStore<D> {
     }
 
     fn webhook(&self, holder: Holder, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
-        let rows = self.driver.query(ONE, &[holder_value(holder), Value::Uuid(id.0)])?;
+        let rows = self.driver.query(one!(), &[holder_value(holder), Value::Uuid(id.0)])?;
         first(rows).map(|mut row| webhook(&mut row)).transpose()
     }
 
