@@ -24,6 +24,7 @@ CREATE TABLE deliveries (
 ) STRICT;
 
 CREATE INDEX deliveries_by_receiver ON deliveries (receiver, place);
+CREATE INDEX deliveries_ended ON deliveries (receiver, place) WHERE channel = 'webhook' AND next_at IS NULL;
 CREATE INDEX deliveries_by_age ON deliveries (created_at, place);
 CREATE INDEX deliveries_waiting ON deliveries (receiver, next_at, place) WHERE channel = 'webhook' AND next_at IS NOT NULL;
 -- One for each channel: with a single one, SQLite looks for an endpoint's deliveries among those of all.

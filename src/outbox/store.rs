@@ -105,4 +105,8 @@ pub trait OutboxStore: Send + Sync {
 
     /// Deletes a part of the deliveries from before `before`. False: there were none.
     fn prune_deliveries(&self, before: Timestamp) -> Result<bool, StoreError>;
+
+    /// Goes from endpoint to endpoint, from `from` on, and deletes a part of the deliveries that have ended beyond the newest
+    /// `most` of an endpoint. Returns the endpoint to continue with. `None`: all have been seen, or the next is busy.
+    fn trim_deliveries(&self, from: Uuid, most: i64) -> Result<Option<Uuid>, StoreError>;
 }

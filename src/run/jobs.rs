@@ -41,6 +41,7 @@ fn jobs() -> Vec<Job> {
         Job::every(HOUR, "delete old figures", |app| app.statistics.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old events", |app| app.events.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete old deliveries", |app| app.outbox.prune()).while_the_clock_is_right(),
+        Job::every(HOUR, "delete surplus ended deliveries", |app| app.outbox.trim()),
         Job::every(HOUR, "delete keys that ended long ago", |app| app.keys.prune()).while_the_clock_is_right(),
         Job::every(HOUR, "delete surplus ended keys", |app| app.keys.trim()).while_the_clock_is_right(),
     ]

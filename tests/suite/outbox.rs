@@ -10,9 +10,9 @@ use keyward::accounts::email::Email;
 use keyward::accounts::granting::ScopeChange;
 use keyward::accounts::user::User;
 use keyward::app::App;
-use keyward::audit::event::{By, Filter, Kind};
+use keyward::audit::event::{By, Event, Filter, Kind};
 use keyward::base::clock::Clock;
-use keyward::base::id::UserId;
+use keyward::base::id::{EventId, UserId};
 use keyward::config::Config;
 use keyward::keys::grants::Grants;
 use keyward::keys::service::KeySpec;
@@ -21,15 +21,17 @@ use keyward::outbox::delivery::{Answer, Channel, Delivery, Outcome};
 use keyward::outbox::store::{Then, Tried, Turn, Wanted};
 use keyward::run;
 use keyward::store::Store;
-use keyward::store::driver::{Column, Driver, Transaction, Value as Sql};
+use keyward::store::driver::{Column, Driver, Row, Transaction, Value as Sql};
 use keyward::store::postgres::{Patience, Postgres};
 use keyward::store::settings::Database;
 use keyward::store::sqlite::Sqlite;
 use keyward::webhooks::service::WebhookSpec;
 use keyward::webhooks::types::Types;
 use keyward::webhooks::webhook::{Holder, Webhook, WebhookChange};
+use keyward_harness::http_client::PATIENCE;
 use keyward_harness::program::{Home, in_both_homes};
 use keyward_harness::receiver::Receiver;
+use keyward_harness::service::within;
 use serde_json::Value;
 
 type Script = Box<dyn Fn(&Delivery) -> Outcome + Send + Sync>;
@@ -138,14 +140,16 @@ impl World {
         self.app.keys.create(owner, spec, &By::operator()).unwrap().unwrap().0.id.to_string()
     }
 
-    /// How many deliveries to it are stored.
-    fn stored(&self, receiver: uuid::Uuid) -> usize {
-        let count = Mutex::new(0);
+    /// The places of what is stored for a receiver.
+    fn places(&self, receiver: uuid::Uuid) -> Vec<i64> {
+        let places = Mutex::new(Vec::new());
         raw(&self.config, &|transaction| {
-            let rows = transaction.query("SELECT id FROM deliveries WHERE receiver = $1", &[Sql::Uuid(receiver)]);
-            *count.lock().unwrap() = rows.unwrap().len();
+            let find = "SELECT place FROM deliveries WHERE receiver = $1 ORDER BY place";
+            let found = transaction.query(find, &[Sql::Uuid(receiver)]).unwrap();
+            let place = |row: &Row| if let Sql::Int(place) = row.0[0] { place } else { unreachable!() };
+            places.lock().unwrap().extend(found.iter().map(place));
         });
-        count.into_inner().unwrap()
+        places.into_inner().unwrap()
     }
 
     fn is_active(&self, holder: Holder, id: &Webhook) -> bool {
@@ -413,7 +417,81 @@ in_both_homes! {
         });
         fill(&world.config, endpoint, 3);
         while world.app.outbox.prune().unwrap() {}
-        assert_eq!(world.stored(endpoint), 1_001);
+        assert_eq!(world.places(endpoint).len(), 1_001);
+    }
+
+    fn of_what_has_ended_the_newest_are_kept_of_each_endpoint(home) {
+        let mut home = home;
+        let world = World::open(&mut home);
+        let [before, much, little, after] = [1, 2, 3, 4].map(uuid::Uuid::from_u128);
+        fill(&world.config, before, 2);
+        fill(&world.config, much, 3);
+        let oldest = world.places(much);
+        fill(&world.config, much, 11_200);
+        fill(&world.config, little, 10);
+        raw(&world.config, &|transaction| {
+            let end = "UPDATE deliveries SET next_at = NULL, ended_at = created_at, outcome = 'delivered'";
+            transaction.execute(end, &[]).unwrap();
+            // Sent again.
+            let again = "UPDATE deliveries SET next_at = created_at, ended_at = NULL, outcome = NULL WHERE place = $1";
+            transaction.execute(again, &[Sql::Int(oldest[1])]).unwrap();
+        });
+        fill(&world.config, much, 5);
+        fill(&world.config, after, 1);
+        while world.app.outbox.trim().unwrap() {}
+        assert_eq!([before, little, after].map(|endpoint| world.places(endpoint).len()), [2, 10, 1]);
+        let left = world.places(much);
+        assert_eq!(left.len(), 10_000 + 1 + 5);
+        assert_eq!(left[0], oldest[1], "what waits is not deleted");
+        assert!(left[1] > oldest[2] + 1_199, "the newest are deleted");
+    }
+
+    fn notices_to_the_same_people_are_counted_and_queued_in_the_same_order(home) {
+        let mut home = home;
+        home.set("SMTP_URL", "smtp://127.0.0.1:9");
+        home.set("MAIL_FROM", "auth@example.com");
+        home.set("PUBLIC_URL", "https://auth.example.com");
+        let world = World::open(&mut home);
+        let people = [world.user("ann").id, world.user("bob").id];
+        for person in people {
+            world.key(person);
+        }
+        let filter = Filter { user: None, kind: Some(Kind::KeyCreated), since: None };
+        let made = world.app.events.newest(&filter, None, 10).unwrap().unwrap().items;
+        let record = |order: [usize; 3]| {
+            let events = order.map(|index| Event { id: EventId::new(), ..made[index].clone() });
+            world.store.record_failures(&events).unwrap();
+        };
+        match home.database() {
+            None => [[0, 1, 1], [1, 0, 0]].into_iter().for_each(record),
+            Some(database) => {
+                // Each of the two would get the row of another first.
+                let held = people.map(|person| {
+                    let mut client = database.client();
+                    let hold = format!("BEGIN; UPDATE deliveries SET count = count WHERE receiver = '{person}'");
+                    client.batch_execute(&hold).unwrap();
+                    client
+                });
+                let mut observer = database.client();
+                let mut waiting = || {
+                    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                                   AND application_name = 'keyward' AND wait_event_type = 'Lock'";
+                    observer.query_one(waiting, &[]).unwrap().get::<_, i64>(0)
+                };
+                std::thread::scope(|scope| {
+                    let recording = [[0, 1, 1], [1, 0, 0]].map(|order| scope.spawn(move || record(order)));
+                    within(PATIENCE, "both wait", || waiting() == 2);
+                    held.into_iter().for_each(|mut client| client.batch_execute("COMMIT").unwrap());
+                    recording.into_iter().for_each(|recording| recording.join().unwrap());
+                });
+            }
+        }
+        let counts = Mutex::new(Vec::new());
+        raw(&world.config, &|transaction| {
+            let counted = "SELECT kind FROM deliveries WHERE channel = 'mail' AND count = 4";
+            counts.lock().unwrap().push(transaction.query(counted, &[]).unwrap().len());
+        });
+        assert_eq!(counts.into_inner().unwrap(), [2]);
     }
 
     fn of_a_deleted_account_no_delivery_is_left(home) {
@@ -426,10 +504,10 @@ in_both_homes! {
         world.kinds(1);
         world.stop();
         world.key(ann.id);
-        assert_eq!(world.stored(own), 2);
+        assert_eq!(world.places(own).len(), 2);
         world.app.users.delete(ann.id, &By::operator()).unwrap();
         while world.store.delete_rows_of_deleted_users().unwrap() {}
-        assert_eq!(world.stored(own), 0);
+        assert_eq!(world.places(own).len(), 0);
     }
 }
 

@@ -347,6 +347,10 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     app.usage.prune(app.clock.now()).unwrap();
     app.statistics.prune().unwrap();
     app.events.prune().unwrap();
+    let mut from = Uuid::nil();
+    while let Some(next) = store.trim_deliveries(from, 0).unwrap() {
+        from = next;
+    }
     app.outbox.prune().unwrap();
     app.keys.prune().unwrap();
     while app.webhooks.prune().unwrap() {}

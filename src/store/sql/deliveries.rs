@@ -349,12 +349,51 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
 
     fn prune_deliveries(&self, before: Timestamp) -> Result<bool, StoreError> {
         self.driver.transaction(|transaction| {
-            let old = "SELECT place FROM deliveries WHERE created_at < $1 ORDER BY created_at, place LIMIT 1000";
+            let old = "SELECT place FROM deliveries WHERE created_at < $1 ORDER BY created_at, place LIMIT 1000 FOR UPDATE SKIP LOCKED";
             let found = transaction.query(old, &[Value::Timestamp(before)])?;
-            let places = found.into_iter().map(|mut row| row.int(0)).collect::<Result<_, _>>()?;
-            delete_places(transaction, places)
+            delete_places(transaction, places(found)?)
         })
     }
+
+    fn trim_deliveries(&self, from: Uuid, most: i64) -> Result<Option<Uuid>, StoreError> {
+        // Counts from the first one of `from` on. The endpoint of the one that exceeds the bound may have too many; those
+        // before it have not.
+        let beyond = self.driver.query(
+            "SELECT receiver FROM deliveries WHERE channel = 'webhook' AND next_at IS NULL AND receiver >= $1 \
+             ORDER BY receiver, place LIMIT 1 OFFSET $2",
+            &[Value::Uuid(from), Value::Int(most)],
+        )?;
+        match first(beyond).map(|mut row| row.uuid(0)).transpose()? {
+            Some(endpoint) if endpoint == from => Ok(self.trim_endpoint(from, most)?.then_some(from)),
+            next => Ok(next),
+        }
+    }
+}
+
+impl<D: Driver> SqlStore<D> {
+    /// Deletes some of the endpoint's ended deliveries beyond those that are kept. False: there were none, or they are busy.
+    fn trim_endpoint(&self, endpoint: Uuid, most: i64) -> Result<bool, StoreError> {
+        let newest = self.driver.query(
+            "SELECT place FROM deliveries WHERE channel = 'webhook' AND next_at IS NULL AND receiver = $1 \
+             ORDER BY receiver DESC, place DESC LIMIT 1 OFFSET $2",
+            &[Value::Uuid(endpoint), Value::Int(most)],
+        )?;
+        let Some(mut newest) = first(newest) else { return Ok(false) };
+        let newest = newest.int(0)?;
+        self.driver.transaction(|transaction| {
+            // What is locked is being sent again.
+            let found = transaction.query(
+                "SELECT place FROM deliveries WHERE channel = 'webhook' AND next_at IS NULL AND receiver = $1 \
+                 AND place <= $2 ORDER BY receiver, place LIMIT 1000 FOR UPDATE SKIP LOCKED",
+                &[Value::Uuid(endpoint), Value::Int(newest)],
+            )?;
+            delete_places(transaction, places(found)?)
+        })
+    }
+}
+
+fn places(found: Vec<Row>) -> Result<Vec<i64>, StoreError> {
+    found.into_iter().map(|mut row| row.int(0)).collect()
 }
 
 /// Sets when mails are due that nobody else has taken meanwhile.
