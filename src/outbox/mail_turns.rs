@@ -24,17 +24,21 @@ pub(crate) enum Queued {
 }
 
 /// `is_gathered`: what is wished for within `pause` after a mail is told after it; otherwise it is nothing new.
+///
+/// What is not gathered may go to nobody: such a mail is over at once, and one to somebody may wait for the mail server. So
+/// nothing shows whether it waits; while it does, the store adds no second one.
 pub(crate) fn turn(is_gathered: bool, pause: Duration, last: Option<LastMail>, now: Timestamp) -> Queued {
-    match last {
-        None => Queued::At(Timestamp::EPOCH),
-        Some(LastMail { ended_at: None, .. }) if is_gathered => Queued::Together,
-        Some(LastMail { ended_at: None, .. }) => Queued::Covered,
-        Some(LastMail { ended_at: Some(ended), .. }) if is_gathered => {
-            let next = ended.plus(pause);
-            Queued::At(if next > now { next } else { Timestamp::EPOCH })
-        }
-        Some(last) if last.created_at.plus(pause) > now => Queued::Covered,
-        Some(_) => Queued::At(Timestamp::EPOCH),
+    let at_once = Queued::At(Timestamp::EPOCH);
+    let Some(last) = last else { return at_once };
+    // A time that is further ahead was written by a clock that was wrong.
+    let is_within_pause = |at: Timestamp| at.plus(pause) > now && at <= now.plus(pause);
+    if !is_gathered {
+        return if is_within_pause(last.created_at) { Queued::Covered } else { at_once };
+    }
+    match last.ended_at {
+        None => Queued::Together,
+        Some(ended) if is_within_pause(ended) => Queued::At(ended.plus(pause)),
+        Some(_) => at_once,
     }
 }
 
@@ -52,6 +56,8 @@ mod tests {
         for (case, last, gathered, asked_for) in [
             ("the first", None, at_once, at_once),
             ("one waits", waiting, Queued::Together, Queued::Covered),
+            ("one waits for long", Some(LastMail { created_at: minute(7), ended_at: None }), Queued::Together, at_once),
+            ("a clock was a year ahead", sent(500_000, 500_000), at_once, at_once),
             ("just sent", sent(10, 11), Queued::At(minute(16)), Queued::Covered),
             ("asked for long ago and just sent", sent(1, 11), Queued::At(minute(16)), at_once),
             ("sent long ago", sent(7, 7), at_once, at_once),
