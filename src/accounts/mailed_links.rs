@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::accounts::address_change::AddressNews;
 use crate::accounts::links::Pages;
 use crate::accounts::one_time::OneTimeToken;
 use crate::accounts::purposes::Purpose;
@@ -57,12 +58,12 @@ impl MailedLinks {
         Ok(address.map(|address| MailedLink { address, url, lifetime }))
     }
 
-    /// The address that is still to be told of a change of address: the user's when they asked for it, whatever it is now.
-    pub fn former_address(&self, user: UserId) -> Result<Option<String>, Error> {
-        Ok(self.store.former_address(user)?)
+    /// What is still to be told of changes of the user's e-mail.
+    pub fn address_news(&self, user: UserId) -> Result<AddressNews, Error> {
+        Ok(self.store.address_news(user)?)
     }
 
-    /// This address was told.
+    /// This former address was told, or cannot be.
     pub fn note_told(&self, user: UserId, address: &str) -> Result<(), Error> {
         Ok(self.store.forget_former_address(user, address)?)
     }

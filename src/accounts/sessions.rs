@@ -66,19 +66,22 @@ impl Sessions {
         if self.settings.signup_open { Ok(()) } else { Err(Error::Forbidden("Sign-up is closed")) }
     }
 
-    /// Creates a user and their first session, both or neither.
+    /// Creates a user and their first session, both or neither. `with_link`: a mail with a link that verifies the e-mail is sent
+    /// to it.
     pub fn sign_up(
         &self,
         email: Email,
         name: Option<String>,
         password: NewPassword,
+        with_link: bool,
         origin: Origin,
     ) -> Result<LoggedIn, Error> {
         let hash = self.users.passwords.hash(password)?;
         let mut user = new_user(email, name, self.users.user_scopes.clone(), self.clock.now());
         user.needs_verified_email = self.users.verified_email_required;
         let session = self.new_session(user.id, origin.ip, origin.user_agent.as_deref());
-        match self.users.store.create_user(&user, &hash, Some(&session), &By::user(session.id, origin))? {
+        let by = By::user(session.id, origin);
+        match self.users.store.create_user(&user, &hash, Some(&session), with_link, &by)? {
             Created::Done => self.logged_in(user, &session),
             Created::EmailTaken => Err(email_taken()),
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::accounts::address_change::AddressNews;
 use crate::accounts::changing::UserChange;
 use crate::accounts::email::Email;
 use crate::accounts::failures::{FailureIds, Failures};
@@ -137,12 +138,15 @@ pub enum Rotated {
 
 /// Users and their passwords.
 pub trait UserStore: Send + Sync {
-    /// Stores a user with their password, which may be none, and, if given, their first session.
+    /// Stores a user with their password, which may be none, and, if given, their first session. `with_link`: queues the mail
+    /// with a link that verifies the e-mail of somebody who has signed up, or that sets the password of somebody who is
+    /// invited.
     fn create_user(
         &self,
         user: &User,
         password: &PasswordHash,
         session: Option<&NewSession>,
+        with_link: bool,
         by: &By,
     ) -> Result<Created, StoreError>;
 
@@ -238,10 +242,10 @@ pub trait RecoveryStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<String>, StoreError>;
 
-    /// The address that is still to be told of a change of address, if the user is active.
-    fn former_address(&self, user: UserId) -> Result<Option<String>, StoreError>;
+    /// What is still to be told of changes of the user's e-mail.
+    fn address_news(&self, user: UserId) -> Result<AddressNews, StoreError>;
 
-    /// This address was told.
+    /// This former address was told, or cannot be.
     fn forget_former_address(&self, user: UserId, address: &str) -> Result<(), StoreError>;
 
     /// The active user whose password the token sets. `None`: it is not good, or no longer.

@@ -59,7 +59,7 @@ impl Users {
         let (mut user, password) = draft.judge(&self.user_scopes, self.clock.now()).map_err(Error::BrokenRules)?;
         user.needs_verified_email = self.verified_email_required && user.kind == UserKind::User;
         let hash = password.map_or_else(|| Ok(PasswordHash::none()), |password| self.passwords.hash(password))?;
-        match self.store.create_user(&user, &hash, None, by)? {
+        match self.store.create_user(&user, &hash, None, true, by)? {
             Created::Done => Ok(user),
             Created::EmailTaken => Err(email_taken()),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::accounts::email::Email;
+use crate::accounts::limits::Limited;
 use crate::accounts::passwords::is_same;
 use crate::accounts::second_factor::codes::Code;
 use crate::accounts::second_factor::shown::Proof;
@@ -51,7 +52,9 @@ pub(crate) fn sign_up(app: &App, request: &mut Request) -> Result<Response, Erro
     let password = form.required("password", |text| app.password_rules.judge(text));
     let name = form.optional("name", parse_name);
     let (email, password) = form.finish(email.zip(password))?;
-    let logged_in = app.sessions.sign_up(email, name, password, request.origin())?;
+    // The mail goes to an address that nobody has verified. Without it, the user may ask for one later.
+    let with_link = app.address_limits.spend(Limited::Mail, request.client).is_ok();
+    let logged_in = app.sessions.sign_up(email, name, password, with_link, request.origin())?;
     response::created(&auth_result(&logged_in))
 }
 

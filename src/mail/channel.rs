@@ -84,8 +84,14 @@ impl MailChannel {
                 let written = self.mailer.write(Some(kind), &values);
                 Ok(Some(Ready { address: link.address, written }))
             }
-            MailKind::AddressChangeNotice => {
-                let Some(address) = self.sources.links.former_address(id)? else { return Ok(None) };
+            MailKind::AddressChangeNotice | MailKind::AddressChanged => {
+                let news = self.sources.links.address_news(id)?;
+                let address = match kind {
+                    MailKind::AddressChanged => news.former,
+                    // If it has been changed since, that is told instead, by the other mail.
+                    _ => news.is_wanted.then(|| user.email.clone()),
+                };
+                let Some(address) = address else { return Ok(None) };
                 let name = self.name(&user, &address);
                 let written = self.mailer.write(Some(kind), &[("name", Value::Text(&name))]);
                 Ok(Some(Ready { address, written }))
@@ -197,7 +203,7 @@ fn purpose(kind: MailKind) -> Option<Purpose> {
         MailKind::Reset => Some(Purpose::Reset),
         MailKind::Invitation => Some(Purpose::Invitation),
         MailKind::AddressChange => Some(Purpose::AddressChange),
-        MailKind::AddressChangeNotice | MailKind::Notices => None,
+        MailKind::AddressChangeNotice | MailKind::AddressChanged | MailKind::Notices => None,
     }
 }
 
@@ -222,15 +228,22 @@ impl Channel for MailChannel {
             Ok(None) => return Outcome::Dropped,
             Err(error) => return failed(error),
         };
-        match self.mailer.send(&ready.address, &ready.written, delivery.id.0, self.clock.now()) {
+        let sent = self.mailer.send(&ready.address, &ready.written, delivery.id.0, self.clock.now());
+        let is_over = match &sent {
+            Err(_) => false,
+            Ok(Sent::Refused(fault)) => fault.is_final,
+            Ok(Sent::Taken(_) | Sent::NoAddress) => true,
+        };
+        if is_over
+            && kind == MailKind::AddressChanged
+            && let Err(error) = self.sources.links.note_told(UserId(delivery.receiver), &ready.address)
+        {
+            warn!("that a former address was told of a change cannot be noted: {error:?}");
+        }
+        match sent {
             Err(error) => failed(error),
             Ok(Sent::NoAddress) => Outcome::Dropped,
             Ok(Sent::Taken(answer)) => {
-                if kind == MailKind::AddressChangeNotice
-                    && let Err(error) = self.sources.links.note_told(UserId(delivery.receiver), &ready.address)
-                {
-                    warn!("that an old address was told of a change cannot be noted: {error:?}");
-                }
                 // What a server says often repeats the address, which is kept and logged nowhere but with its account.
                 Outcome::Delivered(Answer { text: None, ..answer })
             }

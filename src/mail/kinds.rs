@@ -16,20 +16,23 @@ pub enum MailKind {
     Invitation,
     /// A link that confirms a new address. Goes to the new address.
     AddressChange,
-    /// Somebody wants another address for the account. Goes to the old one, and does not wait to be gathered with others: by
-    /// then the account may have the new address.
+    /// Somebody wants another address for the account. Goes to the one that it has, and does not wait for an hour with other
+    /// notices: by then the account may have the new address.
     AddressChangeNotice,
+    /// The account has another address. Goes to the former one.
+    AddressChanged,
     /// What has happened to the account, all together: see [`crate::mail::notices`].
     Notices,
 }
 
 impl MailKind {
-    pub const ALL: [MailKind; 6] = [
+    pub const ALL: [MailKind; 7] = [
         MailKind::Verification,
         MailKind::Reset,
         MailKind::Invitation,
         MailKind::AddressChange,
         MailKind::AddressChangeNotice,
+        MailKind::AddressChanged,
         MailKind::Notices,
     ];
 
@@ -41,6 +44,7 @@ impl MailKind {
             MailKind::Invitation => "invitation",
             MailKind::AddressChange => "address-change",
             MailKind::AddressChangeNotice => "address-change-notice",
+            MailKind::AddressChanged => "address-changed",
             MailKind::Notices => "notices",
         }
     }
@@ -54,10 +58,10 @@ impl MailKind {
         if self == MailKind::Notices { HOUR } else { 5 * MINUTE }
     }
 
-    /// What is to be told during the pause is told after it; a new address may be another one each time. Of every other
-    /// kind, what is asked for during the pause is nothing new: the mail before it says the same.
+    /// What is to be told during the pause is told after it; of a change of address, it may go to another one each time. Of
+    /// every other kind, what is asked for during the pause is nothing new: the mail before it says the same.
     pub fn is_gathered(self) -> bool {
-        matches!(self, MailKind::Notices | MailKind::AddressChange)
+        !matches!(self, MailKind::Verification | MailKind::Reset | MailKind::Invitation)
     }
 }
 
@@ -75,8 +79,9 @@ mod tests {
 
     #[test]
     fn notices_are_an_hour_apart_and_what_was_asked_for_five_minutes() {
+        use MailKind::{AddressChange, AddressChangeNotice, AddressChanged, Notices};
         let gathered = MailKind::ALL.into_iter().filter(|kind| kind.is_gathered());
-        assert_eq!(gathered.collect::<Vec<_>>(), [MailKind::AddressChange, MailKind::Notices]);
+        assert_eq!(gathered.collect::<Vec<_>>(), [AddressChange, AddressChangeNotice, AddressChanged, Notices]);
         assert_eq!([MailKind::Notices.pause(), MailKind::Reset.pause()], [HOUR, 5 * MINUTE]);
     }
 }

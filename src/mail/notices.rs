@@ -1,16 +1,17 @@
 //! Of what its user is told by mail: what changes who can get into an account, what looks like somebody else, and what will
 //! stop working. Users see the rest in their audit trail.
 
-use crate::audit::event::{Event, Kind, NEW_ADDRESS, RESTS_UNTIL};
+use crate::audit::event::{Actor, Event, Kind, NEW_ADDRESS, RESTS_UNTIL};
 use crate::mail::kinds::MailKind;
 
 /// The kinds of events of which some or all are told.
-pub(crate) const TOLD: [Kind; 15] = [
+pub(crate) const TOLD: [Kind; 18] = [
     Kind::PasswordChanged,
     Kind::UserPasswordSet,
     Kind::PasswordReset,
     Kind::EmailChangeRequested,
     Kind::EmailChanged,
+    Kind::UserChanged,
     Kind::TotpEnabled,
     Kind::TotpDisabled,
     Kind::RecoveryCodeUsed,
@@ -20,6 +21,8 @@ pub(crate) const TOLD: [Kind; 15] = [
     Kind::KeyCreated,
     Kind::KeyRotated,
     Kind::KeyExpiring,
+    Kind::WebhookCreated,
+    Kind::WebhookChanged,
     Kind::WebhookDisabled,
 ];
 
@@ -40,11 +43,13 @@ pub enum Notice {
     KeyCreated,
     KeyRotated,
     KeyExpiring,
+    WebhookCreated,
+    WebhookMoved,
     WebhookDisabled,
 }
 
 impl Notice {
-    pub const ALL: [Notice; 15] = [
+    pub const ALL: [Notice; 17] = [
         Notice::PasswordChanged,
         Notice::PasswordSet,
         Notice::PasswordReset,
@@ -59,6 +64,8 @@ impl Notice {
         Notice::KeyCreated,
         Notice::KeyRotated,
         Notice::KeyExpiring,
+        Notice::WebhookCreated,
+        Notice::WebhookMoved,
         Notice::WebhookDisabled,
     ];
 
@@ -79,6 +86,8 @@ impl Notice {
             Notice::KeyCreated => "key-created",
             Notice::KeyRotated => "key-rotated",
             Notice::KeyExpiring => "key-expiring",
+            Notice::WebhookCreated => "webhook-created",
+            Notice::WebhookMoved => "webhook-moved",
             Notice::WebhookDisabled => "webhook-disabled",
         }
     }
@@ -86,12 +95,22 @@ impl Notice {
     /// What the user of the event's account is told of it. `None`: nothing.
     pub fn of(event: &Event) -> Option<Notice> {
         let has = |detail: &str| event.details.contains_key(detail);
+        let names = |detail: &str, name: &str| {
+            event
+                .details
+                .get(detail)
+                .and_then(|names| names.as_array())
+                .is_some_and(|names| names.iter().any(|n| n == name))
+        };
+        // Operators' endpoints are not the account's, although its user has made them.
+        let by_operator = matches!(event.actor, Actor::Operator | Actor::UserAsOperator { .. });
         Some(match event.kind {
             Kind::PasswordChanged => Notice::PasswordChanged,
             Kind::UserPasswordSet => Notice::PasswordSet,
             Kind::PasswordReset => Notice::PasswordReset,
             Kind::EmailChangeRequested => Notice::AddressChangeRequested,
             Kind::EmailChanged => Notice::AddressChanged,
+            Kind::UserChanged if names("fields", "email") => Notice::AddressChanged,
             Kind::TotpEnabled => Notice::FactorEnabled,
             Kind::TotpDisabled => Notice::FactorDisabled,
             Kind::RecoveryCodeUsed => Notice::RecoveryCodeUsed,
@@ -101,6 +120,8 @@ impl Notice {
             Kind::KeyCreated => Notice::KeyCreated,
             Kind::KeyRotated => Notice::KeyRotated,
             Kind::KeyExpiring => Notice::KeyExpiring,
+            Kind::WebhookCreated if !by_operator => Notice::WebhookCreated,
+            Kind::WebhookChanged if !by_operator && names("settings", "url") => Notice::WebhookMoved,
             Kind::WebhookDisabled => Notice::WebhookDisabled,
             // An account that was deactivated or deleted gets no mail any more. What an operator does with scopes and names,
             // ended sessions, revoked keys and single wrong passwords need nobody to do anything.
@@ -133,6 +154,7 @@ impl Notice {
     pub fn mail(self) -> MailKind {
         match self {
             Notice::AddressChangeRequested => MailKind::AddressChangeNotice,
+            Notice::AddressChanged => MailKind::AddressChanged,
             _ => MailKind::Notices,
         }
     }
@@ -159,7 +181,11 @@ mod tests {
 
     #[test]
     fn every_notice_is_told_of_some_event() {
-        let event = |kind: Kind| event(kind).with(NEW_ADDRESS, true).with(RESTS_UNTIL, "2026-01-01T00:00:00Z");
+        let event = |kind: Kind| {
+            let event = Event { actor: Actor::Anonymous, ..event(kind) };
+            let event = event.with(NEW_ADDRESS, true).with(RESTS_UNTIL, "2026-01-01T00:00:00Z");
+            event.with("fields", vec!["email"]).with("settings", vec!["url"])
+        };
         let told: Vec<(Kind, Notice)> =
             Kind::ALL.iter().filter_map(|kind| Some((*kind, Notice::of(&event(*kind))?))).collect();
         let notices: HashSet<Notice> = told.iter().map(|(_, notice)| *notice).collect();
@@ -176,8 +202,27 @@ mod tests {
     }
 
     #[test]
+    fn of_webhooks_their_users_are_told_where_they_lead_and_of_operators_ones_nothing() {
+        let changed = |setting: &'static str| event(Kind::WebhookChanged).with("settings", vec![setting]);
+        let notices = Some(MailKind::Notices);
+        for (event, told) in [
+            (event(Kind::WebhookCreated), notices),
+            (changed("url"), notices),
+            (changed("description"), None),
+            (event(Kind::WebhookDeleted), None),
+        ] {
+            assert_eq!(notice_of(&event), None, "{event:?}");
+            let by_user = Event { actor: Actor::Anonymous, ..event };
+            assert_eq!(notice_of(&by_user), told, "{by_user:?}");
+        }
+    }
+
+    #[test]
     fn a_change_of_address_waits_for_no_other_notice_and_strangers_get_none() {
         assert_eq!(notice_of(&event(Kind::EmailChangeRequested)), Some(MailKind::AddressChangeNotice));
+        assert_eq!(notice_of(&event(Kind::EmailChanged)), Some(MailKind::AddressChanged));
+        let changed = |field: &'static str| notice_of(&event(Kind::UserChanged).with("fields", vec![field]));
+        assert_eq!((changed("email"), changed("name")), (Some(MailKind::AddressChanged), None));
         assert_eq!(notice_of(&event(Kind::PasswordChanged)), Some(MailKind::Notices));
         assert_eq!(notice_of(&Event { user: None, ..event(Kind::PasswordChanged) }), None);
     }

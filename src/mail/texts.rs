@@ -16,12 +16,13 @@ const LAYOUT_FILE: &str = "layout.html";
 const TEST_FILE: &str = "test.txt";
 
 /// Our own texts, by their files' names.
-static OWN: [(&str, &str); 9] = [
+static OWN: [(&str, &str); 10] = [
     ("verification.txt", include_str!("../../static/mail/verification.txt")),
     ("reset.txt", include_str!("../../static/mail/reset.txt")),
     ("invitation.txt", include_str!("../../static/mail/invitation.txt")),
     ("address-change.txt", include_str!("../../static/mail/address-change.txt")),
     ("address-change-notice.txt", include_str!("../../static/mail/address-change-notice.txt")),
+    ("address-changed.txt", include_str!("../../static/mail/address-changed.txt")),
     ("notices.txt", include_str!("../../static/mail/notices.txt")),
     (TEST_FILE, include_str!("../../static/mail/test.txt")),
     (SENTENCES_FILE, include_str!("../../static/mail/sentences.txt")),
@@ -29,7 +30,7 @@ static OWN: [(&str, &str); 9] = [
 ];
 
 /// The sentences, each with its placeholders beside `{service}`.
-const SENTENCES: [(&str, &[&str]); 25] = [
+const SENTENCES: [(&str, &[&str]); 26] = [
     ("nobody", &[]),
     ("from-address", &["address"]),
     ("by-operator", &[]),
@@ -37,7 +38,6 @@ const SENTENCES: [(&str, &[&str]); 25] = [
     ("password-changed", &[]),
     ("password-set", &[]),
     ("password-reset", &[]),
-    ("address-changed", &[]),
     ("factor-enabled", &[]),
     ("factor-disabled", &[]),
     ("recovery-code-used", &[]),
@@ -47,6 +47,8 @@ const SENTENCES: [(&str, &[&str]); 25] = [
     ("key-created", &["key"]),
     ("key-rotated", &["key"]),
     ("key-expiring", &["key", "time"]),
+    ("webhook-created", &["webhook"]),
+    ("webhook-moved", &["webhook"]),
     ("webhook-disabled", &["webhook"]),
     ("more", &[]),
     ("day", &[]),
@@ -149,7 +151,7 @@ impl Texts {
             let kind = name.strip_suffix(".txt").and_then(MailKind::parse);
             let (allowed, required): (&[&str], Option<&str>) = match kind {
                 Some(MailKind::Notices) => (&["name", "service", "notices"], Some("notices")),
-                Some(MailKind::AddressChangeNotice) | None => (&["name", "service"], None),
+                Some(MailKind::AddressChangeNotice | MailKind::AddressChanged) | None => (&["name", "service"], None),
                 Some(_) => (&["name", "service", "link", "lifetime"], Some("link")),
             };
             let key = kind.map_or(TEST_FILE, MailKind::as_str);

@@ -194,7 +194,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     let nobody = By { actor: Actor::Anonymous, origin: Some(origin()) };
 
     // Accounts and sessions.
-    let ann = app.sessions.sign_up(email("ann"), None, password(PASSWORD), origin()).unwrap();
+    let ann = app.sessions.sign_up(email("ann"), None, password(PASSWORD), true, origin()).unwrap();
     let id = ann.user.id;
     let Some(Claims::User(claims)) = app.tokens.judge(&ann.tokens.access_token) else { unreachable!() };
     let ann = "ann@example.com";
@@ -264,7 +264,7 @@ fn do_everything(app: &App, store: &dyn Store, config: &Config) {
     for name in ["rob", "nobody"] {
         app.recovery.note_forgotten(&email(name), &nobody).unwrap();
     }
-    app.mailed_links.former_address(older).unwrap();
+    app.mailed_links.address_news(older).unwrap();
     app.mailed_links.note_told(older, "a@example.com").unwrap();
     let billing = UserDraft { kind: UserKind::Service, ..invited("billing") };
     let billing = app.users.create(billing, &By::operator()).unwrap();

@@ -237,6 +237,99 @@ fn a_link_to_a_mistyped_address_is_void_when_another_one_is_asked_for() {
     });
 }
 
+/// The next mail without a link: to whom, and its subject.
+#[track_caller]
+fn notice(server: &MailServer) -> (String, String) {
+    loop {
+        let mail = server.mail();
+        if !mail.text().lines().any(|line| line.starts_with("http")) {
+            return (mail.recipients.join(" "), mail.header("Subject").to_string());
+        }
+    }
+}
+
+#[test]
+fn the_former_address_is_told_of_each_change_by_a_link_and_by_an_operator() {
+    with_mail(|service, server| {
+        let (ann, _) = sign_up(service, server, "ann@example.com");
+        let token = service.mailed_token(&ann.id, "change-email", "ann@example.org");
+        assert_eq!(verify(service, &token).0, 200);
+        let subject = "Your account at example.com has another address".to_string();
+        assert_eq!(notice(server), ("ann@example.com".to_string(), subject.clone()));
+        settle(service);
+        let (boss, _) = sign_up(service, server, "boss@example.com");
+        service.grant("boss@example.com", &["keyward:admin"]);
+        let path = format!("/admin/users/{}", ann.id);
+        for (step, email) in ["ann@example.net", "thief@example.com"].into_iter().enumerate() {
+            let body = json!({ "email": email });
+            assert_eq!(service.patch(&path).bearer(&boss.access).json(body).send().status, 200, "{step}");
+        }
+        // Both changes came within five minutes, so the address between is nobody's whom they could have told.
+        service.advance(301);
+        assert_eq!(notice(server), ("ann@example.org".to_string(), subject));
+        within(PATIENCE, "the addresses are forgotten", || {
+            service.count("SELECT COUNT(*) FROM email_changes WHERE former IS NOT NULL") == 0
+        });
+    });
+}
+
+#[test]
+fn the_address_that_an_account_has_is_told_of_every_wish_for_another() {
+    with_mail(|service, server| {
+        let (ann, _) = sign_up(service, server, "ann@example.com");
+        let expected =
+            ("ann@example.com".to_string(), "Your account at example.com is to get another address".to_string());
+        assert_eq!(change_email(service, &ann, "typo@example.org").0, 202);
+        assert_eq!(notice(server), expected);
+        let ended = "SELECT COUNT(*) FROM deliveries WHERE kind = 'address-change-notice' AND next_at IS NULL";
+        within(PATIENCE, "it is recorded", || service.count(ended) == 1);
+        // Within five minutes, so it is told after them.
+        assert_eq!(change_email(service, &ann, "thief@example.org").0, 202);
+        service.advance(301);
+        assert_eq!(notice(server), expected);
+    });
+}
+
+#[test]
+fn sign_ups_send_no_more_mail_than_their_address_may_ask_for() {
+    with_mail_and(&[("RATE_LIMIT_MAIL", "1/1h")], |service, server| {
+        sign_up(service, server, "ann@example.com");
+        let bob = service.sign_up("bob@example.com");
+        let queued = || service.count("SELECT COUNT(*) FROM deliveries WHERE kind = 'verification'");
+        assert_eq!(queued(), 1);
+        let request = || ask(service, &bob, "/auth/verify-email/request", json!({})).status;
+        assert_eq!((request(), queued()), (429, 1));
+        service.advance(3601);
+        let body = json!({ "email": "bob@example.com", "password": PASSWORD });
+        let access = service.post("/auth/login").json(body).send().json()["accessToken"].as_str().unwrap().to_string();
+        assert_eq!(service.post("/auth/verify-email/request").bearer(&access).json(json!({})).send().status, 202);
+        assert_eq!(link(server).0, "bob@example.com");
+    });
+}
+
+#[test]
+fn a_reset_that_waits_for_the_mail_server_is_asked_for_again_as_one_to_nobody_is() {
+    with_mail(|service, server| {
+        sign_up(service, server, "ann@example.com");
+        server.at("RCPT", "451 later");
+        let of = |outcome: &str| {
+            service.count(&format!("SELECT COUNT(*) FROM deliveries WHERE kind = 'reset' AND {outcome}"))
+        };
+        for round in 1..=2 {
+            for email in ["ann@example.com", "nobody@example.com"] {
+                assert_eq!(forgot(service, email).0, 202);
+            }
+            within(PATIENCE, "nobody's is over and the other waits", || {
+                (of("outcome = 'dropped'"), of("next_at IS NOT NULL")) == (round, 1)
+            });
+            service.advance(301);
+        }
+        server.at("RCPT", "");
+        service.advance(3600 - 700);
+        assert_eq!(link(server).0, "ann@example.com");
+    });
+}
+
 #[test]
 fn asking_for_an_address_that_is_taken_is_answered_alike_and_mails_nobody_a_link() {
     with_mail(|service, server| {

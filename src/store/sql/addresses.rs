@@ -10,7 +10,7 @@ use crate::accounts::email::Email;
 use crate::accounts::one_time::{TokenHash, TokenKind};
 use crate::accounts::second_factor::shown::{Confirmed, Shown};
 use crate::accounts::store::{AddressStore, Asked, Verified};
-use crate::accounts::user::User;
+use crate::accounts::user::{User, UserKind};
 use crate::audit::event::{By, Event, Kind};
 use crate::base::clock::Timestamp;
 use crate::base::error::StoreError;
@@ -48,11 +48,12 @@ fn verify(
 /// The e-mail is the user's from now on. False: it is somebody else's.
 fn change(
     transaction: &mut dyn Transaction,
-    user: UserId,
+    old: &User,
     email: &str,
     by: &By,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
+    let user = old.id;
     if !is_free(transaction, email, user)? {
         return Ok(false);
     }
@@ -61,8 +62,20 @@ fn change(
         &[Value::Uuid(user.0), Value::Text(email.to_string()), Value::Bool(true)],
     )?;
     void_all(transaction, user)?;
+    note_left(transaction, old, now)?;
     record(transaction, &Event::new(Kind::EmailChanged, user, by, now))?;
     Ok(true)
+}
+
+/// Notes that the user, who was `old` and whose row is locked, has another e-mail now, so that the former one can be told.
+pub(super) fn note_left(transaction: &mut dyn Transaction, old: &User, now: Timestamp) -> Result<(), StoreError> {
+    // Where nobody can be told, the address is not kept.
+    if old.kind == UserKind::Service || !transaction.outlet().reach().mail {
+        return Ok(());
+    }
+    let mut wishes = wishes(transaction, old.id)?;
+    wishes.note_left(&old.email, now);
+    keep_wishes(transaction, old.id, wishes)
 }
 
 /// The user's wishes; their row is locked.
@@ -131,9 +144,11 @@ impl<D: Driver> AddressStore for SqlStore<D> {
                 Confirmed::UserChanged => return Ok(Confirmed::UserChanged),
                 Confirmed::Refused(fault) => return Ok(Confirmed::Refused(fault)),
             }
-            let Some(found) = locked_user(transaction, user)? else { return Ok(Confirmed::UserChanged) };
+            if locked_user(transaction, user)?.is_none() {
+                return Ok(Confirmed::UserChanged);
+            }
             let mut wishes = wishes(transaction, user)?;
-            if let Err(wait) = wishes.ask(&found.email, wanted.as_str(), now) {
+            if let Err(wait) = wishes.ask(wanted.as_str(), now) {
                 return Ok(Confirmed::Done(Asked::TooOften(wait)));
             }
             keep_wishes(transaction, user, wishes)?;
@@ -162,7 +177,7 @@ impl<D: Driver> AddressStore for SqlStore<D> {
                 };
                 let (is_change, email) = (row.text(1)? == TokenKind::ChangeEmail.as_str(), row.text(2)?);
                 Ok(match is_change {
-                    true if change(transaction, user, &email, by, now)? => Verified::Done,
+                    true if change(transaction, &found, &email, by, now)? => Verified::Done,
                     true => Verified::EmailTaken,
                     false if verify(transaction, &found, &email, by, now)? => Verified::Done,
                     false => Verified::NotGood,

@@ -6,6 +6,7 @@ use super::events::{record, record_all};
 use super::outbox::queue_mail;
 use super::user_rows::{is_free, locked_user, mark_verified};
 use super::{SqlStore, codes, delete_found, sessions, webhooks};
+use crate::accounts::address_change::AddressNews;
 use crate::accounts::ending::ended_all;
 use crate::accounts::one_time::{MOST, TokenHash, TokenKind};
 use crate::accounts::passwords::PasswordHash;
@@ -154,13 +155,11 @@ impl<D: Driver> RecoveryStore for SqlStore<D> {
         })
     }
 
-    fn former_address(&self, user: UserId) -> Result<Option<String>, StoreError> {
-        let rows = self.driver.query(
-            "SELECT email_changes.former FROM email_changes JOIN users ON users.id = email_changes.user_id \
-             WHERE users.id = $1 AND users.is_active",
-            &[Value::Uuid(user.0)],
-        )?;
-        first(rows).map_or(Ok(None), |mut row| row.optional_text(0))
+    fn address_news(&self, user: UserId) -> Result<AddressNews, StoreError> {
+        let rows =
+            self.driver.query("SELECT email, former FROM email_changes WHERE user_id = $1", &[Value::Uuid(user.0)])?;
+        let Some(mut row) = first(rows) else { return Ok(AddressNews::default()) };
+        Ok(AddressNews { is_wanted: row.optional_text(0)?.is_some(), former: row.optional_text(1)? })
     }
 
     fn forget_former_address(&self, user: UserId, address: &str) -> Result<(), StoreError> {

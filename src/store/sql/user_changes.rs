@@ -1,5 +1,6 @@
 //! What an operator changes of a user.
 
+use super::addresses::note_left;
 use super::events::record;
 use super::key_rows::metadata_value;
 use super::one_time_tokens::void_all;
@@ -59,6 +60,7 @@ impl<D: Driver> SqlStore<D> {
             )?;
             if new.email != old.email {
                 void_all(transaction, id)?;
+                note_left(transaction, &old, now)?;
             }
             if !fields.is_empty() {
                 record(transaction, &Event::new(Kind::UserChanged, id, by, now).with("fields", fields))?;

@@ -58,6 +58,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
         user: &User,
         password: &PasswordHash,
         session: Option<&NewSession>,
+        with_link: bool,
         by: &By,
     ) -> Result<Created, StoreError> {
         let outcome = self.driver.transaction(|transaction| {
@@ -90,6 +91,7 @@ impl<D: Driver> UserStore for SqlStore<D> {
             }
             record(transaction, &event)?;
             match event.kind {
+                _ if !with_link => {}
                 Kind::UserSignedUp => queue_mail(transaction, user.id.0, MailKind::Verification, user.created_at)?,
                 Kind::UserInvited => queue_mail(transaction, user.id.0, MailKind::Invitation, user.created_at)?,
                 _ => {}
