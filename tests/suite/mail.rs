@@ -14,7 +14,7 @@ fn service_with(backend: Backend, server: &MailServer) -> Service {
     let url = server.url();
     let settings = [("SMTP_URL", url.as_str()), ("MAIL_FROM", FROM), ("PUBLIC_URL", PUBLIC)];
     // Stories go on for hours.
-    let others = [("TRUSTED_PROXIES", "127.0.0.0/8"), ("JWT_EXPIRES_IN", "7d")];
+    let others = [("TRUSTED_PROXIES", "127.0.0.0/8"), ("JWT_EXPIRES_IN", "7d"), ("WEBHOOKS", "users")];
     Service::start_with(backend, &[settings.as_slice(), &others].concat(), |_| {})
 }
 
@@ -101,6 +101,28 @@ fn what_happens_to_an_account_is_told_at_once_and_then_together_an_hour_later() 
         let told = notices(&mail);
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains(made["id"].as_str().unwrap()) && !mail.source.contains("evil"), "{told:?}");
+    });
+}
+
+#[test]
+fn a_user_is_told_of_a_new_webhook_and_where_it_leads() {
+    on_both(|service, server| {
+        let ann = sign_up(service, server, "ann@example.com");
+        let body = json!({ "url": "https://hooks.invalid/a" });
+        let made = service.post("/webhooks").bearer(&ann.access).json(body).send().json();
+        let id = made["id"].as_str().unwrap();
+        let [first] = &notices(&server.mail())[..] else { panic!() };
+        assert!(first.contains(&format!(": A new webhook was made: {id}.")), "{first}");
+        wait_for(|| {
+            service.count("SELECT COUNT(*) FROM deliveries WHERE channel = 'mail' AND next_at IS NOT NULL") == 0
+        });
+        service.advance(1);
+        for body in [json!({ "description": "b" }), json!({ "url": "https://hooks.invalid/b" })] {
+            assert_eq!(service.patch(&format!("/webhooks/{id}")).bearer(&ann.access).json(body).send().status, 200);
+        }
+        service.advance(60 * 60);
+        let [second] = &notices(&server.mail())[..] else { panic!() };
+        assert!(second.ends_with(&format!(": A webhook was given another receiver: {id}.")), "{second}");
     });
 }
 

@@ -331,6 +331,27 @@ fn a_reset_that_waits_for_the_mail_server_is_asked_for_again_as_one_to_nobody_is
 }
 
 #[test]
+fn a_mail_with_a_link_is_dropped_once_the_link_would_have_expired() {
+    with_mail(|service, server| {
+        sign_up(service, server, "ann@example.com");
+        settle(service);
+        server.at("RCPT", "451 later");
+        let of =
+            |what: &str| service.count(&format!("SELECT COUNT(*) FROM deliveries WHERE kind = 'reset' AND {what}"));
+        assert_eq!(forgot(service, "ann@example.com").0, 202);
+        within(PATIENCE, "it waits", || of("next_at IS NOT NULL AND tries = 1") == 1);
+        server.at("RCPT", "");
+        service.advance(3600);
+        within(PATIENCE, "it is dropped", || of("outcome = 'dropped'") == 1);
+        // The next one is for who asks now.
+        assert_eq!(forgot(service, "ann@example.com").0, 202);
+        let token = link(server).2;
+        within(PATIENCE, "it is recorded", || of("outcome = 'delivered'") == 1);
+        assert_eq!(reset(service, &token).0, 200);
+    });
+}
+
+#[test]
 fn asking_for_an_address_that_is_taken_is_answered_alike_and_mails_nobody_a_link() {
     with_mail(|service, server| {
         let (ann, _) = sign_up(service, server, "ann@example.com");
