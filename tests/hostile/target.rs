@@ -20,13 +20,14 @@ pub const SLACK: Duration = Duration::from_secs(10);
 const MOST_MEMORY_KIB: u64 = 200 * 1000 * 1000 / 1024;
 
 /// One address does here what many would do.
-pub const NO_LIMITS: [(&str, &str); 6] = [
+pub const NO_LIMITS: [(&str, &str); 7] = [
     ("RATE_LIMIT_SIGNUP", "off"),
     ("RATE_LIMIT_LOGIN", "off"),
     ("RATE_LIMIT_REFRESH", "off"),
     ("RATE_LIMIT_FAILED_KEYS", "off"),
     ("RATE_LIMIT_WRITES", "off"),
     ("RATE_LIMIT_ADMIN", "off"),
+    ("RATE_LIMIT_MAIL", "off"),
 ];
 
 /// Does something to the one server, and holds afterwards that it has taken it well.
@@ -160,7 +161,12 @@ impl Target {
         let folder = new_folder();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", SHELL, "sh", env!("CARGO_BIN_EXE_keyward")]).arg(&folder);
-        command.env_clear().envs(NO_LIMITS).envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("MAX_KEYS_PER_USER", "1000")]);
+        command.env_clear().envs(NO_LIMITS).envs([
+            ("HOST", "127.0.0.1"),
+            ("PORT", "0"),
+            ("MAX_KEYS_PER_USER", "1000"),
+            ("WEBHOOKS", "users"),
+        ]);
         command.current_dir(&folder).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = command.spawn().unwrap();
         let mut pid = String::new();

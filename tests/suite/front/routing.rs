@@ -75,7 +75,7 @@ fn options_says_what_a_path_takes() {
         ("/health", "GET, HEAD, OPTIONS"),
         ("/health/?a=b", "GET, HEAD, OPTIONS"),
         ("/auth/login", "POST, OPTIONS"),
-        ("/auth/me", "GET, HEAD, DELETE, OPTIONS"),
+        ("/auth/me", "GET, HEAD, PATCH, DELETE, OPTIONS"),
         ("/keys", "GET, HEAD, OPTIONS"),
         ("/keys/x", "GET, HEAD, PATCH, DELETE, OPTIONS"),
         ("/api/docs/docs.js", "GET, HEAD, OPTIONS"),
