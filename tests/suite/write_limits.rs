@@ -163,11 +163,13 @@ on_both_stores! {
 }
 
 /// What is not counted as a change of the user's: what nobody has shown to be yet, what writes nothing, what ends something.
-const UNCOUNTED: [&str; 17] = [
+const UNCOUNTED: [&str; 22] = [
     "POST /auth/signup",
     "POST /auth/login",
     "POST /auth/refresh",
     "POST /auth/reset-password",
+    "POST /auth/verify-email",
+    "POST /auth/forgot-password",
     "POST /auth/token",
     "POST /keys/verify",
     "POST /keys/verify-batch",
@@ -175,9 +177,12 @@ const UNCOUNTED: [&str; 17] = [
     "POST /auth/logout",
     "POST /keys/revoke-self",
     "DELETE /auth/me",
+    "POST /auth/delete",
     "DELETE /auth/sessions",
     "DELETE /auth/sessions/:id",
     "DELETE /keys/:id",
+    "DELETE /webhooks/:id",
+    "DELETE /admin/webhooks/:id",
     "DELETE /admin/keys/:id",
     "DELETE /admin/users/:id",
     "DELETE /admin/users/:id/sessions",
