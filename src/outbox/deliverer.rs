@@ -72,7 +72,7 @@ impl Deliverer {
         Ok(Deliverer { shared, dispatcher })
     }
 
-    /// Starts nothing more, and waits for tries under way, though not for long.
+    /// Starts nothing more, and waits for tries under way, though not for long. Mails whose try is given up are due again.
     pub fn stop(self) {
         self.shared.stop();
         self.shared.outlet.serve(false);
@@ -81,6 +81,12 @@ impl Deliverer {
         let is_busy = || !self.dispatcher.is_finished() || self.shared.used() > 0;
         while is_busy() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
+        }
+        let held = self.shared.held();
+        if !held.is_empty()
+            && let Err(error) = self.shared.store.return_mail(&held)
+        {
+            warn!("{} mails are sent a minute later: {error}", held.len());
         }
     }
 }
@@ -164,9 +170,11 @@ impl Dispatcher {
             if mails.is_empty() {
                 break;
             }
+            self.shared.hold(&mails);
             let (slot, channel) = (Slot::take(&self.shared, Use::Mail), channel.clone());
             let untouched = mails.clone();
             if !spawn("mail", move || deliver_mail(&slot.shared, &*channel, mails)) {
+                self.shared.let_go(&untouched.iter().map(|due| due.place).collect::<Vec<_>>());
                 self.shared.store.return_mail(&untouched)?;
                 break;
             }

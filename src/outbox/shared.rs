@@ -6,20 +6,23 @@ use std::sync::{Arc, Mutex};
 use crate::base::sharded::lock;
 use crate::outbox::outlet::Outlet;
 use crate::outbox::slots::{Slots, Use};
-use crate::outbox::store::OutboxStore;
+use crate::outbox::store::{Due, OutboxStore};
 
 /// What the threads share.
 pub(super) struct Shared {
     pub store: Arc<dyn OutboxStore>,
     pub outlet: Arc<Outlet>,
     slots: Mutex<Slots>,
+    /// Mails that were taken and of which nothing is recorded yet.
+    mails: Mutex<Vec<Due>>,
     is_stopping: AtomicBool,
 }
 
 impl Shared {
     pub(super) fn new(store: Arc<dyn OutboxStore>, at_once: usize) -> Shared {
         let outlet = store.outlet();
-        Shared { store, outlet, slots: Mutex::new(Slots::new(at_once)), is_stopping: AtomicBool::new(false) }
+        let slots = Mutex::new(Slots::new(at_once));
+        Shared { store, outlet, slots, mails: Mutex::default(), is_stopping: AtomicBool::new(false) }
     }
 
     pub(super) fn stop(&self) {
@@ -37,6 +40,20 @@ impl Shared {
 
     pub(super) fn used(&self) -> usize {
         lock(&self.slots).used()
+    }
+
+    /// Remembers mails that were taken.
+    pub(super) fn hold(&self, mails: &[Due]) {
+        lock(&self.mails).extend_from_slice(mails);
+    }
+
+    /// Forgets the mails of these places.
+    pub(super) fn let_go(&self, places: &[i64]) {
+        lock(&self.mails).retain(|due| !places.contains(&due.place));
+    }
+
+    pub(super) fn held(&self) -> Vec<Due> {
+        lock(&self.mails).clone()
     }
 
     pub(super) fn note_mail(&self, is_slow: bool) {

@@ -15,8 +15,8 @@ const TURN: Duration = Duration::from_secs(2);
 /// How much is recorded together, and how long a try may wait for it. It may be made again if the process dies before.
 const TOGETHER: usize = 100;
 const WITHIN: Duration = Duration::from_millis(250);
-/// Before a mail is tried, at least so much must be left of the time for which it is ours.
-const MAIL_TURN: Duration = Duration::from_secs(120);
+/// How long mails are begun that were taken together. The store holds them long enough for the last try after it.
+const MAIL_TURN: Duration = Duration::from_secs(15);
 /// How long and how often it is tried to record something, while the store is away.
 const RECORDING: Duration = Duration::from_secs(10);
 const STORE_PAUSE: Duration = Duration::from_millis(250);
@@ -106,17 +106,21 @@ pub(super) fn deliver_turn(shared: &Shared, channel: &dyn Channel, turn: &Turn) 
 pub(super) fn deliver_mail(shared: &Shared, channel: &dyn Channel, mails: Vec<Due>) {
     let started = Instant::now();
     let mut mails = mails.into_iter();
-    for due in mails.by_ref() {
+    while !shared.is_stopping() && started.elapsed() < MAIL_TURN {
+        let Some(due) = mails.next() else { break };
+        let place = due.place;
         let tried = attempt(channel, due);
         let is_slow = matches!(tried.outcome, Outcome::Failed { timed_out: true, .. });
         shared.note_mail(is_slow);
         let is_recorded = patiently(shared, || shared.store.record_mail(&tried)).is_some();
-        if is_slow || !is_recorded || shared.is_stopping() || started.elapsed() > MAIL_TURN {
+        shared.let_go(&[place]);
+        if is_slow || !is_recorded {
             break;
         }
     }
     let left: Vec<Due> = mails.collect();
     if !left.is_empty() {
         patiently(shared, || shared.store.return_mail(&left));
+        shared.let_go(&left.iter().map(|due| due.place).collect::<Vec<_>>());
     }
 }

@@ -391,6 +391,43 @@ in_both_homes! {
         assert!(world.store.take_turn(turn).unwrap());
     }
 
+    fn mails_of_a_dead_instance_go_to_another_after_a_minute_and_those_that_a_stop_gives_up_at_once(home) {
+        let mut home = home;
+        for (name, value) in [("SMTP_URL", "smtp://mail"), ("MAIL_FROM", "a@example.com"), ("PUBLIC_URL", "http://a")] {
+            home.set(name, value);
+        }
+        let world = World::open(&mut home);
+        let clock = &world.app.clock;
+        world.key(world.user("ann").id);
+        let take = || world.store.take_mail(10).unwrap();
+        let dead = take();
+        assert!(!dead.is_empty());
+        clock.advance(Duration::from_secs(59));
+        assert!(take().is_empty());
+        clock.advance(Duration::from_secs(2));
+        let taken = take();
+        assert_eq!(taken.len(), dead.len());
+        // It was not dead, but late: it gives back nothing that is another's.
+        world.store.return_mail(&dead).unwrap();
+        assert!(take().is_empty());
+        world.store.return_mail(&taken).unwrap();
+
+        let is_over = Arc::new(AtomicBool::new(false));
+        let waiting = is_over.clone();
+        world.answer(move |_| {
+            while !waiting.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            failed(true)
+        });
+        let channels = Channels { webhooks: None, mail: Some(world.channel.clone()) };
+        let deliverer = Deliverer::start(world.store.clone(), channels, 8, clock.clone()).unwrap();
+        world.until("a mail is tried", || !world.given().is_empty());
+        deliverer.stop();
+        assert_eq!(take().len(), dead.len());
+        is_over.store(true, Ordering::SeqCst);
+    }
+
     fn a_turn_that_was_taken_while_a_clock_was_far_ahead_holds_nobody_up(home) {
         let mut home = home;
         let world = World::open(&mut home);

@@ -29,8 +29,8 @@ const LONGEST: Duration = Duration::from_secs(2 * REST.as_secs());
 const _: () = assert!(TURN.as_secs() < LONGEST.as_secs());
 /// How long after its time an event may be stored, because its transaction waited.
 const STORED_LATE: Duration = Duration::from_secs(5);
-/// For how long taken mails are somebody's. Longer than sending all of them takes.
-const MAIL_TURN: Duration = Duration::from_secs(300);
+/// For how long taken mails are somebody's. After 15 s no more of them is begun, and each takes 30 s at most.
+const MAIL_TURN: Duration = Duration::from_secs(60);
 
 /// Goes from one endpoint for which something waits to the next, so that much for one of them costs the others nothing.
 /// Scalar subqueries, because PostgreSQL could turn others into joins with the whole table.
@@ -309,7 +309,10 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
             )?;
             let mails = rows.into_iter().map(|mut row| due(&mut row, ChannelKind::Mail, Some(until)));
             let mails = mails.collect::<Result<Vec<_>, _>>()?;
-            set_next(transaction, &mails, until)?;
+            let taken = "WITH given (place, next_at) AS (ROWS) UPDATE deliveries SET next_at = given.next_at FROM given \
+                         WHERE deliveries.place = given.place";
+            let mut rows = mails.iter().map(|mail| vec![Value::Int(mail.place), Value::Timestamp(until)]);
+            transaction.execute_with_rows(taken, &[Column::Int, Column::Timestamp], &mut rows)?;
             Ok(mails)
         })
     }
@@ -340,7 +343,16 @@ impl<D: Driver> OutboxStore for SqlStore<D> {
     }
 
     fn return_mail(&self, mails: &[Due]) -> Result<(), StoreError> {
-        self.driver.transaction(|transaction| set_next(transaction, mails, Timestamp::EPOCH))
+        self.driver.transaction(|transaction| {
+            // Those that nobody else has taken meanwhile.
+            let returned = "WITH given (place, until, next_at) AS (ROWS) UPDATE deliveries SET next_at = given.next_at \
+                            FROM given WHERE deliveries.place = given.place AND deliveries.next_at = given.until";
+            let mut rows = mails.iter().map(|mail| {
+                let until = Value::or_null(mail.until, Value::Timestamp);
+                vec![Value::Int(mail.place), until, Value::Timestamp(Timestamp::EPOCH)]
+            });
+            transaction.execute_with_rows(returned, &[Column::Int, Column::Timestamp, Column::Timestamp], &mut rows)
+        })
     }
 
     fn call_others(&self) -> Result<(), StoreError> {
@@ -394,14 +406,4 @@ impl<D: Driver> SqlStore<D> {
 
 fn places(found: Vec<Row>) -> Result<Vec<i64>, StoreError> {
     found.into_iter().map(|mut row| row.int(0)).collect()
-}
-
-/// Sets when mails are due that nobody else has taken meanwhile.
-fn set_next(transaction: &mut dyn Transaction, mails: &[Due], next: Timestamp) -> Result<(), StoreError> {
-    transaction.execute_with_rows(
-        "WITH given (place, next_at) AS (ROWS) UPDATE deliveries SET next_at = given.next_at FROM given \
-         WHERE deliveries.place = given.place AND deliveries.next_at IS NOT NULL",
-        &[Column::Int, Column::Timestamp],
-        &mut mails.iter().map(|mail| vec![Value::Int(mail.place), Value::Timestamp(next)]),
-    )
 }
