@@ -43,6 +43,8 @@ pub enum CodeFault {
     LastWrong,
     /// They still rest for so long.
     Resting(Duration),
+    /// It cannot be judged before the operator sets something, as the text says.
+    NotConfigured(&'static str),
 }
 
 impl CodeFault {
@@ -55,6 +57,7 @@ impl CodeFault {
             CodeFault::Missing => refused("One-time code required"),
             CodeFault::Wrong | CodeFault::LastWrong => refused("Invalid one-time code"),
             CodeFault::Resting(wait) => Error::TooMany { message: "Too many wrong codes, try again later", wait },
+            CodeFault::NotConfigured(what) => Error::NotConfigured(what),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What the transactions of logins and of guarded changes check: the password, and a code where the user has a second
 //! factor. See also [`super::second_factors`].
 
+use log::warn;
+
 use super::events::record;
 use crate::accounts::second_factor::codes::Code;
 use crate::accounts::second_factor::decision::StoredFactor;
@@ -118,7 +120,13 @@ pub(super) fn take(
         return Ok(Some(CodeFault::Resting(left)));
     }
     if let Code::OneTime(digits) = code {
-        let secret = TotpSecret::from_stored(key.open(&place(user), &found.secret).map_err(fault)?);
+        let secret = match key.open(&place(user), &found.secret) {
+            Err(Error::NotConfigured(what)) => {
+                warn!("a second factor is on, and its codes cannot be judged: {what}");
+                return Ok(Some(CodeFault::NotConfigured(what)));
+            }
+            opened => TotpSecret::from_stored(opened.map_err(fault)?),
+        };
         if let Some(factor) = found.factor.after_code(&secret, digits, now) {
             write(transaction, user, &factor)?;
             return Ok(None);
@@ -137,7 +145,6 @@ pub(super) fn take(
 fn fault(error: Error) -> StoreError {
     match error {
         Error::Internal(cause) => StoreError::Internal(cause),
-        Error::NotConfigured(what) => StoreError::Internal(format!("a second factor is on: {what}")),
         other => StoreError::Internal(format!("opening the secret of a second factor: {other:?}")),
     }
 }
