@@ -66,6 +66,16 @@ fn check_cors(config: &Config, is_set: impl Fn(&str) -> bool) -> Result<(), Stri
     Ok(())
 }
 
+/// What works, and hardly as it is meant: one line for the operator.
+pub(crate) fn warning(config: &Config) -> Option<String> {
+    let is_stuck = config.accounts.verified_email_required && !config.mail.is_on();
+    is_stuck.then(|| {
+        "EMAIL_VERIFICATION: is required, but SMTP_URL is not set: nobody is sent a link that verifies their address, so an \
+         operator has to verify each, as with keyward user verify-email"
+            .to_string()
+    })
+}
+
 fn check_mail(config: &Config) -> Result<(), String> {
     let (mail, pages) = (&config.mail, &config.accounts.pages);
     if !mail.is_on() {

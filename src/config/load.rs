@@ -38,6 +38,7 @@ impl Config {
         config.http.hosts_given = given("HOST").is_some();
         checks::check(&config, |name| given(name).is_some())?;
         config.warnings.extend(injected.map(kubernetes::warning));
+        config.warnings.extend(checks::warning(&config));
         for setting in settings() {
             if let (Some((_, place)), Err(why)) = (given(setting.name), (setting.counts)(&config)) {
                 config.warnings.push(format!("{place}: is set, but has no effect: {why}"));
@@ -286,6 +287,18 @@ mod tests {
             assert_eq!(names, told, "{values:?}");
             assert!(!format!("{warnings:?}").contains("hunter2"));
         }
+    }
+
+    #[test]
+    fn that_nobody_can_verify_an_address_without_mail_is_told() {
+        let required = ("EMAIL_VERIFICATION", "required");
+        let warnings = read(&[required]).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains("but SMTP_URL is not set"), "{warnings:?}");
+        let mail =
+            [("SMTP_URL", "smtp://mail"), ("MAIL_FROM", "a@example.com"), ("PUBLIC_URL", "https://a.example.com")];
+        let all: Vec<_> = mail.into_iter().chain([required]).collect();
+        assert_eq!(read(&all).unwrap().warnings, [""; 0]);
+        assert_eq!(read(&[]).unwrap().warnings, [""; 0]);
     }
 
     #[test]

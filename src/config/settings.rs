@@ -30,7 +30,7 @@ pub struct Config {
     pub mail: MailSettings,
     pub memory: MemorySettings,
     pub log: LogSettings,
-    /// What the operator has set in vain: one line each, without a secret.
+    /// What the operator has set in vain, or should not have left out: one line each, without a secret.
     pub warnings: Vec<String>,
 }
 
