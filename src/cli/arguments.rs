@@ -7,7 +7,9 @@ use crate::cli::failure::Failure;
 
 /// The next argument that is not an option; `missing` is the failure if there is none.
 pub(crate) fn required(arguments: &mut Arguments, missing: &str) -> Result<String, Failure> {
-    arguments.free_from_str().map_err(|_| Failure::Usage(missing.to_string()))
+    let text: String = arguments.free_from_str().map_err(|_| Failure::Usage(missing.to_string()))?;
+    // An e-mail may begin with a hyphen.
+    if text.starts_with('-') && !text.contains('@') { Err(unknown(&text)) } else { Ok(text) }
 }
 
 pub(crate) fn user_ref(text: &str) -> Result<UserRef, Failure> {
@@ -18,6 +20,10 @@ pub(crate) fn user_ref(text: &str) -> Result<UserRef, Failure> {
 pub(crate) fn finish(arguments: Arguments) -> Result<(), Failure> {
     match arguments.finish().first() {
         None => Ok(()),
-        Some(unknown) => Err(Failure::Usage(format!("unknown argument {unknown:?}"))),
+        Some(argument) => Err(unknown(&argument.to_string_lossy())),
     }
+}
+
+fn unknown(argument: &str) -> Failure {
+    Failure::Usage(format!("unknown argument {argument:?}"))
 }

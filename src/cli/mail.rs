@@ -6,7 +6,7 @@ use pico_args::Arguments;
 
 use crate::accounts::email::Email;
 use crate::base::clock::Clock;
-use crate::cli::arguments::finish;
+use crate::cli::arguments::{finish, required};
 use crate::cli::failure::Failure;
 use crate::cli::operator::settings;
 use crate::mail::mailer::{Mailer, Sent};
@@ -14,14 +14,14 @@ use crate::mail::mailer::{Mailer, Sent};
 pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     match arguments.subcommand()?.as_deref() {
         Some("test") => test(arguments),
-        Some(other) => Err(Failure::Usage(format!("there is no command mail {other:?}"))),
-        None => Err(Failure::Usage("mail: test is missing".to_string())),
+        Some(other) => Err(Failure::Usage(format!("there is no command \"mail {other}\""))),
+        None => Err(Failure::Usage("mail needs a command: test".to_string())),
     }
 }
 
 /// Sends a mail to the address. Needs no database, so that it can be tried before anything else.
 fn test(mut arguments: Arguments) -> Result<(), Failure> {
-    let address: String = arguments.free_from_str()?;
+    let address = required(&mut arguments, "the address is missing")?;
     finish(arguments)?;
     let address = Email::parse(&address).map_err(|rule| Failure::Usage(format!("{address:?} {rule}")))?;
     let mailer = Mailer::open(&settings()?.mail).map_err(Failure::Failed)?;

@@ -76,7 +76,11 @@ impl Fault {
             None if error.is_response() => {
                 Fault { said: said(), ..Fault::new(format!("{step}: the server's answer is none")) }
             }
-            None => Fault::new(format!("{step}: {}", shortened(&error.to_string()))),
+            None => {
+                // Without the library's words before it, which say what the step says.
+                let cause = said().unwrap_or_else(|| shortened(&error.to_string()));
+                Fault::new(format!("{step}: {cause}"))
+            }
         }
     }
 

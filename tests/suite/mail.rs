@@ -289,11 +289,13 @@ fn a_test_mail_says_what_the_server_answers_and_needs_no_database() {
     let expected = format!("{expected}the server answers 550: 5.1.1 nobody here");
     assert!(failed.failed(1).contains(&expected), "{failed:?}");
     drop(server);
-    assert!(home.run(TEST).failed(1).contains("connecting: "));
+    assert!(home.run(TEST).failed(1).contains("connecting: Connection refused"));
 
     let mut home = home;
     assert!(home.run(&["mail", "test", "ann"]).failed(2).contains("\"ann\" must be an email"));
-    assert!(home.run(&["mail", "test"]).failed(2).contains("see keyward --help"));
+    assert!(home.run(&["mail", "test"]).failed(2).contains("the address is missing; see keyward --help"));
+    let unknown = home.run(&["mail", "test", "--json", "ann@example.com"]);
+    assert!(unknown.failed(2).contains("unknown argument \"--json\""));
     home.unset("SMTP_URL");
     assert!(home.run(TEST).failed(1).contains("there is no mail: SMTP_URL is not set"));
 }
