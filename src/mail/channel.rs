@@ -96,8 +96,8 @@ impl MailChannel {
                 let written = self.mailer.write(Some(kind), &[("name", Value::Text(&name))]);
                 Ok(Some(Ready { address, written }))
             }
-            MailKind::Notices => {
-                let notices = self.notices(&user, delivery.created_at)?;
+            MailKind::Notices | MailKind::CodesRest | MailKind::SessionReused => {
+                let notices = self.notices(&user, kind, delivery.created_at)?;
                 if notices.is_empty() {
                     return Ok(None);
                 }
@@ -115,11 +115,12 @@ impl MailChannel {
         name.map(on_one_line).filter(|name| !name.is_empty()).unwrap_or_else(|| self.mailer.sentence("nobody", &[]))
     }
 
-    /// What has happened to the account from then on, oldest first.
-    fn notices(&self, user: &User, since: Timestamp) -> Result<Vec<String>, Error> {
+    /// What mails of this kind tell of the account from then on, oldest first.
+    fn notices(&self, user: &User, mail: MailKind, since: Timestamp) -> Result<Vec<String>, Error> {
         let mut told: Vec<(Event, Notice)> = Vec::new();
         for kind in TOLD {
-            told.extend(self.events_to_tell(&Filter { user: Some(user.id), kind: Some(kind), since: Some(since) })?);
+            let filter = Filter { user: Some(user.id), kind: Some(kind), since: Some(since) };
+            told.extend(self.events_to_tell(&filter, mail)?);
         }
         told.sort_unstable_by_key(|(event, _)| (event.at, event.id));
         let more = told.len() > NOTICES;
@@ -133,14 +134,14 @@ impl MailChannel {
     }
 
     /// One more than a mail has, at most.
-    fn events_to_tell(&self, filter: &Filter) -> Result<Vec<(Event, Notice)>, Error> {
+    fn events_to_tell(&self, filter: &Filter, mail: MailKind) -> Result<Vec<(Event, Notice)>, Error> {
         let (mut told, mut after) = (Vec::new(), None);
         for _ in 0..PAGES {
             let events = self.sources.events.events(filter, after, PAGE)?;
             after = events.last().map(|event| (event.at, event.id));
             let is_last = i64::try_from(events.len()).is_ok_and(|count| count < PAGE);
             let found = events.into_iter().filter_map(|event| Notice::of(&event).map(|notice| (event, notice)));
-            told.extend(found.filter(|(_, notice)| notice.mail() == MailKind::Notices));
+            told.extend(found.filter(|(_, notice)| notice.mail() == mail));
             if is_last || told.len() > NOTICES {
                 break;
             }
@@ -203,7 +204,11 @@ fn purpose(kind: MailKind) -> Option<Purpose> {
         MailKind::Reset => Some(Purpose::Reset),
         MailKind::Invitation => Some(Purpose::Invitation),
         MailKind::AddressChange => Some(Purpose::AddressChange),
-        MailKind::AddressChangeNotice | MailKind::AddressChanged | MailKind::Notices => None,
+        MailKind::AddressChangeNotice
+        | MailKind::AddressChanged
+        | MailKind::Notices
+        | MailKind::CodesRest
+        | MailKind::SessionReused => None,
     }
 }
 

@@ -23,10 +23,14 @@ pub enum MailKind {
     AddressChanged,
     /// What has happened to the account, all together: see [`crate::mail::notices`].
     Notices,
+    /// That no code is taken for a while: with the other notices it could be told when that is over.
+    CodesRest,
+    /// That somebody else has used a session: the user has to act at once.
+    SessionReused,
 }
 
 impl MailKind {
-    pub const ALL: [MailKind; 7] = [
+    pub const ALL: [MailKind; 9] = [
         MailKind::Verification,
         MailKind::Reset,
         MailKind::Invitation,
@@ -34,6 +38,8 @@ impl MailKind {
         MailKind::AddressChangeNotice,
         MailKind::AddressChanged,
         MailKind::Notices,
+        MailKind::CodesRest,
+        MailKind::SessionReused,
     ];
 
     /// As it is stored.
@@ -46,6 +52,8 @@ impl MailKind {
             MailKind::AddressChangeNotice => "address-change-notice",
             MailKind::AddressChanged => "address-changed",
             MailKind::Notices => "notices",
+            MailKind::CodesRest => "codes-rest",
+            MailKind::SessionReused => "session-reused",
         }
     }
 
@@ -55,7 +63,12 @@ impl MailKind {
 
     /// How long after one mail of this kind the account gets the next at the earliest.
     pub fn pause(self) -> Duration {
-        if self == MailKind::Notices { HOUR } else { 5 * MINUTE }
+        if self.lists_notices() { HOUR } else { 5 * MINUTE }
+    }
+
+    /// It has the text of notices, and a list of those of this kind: see [`crate::mail::notices::Notice::mail`].
+    pub fn lists_notices(self) -> bool {
+        matches!(self, MailKind::Notices | MailKind::CodesRest | MailKind::SessionReused)
     }
 
     /// What is to be told during the pause is told after it; of a change of address, it may go to another one each time. Of
@@ -79,9 +92,10 @@ mod tests {
 
     #[test]
     fn notices_are_an_hour_apart_and_what_was_asked_for_five_minutes() {
-        use MailKind::{AddressChange, AddressChangeNotice, AddressChanged, Notices};
+        use MailKind::{AddressChange, AddressChangeNotice, AddressChanged, CodesRest, Notices, SessionReused};
         let gathered = MailKind::ALL.into_iter().filter(|kind| kind.is_gathered());
-        assert_eq!(gathered.collect::<Vec<_>>(), [AddressChange, AddressChangeNotice, AddressChanged, Notices]);
+        let expected = [AddressChange, AddressChangeNotice, AddressChanged, Notices, CodesRest, SessionReused];
+        assert_eq!(gathered.collect::<Vec<_>>(), expected);
         assert_eq!([MailKind::Notices.pause(), MailKind::Reset.pause()], [HOUR, 5 * MINUTE]);
     }
 }

@@ -155,6 +155,8 @@ impl Notice {
         match self {
             Notice::AddressChangeRequested => MailKind::AddressChangeNotice,
             Notice::AddressChanged => MailKind::AddressChanged,
+            Notice::CodesRest => MailKind::CodesRest,
+            Notice::SessionReused => MailKind::SessionReused,
             _ => MailKind::Notices,
         }
     }
@@ -218,7 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_address_waits_for_no_other_notice_and_strangers_get_none() {
+    fn what_cannot_wait_waits_for_no_other_notice_and_strangers_get_none() {
+        assert_eq!(notice_of(&event(Kind::SessionReuseDetected)), Some(MailKind::SessionReused));
+        assert_eq!(notice_of(&event(Kind::TotpFailed).with(RESTS_UNTIL, "2026-01-01")), Some(MailKind::CodesRest));
         assert_eq!(notice_of(&event(Kind::EmailChangeRequested)), Some(MailKind::AddressChangeNotice));
         assert_eq!(notice_of(&event(Kind::EmailChanged)), Some(MailKind::AddressChanged));
         let changed = |field: &'static str| notice_of(&event(Kind::UserChanged).with("fields", vec![field]));

@@ -168,6 +168,7 @@ impl Texts {
 
     /// The mail of this kind; `None`: the test. Values of which the text has no placeholder are passed over.
     pub(crate) fn write(&self, kind: Option<MailKind>, values: &Values<'_>) -> Written {
+        let kind = kind.map(|kind| if kind.lists_notices() { MailKind::Notices } else { kind });
         let Some(text) = self.mails.get(kind.map_or(TEST_FILE, MailKind::as_str)) else {
             return Written { subject: String::new(), plain: String::new(), html: String::new() };
         };
@@ -262,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_notice_of_the_gathered_ones_has_its_sentence() {
-        for notice in Notice::ALL.into_iter().filter(|notice| notice.mail() == MailKind::Notices) {
+        for notice in Notice::ALL.into_iter().filter(|notice| notice.mail().lists_notices()) {
             assert!(SENTENCES.iter().any(|(name, _)| *name == notice.as_str()), "{notice:?}");
         }
     }

@@ -127,6 +127,30 @@ fn a_user_is_told_of_a_new_webhook_and_where_it_leads() {
 }
 
 #[test]
+fn that_a_session_was_stolen_waits_for_no_other_notice() {
+    on_both(|service, server| {
+        let ann = sign_up(service, server, "ann@example.com");
+        service.create_key(&ann.access, json!({ "name": "a" }));
+        taken(service, server);
+        service.advance(1);
+        let refresh = |token: &str| service.post("/auth/refresh").json(json!({ "refreshToken": token })).send();
+        let mut token = ann.refresh.clone();
+        for _ in 0..2 {
+            token = refresh(&token).json()["refreshToken"].as_str().unwrap().to_string();
+        }
+        service.create_key(&ann.access, json!({ "name": "b" }));
+        service.advance(20 * 60);
+        assert_eq!(refresh(&ann.refresh).status, 401);
+        let told = notices(&server.mail());
+        assert!(told.len() == 1 && told[0].contains("refresh token"), "{told:?}");
+        // The key is told with the others, and what was told already is not.
+        service.advance(40 * 60);
+        let told = notices(&server.mail());
+        assert!(told.len() == 1 && told[0].contains("key"), "{told:?}");
+    });
+}
+
+#[test]
 fn names_are_written_to_a_verified_address_alone_and_change_no_markup_and_no_header() {
     on_both(|service, server| {
         let ann = sign_up(service, server, "ann@example.com");
