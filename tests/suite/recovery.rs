@@ -319,13 +319,17 @@ fn a_reset_that_waits_for_the_mail_server_is_asked_for_again_as_one_to_nobody_is
             for email in ["ann@example.com", "nobody@example.com"] {
                 assert_eq!(forgot(service, email).0, 202);
             }
+            // Until the try is recorded: one that is under way while the clock is advanced would be recorded later.
+            let waits = format!("next_at IS NOT NULL AND tries = {round}");
             within(PATIENCE, "nobody's is over and the other waits", || {
-                (of("outcome = 'dropped'"), of("next_at IS NOT NULL")) == (round, 1)
+                (of("outcome = 'dropped'"), of(&waits)) == (round, 1)
             });
-            service.advance(301);
+            if round == 1 {
+                service.advance(301);
+            }
         }
         server.at("RCPT", "");
-        service.advance(3600 - 700);
+        service.advance(3000);
         assert_eq!(link(server).0, "ann@example.com");
     });
 }
